@@ -1,0 +1,59 @@
+"""Self- and cross-attention over tokens through scaled_dot_product_attention, and the plain block.
+
+B batch, T tokens, S context tokens, D width, N heads, K head size.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from .interface import require_divisible
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, width: int, heads: int, qkv_bias: bool = True) -> None:
+        super().__init__()
+        require_divisible("width", width, heads, "the heads must divide it")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        b, t, d = x_BTD.shape
+        q, k, v = self.qkv(x_BTD).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        y_BNTK = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(y_BNTK.transpose(1, 2).reshape(b, t, d))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from tokens to a context, (B, T, D), (B, S, D) -> (B, T, D)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        require_divisible("width", width, heads, "the heads must divide it")
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BTD: Tensor, context_BSD: Tensor) -> Tensor:
+        b, t, d = x_BTD.shape
+        shape = (b, -1, self.heads, d // self.heads)
+        q = self.q(x_BTD).reshape(shape).transpose(1, 2)
+        k, v = (z.reshape(shape).transpose(1, 2) for z in self.kv(context_BSD).chunk(2, dim=-1))
+        y_BNTK = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(y_BNTK.transpose(1, 2).reshape(b, t, d))
+
+
+def mlp(width: int, ratio: float, act: type[nn.Module] | object) -> nn.Module:
+    """Two-layer perceptron with a hidden width of ratio * width (timm's Mlp: fc1, act, fc2)."""
+    return Mlp(width, int(width * ratio), act_layer=act)
+
+
+def nearest_heads(width: int, head_size: int = 64) -> int:
+    """The number of heads whose head size divides `width` and is nearest to `head_size`."""
+    return min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(width / n - head_size))

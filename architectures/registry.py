@@ -1,0 +1,174 @@
+"""The one table of architectures: name -> class, paper, sizes and the setting each size implies.
+
+Imports no torch; a network's module is imported when it is built.  To add an architecture, write one
+file and one entry here (the contract test finds it), or leave this table alone and name a class as
+``package.module:Class``, or publish an entry point in the group ``backbones``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+IMAGENET = "imagenet256-latents"
+ENTRY_POINTS = "backbones"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One architecture."""
+
+    target: str
+    """Where its class is: "package.module:Class"."""
+    paper: str = ""
+    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Size name -> constructor arguments."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Size name -> the data set its paper trained it on, where it is not ImageNet 256 latents."""
+    toy: str = ""
+    """The size that runs on a laptop, used for data sets without a paper setting."""
+
+    def setting(self, size: str) -> str:
+        """The data set that a paper size implies."""
+        return self.settings.get(size, IMAGENET)
+
+
+def _dit_sizes() -> dict[str, dict[str, int]]:
+    """Table 1: S, B, L, XL with patches 2, 4, 8."""
+    table = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+    return {
+        f"{name}/{patch}": dict(depth=depth, width=width, heads=heads, patch=patch)
+        for name, (depth, width, heads) in table.items()
+        for patch in (2, 4, 8)
+    }
+
+
+def _uvit(depth: int, width: int, heads: int, patch: int, **more: Any) -> dict[str, Any]:
+    return dict(depth=depth, width=width, heads=heads, patch=patch, **more)
+
+
+def _adm(channels: int, mult: tuple[float, ...], res_blocks: int = 2, **more: Any) -> dict[str, Any]:
+    return dict(channels=channels, channel_mult=mult, res_blocks=res_blocks, attention=(32, 16, 8), **more)
+
+
+ARCHITECTURES: dict[str, Entry] = {
+    "dit": Entry(
+        target="architectures.dit:DiT",
+        paper="arXiv:2212.09748",
+        sizes={**_dit_sizes(), "nano/2": dict(depth=4, width=96, heads=3, patch=2)},
+        settings={"nano/2": "digits"},
+        toy="nano/2",
+    ),
+    "uvit": Entry(
+        target="architectures.uvit:UViT",
+        paper="arXiv:2209.12152",
+        sizes={  # Table 2 and the published configurations
+            "S/2": _uvit(12, 512, 8, 2),
+            "S/4": _uvit(12, 512, 8, 4),
+            "S-deep/2": _uvit(16, 512, 8, 2),
+            "M/4": _uvit(16, 768, 12, 4),
+            "L/2": _uvit(20, 1024, 16, 2),
+            "L/4": _uvit(20, 1024, 16, 4),
+            "H/2": _uvit(28, 1152, 16, 2, head="none"),
+            "H/4": _uvit(28, 1152, 16, 4, head="none"),
+            "nano/2": _uvit(4, 88, 4, 2),
+        },
+        settings={
+            "S/2": "cifar10",
+            "S/4": "celeba64",
+            "M/4": "imagenet64",
+            "L/4": "imagenet512-latents",
+            "H/4": "imagenet512-latents",
+            "nano/2": "digits",
+        },
+        toy="nano/2",
+    ),
+    "unet": Entry(
+        target="architectures.unet:UNet",
+        paper="arXiv:2105.05233",
+        sizes={  # Table 11
+            "ADM-64": _adm(192, (1, 2, 3, 4), 3, dropout=0.1),
+            "ADM-128": _adm(256, (1, 1, 2, 3, 4), heads=4, head_channels=None),
+            "ADM-256": _adm(256, (1, 1, 2, 2, 4, 4)),
+            "ADM-512": _adm(256, (0.5, 1, 1, 2, 2, 4, 4)),
+            "nano": dict(channels=32, channel_mult=(1, 1), res_blocks=1, attention=(4,), head_channels=32, groups=8),
+        },
+        settings={
+            "ADM-64": "imagenet64",
+            "ADM-128": "imagenet128",
+            "ADM-256": "imagenet256",
+            "ADM-512": "imagenet512",
+            "nano": "digits",
+        },
+        toy="nano",
+    ),
+}
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A sentence's end: the nearest known names, or all of them."""
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    near = near or [k for k in known if word and (word.lower() in k.lower() or k.lower() in word.lower())]
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+
+
+def names() -> list[str]:
+    """Registered architectures, entry points included."""
+    return [*ARCHITECTURES, *(ep.name for ep in entry_points(group=ENTRY_POINTS) if ep.name not in ARCHITECTURES)]
+
+
+def entry(arch: str) -> Entry:
+    """The entry of a registered name, an entry point or "package.module:Class".
+
+    Raises ValueError, with the nearest names, when there is none.
+    """
+    if arch in ARCHITECTURES:
+        return ARCHITECTURES[arch]
+    target = next((ep.value for ep in entry_points(group=ENTRY_POINTS) if ep.name == arch), arch)
+    if ":" not in target:
+        raise ValueError(f"unknown architecture {arch!r}; {did_you_mean(arch, names())}")
+    cls = load(target)
+    return Entry(
+        target=target,
+        paper=getattr(cls, "paper", ""),
+        sizes=getattr(cls, "sizes", {}),
+        settings=getattr(cls, "settings", {}),
+        toy=next(iter(getattr(cls, "sizes", {})), ""),
+    )
+
+
+def load(target: str) -> Any:
+    """The class at "package.module:Class"; ValueError says what could not be found."""
+    module_name, _, class_name = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"cannot import {module_name!r} ({error}); is its folder on PYTHONPATH?") from error
+    cls = getattr(module, class_name, None)
+    if not inspect.isclass(cls):
+        known = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module_name]
+        raise ValueError(f"{module_name} has no class {class_name!r}; {did_you_mean(class_name, known)}")
+    return cls
+
+
+def sizes(arch: str) -> list[str]:
+    """Names of the sizes of an architecture."""
+    return list(entry(arch).sizes)
+
+
+def size_args(arch: str, size: str | None) -> dict[str, Any]:
+    """Constructor arguments of a size; ValueError names the nearest ones, or the family that has it."""
+    found = entry(arch)
+    if not size:
+        return {}
+    if size in found.sizes:
+        return dict(found.sizes[size])
+    others = [name for name in ARCHITECTURES if name != arch and size in ARCHITECTURES[name].sizes]
+    if others:
+        raise ValueError(f"size {size!r} belongs to {' and '.join(others)}; {arch} has {', '.join(found.sizes)}")
+    raise ValueError(f"unknown size {size!r} of {arch}; {did_you_mean(size, list(found.sizes))}")

@@ -1,0 +1,1 @@
+"""The benchmark: one trainer, one protocol, one evaluation for every backbone."""
