@@ -1,17 +1,54 @@
-"""Denoising backbones behind one contract: DiT, U-ViT and the ADM U-Net, or a class of your own."""
+"""Denoising backbones behind one contract: DiT, U-ViT and the ADM U-Net, or a class of your own.
+
+Importing this package does not import torch; building a network, or reading a published one, does.
+"""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from .interface import EpsNet, IOSpec, NetSpec
+from .interface import Conditions, EpsNet, IOSpec, NetSpec, TextCondition
 from .registry import entry, load, names, size_args, sizes
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["EpsNet", "IOSpec", "NetSpec", "build", "names", "sizes"]
+    from .official import from_official, official_call, official_layout, to_official
+    from .official_diffusers import from_diffusers, to_diffusers
+
+__all__ = [
+    "Conditions",
+    "EpsNet",
+    "IOSpec",
+    "NetSpec",
+    "TextCondition",
+    "build",
+    "from_diffusers",
+    "from_official",
+    "names",
+    "official_call",
+    "official_layout",
+    "sizes",
+    "to_diffusers",
+    "to_official",
+]
+
+_HOMES = {
+    "from_official": "official",
+    "official_call": "official",
+    "official_layout": "official",
+    "to_official": "official",
+    "from_diffusers": "official_diffusers",
+    "to_diffusers": "official_diffusers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
 
 
 def build(arch: str, size: str | None = None, *, io: IOSpec, args: dict[str, Any] | None = None) -> nn.Module:

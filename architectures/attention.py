@@ -13,7 +13,7 @@ from .interface import require_divisible
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, (B, T, D) -> (B, T, D)."""
+    """Multi-head self-attention, (B, T, D) -> (B, T, D); `mask` (B, T) is True where a token may be seen."""
 
     def __init__(self, width: int, heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
@@ -22,10 +22,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         b, t, d = x_BTD.shape
         q, k, v = self.qkv(x_BTD).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        y_BNTK = F.scaled_dot_product_attention(q, k, v)
+        y_BNTK = F.scaled_dot_product_attention(q, k, v, attn_mask=for_keys(mask_BT))
         return self.proj(y_BNTK.transpose(1, 2).reshape(b, t, d))
 
 
@@ -49,11 +49,11 @@ class CrossAttention(nn.Module):
         return self.proj(y_BNTK.transpose(1, 2).reshape(b, t, d))
 
 
+def for_keys(mask_BS: Tensor | None) -> Tensor | None:
+    """A mask over keys, (B, S), in the shape that broadcasts over heads and queries."""
+    return None if mask_BS is None else mask_BS[:, None, None, :]
+
+
 def mlp(width: int, ratio: float, act: type[nn.Module] | object) -> nn.Module:
     """Two-layer perceptron with a hidden width of ratio * width (timm's Mlp: fc1, act, fc2)."""
     return Mlp(width, int(width * ratio), act_layer=act)
-
-
-def nearest_heads(width: int, head_size: int = 64) -> int:
-    """The number of heads whose head size divides `width` and is nearest to `head_size`."""
-    return min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(width / n - head_size))

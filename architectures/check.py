@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import build
-from .interface import IOSpec, NetSpec
+from .interface import Conditions, IOSpec, NetSpec, TextCondition, conditions
 from .registry import entry, names
 
 Check = Callable[[nn.Module], None]
@@ -41,14 +41,31 @@ def awaken(net: nn.Module, seed: int = 0) -> nn.Module:
     return net.eval()
 
 
-def toy_inputs(net: nn.Module, batch: int = 3) -> tuple[Tensor, Tensor, Tensor | None]:
+def toy_inputs(net: nn.Module, batch: int = 3) -> tuple[Tensor, Tensor, Any]:
     """x, t and cond for a network, the same at every call."""
     io = spec_of(net).io
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(batch, io.channels, io.size, io.size, generator=generator)
     t = torch.linspace(1, 990, batch)
-    cond = torch.arange(batch) % io.num_classes if io.num_classes else None
-    return x, t, cond
+    label, text, image = torch.arange(batch) % io.num_classes if io.num_classes else None, None, None
+    if io.text_dim:
+        text = TextCondition(tokens=torch.randn(batch, io.text_tokens or 5, io.text_dim, generator=generator))
+    if io.image_channels:
+        image = torch.randn(batch, io.image_channels, io.size // 2, io.size // 2, generator=generator)
+    if image is not None or (label is not None and text is not None):
+        return x, t, Conditions(label=label, text=text, image=image)
+    return x, t, label if text is None else text
+
+
+def each(cond: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The condition with the function applied to its tensors."""
+    if cond is None or isinstance(cond, Tensor):
+        return None if cond is None else function(cond)
+    return type(cond)(*(each(part, function) for part in cond))
+
+
+def with_label(cond: Any, label: Tensor) -> Any:
+    return label if isinstance(cond, Tensor) else cond._replace(label=label)
 
 
 def spec_of(net: nn.Module) -> NetSpec:
@@ -85,7 +102,7 @@ def dtype_is_kept(net: nn.Module) -> None:
     """A bfloat16 network gives bfloat16 for bfloat16 inputs and float32 times."""
     half = copy.deepcopy(net).to(torch.bfloat16)
     x, t, cond = toy_inputs(net)
-    out = half(x.to(torch.bfloat16), t, cond)
+    out = half(x.to(torch.bfloat16), t, each(cond, lambda c: c.to(torch.bfloat16) if c.is_floating_point() else c))
     assert out.dtype == torch.bfloat16, f"output is {out.dtype}"
 
 
@@ -111,9 +128,38 @@ def gradient_reaches_every_parameter(net: nn.Module) -> None:
 def label_changes_the_output(net: nn.Module) -> None:
     """Another class label gives another output."""
     x, t, cond = toy_inputs(net)
-    if cond is not None:
-        other = (cond + 1) % spec_of(net).io.num_classes
+    label = conditions(cond).label
+    if label is not None:
+        other = with_label(cond, (label + 1) % spec_of(net).io.num_classes)
         assert not torch.allclose(net(x, t, cond), net(x, t, other), atol=1e-6), "the label has no effect"
+
+
+@check
+def text_and_image_change_the_output(net: nn.Module) -> None:
+    """Another text gives another output, and so does another image to upsample."""
+    x, t, cond = toy_inputs(net)
+    given = conditions(cond)
+    for name, part in (("text", given.text), ("image", given.image)):
+        if part is not None:
+            other = given._replace(**{name: each(part, lambda c: c.flip(0))})
+            assert not torch.allclose(net(x, t, given), net(x, t, other), atol=1e-6), f"the {name} has no effect"
+
+
+@check
+def masked_tokens_have_no_effect(net: nn.Module) -> None:
+    """Text tokens that the mask leaves out do not change the output, those that it keeps do."""
+    x, t, cond = toy_inputs(net)
+    given = conditions(cond)
+    if given.text is not None:
+        mask = torch.ones(given.text.tokens.shape[:2], dtype=torch.bool)
+        mask[:, -2:] = False
+        changed = given.text.tokens.masked_fill(~mask[:, :, None], 3.0)
+        masked, same, all_ = (
+            net(x, t, given._replace(text=TextCondition(tokens, m)))
+            for tokens, m in ((given.text.tokens, mask), (changed, mask), (given.text.tokens, None))
+        )
+        _same(masked, same, "with other tokens behind the mask")
+        assert not torch.allclose(masked, all_, atol=1e-6), "the mask has no effect"
 
 
 @check
@@ -128,9 +174,10 @@ def null_label_is_known(net: nn.Module) -> None:
     """Label num_classes is accepted and differs from class 0."""
     io = spec_of(net).io
     x, t, cond = toy_inputs(net)
-    if cond is not None and io.null_label:
-        null = torch.full_like(cond, io.num_classes)
-        assert not torch.allclose(net(x, t, null), net(x, t, 0 * cond), atol=1e-6), "null label equals class 0"
+    label = conditions(cond).label
+    if label is not None and io.null_label:
+        null, first = (with_label(cond, torch.full_like(label, c)) for c in (io.num_classes, 0))
+        assert not torch.allclose(net(x, t, null), net(x, t, first), atol=1e-6), "null label equals class 0"
 
 
 @check
@@ -139,7 +186,7 @@ def images_of_a_batch_do_not_mix(net: nn.Module) -> None:
     x, t, cond = toy_inputs(net)
     together = net(x, t, cond)
     for i in range(len(x)):
-        alone = net(x[i : i + 1], t[i : i + 1], None if cond is None else cond[i : i + 1])
+        alone = net(x[i : i + 1], t[i : i + 1], each(cond, lambda c: c[i : i + 1]))  # noqa: B023
         _same(together[i : i + 1], alone, f"image {i} alone and in a batch")
 
 

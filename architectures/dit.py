@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, CrossAttention, mlp, nearest_heads
-from .embeddings import PatchEmbed, TimestepEmbedding, sincos_2d, unpatchify
-from .interface import Free, IOSpec, require_divisible
-from .shapes import aspect_distance, widths_and_depths
+from .attention import Attention, CrossAttention, mlp
+from .embeddings import Frequencies, PatchEmbed, TimestepEmbedding, sincos_2d, unpatchify
+from .interface import LABEL_MISSING, Free, IOSpec, conditions, require_divisible, require_no
+from .shapes import aspect_distance, heads_for, widths_and_depths
 
 Conditioning = Literal["adaln_zero", "adaln", "cross_attention", "in_context"]  # Figure 3; Table 4
 
@@ -166,17 +166,19 @@ class DiT(nn.Module):
         patch: int = 2,
         mlp_ratio: float = 4.0,
         conditioning: Conditioning = "adaln_zero",
+        frequencies: Frequencies = "adm",
     ) -> None:
         super().__init__()
+        require_no(io, "DiT", "text_dim", "image_channels")
         require_divisible("image size", io.size, patch, "choose a patch that divides it")
         if conditioning not in PARTS:
             raise ValueError(f"conditioning is {conditioning!r}; choose one of {', '.join(PARTS)}")
         block, final = PARTS[conditioning]
-        heads = heads or nearest_heads(width)
+        heads = heads or heads_for(width)
         self.patch = patch
         self.extra_tokens = block.extra_tokens
         self.x_embedder = PatchEmbed(io.channels, width, patch)
-        self.t_embedder = TimestepEmbedding(width)
+        self.t_embedder = TimestepEmbedding(width, spacing=frequencies)
         self.y_embedder = LabelEmbedding(io.label_rows, width) if io.num_classes else None
         grid = io.size // patch
         self.register_buffer("pos_embed", sincos_2d(width, grid, grid)[None])
@@ -207,15 +209,16 @@ class DiT(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x_BCHW: Tensor, t_B: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x_BCHW: Tensor, t_B: Tensor, cond: Any = None) -> Tensor:
         grid_h, grid_w = x_BCHW.shape[-2] // self.patch, x_BCHW.shape[-1] // self.patch
         x_BTD = self.x_embedder(x_BCHW) + self.pos_embed.to(x_BCHW.dtype)
         cond_BD = self.t_embedder(t_B)
         pair_BSD = cond_BD.unsqueeze(1)
         if self.y_embedder is not None:
-            if cond is None:
-                raise ValueError("this network is class-conditional: pass cond, a (B,) tensor of labels")
-            label_BD = self.y_embedder(cond)
+            label_B = conditions(cond).label
+            if label_B is None:
+                raise ValueError(LABEL_MISSING)
+            label_BD = self.y_embedder(label_B)
             pair_BSD = torch.stack([cond_BD, label_BD], dim=1)
             cond_BD = cond_BD + label_BD
         tokens = x_BTD.shape[1]

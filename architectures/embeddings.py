@@ -6,21 +6,26 @@ B batch, C channels, H W image size, P patch, T tokens, D width, h w token grid 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from .interface import require_choices
 
-def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+Frequencies = Literal["adm", "ddpm"]  # exponents i / half (ADM, DiT, U-ViT) or i / (half - 1) (DDPM, diffusers)
+
+
+def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0, spacing: Frequencies = "adm") -> Tensor:
     """Sinusoidal embedding (B, width) in float32: cosines first, then sines.
 
-    Frequencies are max_period^(-i / half) for i = 0 .. half - 1 (DDPM, arXiv:2006.11239, as in ADM).
-    An odd width ends in a zero.  Frequencies and arguments stay in float32 because near t = 1000
-    the result depends on their rounding.
+    Frequencies are max_period^(-i / half) for i = 0 .. half - 1 (DDPM, arXiv:2006.11239, as in ADM);
+    with spacing="ddpm" the last one is 1 / max_period.  An odd width ends in a zero.  Frequencies and
+    arguments stay in float32 because near t = 1000 the result depends on their rounding.
     """
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=t_B.device)
-    freqs = torch.exp(-math.log(max_period) * steps / half)
+    freqs = torch.exp(-math.log(max_period) * steps / (half if spacing == "adm" else half - 1))
     args = t_B.float()[:, None] * freqs[None]
     emb = torch.cat([args.cos(), args.sin()], dim=-1)
     return nn.functional.pad(emb, (0, width % 2))
@@ -45,15 +50,18 @@ def sincos_2d(width: int, grid_h: int, grid_w: int) -> Tensor:
 class TimestepEmbedding(nn.Module):
     """Sinusoid of `frequencies` values through a two-layer SiLU MLP: (B,) -> (B, width)."""
 
-    def __init__(self, width: int, frequencies: int = 256, hidden: int | None = None) -> None:
+    def __init__(
+        self, width: int, frequencies: int = 256, hidden: int | None = None, spacing: Frequencies = "adm"
+    ) -> None:
         super().__init__()
-        self.frequencies = frequencies
+        require_choices({"frequencies": ("adm", "ddpm")}, frequencies=spacing)
+        self.frequencies, self.spacing = frequencies, spacing
         hidden = hidden or width
         first = nn.Linear(frequencies, hidden)
         self.mlp = nn.Sequential(first, nn.SiLU(), nn.Linear(hidden, width))
 
     def forward(self, t_B: Tensor) -> Tensor:
-        emb = timestep_embedding(t_B, self.frequencies)
+        emb = timestep_embedding(t_B, self.frequencies, spacing=self.spacing)
         return self.mlp(emb.to(next(self.parameters()).dtype))
 
 

@@ -5,7 +5,8 @@ A backbone is an ``nn.Module`` whose constructor takes an :class:`IOSpec` first 
 
 - ``x``     (B, C, H, W) noisy pixels or latents
 - ``t``     (B,) float, the time value of the published network (0..999 for DiT and ADM)
-- ``cond``  (B,) int64 class labels, ``io.num_classes`` being the null class; None without classes
+- ``cond``  (B,) int64 class labels, ``io.num_classes`` being the null class; or a
+  :class:`TextCondition`; or a :class:`Conditions` where several come together; None without any
 
 It returns (B, C, H, W), or (B, 2C, H, W) when ``io.variance`` is "learned_range": the noise
 prediction, then the variance fraction v of iDDPM (arXiv:2102.09672, equation 15).
@@ -16,11 +17,41 @@ This module imports nothing heavy, so that sizes and names can be listed without
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Variance = Literal["fixed", "learned_range"]
+
+
+class TextCondition(NamedTuple):
+    """A text as its encoder gives it; a tuple, so that compiling and exporting see its tensors."""
+
+    tokens: Any
+    """(B, S, D) encoded tokens, D being ``io.text_dim``."""
+    mask: Any = None
+    """(B, S) bool, True where a token counts; None when all do."""
+    pooled: Any = None
+    """(B, D') summary of the text, for the backbones that have a use for one."""
+
+
+class Conditions(NamedTuple):
+    """Several conditions at once."""
+
+    label: Any = None
+    """(B,) int64."""
+    text: TextCondition | None = None
+    image: Any = None
+    """(B, ``io.image_channels``, h, w) image to be upsampled (ADM-U), of any size."""
+
+
+def conditions(cond: Any) -> Conditions:
+    """What a network was given as `cond`, by name."""
+    if isinstance(cond, Conditions):
+        return cond
+    if isinstance(cond, TextCondition):
+        return Conditions(text=cond)
+    return Conditions(label=cond)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,13 +68,22 @@ class IOSpec:
     """Whether label num_classes exists and means "no class" (needed for guidance)."""
     variance: Variance = "fixed"
     """"learned_range" doubles the output channels."""
+    text_dim: int = 0
+    """Width of the text's tokens; 0 means no text."""
+    text_tokens: int = 0
+    """Tokens of a text; 0 leaves it open, for backbones that attend to any number."""
+    image_channels: int = 0
+    """Channels of an image condition; 0 means none."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes is {self.num_classes}; 0 means unconditional")
+        for name, none in (("num_classes", "unconditional"), ("text_dim", "no text"), ("image_channels", "no image")):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; 0 means {none}")
+        if self.text_tokens < 0 or (self.text_tokens and not self.text_dim):
+            raise ValueError(f"text_tokens is {self.text_tokens} with text_dim {self.text_dim}; give both or neither")
         if self.variance not in ("fixed", "learned_range"):
             raise ValueError(f"variance is {self.variance!r}; choose fixed or learned_range")
 
@@ -85,11 +125,33 @@ class EpsNet(Protocol):
     def __call__(self, x: Any, t: Any, cond: Any = None) -> Any: ...
 
 
+LABEL_MISSING = "this network is class-conditional: pass cond, a (B,) tensor of labels"
+TEXT_MISSING = "this network is text-conditional: pass cond, a TextCondition"
+IMAGE_MISSING = "this network upsamples an image: pass cond, Conditions(image=..., label=...)"
+
 Free = Mapping[str, Sequence[Any]]
-"""Free dimensions for the matcher: argument -> values.  Cost grows with the last one's values."""
+"""Free dimensions for the matcher: argument -> values.
+
+Cost should be quadratic in the last one (a width) and linear in other whole numbers (a depth); the
+matcher relies on it to look in the right place, and counts what it finds there.
+"""
 
 
 def require_divisible(what: str, value: int, by: int, hint: str) -> None:
     """Raise ValueError unless `by` divides `value`."""
     if by < 1 or value % by:
         raise ValueError(f"{what} {value} is not divisible by {by}; {hint}")
+
+
+def require_choices(choices: Mapping[str, Iterable[str]], **given: str) -> None:
+    """Raise ValueError unless each value is among the choices of its name."""
+    for name, value in given.items():
+        if value not in choices[name]:
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices[name])}")
+
+
+def require_no(io: IOSpec, arch: str, *fields: str) -> None:
+    """Raise ValueError when the problem has a condition that the architecture cannot take."""
+    for name in fields:
+        if getattr(io, name):
+            raise ValueError(f"{arch} takes no {name.split('_')[0]} condition, but {name} is {getattr(io, name)}")

@@ -56,6 +56,18 @@ def _adm(channels: int, mult: tuple[float, ...], res_blocks: int = 2, **more: An
     return dict(channels=channels, channel_mult=mult, res_blocks=res_blocks, attention=(32, 16, 8), **more)
 
 
+def _ddpm(channels: int, mult: tuple[int, ...], res_blocks: int, **more: Any) -> dict[str, Any]:
+    """DDPM's U-Net and iDDPM's: strided convolutions, and a number of heads."""
+    common = dict(attention=(16, 8), heads=1, head_channels=None, resample="conv", qkv_order="heads_first")
+    return {**common, **more, "channels": channels, "channel_mult": mult, "res_blocks": res_blocks}
+
+
+def _ldm(channels: int, mult: tuple[int, ...], **more: Any) -> dict[str, Any]:
+    """LDM's U-Net: the label is the one token that its spatial transformers attend to."""
+    switches: dict[str, Any] = dict(norm="add", resample="conv", attention_kind="transformer", label="token")
+    return _adm(channels, mult, **switches, **more)
+
+
 ARCHITECTURES: dict[str, Entry] = {
     "dit": Entry(
         target="architectures.dit:DiT",
@@ -67,7 +79,7 @@ ARCHITECTURES: dict[str, Entry] = {
     "uvit": Entry(
         target="architectures.uvit:UViT",
         paper="arXiv:2209.12152",
-        sizes={  # Table 2 and the published configurations
+        sizes={  # Table 2 and the published configurations; with a text, S/2 and S-deep/2 are those of MS-COCO
             "S/2": _uvit(12, 512, 8, 2),
             "S/4": _uvit(12, 512, 8, 4),
             "S-deep/2": _uvit(16, 512, 8, 2),
@@ -76,7 +88,9 @@ ARCHITECTURES: dict[str, Entry] = {
             "L/4": _uvit(20, 1024, 16, 4),
             "H/2": _uvit(28, 1152, 16, 2, head="none"),
             "H/4": _uvit(28, 1152, 16, 4, head="none"),
-            "nano/2": _uvit(4, 88, 4, 2),
+            # the published code's time MLP is on: a raw sinusoid of 72 to 88 values is learned slowly
+            # narrow: the published code's time MLP is on, and weights start at about 1 / sqrt(width)
+            "nano/2": _uvit(4, 88, 4, 2, time_mlp=True, init_std=0.1),
         },
         settings={
             "S/2": "cifar10",
@@ -93,9 +107,17 @@ ARCHITECTURES: dict[str, Entry] = {
         paper="arXiv:2105.05233",
         sizes={  # Table 11
             "ADM-64": _adm(192, (1, 2, 3, 4), 3, dropout=0.1),
-            "ADM-128": _adm(256, (1, 1, 2, 3, 4), heads=4, head_channels=None),
-            "ADM-256": _adm(256, (1, 1, 2, 2, 4, 4)),
-            "ADM-512": _adm(256, (0.5, 1, 1, 2, 2, 4, 4)),
+            "ADM-128": _adm(256, (1, 1, 2, 3, 4), heads=4, head_channels=None, qkv_order="heads_first"),
+            "ADM-256": _adm(256, (1, 1, 2, 2, 4, 4), qkv_order="heads_first"),
+            "ADM-512": _adm(256, (0.5, 1, 1, 2, 2, 4, 4), qkv_order="heads_first"),
+            # arXiv:2006.11239, Appendix B; arXiv:2102.09672, Section 6: 120 M and 270 M at 64 pixels
+            "DDPM-32": _ddpm(128, (1, 2, 2, 2), 2, attention=(16,), norm="add", dropout=0.1),
+            "iDDPM-32": _ddpm(128, (1, 2, 2, 2), 3, heads=4, dropout=0.3),
+            "iDDPM-64": _ddpm(128, (1, 2, 3, 4), 3, heads=4),
+            "iDDPM-64-L": _ddpm(192, (1, 2, 3, 4), 3, heads=4),
+            # arXiv:2112.10752, Tables 13 and 15; made for 3x64x64 and 4x32x32 latents
+            "LDM-4": _ldm(192, (1, 2, 3, 5), heads=1, head_channels=None),
+            "LDM-8": _ldm(256, (1, 2, 4), head_channels=32),
             "nano": dict(channels=32, channel_mult=(1, 1), res_blocks=1, attention=(4,), head_channels=32, groups=8),
         },
         settings={
@@ -103,6 +125,10 @@ ARCHITECTURES: dict[str, Entry] = {
             "ADM-128": "imagenet128",
             "ADM-256": "imagenet256",
             "ADM-512": "imagenet512",
+            "DDPM-32": "cifar10",
+            "iDDPM-32": "cifar10",
+            "iDDPM-64": "imagenet64",
+            "iDDPM-64-L": "imagenet64",
             "nano": "digits",
         },
         toy="nano",

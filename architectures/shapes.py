@@ -21,17 +21,24 @@ def head_size(width: int) -> int:
     return 64 if width >= 256 else 32
 
 
-def has_heads(width: int) -> bool:
-    """Whether some head size within a quarter of the aim divides the width."""
+def heads_for(width: int) -> int:
+    """The number of heads whose head size divides the width and is nearest to the aim."""
     aim = head_size(width)
-    return any(width % n == 0 and 0.75 <= width / n / aim <= 1.25 for n in range(1, width // 16 + 2))
+    return min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(width / n - aim))
+
+
+def has_heads(width: int) -> bool:
+    """Whether a head size near the aim divides the width: 48 to 80, or 16 to 64 below 256."""
+    low, high = (48, 80) if width >= 256 else (16, 64)
+    return low <= width / heads_for(width) <= high
 
 
 def widths_and_depths(depth_step: int = 1) -> Free:
-    """Depths 2 to 48 and every width (multiple of 8, up to 2304) with a fitting head size."""
+    """Depths 4 to 48 and every width (multiples of 4, of 8 from 128 to 2304) with a fitting head size; heads follow."""
     return {
-        "depth": range(2, 49, depth_step),
-        "width": [w for w in range(32, 2305, 8) if has_heads(w)],
+        "heads": (None,),
+        "depth": range(4, 49, depth_step),
+        "width": [w for w in (*range(32, 128, 4), *range(128, 2305, 8)) if has_heads(w)],
     }
 
 

@@ -1,6 +1,7 @@
 """The ADM U-Net: residual blocks with AdaGN, BigGAN resampling, attention by resolution.
 
-Source: arXiv:2105.05233, Section 3 and Table 11 (ADM); DDPM's and iDDPM's U-Nets are switches of it.
+Source: arXiv:2105.05233, Section 3 and Table 11 (ADM); DDPM's, iDDPM's and LDM's U-Nets and ADM's
+upsamplers are switches of it.
 
 B batch, C channels, H W feature size, E embedding width, N heads, K head size.
 """
@@ -17,11 +18,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .embeddings import timestep_embedding
-from .interface import Free, IOSpec, require_divisible
+from .interface import (
+    IMAGE_MISSING,
+    LABEL_MISSING,
+    TEXT_MISSING,
+    Conditions,
+    Free,
+    IOSpec,
+    TextCondition,
+    conditions,
+    require_choices,
+    require_divisible,
+)
+from .spatial import SpatialTransformer
 
 Norm = Literal["adagn", "add"]  # ADM Table 3: scale-shift (AdaGN) or addition of the embedding
 Resample = Literal["biggan", "conv", "plain"]  # ADM Table 1: BigGAN up/down; DDPM's strided convolution
 Order = Literal["qkv_first", "heads_first"]  # layout of the qkv channels in a checkpoint; no effect on training
+Kind = Literal["self", "transformer"]  # ADM's attention block; LDM's spatial transformer, which sees a context
+Label = Literal["add", "token"]  # a label's vector is added to the time's (ADM), or is the context's one token (LDM)
+
+CHOICES = {
+    "norm": ("adagn", "add"),
+    "resample": ("biggan", "conv", "plain"),
+    "qkv_order": ("qkv_first", "heads_first"),
+    "attention_kind": ("self", "transformer"),
+    "label": ("add", "token"),
+}
 
 
 class GroupNorm(nn.GroupNorm):
@@ -47,6 +70,12 @@ class Style:
     rescale: bool
     dropout: float
     qkv_order: Order
+    heads: int
+    head_channels: int | None
+    up_heads: int | None
+    attention_kind: Kind
+    transformer_depth: int
+    context: int
 
 
 def zero(module: Any) -> Any:
@@ -127,6 +156,21 @@ class AttentionBlock(nn.Module):
         return x_BCHW + self.proj_out(y_BNTK.mT.reshape(b, c, -1)).view_as(x_BCHW)
 
 
+def attention_layer(width: int, style: Style, *, decoder: bool) -> nn.Module:
+    """The attention of a level, with as many heads as the style says."""
+    size = style.head_channels
+    if style.attention_kind == "transformer":
+        heads = width // size if size else style.heads
+        if not 1 <= heads <= width:
+            raise ValueError(f"{width} channels do not make {style.heads} heads, or one of head_channels={size}")
+        depth, context = style.transformer_depth, style.context
+        return SpatialTransformer(width, heads, width // heads, context, depth, style.groups)
+    if size:
+        require_divisible("channels", width, size, "head_channels must divide every attended width")
+        return AttentionBlock(width, width // size, style)
+    return AttentionBlock(width, (style.up_heads or style.heads) if decoder else style.heads, style)
+
+
 class Downsample(nn.Module):
     """Stride-2 convolution, or average pooling without parameters."""
 
@@ -150,11 +194,11 @@ class Upsample(nn.Module):
 
 
 class Stage(nn.ModuleList):
-    """Layers run one after the other, each given the features and the embedding."""
+    """Layers run one after the other, each given the features and the embedding, or the context."""
 
-    def forward(self, x_BCHW: Tensor, emb_BE: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, emb_BE: Tensor, text: TextCondition | None) -> Tensor:
         for layer in self:
-            x_BCHW = layer(x_BCHW, emb_BE)
+            x_BCHW = layer(x_BCHW, text if isinstance(layer, SpatialTransformer) else emb_BE)
         return x_BCHW
 
 
@@ -163,7 +207,10 @@ class UNet(nn.Module):
 
     `attention` lists the resolutions (in pixels of x) that have attention, as the paper's tables do.
     `head_channels` wins over `heads`; `up_heads` is the decoder's own number of heads (iDDPM).
-    Raises ValueError when the groups do not divide a width or the image cannot be halved often enough.
+    With attention_kind="transformer" a text is the context, or with label="token" a class is, as one
+    token that is `context_width` wide.  `out_channels` replaces the number that follows from `io`.
+    Raises ValueError when the groups do not divide a width, the image cannot be halved often enough or
+    a choice is unknown.
     """
 
     def __init__(
@@ -183,16 +230,18 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         groups: int = 32,
         qkv_order: Order = "qkv_first",
+        attention_kind: Kind = "self",
+        transformer_depth: int = 1,
+        label: Label = "add",
+        context_width: int = 512,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
+        chosen = dict(norm=norm, resample=resample, qkv_order=qkv_order, attention_kind=attention_kind, label=label)
+        require_choices(CHOICES, **chosen)
         levels = len(channel_mult)
         require_divisible("image size", io.size, 2 ** (levels - 1), f"{levels} levels halve it {levels - 1} times")
-        self.channels = channels
-        self.emb_width = 4 * channels
-        self.time_embed = nn.Sequential(
-            nn.Linear(channels, self.emb_width), nn.SiLU(), nn.Linear(self.emb_width, self.emb_width)
-        )
-        self.label_emb = nn.Embedding(io.label_rows, self.emb_width) if io.num_classes else None
+        self.channels, self.emb_width, self.upsamples_image = channels, 4 * channels, io.image_channels > 0
         self._style = Style(
             emb=self.emb_width,
             groups=groups,
@@ -201,27 +250,45 @@ class UNet(nn.Module):
             rescale=rescale_residual,
             dropout=dropout,
             qkv_order=qkv_order,
+            heads=heads,
+            head_channels=head_channels,
+            up_heads=up_heads,
+            attention_kind=attention_kind,
+            transformer_depth=transformer_depth,
+            context=_context_width(io, attention_kind, label, context_width),
         )
         self._attended = {level for level in range(levels) if io.size >> level in attention}
+        widths, added = [int(mult * channels) for mult in channel_mult], io.label_rows if label == "add" else 0
+        self._make(io, widths, res_blocks, out_channels or io.out_channels, added)
+        tokens = io.label_rows if label == "token" else 0
+        self.label_token = nn.Embedding(tokens, context_width) if tokens else None
 
-        def heads_of(width: int, decoder: bool) -> int:
-            if head_channels:
-                require_divisible("channels", width, head_channels, "head_channels must divide every attended width")
-                return width // head_channels
-            return (up_heads or heads) if decoder else heads
-
-        widths = [int(mult * channels) for mult in channel_mult]
-        self.encoder, skips = self._encoder(io.channels, widths, res_blocks, heads_of)
+    def _make(self, io: IOSpec, widths: list[int], res_blocks: int, out: int, label_rows: int) -> None:
+        emb, style = self.emb_width, self._style
+        self.time_embed = nn.Sequential(nn.Linear(self.channels, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.label_emb = nn.Embedding(label_rows, emb) if label_rows else None
+        self.encoder, skips = self._encoder(io.channels + io.image_channels, widths, res_blocks)
         mid = widths[-1]
-        middle = (self._block(mid, mid), AttentionBlock(mid, heads_of(mid, False), self._style), self._block(mid, mid))
-        self.middle = Stage(middle)
-        self.decoder = self._decoder(widths, res_blocks, skips, heads_of)
-        self.out_norm = GroupNorm(groups, widths[0])
-        self.out = zero(nn.Conv2d(widths[0], io.out_channels, 3, padding=1))
+        attention = attention_layer(mid, style, decoder=False)
+        self.middle = Stage((self._block(mid, mid), attention, self._block(mid, mid)))
+        self.decoder = self._decoder(widths, res_blocks, skips)
+        self.out_norm = GroupNorm(style.groups, widths[0])
+        self.out = zero(nn.Conv2d(widths[0], out, 3, padding=1))
 
     @staticmethod
     def free(io: IOSpec) -> Free:
-        return {"res_blocks": (1, 2, 3), "channels": range(32, 1025, 32)}
+        """Channels in multiples of the head size: 64 as in ADM, 32 for small images."""
+        head = 64 if io.size >= 16 else 32
+        mults: list[tuple[int, ...]] = [(1, 1), (1, 2)]
+        if io.size >= 32:
+            mults = [(1, 2, 2), (1, 2, 4), (1, 2, 2, 2), (1, 2, 3, 4), (1, 2, 4, 4)]
+        return {
+            "channel_mult": mults,
+            "heads": (1,),
+            "head_channels": (head,),
+            "res_blocks": (1, 2, 3, 4),
+            "channels": range(head, 1025, head),
+        }
 
     @staticmethod
     def distance(args: Mapping[str, Any]) -> float:
@@ -237,14 +304,14 @@ class UNet(nn.Module):
         layer = Downsample if direction == "down" else Upsample
         return layer(width, learned=self._style.resample == "conv")
 
-    def _encoder(self, c_in: int, widths: list[int], res_blocks: int, heads_of: Any) -> tuple[nn.ModuleList, list[int]]:
+    def _encoder(self, c_in: int, widths: list[int], res_blocks: int) -> tuple[nn.ModuleList, list[int]]:
         c = widths[0]
         stages, skips = [Stage([Stem(c_in, c)])], [c]
         for level, width in enumerate(widths):
             for _ in range(res_blocks):
                 layers: list[nn.Module] = [self._block(c, width)]
                 if level in self._attended:
-                    layers.append(AttentionBlock(width, heads_of(width, False), self._style))
+                    layers.append(attention_layer(width, self._style, decoder=False))
                 stages.append(Stage(layers))
                 c = width
                 skips.append(c)
@@ -253,34 +320,68 @@ class UNet(nn.Module):
                 skips.append(c)
         return nn.ModuleList(stages), skips
 
-    def _decoder(self, widths: list[int], res_blocks: int, skips: list[int], heads_of: Any) -> nn.ModuleList:
+    def _decoder(self, widths: list[int], res_blocks: int, skips: list[int]) -> nn.ModuleList:
         stages, skips, c = [], list(skips), widths[-1]
         for level in reversed(range(len(widths))):
             width = widths[level]
             for i in range(res_blocks + 1):
                 layers: list[nn.Module] = [self._block(c + skips.pop(), width)]
                 if level in self._attended:
-                    layers.append(AttentionBlock(width, heads_of(width, True), self._style))
+                    layers.append(attention_layer(width, self._style, decoder=True))
                 c = width
                 if level and i == res_blocks:
                     layers.append(self._change(c, "up"))
                 stages.append(Stage(layers))
         return nn.ModuleList(stages)
 
-    def forward(self, x_BCHW: Tensor, t_B: Tensor, cond: Tensor | None = None) -> Tensor:
+    def _context(self, given: Conditions) -> TextCondition | None:
+        """What the spatial transformers attend to: the text, or the label's token."""
+        if self._style.attention_kind == "self" or given.text is not None:
+            return given.text
+        if self.label_token is None:
+            raise ValueError(TEXT_MISSING)
+        if given.label is None:
+            raise ValueError(LABEL_MISSING)
+        return TextCondition(tokens=self.label_token(given.label).unsqueeze(1))
+
+    def forward(self, x_BCHW: Tensor, t_B: Tensor, cond: Any = None) -> Tensor:
+        given = conditions(cond)
         emb_BE = self.time_embed(timestep_embedding(t_B, self.channels).to(x_BCHW.dtype))
         if self.label_emb is not None:
-            if cond is None:
-                raise ValueError("this network is class-conditional: pass cond, a (B,) tensor of labels")
-            emb_BE = emb_BE + self.label_emb(cond)
+            if given.label is None:
+                raise ValueError(LABEL_MISSING)
+            emb_BE = emb_BE + self.label_emb(given.label)
+        text = self._context(given)
         h, skips = x_BCHW, []
+        if self.upsamples_image:
+            if given.image is None:
+                raise ValueError(IMAGE_MISSING)
+            h = append_image(h, given.image)
         for stage in self.encoder:
-            h = stage(h, emb_BE)
+            h = stage(h, emb_BE, text)
             skips.append(h)
-        h = self.middle(h, emb_BE)
+        h = self.middle(h, emb_BE, text)
         for stage in self.decoder:
-            h = stage(torch.cat([h, skips.pop()], dim=1), emb_BE)
+            h = stage(torch.cat([h, skips.pop()], dim=1), emb_BE, text)
         return self.out(F.silu(self.out_norm(h)))
+
+
+def append_image(x_BCHW: Tensor, image_BChw: Tensor) -> Tensor:
+    """x and, as more channels, the image brought to its size (ADM-U)."""
+    size = tuple(x_BCHW.shape[-2:])
+    return torch.cat([x_BCHW, F.interpolate(image_BChw, size, mode="bilinear").to(x_BCHW.dtype)], dim=1)
+
+
+def _context_width(io: IOSpec, kind: Kind, label: Label, width: int) -> int:
+    """Width of the context's tokens, 0 without one; ValueError when blocks and conditions do not fit."""
+    token = bool(io.num_classes) and label == "token"
+    if token and io.text_dim:
+        raise ValueError("label='token' makes the label the context, but so is the text; choose label='add'")
+    if kind == "self" and (token or io.text_dim):
+        raise ValueError("attention_kind='self' sees no context; a text or label='token' needs 'transformer'")
+    if kind == "transformer" and not (token or io.text_dim):
+        raise ValueError("attention_kind='transformer' needs a context: a text, or classes with label='token'")
+    return io.text_dim or (width if token else 0)
 
 
 class Stem(nn.Conv2d):

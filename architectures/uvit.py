@@ -1,19 +1,31 @@
 """U-ViT: everything is a token, with long skips between shallow and deep blocks (arXiv:2209.12152).
 
-B batch, C channels, H W image size, T tokens, E extra tokens (time, label), D width, P patch.
+B batch, C channels, H W image size, T tokens, E extra tokens (time, label or text), S text tokens, D width,
+P patch.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention, mlp, nearest_heads
+from .attention import Attention, mlp
 from .embeddings import ConvPatchEmbed, PatchEmbed, sincos_2d, timestep_embedding, unpatchify
-from .interface import Free, IOSpec, require_divisible
-from .shapes import aspect_distance, widths_and_depths
+from .interface import (
+    LABEL_MISSING,
+    TEXT_MISSING,
+    Free,
+    IOSpec,
+    TextCondition,
+    conditions,
+    require_choices,
+    require_divisible,
+    require_no,
+)
+from .shapes import aspect_distance, heads_for, widths_and_depths
 
 Skip = Literal["concat", "add", "project_add", "add_project", "none"]  # Figure 2a
 Time = Literal["token", "adaln"]  # Figure 2b
@@ -103,16 +115,18 @@ class Block(nn.Module):
         self, width: int, heads: int, mlp_ratio: float, qkv_bias: bool, norm: type[nn.Module], skip: nn.Module | None
     ) -> None:
         super().__init__()
-        self.skip = skip
         self.norm1 = norm(width)
         self.attn = Attention(width, heads, qkv_bias=qkv_bias)
         self.norm2 = norm(width)
         self.mlp = mlp(width, mlp_ratio, nn.GELU)
+        self.skip = skip
 
-    def forward(self, x_BTD: Tensor, time_BD: Tensor, skip_BTD: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, time_BD: Tensor, mask_BT: Tensor | None = None, skip_BTD: Tensor | None = None
+    ) -> Tensor:
         if self.skip is not None:
             x_BTD = self.skip(x_BTD, skip_BTD)
-        x_BTD = x_BTD + self.attn(self.norm1(x_BTD, time_BD))
+        x_BTD = x_BTD + self.attn(self.norm1(x_BTD, time_BD), mask_BT)
         return x_BTD + self.mlp(self.norm2(x_BTD, time_BD))
 
 
@@ -120,6 +134,7 @@ class UViT(nn.Module):
     """U-ViT with `depth // 2` blocks in, one in the middle and `depth // 2` out.
 
     `depth` counts as the published configurations do: the paper's "13 layers" is depth 12 here.
+    A text's tokens come between the time token and the patches; there are `io.text_tokens` of them.
     Raises ValueError when the patch does not divide the image, the heads do not divide the width or
     a choice is unknown.
     """
@@ -140,14 +155,16 @@ class UViT(nn.Module):
         head: Head = "after",
         patch_embed: Patches = "linear",
         position: Position = "learned",
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        require_divisible("image size", io.size, patch, "choose a patch that divides it")
-        _check_choices(skip=skip, time=time, head=head, patch_embed=patch_embed, position=position)
-        heads = heads or nearest_heads(width)
+        _check_problem(io, patch)
+        require_choices(CHOICES, skip=skip, time=time, head=head, patch_embed=patch_embed, position=position)
+        heads = heads or heads_for(width)
         grid = io.size // patch
         self.patch, self.width, self.time, self.head_choice = patch, width, time, head
-        self.extra_tokens = (time == "token") + (io.num_classes > 0)
+        self.text_tokens = io.text_tokens
+        self.extra_tokens = (time == "token") + (io.num_classes > 0) + io.text_tokens
 
         embed = PatchEmbed if patch_embed == "linear" else ConvPatchEmbed
         self.patch_embed = embed(io.channels, width, patch)
@@ -155,8 +172,8 @@ class UViT(nn.Module):
         if time_mlp:
             self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
         self.label_emb = nn.Embedding(io.label_rows, width) if io.num_classes else None
+        self.context_embed = nn.Linear(io.text_dim, width) if io.text_dim else None
         self._make_positions(position, grid)
-
         norm = Norm if time == "token" else AdaNorm
 
         def blocks(count: int, skips: bool) -> nn.ModuleList:
@@ -171,7 +188,7 @@ class UViT(nn.Module):
         out = io.out_channels
         self.decoder_pred = nn.Linear(width, patch**2 * out)
         self.final_layer = nn.Conv2d(out, out, 3, padding=1) if head == "after" else nn.Identity()
-        self._init_weights()
+        self._init_weights(init_std)
 
     @staticmethod
     def free(io: IOSpec) -> Free:
@@ -189,40 +206,65 @@ class UViT(nn.Module):
             table[0, self.extra_tokens :] = sincos_2d(self.width, grid, grid)
         self.register_buffer("pos_embed", table, persistent=False)
 
-    def _init_weights(self) -> None:
-        """N(0, 0.02) truncated at two deviations for linears, tables and positions (official code)."""
+    def _init_weights(self, std: float) -> None:
+        """N(0, std) cut off at +-2 for linears, tables and positions (0.02 in the official code)."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         if isinstance(self.pos_embed, nn.Parameter):
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            nn.init.trunc_normal_(self.pos_embed, std=std)
 
-    def forward(self, x_BCHW: Tensor, t_B: Tensor, cond: Tensor | None = None) -> Tensor:
+    def _extra(self, time_BD: Tensor, cond: Any) -> list[Tensor]:
+        """The tokens in front of the patches: label, time, text."""
+        given = conditions(cond)
+        extra = [time_BD.unsqueeze(1)] if self.time == "token" else []
+        if self.label_emb is not None:
+            if given.label is None:
+                raise ValueError(LABEL_MISSING)
+            extra.insert(0, self.label_emb(given.label).unsqueeze(1))
+        if self.context_embed is not None:
+            if given.text is None:
+                raise ValueError(TEXT_MISSING)
+            text_BSD = given.text.tokens
+            if text_BSD.shape[1] != self.text_tokens:
+                raise ValueError(
+                    f"the text has {text_BSD.shape[1]} tokens; this network has places for {self.text_tokens}"
+                )
+            extra.append(self.context_embed(text_BSD))
+        return extra
+
+    def _mask(self, text: TextCondition | None, tokens: int) -> Tensor | None:
+        """Which of all tokens may be seen, (B, T), when the text has a mask."""
+        if not self.text_tokens or text is None or text.mask is None:
+            return None
+        before = self.extra_tokens - self.text_tokens
+        return F.pad(text.mask.bool(), (before, tokens - self.extra_tokens), value=True)
+
+    def forward(self, x_BCHW: Tensor, t_B: Tensor, cond: Any = None) -> Tensor:
         grid_h, grid_w = x_BCHW.shape[-2] // self.patch, x_BCHW.shape[-1] // self.patch
         x_BTD = self.patch_embed(x_BCHW)
         time_BD = self.time_embed(timestep_embedding(t_B, self.width).to(x_BTD.dtype))
-        extra = [time_BD.unsqueeze(1)] if self.time == "token" else []
-        if self.label_emb is not None:
-            if cond is None:
-                raise ValueError("this network is class-conditional: pass cond, a (B,) tensor of labels")
-            extra.insert(0, self.label_emb(cond).unsqueeze(1))
-        x_BTD = torch.cat([*extra, x_BTD], dim=1) + self.pos_embed.to(x_BTD.dtype)
+        x_BTD = torch.cat([*self._extra(time_BD, cond), x_BTD], dim=1) + self.pos_embed.to(x_BTD.dtype)
+        mask_BT = self._mask(conditions(cond).text, x_BTD.shape[1])
 
         skips = []
         for block in self.in_blocks:
-            x_BTD = block(x_BTD, time_BD)
+            x_BTD = block(x_BTD, time_BD, mask_BT)
             skips.append(x_BTD)
-        x_BTD = self.mid_block(x_BTD, time_BD)
+        x_BTD = self.mid_block(x_BTD, time_BD, mask_BT)
         for block in self.out_blocks:
-            x_BTD = block(x_BTD, time_BD, skips.pop())
+            x_BTD = block(x_BTD, time_BD, mask_BT, skips.pop())
 
-        x_BTD = self.norm(x_BTD)[:, self.extra_tokens :]
+        x_BTD = self.norm(x_BTD)
         if self.conv_before is not None:
-            x_BDhw = x_BTD.transpose(1, 2).unflatten(2, (grid_h, grid_w))
-            x_BTD = self.conv_before(x_BDhw).flatten(2).transpose(1, 2)
-        return self.final_layer(unpatchify(self.decoder_pred(x_BTD), self.patch, grid_h, grid_w))
+            x_BDhw = x_BTD[:, self.extra_tokens :].transpose(1, 2).unflatten(2, (grid_h, grid_w))
+            x_BTF = self.decoder_pred(self.conv_before(x_BDhw).flatten(2).transpose(1, 2))
+        else:
+            # the published code decodes the extra tokens too; its cost counts them
+            x_BTF = self.decoder_pred(x_BTD)[:, self.extra_tokens :]
+        return self.final_layer(unpatchify(x_BTF, self.patch, grid_h, grid_w))
 
 
 CHOICES = {
@@ -234,7 +276,10 @@ CHOICES = {
 }
 
 
-def _check_choices(**given: str) -> None:
-    for name, value in given.items():
-        if value not in CHOICES[name]:
-            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(CHOICES[name])}")
+def _check_problem(io: IOSpec, patch: int) -> None:
+    require_no(io, "U-ViT", "image_channels")
+    require_divisible("image size", io.size, patch, "choose a patch that divides it")
+    if io.num_classes and io.text_dim:
+        raise ValueError(f"U-ViT takes labels or text, but num_classes is {io.num_classes} and text_dim {io.text_dim}")
+    if io.text_dim and not io.text_tokens:
+        raise ValueError("U-ViT has a position for every token of the text: give text_tokens, 77 for CLIP")

@@ -1,8 +1,10 @@
 """The contract of architectures.check over the registry: a new architecture is tested by being registered."""
 
+from dataclasses import replace
+
 import pytest
 
-from architectures.check import CHECKS, toy_network
+from architectures.check import CHECKS, TOY, toy_inputs, toy_network
 from architectures.registry import ARCHITECTURES
 
 SWITCHES = [
@@ -18,7 +20,15 @@ SWITCHES = [
         ("unet", {"qkv_order": "heads_first"}),
     ],
     *[("unet", {"head_channels": None, "heads": 4, "up_heads": 2}), ("unet", {"attention": (8, 4)})],
+    ("dit", {"frequencies": "ddpm"}),
 ]
+TEXT = dict(text_dim=24, text_tokens=5)
+CONDITIONS = {
+    "text in U-ViT": ("uvit", dict(num_classes=0, **TEXT), {}),
+    "text in the U-Net": ("unet", dict(num_classes=0, **TEXT), {"attention_kind": "transformer"}),
+    "text and label": ("unet", TEXT, {"attention_kind": "transformer", "transformer_depth": 2}),
+    "image and label": ("unet", dict(image_channels=2), {}),
+}
 
 
 def name_of(case):
@@ -38,3 +48,52 @@ def test_every_switch_keeps_the_contract(case):
     for name, check in CHECKS.items():
         if name != "exports":  # as costly as the rest together, and covered above for each architecture
             check(toy_network(arch, args=args))
+
+
+@pytest.mark.parametrize("case", CONDITIONS.values(), ids=CONDITIONS)
+def test_every_kind_of_condition_keeps_the_contract(case):
+    arch, io, args = case
+    for check in CHECKS.values():
+        check(toy_network(arch, io=replace(TOY, **io), args=args))
+
+
+def test_label_as_the_one_token_of_the_context_keeps_the_contract():
+    """But for the gradient: attention to a single token does not depend on queries and keys."""
+    for name, check in CHECKS.items():
+        if name != "gradient_reaches_every_parameter":
+            check(toy_network("unet", args=dict(attention_kind="transformer", label="token", context_width=24)))
+
+
+@pytest.mark.parametrize(
+    ("arch", "io", "args", "why"),
+    [
+        ("dit", dict(TEXT), {}, "no text condition"),
+        ("dit", dict(image_channels=3), {}, "no image condition"),
+        ("uvit", dict(TEXT), {}, "labels or text"),
+        ("uvit", dict(num_classes=0, text_dim=24), {}, "give text_tokens"),
+        ("unet", dict(TEXT), {}, "needs 'transformer'"),
+        ("unet", dict(TEXT), {"attention_kind": "transformer", "label": "token"}, "choose label='add'"),
+        ("unet", {}, {"attention_kind": "transformer"}, "needs a context"),
+        ("unet", {}, {"norm": "layer"}, "choose one of adagn, add"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_refused(arch, io, args, why):
+    with pytest.raises(ValueError, match=why):
+        toy_network(arch, io=replace(TOY, **io), args=args)
+
+
+@pytest.mark.parametrize(
+    ("arch", "io", "args", "why"),
+    [
+        ("uvit", dict(num_classes=0, **TEXT), {}, "text-conditional"),
+        ("unet", dict(num_classes=0, **TEXT), {"attention_kind": "transformer"}, "text-conditional"),
+        ("unet", {}, {"attention_kind": "transformer", "label": "token"}, "class-conditional"),
+        ("unet", dict(image_channels=2, num_classes=0), {}, "upsamples an image"),
+        *[(arch, {}, {}, "class-conditional") for arch in ("dit", "uvit", "unet")],
+    ],
+)
+def test_missing_condition_is_named(arch, io, args, why):
+    net = toy_network(arch, io=replace(TOY, **io), args=args)
+    x, t, _ = toy_inputs(net)
+    with pytest.raises(ValueError, match=why):
+        net(x, t)

@@ -1,0 +1,177 @@
+"""The golden cases of the published networks: weights and inputs from seeds, and the comparison.
+
+Weights of a case with seed s: z = RandomState(crc32(key) XOR s).standard_normal(shape) in float32;
+tables 0.5 z, matrices z / sqrt(fan-in), norm scales 1 + 0.02 z, other vectors 0.02 z.  DiT's position
+table keeps the value that the model computes.
+"""
+
+import gzip
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from architectures.embeddings import sincos_2d
+
+ROOT = Path(__file__).parent / "goldens" / "official"
+INDEX = json.loads((ROOT / "forward.json").read_text())
+CASES = {case["id"]: case for case in INDEX["cases"]}
+ARRAYS = np.load(ROOT / "forward.npz")
+MODELS = {model["name"]: model for model in json.loads(gzip.decompress((ROOT / "keys.json.gz").read_bytes()))}
+TABLES = ("pos_embed", "embedding_table.weight", "label_emb.weight", "embedding.weight")
+
+
+def ctor_of(case):
+    """The published constructor's arguments; the upsamplers' class goes by its name."""
+    return case["ctor"] | ({"cls": case["cls"]} if case["cls"] == "SuperResModel" else {})
+
+
+def noise(seed, shape):
+    return np.random.RandomState(seed & 0xFFFFFFFF).standard_normal(tuple(shape)).astype(np.float32)
+
+
+def fill(key, shape, seed):
+    z = noise(zlib.crc32(key.encode()) ^ seed, shape)
+    if key.endswith(TABLES):
+        return z * np.float32(0.5)
+    if z.ndim >= 2:
+        return z * np.float32(1 / np.sqrt(np.prod(shape[1:])))
+    return np.float32(key.endswith(".weight")) + np.float32(0.02) * z
+
+
+def weights(family, layout, seed, scale=()):
+    """The official state dict of a case; `scale` shrinks entries that contain a substring."""
+    state = {}
+    for key, shape in layout.items():
+        if family == "dit" and key == "pos_embed":
+            grid = math.isqrt(shape[1])
+            value = sincos_2d(shape[2], grid, grid)[None]
+        else:
+            value = torch.from_numpy(fill(key, shape, seed))
+        for part, factor in scale:
+            value = value * np.float32(factor).item() if part in key else value
+        state[key] = value
+    return state
+
+
+def inputs(case):
+    """Tensors by their published names, and `noise` and `target` where the case has them."""
+    found = {}
+    for name, recipe in case["inputs"].items():
+        if "values" in recipe:
+            value = np.array(recipe["values"], dtype=recipe["dtype"])
+        elif "class_embedding" in recipe:
+            table = recipe["class_embedding"]
+            value = fill(table["key"], table["shape"], table["seed"])[table["labels"]][:, None]
+        else:
+            value = noise(recipe["seed"], recipe.get("shape") or ARRAYS[f"{case['id']}/out"].shape)
+        assert "crc32" not in recipe or zlib.crc32(value.tobytes()) == recipe["crc32"], f"{name} is not the case's"
+        found[name] = torch.from_numpy(value)
+    if case["family"] != "dit":
+        found["timesteps"] = found.pop("t")
+    if "effective_labels" in case:
+        found["y"] = torch.tensor(case["effective_labels"])
+    return found
+
+
+def differences(case, got):
+    """What in `got` (array name -> tensor) is away from the golden case by more than its tolerance."""
+    wrong = []
+    for name, value in got.items():
+        want = torch.from_numpy(ARRAYS[f"{case['id']}/{name}"]).double()
+        value = value.detach().double()
+        assert value.shape == want.shape, f"{name} is {tuple(value.shape)}, should be {tuple(want.shape)}"
+        if name == "out":
+            off, most = (value - want).abs().max().item(), case["atol"]
+        elif name == "grad_x":
+            off, most = ((value - want).abs().max() / want.abs().max()).item(), 1e-3
+        else:
+            off, most = ((value - want).abs() / (1e-3 + want.abs())).max().item(), 1e-4
+        if not off <= most:
+            wrong.append(f"{name} is off by {off:.2g}, tolerance {most:.2g}")
+    return wrong
+
+
+def gradient_differences(case, grads):
+    """The same for gradients by official key: their square sums and their projections on a fixed direction.
+
+    Some gradients are zero but for rounding; the floor is relative to the largest.
+    """
+    keys, squares, probes = (ARRAYS[f"{case['id']}/grad_{part}"] for part in ("keys", "sumsq", "probe"))
+    assert sorted(keys) == sorted(grads), f"gradients of other keys: {sorted(set(keys) ^ set(grads))[:5]}"
+    floor, wrong = 1e-7 * squares.max(), []
+    for key, square, probe in zip(map(str, keys), squares, probes, strict=True):
+        grad = grads[key].double().numpy()
+        random = np.random.RandomState(zlib.crc32(f"probe:{key}".encode()))
+        projection = (grad * random.standard_normal(grad.shape)).sum() / np.sqrt(grad.size)
+        if abs((grad**2).sum() - square) > 1e-3 * square + 10 * floor * (square < floor):
+            wrong.append(f"square sum of {key} is {(grad**2).sum():.6g}, should be {square:.6g}")
+        if abs(projection - probe) > 1e-3 * np.sqrt(max(square, 10 * floor)):
+            wrong.append(f"projection of {key} is {projection:.6g}, should be {probe:.6g}")
+    return wrong
+
+
+def dit_guided(call, scale, x, t, y):
+    """Both halves see the first half of x; the first three channels are guided, in both halves alike."""
+    half = x[: len(x) // 2]
+    out = call(x=torch.cat([half, half]), t=t, y=y)
+    with_label, without = out[:, :3].chunk(2)
+    guided = without + scale * (with_label - without)
+    return torch.cat([torch.cat([guided, guided]), out[:, 3:]], dim=1)
+
+
+def uvit_guided(call, scale, null, x, timesteps, y):
+    with_label = call(x=x, timesteps=timesteps, y=y)
+    return with_label + scale * (with_label - call(x=x, timesteps=timesteps, y=torch.full_like(y, null)))
+
+
+def uvit_loss(call, x, timesteps, y, noise):
+    """U-ViT's discrete objective: the square root of beta is linear, step 0 is the clean image."""
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    kept = np.cumprod(1 - np.append(0.0, betas))
+    a, b = (torch.from_numpy(s**0.5)[timesteps][:, None, None, None].float() for s in (kept, 1 - kept))
+    return (call(x=a * x + b * noise, timesteps=timesteps, y=y) - noise).square().mean(dim=(1, 2, 3))
+
+
+def _betas(kind):
+    if kind == "linear":
+        return np.linspace(1e-4, 0.02, 1000)
+    bar = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - bar[1:] / bar[:-1], 0.999)
+
+
+def learned_variance_loss(call, schedule, x, t, noise, **labels):
+    """iDDPM's hybrid loss per image (arXiv:2102.09672): the noise's error, and the bound in bits for the variance."""
+    betas = _betas(schedule)
+    bar = np.cumprod(1 - betas)
+    before = np.append(1.0, bar[:-1])
+    posterior = betas * (1 - before) / (1 - bar)
+
+    def at(values):
+        return torch.from_numpy(values)[t].float()[:, None, None, None]
+
+    x_t = at(bar**0.5) * x + at((1 - bar) ** 0.5) * noise
+    eps, fraction = call(x=x_t, t=t, **labels).chunk(2, dim=1)
+    smallest, largest = at(np.log(np.append(posterior[1], posterior[1:]))), at(np.log(betas))
+    log_variance = smallest + (fraction + 1) / 2 * (largest - smallest)
+    towards = at(betas * before**0.5 / (1 - bar)), at((1 - before) * (1 - betas) ** 0.5 / (1 - bar))
+    clean = at(bar**-0.5) * x_t - at((1 / bar - 1) ** 0.5) * eps.detach()
+    mean, true_mean = (towards[0] * z + towards[1] * x_t for z in (clean, x))
+    ratio = smallest - log_variance
+    kl = 0.5 * (-1 - ratio + ratio.exp() + (true_mean - mean).square() * (-log_variance).exp())
+    bound = torch.where(t[:, None, None, None] == 0, -_log_likelihood(x, mean, 0.5 * log_variance), kl)
+    mse, vb = (eps - noise).square().mean(dim=(1, 2, 3)), bound.mean(dim=(1, 2, 3)) / math.log(2)
+    return {"term_mse": mse, "term_vb": vb, "term_loss": mse + vb}
+
+
+def _log_likelihood(x, mean, log_scale):
+    """Of values in 255 steps from -1 to 1 under a Gaussian, with a tanh in the place of the error function."""
+    above, below = (
+        0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+        for z in ((x - mean + step) * (-log_scale).exp() for step in (1 / 255, -1 / 255))
+    )
+    inner = torch.where(x > 0.999, 1 - below, above - below)
+    return torch.where(x < -0.999, above, inner).clamp(min=1e-12).log()
