@@ -1,0 +1,100 @@
+"""Checkpoints: one safetensors file each, verified by a checksum, written atomically.
+
+Keys are model.*, ema.* and optimizer.INDEX.*; the metadata holds what else is needed to go on.
+There is no random state to keep: every draw is a pure function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .runfolder import atomic
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over names, shapes, types and bytes, in order of name."""
+    crc = 0
+    for name in sorted(tensors):
+        t = tensors[name].detach().contiguous()
+        crc = zlib.crc32(f"{name} {tuple(t.shape)} {t.dtype}".encode(), crc)
+        crc = zlib.crc32(t.cpu().reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
+    """Write tensors and JSON-able metadata; a death at any moment leaves no half-written file."""
+    own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    notes = {"metadata": json.dumps(metadata), "checksum": checksum(own)}
+    with atomic(path) as partial:
+        save_file(own, partial, metadata=notes)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, metadata); ValueError when the file is truncated or its checksum is wrong."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            notes = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); it is damaged or no safetensors file") from error
+    if "checksum" not in notes or checksum(tensors) != notes["checksum"]:
+        raise ValueError(f"{path} does not match its checksum; it is damaged or was not written by bench")
+    return tensors, json.loads(notes["metadata"])
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries below a prefix, without it."""
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def training_tensors(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything a training step changes, by name."""
+    tensors = {f"model.{k}": v for k, v in net.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+    return tensors
+
+
+def restore(tensors: Mapping[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put training tensors back."""
+    net.load_state_dict(part(tensors, "model."))
+    ema.load_state_dict(part(tensors, "ema."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in part(tensors, "optimizer.").items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+    """(tensors, metadata, warnings) of the newest checkpoint that is whole; None where there is none.
+
+    Damaged ones are passed over with a warning.  ValueError when all that are there are damaged.
+    """
+    warnings: list[str] = []
+    for path in sorted(folder.glob("*.safetensors"), reverse=True):
+        try:
+            tensors, metadata = load(path)
+        except ValueError as error:
+            warnings.append(str(error))
+        else:
+            return tensors, metadata, warnings
+    if warnings:
+        raise ValueError(f"no checkpoint can be resumed: {warnings[0]}; start over with --fresh")
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for path in sorted(folder.glob("*.safetensors"), reverse=True)[keep:]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,356 @@
+"""The typed, frozen configuration of one run: every choice that can be made, with its unit and default.
+
+`--set section.key=value` reaches every field below.  Configs check themselves when they are made; a
+ValueError says what is wrong and what would be right.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+Track = Literal["shared", "native"]
+Device = Literal["auto", "cpu", "cuda"]
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _positive(owner: Any, section: str, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not value > 0:
+            raise ValueError(f"{section}.{name} is {value}; it must be greater than 0")
+
+
+def _fraction(owner: Any, section: str, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not 0 <= value < 1:
+            raise ValueError(f"{section}.{name} is {value}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """The backbone."""
+
+    __pydantic_config__ = STRICT
+
+    arch: str = "dit"
+    """Registered name, or package.module:Class."""
+    size: str = ""
+    """Registered size; "" together with args alone."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Constructor arguments that win over the size's, e.g. model.args.conditioning=adaln."""
+    match: str = ""
+    """Equal cost with a reference: [macs|params]:ARCH:SIZE; "" keeps the size as it is."""
+    tolerance: float = 0.02
+    """Largest relative difference of a matched cost."""
+    solved: dict[str, Any] = field(default_factory=dict)
+    """What the matcher chose; filled in by the plan."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "model", "tolerance")
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Constructor arguments beside the size's."""
+        return {**self.solved, **self.args}
+
+    @property
+    def label(self) -> str:
+        """How tables name it: architecture, size and what departs from it."""
+        own = [f"{k}={v}" for k, v in sorted(self.args.items())]
+        return " ".join([self.arch.rpartition(":")[2], *([self.size] if self.size else []), *own])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """What is trained on."""
+
+    __pydantic_config__ = STRICT
+
+    name: str = "digits"
+    """A known data set (see --list) or a folder with images.npy and labels.npy."""
+    root: str = "data"
+    """Folder that holds the data sets which are not built in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diffusion:
+    """The forward process and what the network predicts."""
+
+    __pydantic_config__ = STRICT
+
+    steps: int = 1000
+    """Training timesteps."""
+    schedule: Literal["linear", "cosine", "sqrt_linear"] = "linear"
+    """Betas: DDPM's linear 1e-4..0.02, iDDPM's cosine, or Stable Diffusion's 0.00085..0.012 linear in the root."""
+    variance: Literal["fixed", "learned_range"] = "fixed"
+    """learned_range adds iDDPM's variance channels and the term L_vlb."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "diffusion", "steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How the network is trained: AdamW at a constant rate after a linear warm-up."""
+
+    __pydantic_config__ = STRICT
+
+    name: str = "shared"
+    """Preset that these values come from."""
+    lr: float = 1e-4
+    """Learning rate."""
+    beta1: float = 0.9
+    """AdamW's first beta."""
+    beta2: float = 0.999
+    """AdamW's second beta."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    warmup: int = 0
+    """Steps of linear warm-up."""
+    batch: int = 256
+    """Images a step, over all processes."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 leaves gradients as they are."""
+    ema: float = 0.9999
+    """Decay of the weight average, per step."""
+    ema_ramp: bool = False
+    """Start the average fast: decay min(ema, (1 + step) / (10 + step))."""
+    label_drop: float = 0.1
+    """Share of labels replaced by the null class."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "recipe", "lr", "batch")
+        _fraction(self, "recipe", "beta1", "beta2", "ema", "label_drop")
+        for name in ("weight_decay", "warmup", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How long."""
+
+    __pydantic_config__ = STRICT
+
+    images: int = 102_400_000
+    """Training images seen, over all processes (400,000 steps of 256)."""
+    points: int = 4
+    """Evaluation points, equally spaced; the last is the end."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "budget", "images", "points")
+        if self.points > self.images:
+            raise ValueError(f"budget.points is {self.points}; it must be at most budget.images, {self.images}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """How images are made and measured."""
+
+    __pydantic_config__ = STRICT
+
+    extractor: str = "inception-v3-compat"
+    """Feature extractor: inception-v3-compat (torch-fidelity's), or digits-cnn."""
+    weights: str = ""
+    """File of the extractor's weights; "" looks in torch's cache."""
+    decoder: str = ""
+    """Folder of the AutoencoderKL (diffusers layout) that decodes latents."""
+    samples: int = 50_000
+    """Images sampled."""
+    sampler: Literal["ddpm", "ddim"] = "ddpm"
+    """ddpm is ancestral, ddim deterministic (eta 0)."""
+    steps: int = 250
+    """Network evaluations an image (twice that with guidance)."""
+    spacing: Literal["leading", "trailing", "linspace"] = "trailing"
+    """Which timesteps are kept, in diffusers' words."""
+    clip: bool = False
+    """Clip the predicted clean image to [-1, 1] (pixels, not latents)."""
+    guidance: float = 1.0
+    """Classifier-free guidance scale w, eps_null + w (eps - eps_null); 1 is off."""
+    seed: int = 0
+    """Image i starts from noise (seed, i)."""
+    batch: int = 250
+    """Images sampled at a time; has no effect on the images."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "evaluation", "steps", "batch")
+        if self.samples < 20:
+            raise ValueError(f"evaluation.samples is {self.samples}; the metrics and their intervals need 20")
+        if self.guidance < 0:
+            raise ValueError(f"evaluation.guidance is {self.guidance}; it must be at least 0, and 1 is off")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compute:
+    """Where and how fast; nothing here changes a run's identity."""
+
+    __pydantic_config__ = STRICT
+
+    device: Device = "auto"
+    """auto takes CUDA where there is one."""
+    threads: int = 0
+    """CPU threads a process; 0 leaves torch's default."""
+    tflops: float = 200.0
+    """Sustained TFLOP/s of one accelerator that --dry-run assumes for its hours."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints, besides those at evaluation points."""
+    keep: int = 2
+    """Checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "compute", "tflops", "checkpoint_seconds", "keep")
+        if self.threads < 0:
+            raise ValueError(f"compute.threads is {self.threads}; 0 leaves torch's default")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One run: everything that decides its result, and where it runs."""
+
+    __pydantic_config__ = STRICT
+
+    track: Track = "shared"
+    """shared: one recipe for all; native: each paper's own."""
+    seed: int = 0
+    """Seed of initialisation, data order, noise and label drop."""
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    diffusion: Diffusion = field(default_factory=Diffusion)
+    recipe: Recipe = field(default_factory=Recipe)
+    budget: Budget = field(default_factory=Budget)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0")
+        if self.evaluation.steps > self.diffusion.steps:
+            most = self.diffusion.steps
+            raise ValueError(f"evaluation.steps is {self.evaluation.steps}; diffusion.steps allows at most {most}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The part that decides the result: no compute, no paths, no sampling batch."""
+        data = self.to_dict()
+        del data["compute"], data["data"]["root"]
+        for name in ("weights", "decoder", "batch"):
+            del data["evaluation"][name]
+        return data
+
+    @property
+    def name(self) -> str:
+        """Readable and unique: architecture, size, data, seed and eight digits of the identity's hash."""
+        arch = self.model.arch.rpartition(":")[2].lower()
+        size = self.model.size or ("matched" if self.model.match else "custom")
+        data = self.data.name.rstrip("/").rpartition("/")[2]
+        words = f"{arch}-{size.replace('/', '_')}-{data}-s{self.seed}"
+        return f"{words}-{digest(self.identity())[:8]}"
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of the canonical JSON of some plain data, in hexadecimal."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def from_dict(data: Mapping[str, Any]) -> RunConfig:
+    """A config from nested plain data; ValueError says in a sentence what does not fit."""
+    try:
+        return TypeAdapter(RunConfig).validate_python(data)
+    except ValidationError as error:
+        raise ValueError(_sentence(error)) from None
+
+
+def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
+    """The config with `--set` assignments applied: {"recipe.lr": "2e-4"}.
+
+    Values are read by the type of their field; those below model.args as JSON, or else as text.
+    """
+    data = config.to_dict()
+    for key, text in assignments.items():
+        *path, last = key.split(".")
+        node = data
+        for i, part in enumerate(path):
+            if not isinstance(node.get(part), dict):
+                raise ValueError(_unknown(".".join(path[: i + 1]), _sections()))
+            node = node[part]
+        node[last] = _read(text) if path[:2] == ["model", "args"] else text
+    return from_dict(data)
+
+
+def fields_of(cls: type = RunConfig, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
+    """(key, type, default, docstring) of every field, sections flattened."""
+    docs, hints = _docstrings(cls), get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        hint = hints[f.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from fields_of(hint, f"{prefix}{f.name}.")
+        else:
+            default = f.default if f.default is not dataclasses.MISSING else {}
+            yield f"{prefix}{f.name}", _type_name(hint), default, docs.get(f.name, "")
+
+
+def _sections() -> list[str]:
+    return [f.name for f in dataclasses.fields(RunConfig) if f.name not in ("track", "seed")]
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [k for k in known if k.endswith(f".{key}")]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"sections: {', '.join(_sections())}"
+    return f"unknown setting {key!r}; {hint}"
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem pydantic found, as a sentence."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if "error" in first.get("ctx", {}):
+        return str(first["ctx"]["error"])
+    if first["type"] == "unexpected_keyword_argument":
+        return _unknown(key, [k for k, *_ in fields_of()])
+    return f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}".replace(
+        "input should", "it should"
+    )
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "|".join(map(str, get_args(hint)))
+    return {int: "int", float: "float", bool: "true|false", str: "text"}.get(hint, "key=value")
+
+
+def _docstrings(cls: type) -> dict[str, str]:
+    """Attribute docstrings: the string under each field."""
+    body = ast.parse(inspect.getsource(cls)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for statement, following in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            docs[statement.target.id] = " ".join(str(following.value.value).split())
+    return docs

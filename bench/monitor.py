@@ -1,0 +1,86 @@
+"""Watching runs from their logs: one line that is rewritten on a terminal, plain lines elsewhere.
+
+Imports no torch: everything shown comes from the runs' files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .runfolder import RunFolder
+
+STAGES = {"train": "training", "sample": "sampling", "evaluate": "evaluating"}
+
+
+@dataclass
+class Watched:
+    """What is known of one run."""
+
+    run: RunFolder
+    position: int = 0
+    last: dict[str, Any] = field(default_factory=dict)
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        _, self.position = self.run.events()
+
+    def update(self) -> None:
+        events, self.position = self.run.events(self.position)
+        for event in events:
+            self.last = event
+            self.loss = event.get("loss", self.loss)
+
+    def words(self) -> str:
+        """Where the run is: stage, progress, rate and the stage's ETA."""
+        event = self.last
+        name = event.get("event", "starting")
+        if name not in STAGES:
+            return name
+        done, of = event["images"], event["of"]
+        text = f"{STAGES[name]} {done / of:4.0%}"
+        if rate := event.get("rate"):
+            unit = "img/s"
+            left = int((of - done) / rate)
+            text += f" {rate:,.0f} {unit} ETA {left // 60}:{left % 60:02d}"
+        if name == "train" and self.loss is not None:
+            text += f" loss {self.loss:.4f}"
+        return text
+
+
+def watch(
+    runs: Mapping[str, RunFolder], going: Callable[[], bool], *, seconds: float = 15.0, poll: float = 0.5
+) -> None:
+    """Show the runs until `going` says that none is left.
+
+    On a terminal the line is rewritten twice a second; elsewhere there is a line a run every `seconds`.
+    """
+    watched = {name: Watched(run) for name, run in runs.items()}
+    live = sys.stdout.isatty()
+    shown, stages = 0.0, dict.fromkeys(watched, "")
+    while going():
+        time.sleep(poll)
+        for w in watched.values():
+            w.update()
+        if live:
+            _rewrite("  |  ".join(f"{name}: {w.words()}" for name, w in watched.items()))
+            continue
+        due = time.monotonic() - shown >= seconds
+        for name, w in watched.items():
+            stage = w.last.get("event", "")
+            if (due and stage in STAGES) or (stage != stages[name] and stage in ("failed", "stopped", "done")):
+                print(f"{name}: {w.words()}", flush=True)
+            stages[name] = stage
+        if due:
+            shown = time.monotonic()
+    if live:
+        _rewrite("")
+
+
+def _rewrite(text: str) -> None:
+    width = shutil.get_terminal_size().columns - 1
+    print(f"\r{text[:width]:<{width}}", end="" if text else "\r", flush=True)

@@ -1,0 +1,190 @@
+"""The plan of some runs: what will be trained, what it costs, and about how long it takes."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from architectures import IOSpec
+
+from . import codec, cost, data, extractors, match, presets
+from .config import RunConfig
+from .diffusion import Diffusion
+from .leaderboard import human
+from .train import device_of, new_state, step
+
+PROBE_MACS = 200_000_000
+"""Networks up to this cost are timed on the CPU; larger ones are priced at compute.tflops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One run with its price."""
+
+    config: RunConfig
+    io: IOSpec
+    cost: cost.Cost
+    activation_bytes: int
+    """Saved for the backward pass of one image."""
+    seconds: float
+    """Estimated: training, sampling and no evaluation."""
+    source: str
+    """Where the estimate comes from."""
+    error: float
+    """Relative difference of a matched cost to its reference's."""
+
+
+def resolve(wishes: list[presets.Wish]) -> list[RunConfig]:
+    """Configurations of the wishes, matched where they ask for it; ValueError says what cannot be."""
+    return [solved(presets.resolve(wish)) for wish in wishes]
+
+
+def solved(config: RunConfig) -> RunConfig:
+    """The config with its network's size solved, if it is to be matched."""
+    model = config.model
+    if not model.match:
+        return config
+    solution = match.solve(
+        model.arch, presets.io_of(config), match.parse(model.match), model.tolerance, model.size, model.args
+    )
+    return replace(config, model=replace(model, size="", solved=solution.args))
+
+
+def make(configs: list[RunConfig], parallel: int) -> list[Planned]:
+    """Plan each run; CPU runs are given their share of the cores."""
+    cores = os.cpu_count() or 1
+    share = max(1, cores // max(1, min(parallel, len(configs))))
+    plans = []
+    for config in configs:
+        if not config.compute.threads:
+            config = replace(config, compute=replace(config.compute, threads=share))
+        io = presets.io_of(config)
+        price = cost.of(config, io)
+        model = config.model
+        saved = cost.activation_bytes(model.arch, model.size or None, io, model.network)
+        seconds, source = estimate(config, io, price)
+        error = mismatch(config, io, price)
+        plans.append(
+            Planned(
+                config=config,
+                io=io,
+                cost=price,
+                activation_bytes=saved,
+                seconds=seconds,
+                source=source,
+                error=error,
+            )
+        )
+    return plans
+
+
+def mismatch(config: RunConfig, io: IOSpec, price: cost.Cost) -> float:
+    """Relative difference to the cost of the reference; 0 for a run that is not matched."""
+    if not config.model.match:
+        return 0.0
+    wanted = match.parse(config.model.match)
+    return price.by(wanted.by) / match.target_of(wanted, io) - 1
+
+
+def estimate(config: RunConfig, io: IOSpec, price: cost.Cost) -> tuple[float, str]:
+    """(seconds, where from): a short probe on a CPU, or FLOPs at the stated throughput."""
+    e = config.evaluation
+    passes = e.samples * e.steps * (1 if e.guidance == 1 else 2) * config.budget.points
+    on_cpu = config.compute.device != "cuda" and not torch.cuda.is_available()
+    if on_cpu and price.macs <= PROBE_MACS:
+        per_image = probe(config, io)
+        return per_image * (config.budget.images + passes / 3), "timed here"
+    flops = price.training_flops * config.budget.images + price.flops * passes
+    return flops / (config.compute.tflops * 1e12), f"at {config.compute.tflops:g} TFLOP/s"
+
+
+def probe(config: RunConfig, io: IOSpec) -> float:
+    """Seconds of training an image, from the fastest of three steps on noise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.compute.threads)
+    try:
+        device = device_of(config)
+        state = new_state(config, io, device)
+        diffusion = Diffusion(config.diffusion.schedule, config.diffusion.steps, device)
+        size = min(config.recipe.batch, 64)
+        x = torch.randn(size, io.channels, io.size, io.size)
+        batch = (x, torch.zeros(size, dtype=torch.long), x, torch.zeros(size, dtype=torch.long))
+        times = []
+        for _ in range(4):
+            began = time.perf_counter()
+            step(state, config, diffusion, batch)
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return min(times[1:]) / size
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def table(plans: list[Planned]) -> str:
+    """The plan as people read it."""
+    rows = []
+    for p in plans:
+        c, model = p.config, p.config.model
+        memory = p.cost.params * cost.BYTES_PER_PARAMETER
+        rows.append(
+            {
+                "run": c.name,
+                "network": " ".join(f"{k}={v}" for k, v in model.network.items() if v is not None) or model.size,
+                "params": human(p.cost.params),
+                "MACs": human(p.cost.macs) + (f" ({p.error:+.1%})" if model.match else ""),
+                "training FLOPs": f"{p.cost.training_flops * c.budget.images:.2e}",
+                "images": f"{c.budget.images:,}",
+                "weights + optimiser": gigabytes(memory),
+                "batch": c.recipe.batch,
+                "activations a batch": gigabytes(p.activation_bytes * c.recipe.batch),
+                "time": f"{duration(p.seconds)} {p.source}",
+            }
+        )
+    return tabulate(rows, headers="keys", maxcolwidths=[None, 46, *[None] * 8])
+
+
+def gigabytes(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
+
+
+def total(plans: list[Planned], parallel: int) -> float:
+    """Seconds for all runs, `parallel` at a time, each core busy."""
+    at_once = max(1, min(parallel, len(plans), os.cpu_count() or 1))
+    return max(sum(p.seconds for p in plans) / at_once, max(p.seconds for p in plans))
+
+
+def check_files(configs: list[RunConfig]) -> None:
+    """Everything that must be there before work starts; ValueError says what is missing."""
+    for c in configs:
+        arrays = data.load(c.data.name, c.data.root)
+        what = data.source(c.data.name, c.data.root)
+        if what.latent:
+            codec.load_autoencoder(c.evaluation.decoder)
+        device_of(c)
+        extractors.check(c.evaluation.extractor, c.evaluation.weights)
+        extractors.Images(arrays.reference)
+        if c.evaluation.guidance != 1 and not what.num_classes:
+            raise ValueError(f"{c.data.name} has no classes: set evaluation.guidance=1")
+        if c.evaluation.guidance != 1 and c.recipe.label_drop == 0:
+            raise ValueError(
+                "guidance needs a null class that was trained: set recipe.label_drop or evaluation.guidance=1"
+            )
+
+
+def prepare_extractors(configs: list[RunConfig], results: Path) -> None:
+    """Make what extractors need once, before several jobs would."""
+    for name, weights in {(c.evaluation.extractor, c.evaluation.weights) for c in configs}:
+        extractors.prepare(name, weights, results / "cache")

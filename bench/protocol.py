@@ -1,0 +1,87 @@
+"""The protocol: what two results must share to be compared, and its fingerprint.
+
+Rows with different fingerprints are never ranked against each other.  A protocol has a training
+half and an evaluation half; a reference row (real images, noise) has only the second.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .config import RunConfig, digest
+
+VERSION = 1
+"""Raised whenever the meaning of a field changes."""
+
+
+def evaluation_of(
+    config: RunConfig, *, extractor_hash: str, reference_hash: str, reference_count: int
+) -> dict[str, Any]:
+    """The evaluation half: data, extractor, reference, sampler, guidance, counts and seeds."""
+    e = config.evaluation
+    return {
+        "version": VERSION,
+        "data": config.data.name,
+        "extractor": e.extractor,
+        "extractor_hash": extractor_hash,
+        "reference_hash": reference_hash,
+        "reference_count": reference_count,
+        "samples": e.samples,
+        "labels": "balanced",
+        "sampler": e.sampler,
+        "steps": e.steps,
+        "spacing": e.spacing,
+        "clip": e.clip,
+        "guidance": e.guidance,
+        "guidance_channels": "all",
+        "seed": e.seed,
+        "weights": "ema",
+    }
+
+
+def training_of(config: RunConfig, *, native: dict[str, Any], match_target: int | None) -> dict[str, Any]:
+    """The training half: track, recipe, budget, diffusion and what costs were made equal.
+
+    On the shared track the whole recipe counts.  On the native track each paper's own recipe is
+    the rule, so only what departs from it, `native` being the preset, counts.
+    """
+    recipe = {k: v for k, v in config.to_dict()["recipe"].items() if k != "name"}
+    process = config.to_dict()["diffusion"]
+    if config.track == "native":
+        chosen = {**recipe, **{f"diffusion.{k}": v for k, v in process.items()}}
+        recipe = {k: v for k, v in chosen.items() if native.get(k) != v}
+        process = {"native": True}
+    by, _, reference = config.model.match.partition(":")
+    match = {"by": by, "to": reference, "target": match_target, "tolerance": config.model.tolerance}
+    return {
+        "track": config.track,
+        "recipe": recipe,
+        "diffusion": process,
+        "images": config.budget.images,
+        "match": match if config.model.match else {"by": "none"},
+    }
+
+
+def fingerprint(half: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that change with any field."""
+    return digest(half)[:12]
+
+
+def describe(protocol: dict[str, Any]) -> str:
+    """The protocol in a sentence or two, for a table's caption."""
+    e, t = protocol["evaluation"], protocol.get("training")
+    guidance = (
+        "no guidance" if e["guidance"] == 1 else f"guidance {e['guidance']:g} on {e['guidance_channels']} channels"
+    )
+    words = (
+        f"{e['samples']:,} images, {e['steps']}-step {e['sampler']}, {guidance}; "
+        f"{e['extractor']} features against {e['reference_count']:,} real images"
+    )
+    if t is None:
+        return f"{e['data']}: {words}"
+    match = t["match"]
+    equal = "sizes as they are"
+    if match["by"] != "none":
+        equal = f"equal {match['by']} with {match['to']} ({match['target']:,}, within {match['tolerance']:.0%})"
+    return f"{e['data']}, {t['track']} recipe, {t['images']:,} training images, {equal}; {words}"

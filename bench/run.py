@@ -1,0 +1,301 @@
+"""The door: python -m bench.run plans, submits, trains, samples, evaluates and records."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+from architectures import registry
+
+from . import presets
+from .config import RunConfig, fields_of
+from .data import SOURCES
+from .runfolder import RunFolder, write_json
+from .submit import CLUSTERS
+
+DESCRIPTION = """\
+Train a diffusion backbone, sample from it, measure the images, and write a record, a row of the
+leaderboard and pictures to results/.  Run the same command again to go on where it stopped.
+
+  python -m bench.run --suite quickstart             three backbones at equal cost, in minutes
+  python -m bench.run --arch dit --data digits       one of them
+  python -m bench.run --arch dit --size XL/2         the paper's setting, ImageNet 256 latents
+  python -m bench.run --arch dit --size XL/2 --dry-run        what that would cost
+  python -m bench.run --arch my.module:Net --match macs:unet:nano --data digits    your own
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that answers a mistake in one sentence, with exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"bench.run: {message}; see --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class Manual(argparse.RawDescriptionHelpFormatter):
+    """A page of 110 columns with room for the flags."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=110)
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m bench.run", description=DESCRIPTION, epilog=settings_help(), add_help=False)
+    p.formatter_class = Manual
+    what = p.add_argument_group("what to run")
+    what.add_argument("--arch", metavar="NAME", help="dit, uvit, unet, or package.module:Class (default: dit)")
+    what.add_argument("--size", metavar="NAME", default="", help="a size of the architecture (--list shows them)")
+    what.add_argument("--data", metavar="NAME", default="", help="data set or folder (default: what the size implies)")
+    what.add_argument("--suite", metavar="NAME", help=f"a named grid of runs: {', '.join(presets.SUITES)}")
+    rules = p.add_argument_group("by which rules")
+    rules.add_argument("--track", choices=("shared", "native"), default="shared", help="recipe (default: shared)")
+    rules.add_argument("--match", metavar="[BY:]ARCH:SIZE", default="", help="equal macs (or params) with a reference")
+    rules.add_argument("--seed", type=int, default=0, help="seed of a training run (default: 0)")
+    rules.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting below; repeatable")
+    where = p.add_argument_group("where and how")
+    where.add_argument("--cluster", choices=CLUSTERS, default="auto", help="auto: SLURM where sbatch is, else local")
+    where.add_argument("--profile", metavar="NAME", default="default", help="slurm/NAME.toml (default: default)")
+    where.add_argument("--parallel", type=int, metavar="N", default=0, help="runs at a time (default: by machine)")
+    where.add_argument("--results", metavar="DIR", default="results", help="results folder (default: results)")
+    where.add_argument("--fresh", action="store_true", help="throw away what these runs have left and start over")
+    where.add_argument("--dry-run", action="store_true", help="print the plan and its cost; write nothing")
+    more = p.add_argument_group("information")
+    more.add_argument("--list", action="store_true", help="architectures, sizes, data sets and suites")
+    more.add_argument("-h", "--help", action="help", help="this page")
+    return p
+
+
+def settings_help() -> str:
+    """Every setting with its type, default and docstring, by section."""
+    lines, section = ["settings for --set KEY=VALUE (defaults of the shared recipe at paper scale):"], None
+    for key, kind, default, doc in fields_of():
+        head = key.rpartition(".")[0]
+        if head != section:
+            lines.append(f"\n  {head or 'run'}")
+            section = head
+        shown = "" if default in ("", {}) else f" [{default}]"
+        lines.append(f"    {key + '=' + kind.upper() if len(kind) < 6 else key + '=':<34} {doc}{shown}")
+        if len(kind) >= 6 and "|" in kind:
+            lines.append(f"    {'':<34} one of {kind.replace('|', ', ')}")
+    return "\n".join(lines)
+
+
+def listing() -> str:
+    """What there is to choose from."""
+    lines = ["architectures and sizes"]
+    for name in registry.names():
+        found = registry.entry(name)
+        lines.append(f"  {name:<10} {' '.join(found.sizes) or '(by --set model.args...)'}   {found.paper}")
+    lines += ["", "data sets"]
+    for name, s in SOURCES.items():
+        shape = f"{s.channels}x{s.size}x{s.size}"
+        lines.append(f"  {name:<22} {shape:<10} {s.num_classes:>4} classes   {s.about}")
+    lines += ["", "suites"]
+    lines += [f"  {name:<12} {(make.__doc__ or '').strip()}" for name, make in presets.SUITES.items()]
+    return "\n".join(lines)
+
+
+def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
+    """What the command line asks for; ValueError for contradictions and unknown names."""
+    settings = {}
+    for assignment in flags.set:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: write KEY=VALUE, for example --set recipe.lr=2e-4")
+        settings[key.strip()] = value.strip()
+    wish = presets.Wish(
+        arch=flags.arch or "dit",
+        size=flags.size,
+        data=flags.data,
+        track=flags.track,
+        match=flags.match,
+        seed=flags.seed,
+        settings=settings,
+    )
+    if flags.suite is None:
+        return [wish]
+    if flags.suite not in presets.SUITES:
+        raise ValueError(f"unknown suite {flags.suite!r}; {registry.did_you_mean(flags.suite, list(presets.SUITES))}")
+    for name in ("arch", "size", "data"):
+        if getattr(flags, name):
+            raise ValueError(f"--suite {flags.suite} chooses its own {name}; leave --{name} out")
+    return presets.SUITES[flags.suite](wish)
+
+
+def writable(results: Path) -> None:
+    """ValueError when results cannot be written to."""
+    try:
+        (results / "runs").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {results} ({error.strerror}); choose another folder with --results"
+        ) from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    flags = parser().parse_args(argv)
+    if flags.list:
+        print(listing())
+        return 0
+    sys.path.insert(0, "")
+    try:
+        return go(flags)
+    except ValueError as error:
+        print(f"bench.run: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+
+
+def go(flags: argparse.Namespace) -> int:
+    """Plan; then, unless it is a dry run, do what is not done and show what came out."""
+    asked = wishes(flags)
+    if flags.parallel < 0:
+        raise ValueError(f"--parallel is {flags.parallel}; it must be at least 1")
+    results = Path(flags.results)
+    from . import plan, submit
+
+    cluster = submit.resolve_cluster(flags.cluster)
+    configs = plan.resolve(asked)
+    parallel = flags.parallel or default_parallel(cluster, len(configs))
+    if not flags.dry_run:
+        plan.check_files(configs)
+    plans = plan.make(configs, parallel)
+    if not flags.dry_run:
+        writable(results)
+    print(plan.table(plans))
+    seconds = plan.total(plans, parallel)
+    note = "" if all(p.source == "timed here" for p in plans) else " per accelerator (set compute.tflops)"
+    print(f"about {plan.duration(seconds)} for {len(plans)} run{'s'[: len(plans) > 1]}, {parallel} at a time{note}\n")
+    if flags.dry_run:
+        return 0
+    plan.prepare_extractors(configs, results)
+    runs = {p.config.name: RunFolder.of(results, p.config) for p in plans}
+    if flags.fresh:
+        for run in runs.values():
+            shutil.rmtree(run.path, ignore_errors=True)
+    done = execute({p.config.name: p.config for p in plans}, runs, cluster, flags.profile, parallel)
+    return show(runs, results, flags.suite, done)
+
+
+def default_parallel(cluster: str, count: int) -> int:
+    """All at once on a cluster; one a GPU; one in this process; a few on a CPU, each with its share."""
+    from . import submit
+
+    if cluster == "slurm":
+        return count
+    if cluster == "debug":
+        return 1
+    return submit.gpus_here() or min(count, max(3, os.cpu_count() or 1))
+
+
+def execute(
+    configs: dict[str, RunConfig], runs: dict[str, RunFolder], cluster: str, profile: str, parallel: int
+) -> bool:
+    """Submit what has no record yet and watch it; True when nothing had to be done.
+
+    On SLURM the jobs are left to the cluster.
+    """
+    from . import monitor, submit
+    from .job import Job
+
+    todo = {name: run for name, run in runs.items() if not run.record().is_file()}
+    if not todo:
+        return True
+    gpus = 1 if submit.gpus_here() else 0
+    logs = next(iter(todo.values())).results / "runs" / "jobs" / "%j"
+    queue = submit.Queue(submit.executor(cluster, logs, profile, gpus), parallel)
+    for name, run in todo.items():
+        run.path.mkdir(parents=True, exist_ok=True)
+        if not (run.path / "config.json").is_file():
+            write_json(run.path / "config.json", configs[name].to_dict())
+        queue.add(name, Job(str(run.path), os.getpid() if cluster == "local" else None))
+    if cluster == "slurm":
+        while queue.waiting:
+            queue.advance()
+        for name, job in queue.jobs.items():
+            print(f"submitted {name} as job {job.job_id}")
+        return False
+    if cluster == "debug":
+        for name, run in todo.items():
+            print(f"{name} runs in this process")
+            Job(str(run.path))()
+        return False
+    try:
+        monitor.watch({short(name): run for name, run in todo.items()}, queue.advance)
+    except KeyboardInterrupt:
+        queue.cancel()
+        print("\nstopping; what is done is saved, and the same command goes on from there", flush=True)
+        raise SystemExit(130) from None
+    return False
+
+
+def short(name: str) -> str:
+    """A run's name without what is the same for most: architecture and size."""
+    return name.rpartition("-s")[0] or name
+
+
+def show(runs: dict[str, RunFolder], results: Path, suite: str | None, all_done: bool) -> int:
+    """Failures, pictures, the leaderboard, and where the files are.
+
+    The exit status is 1 when a run is not finished, and 2 when something that can be mended stopped it.
+    """
+    from . import leaderboard
+    from .record import read
+
+    missing = {name: run for name, run in runs.items() if not run.record().is_file()}
+    status = max((explain(name, run) for name, run in missing.items()), default=0)
+    finished = {name: read(run.record()) for name, run in runs.items() if name not in missing}
+    if not finished:
+        return status
+    pictures = [str(run.path / "samples.png") for name, run in runs.items() if name in finished]
+    if suite and not missing:
+        pictures += [str(path) for path in suite_pictures(runs, finished, results, suite)]
+    text = leaderboard.write(results)
+    if all_done:
+        print("all of this is done already; --fresh starts it over")
+    print("pictures\n  " + "\n  ".join(pictures))
+    print("records\n  " + "\n  ".join(str(results / "records" / "v1" / f"{r.id}.json") for r in finished.values()))
+    print(f"leaderboard in {results / 'leaderboard.md'} and .csv\n")
+    shown = {r.fingerprint for r in finished.values()}
+    print("\n".join(part for part in text.split("## Protocol ")[1:] if part[:12] in shown).strip())
+    return status
+
+
+def explain(name: str, run: RunFolder) -> int:
+    """Say why a run is not finished; 2 when a ValueError, which is for users, ended it, or else 1."""
+    error = run.path / "error.txt"
+    if not error.is_file():
+        print(f"{name} is not finished; the same command goes on with it", file=sys.stderr)
+        return 1
+    last = error.read_text().strip().splitlines()[-1]
+    print(f"{name} failed: {last.removeprefix('ValueError: ')}\n  the whole story: {error}", file=sys.stderr)
+    return 2 if last.startswith("ValueError: ") else 1
+
+
+def suite_pictures(runs: dict[str, RunFolder], finished: dict[str, Any], results: Path, suite: str) -> list[Path]:
+    """The suite's curves in one picture, the reference rows as levels, and its samples in another."""
+    from . import plots, record
+
+    one = next(iter(finished.values()))
+    levels = {
+        r.label: next(m.value for n, m in r.metrics.items() if n.startswith("fid"))
+        for r in record.read_all(results)
+        if r.kind == "reference" and r.evaluation_fingerprint == one.evaluation_fingerprint
+    }
+    paths = [results / "runs" / f"{suite}-{what}.png" for what in ("curves", "samples")]
+    plots.curves({finished[n].label: (run, finished[n].curve) for n, run in runs.items()}, paths[0], levels)
+    plots.beside({finished[n].label: run.path / "samples.png" for n, run in runs.items()}, paths[1])
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Dispatch through submitit: in this process (debug), in processes of this machine (local), or SLURM.
+
+One path for all three: the same Job is pickled and called.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+CLUSTERS = ("auto", "local", "debug", "slurm")
+PROFILES = Path(__file__).parent.parent / "slurm"
+FOREVER_MIN = 60 * 24 * 365
+
+
+def resolve_cluster(name: str) -> str:
+    """auto is SLURM where sbatch exists, or else local; ValueError for slurm without sbatch."""
+    if name == "auto":
+        return "slurm" if shutil.which("sbatch") else "local"
+    if name == "slurm" and not shutil.which("sbatch"):
+        raise ValueError("--cluster slurm needs sbatch, which is not on PATH; use --cluster local")
+    return name
+
+
+def profile(name: str) -> dict[str, Any]:
+    """submitit parameters of slurm/NAME.toml; ValueError names the profiles there are."""
+    path = PROFILES / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(p.stem for p in PROFILES.glob("*.toml"))
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise ValueError(f"no profile {name!r} in slurm/; {hint}")
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no valid TOML: {error}") from error
+
+
+def executor(cluster: str, folder: Path, profile_name: str = "default", gpus: int = 0) -> submitit.AutoExecutor:
+    """A submitit executor whose logs are kept in `folder`."""
+    made = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
+    if cluster == "slurm":
+        made.update_parameters(**profile(profile_name))
+    else:
+        made.update_parameters(timeout_min=FOREVER_MIN, gpus_per_node=gpus, tasks_per_node=1, nodes=1)
+    return made
+
+
+def gpus_here() -> int:
+    """GPUs of this machine as the driver's device files tell."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*"))) if os.environ.get("CUDA_VISIBLE_DEVICES") != "" else 0
+
+
+class Queue:
+    """Submits jobs, at most `parallel` at a time, in the order given."""
+
+    def __init__(self, make: submitit.AutoExecutor, parallel: int) -> None:
+        self.make, self.parallel = make, parallel
+        self.waiting: list[tuple[str, Callable[[], Any]]] = []
+        self.jobs: dict[str, submitit.Job[Any]] = {}
+
+    def add(self, name: str, job: Callable[[], Any]) -> None:
+        self.waiting.append((name, job))
+
+    def advance(self) -> bool:
+        """Submit what there is room for; True while anything is waiting or running."""
+        running = [job for job in self.jobs.values() if not job.done()]
+        while self.waiting and len(running) < self.parallel:
+            name, callable_ = self.waiting.pop(0)
+            job = self.make.submit(callable_)
+            self.jobs[name] = job
+            running.append(job)
+        return bool(running or self.waiting)
+
+    def cancel(self) -> None:
+        """Cancel what is running and forget what waits."""
+        self.waiting.clear()
+        for job in self.jobs.values():
+            if not job.done():
+                job.cancel(check=False)

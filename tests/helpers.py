@@ -1,0 +1,41 @@
+"""Tiny runs for tests."""
+
+import dataclasses
+
+from bench import presets
+from bench.runfolder import RunFolder, write_json
+
+TINY = {
+    "budget.images": "96",
+    "budget.points": "2",
+    "recipe.batch": "16",
+    "evaluation.samples": "40",
+    "evaluation.steps": "3",
+    "evaluation.batch": "25",
+    "compute.threads": "1",
+    "compute.checkpoint_seconds": "0.001",
+}
+SMALLEST = {
+    "dit": {"model.args.depth": "1", "model.args.width": "32", "model.args.heads": "2"},
+    "uvit": {"model.args.depth": "2", "model.args.width": "32", "model.args.heads": "2"},
+    "unet": {"model.args.channels": "32"},
+}
+
+
+def tiny_config(arch="dit", **settings):
+    """A run of a few steps; settings in --set's words, dots written as two underscores."""
+    own = {k.replace("__", "."): str(v) for k, v in settings.items()}
+    return presets.resolve(presets.Wish(arch=arch, data="digits", settings={**TINY, **SMALLEST[arch], **own}))
+
+
+def make_run(path, config):
+    """A run folder with its config, as the door leaves it."""
+    run = RunFolder.of(path, config)
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_json(run.path / "config.json", config.to_dict())
+    return run
+
+
+def replaced(config, section, **values):
+    """The config with fields of one section replaced."""
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})

@@ -1,0 +1,67 @@
+import dataclasses
+
+import pytest
+
+from bench.config import RunConfig, fields_of, from_dict, override
+
+
+def test_settings_are_read_by_the_type_of_their_field():
+    config = override(RunConfig(), {"recipe.lr": "2e-4", "budget.images": "5000", "recipe.ema_ramp": "true"})
+    assert (config.recipe.lr, config.budget.images, config.recipe.ema_ramp) == (2e-4, 5000, True)
+
+
+def test_network_arguments_are_read_as_json_or_text():
+    settings = {"model.args.depth": "3", "model.args.conditioning": "adaln", "model.args.channel_mult": "[1, 2]"}
+    assert override(RunConfig(), settings).model.args == {"depth": 3, "conditioning": "adaln", "channel_mult": [1, 2]}
+
+
+MISTAKES = [
+    ({"recipe.lr": "-1"}, "recipe.lr is -1.0; it must be greater than 0"),
+    ({"recipe.lrr": "1"}, "unknown setting 'recipe.lrr'; did you mean recipe.lr"),
+    ({"lr": "1"}, "did you mean recipe.lr"),
+    ({"recipes.lr": "1"}, "unknown setting 'recipes'"),
+    ({"recipe": "3"}, "recipe is '3'"),
+    ({"diffusion.schedule": "cosin"}, "'cosine'"),
+    ({"recipe.batch": "1.5"}, "recipe.batch is '1.5'"),
+    ({"recipe.lr": "nan"}, "finite"),
+    ({"recipe.ema": "1"}, "below 1"),
+    ({"budget.images": "0"}, "budget.images is 0"),
+    ({"budget.images": "3"}, "at most budget.images"),
+    ({"evaluation.steps": "1001"}, "diffusion.steps allows at most 1000"),
+    ({"evaluation.samples": "3"}, "need 20"),
+    ({"seed": "-1"}, "seed is -1"),
+    ({"compute.threads": "-2"}, "compute.threads is -2"),
+]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), MISTAKES, ids=[str(s) for s, _ in MISTAKES])
+def test_a_bad_setting_gets_a_sentence(settings, sentence):
+    with pytest.raises(ValueError) as caught:
+        override(RunConfig(), settings)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_survives_the_way_to_plain_data_and_back():
+    config = override(RunConfig(), {"model.args.depth": "3", "seed": "7"})
+    assert from_dict(config.to_dict()) == config
+
+
+def test_compute_and_paths_do_not_change_a_runs_name():
+    config = RunConfig()
+    other = override(config, {"compute.threads": "3", "data.root": "elsewhere", "evaluation.batch": "7"})
+    assert other.name == config.name
+
+
+@pytest.mark.parametrize("key", ["seed", "recipe.lr", "budget.images", "evaluation.guidance", "diffusion.steps"])
+def test_what_decides_the_result_changes_a_runs_name(key):
+    assert override(RunConfig(), {key: "501"}).name != RunConfig().name
+
+
+def test_every_field_has_a_docstring():
+    assert [key for key, _, _, doc in fields_of() if not doc] == []
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().seed = 1

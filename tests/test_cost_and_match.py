@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from architectures import IOSpec, registry
+from bench import cost, match
+
+LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
+PLAIN = IOSpec(channels=4, size=32, num_classes=1000)
+DIGITS = IOSpec(channels=1, size=8, num_classes=10)
+
+# results/published: arXiv:2212.09748 Tables 1 and 4, arXiv:2209.12152 Table 2, arXiv:2105.05233 Table 11
+PUBLISHED = [
+    ("dit", "S/8", LATENTS, {}, 33_142_016, 0.358),
+    ("dit", "B/4", LATENTS, {}, 130_426_496, 5.565),
+    ("dit", "XL/2", LATENTS, {}, 674_834_720, 118.621),
+    ("dit", "XL/2", LATENTS, {"conditioning": "adaln"}, 600_452_384, 118.547),
+    ("dit", "XL/2", LATENTS, {"conditioning": "cross_attention"}, 597_991_712, 137.603),
+    ("dit", "XL/2", LATENTS, {"conditioning": "in_context"}, 449_162_528, 119.354),
+    ("uvit", "L/2", PLAIN, {}, 286_763_172, 76.456),
+    ("uvit", "H/2", PLAIN, {}, 500_832_016, 133.197),
+    ("uvit", "S/2", IOSpec(channels=3, size=32), {}, 44_255_328, 12.201),
+]
+
+
+@pytest.mark.parametrize("case", PUBLISHED, ids=lambda c: f"{c[0]}-{c[1]}-{c[3].get('conditioning', '')}")
+def test_published_parameters_and_macs_come_out(case):
+    arch, size, io, args, params, gmacs = case
+    found = cost.count(arch, size, io, args)
+    assert found.params == params
+    assert found.macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
+    assert (found.flops, found.training_flops) == (2 * found.macs, 6 * found.macs)
+
+
+@pytest.mark.parametrize("pixels", [64, 128, 256, 512])
+def test_published_adm_networks_come_out(pixels):
+    params = {64: 295_904_454, 128: 421_529_606, 256: 553_838_086, 512: 558_997_638}
+    gmacs = {64: 109.68, 128: 306.93, 256: 1119.83, 512: 1982.33}
+    io = IOSpec(channels=3, size=pixels, num_classes=1000, null_label=False, variance="learned_range")
+    found = cost.count("unet", f"ADM-{pixels}", io)
+    assert (found.params, round(found.macs / 1e9, 2)) == (params[pixels], gmacs[pixels])
+
+
+def test_activation_memory_is_what_autograd_really_keeps():
+    net = cost.meta_network("dit", "nano/2", DIGITS, {}).to_empty(device="cpu").train()
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.setdefault(t.untyped_storage().data_ptr(), t) is None or t, lambda t: t
+    ):
+        net(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+    own = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    real = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own)
+    assert cost.activation_bytes("dit", "nano/2", DIGITS) == pytest.approx(real, rel=0.15)
+
+
+@pytest.mark.parametrize("arch", ["dit", "uvit"])
+def test_a_match_is_within_its_tolerance(arch):
+    wanted = match.parse("macs:unet:nano")
+    solution = match.solve(arch, DIGITS, wanted, 0.02)
+    assert abs(solution.error) <= 0.02
+    assert cost.count(arch, None, DIGITS, solution.args) == solution.cost
+    assert solution.cost.macs / match.target_of(wanted, DIGITS) - 1 == pytest.approx(solution.error)
+
+
+def test_parameters_can_be_matched_too():
+    solution = match.solve("dit", DIGITS, match.parse("params:unet:nano"), 0.05)
+    assert solution.cost.params == pytest.approx(cost.count("unet", "nano", DIGITS).params, rel=0.05)
+
+
+def test_given_arguments_are_kept_and_the_rest_is_solved():
+    solution = match.solve("dit", DIGITS, match.parse("dit:nano/2"), 0.03, given={"conditioning": "in_context"})
+    assert solution.args["conditioning"] == "in_context" and abs(solution.error) <= 0.03
+
+
+def test_the_reference_matches_itself():
+    solution = match.solve("unet", DIGITS, match.parse("unet:nano"), 1e-9)
+    assert solution.args == registry.size_args("unet", "nano") and solution.error == 0
+
+
+def test_no_match_says_how_near_the_nearest_comes():
+    with pytest.raises(ValueError, match=r"no uvit has the macs of unet:nano .* the nearest is .* off by [+-]"):
+        match.solve("uvit", DIGITS, match.parse("unet:nano"), 1e-7)
+
+
+@pytest.mark.parametrize("text", ["nano", "time:dit:", "macs:dit", "macs:dti:B/2", "dit:B/3"])
+def test_a_bad_match_gets_a_sentence(text):
+    with pytest.raises(ValueError, match=r"write \[macs\|params\]:ARCH:SIZE|did you mean|unknown"):
+        match.parse(text)
+
+
+def test_the_command_prints_the_costs_side_by_side(capsys):
+    assert match.main(["--to", "unet:nano", "--arch", "dit", "--io", "1x8x8", "--classes", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "unet" in out and "depth=4 width=104" in out and "+1.08%" in out
+
+
+def test_the_command_answers_nonsense_in_a_sentence(capsys):
+    assert match.main(["--to", "dit:B/2", "--arch", "uvit", "--io", "banana"]) == 2
+    assert "write 4x32x32" in capsys.readouterr().err

@@ -1,0 +1,55 @@
+import subprocess
+from functools import partial
+
+import pytest
+import submitit
+
+from bench import submit
+from bench.job import Job, alive
+
+
+def test_auto_is_local_without_sbatch_and_slurm_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert submit.resolve_cluster("auto") == "local"
+    with pytest.raises(ValueError, match="needs sbatch"):
+        submit.resolve_cluster("slurm")
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    assert submit.resolve_cluster("auto") == "slurm"
+
+
+def test_a_local_queue_runs_its_jobs_a_few_at_a_time(tmp_path):
+    queue = submit.Queue(submit.executor("local", tmp_path / "logs"), parallel=2)
+    for i in range(3):
+        queue.add(str(i), partial((tmp_path / f"{i}.txt").write_text, "done"))
+    queue.advance()
+    assert len(queue.jobs) == 2
+    while queue.advance():
+        pass
+    assert [(tmp_path / f"{i}.txt").read_text() for i in range(3)] == ["done"] * 3
+
+
+def test_an_unknown_profile_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"did you mean default|known: default"):
+        submit.profile("defualt")
+
+
+def test_a_profile_becomes_an_sbatch_request(tmp_path, monkeypatch):
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 1))
+    made = submit.executor("slurm", tmp_path, "default")
+    text = made._executor._make_submission_file_text("COMMAND", "uid")
+    for line in ("#SBATCH --gpus-per-node=1", "#SBATCH --time=1440", "#SBATCH --signal=USR2@120", "COMMAND"):
+        assert line in text
+
+
+def test_a_preempted_job_is_submitted_again_as_it_was():
+    job = Job("somewhere", 7)
+    delayed = job.checkpoint()
+    assert delayed.function is job
+
+
+def test_a_dead_process_is_known_to_be_dead():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert not alive(process.pid)
+    assert alive(1)

@@ -1,0 +1,167 @@
+import json
+
+import pytest
+import torch
+from helpers import make_run, replaced, tiny_config
+
+from bench import checkpoint, data, presets, train
+from bench.diffusion import Diffusion
+from bench.runfolder import RunFolder, evaluation_points
+
+
+def weights(run, config):
+    return checkpoint.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
+
+
+def trained(path, config, digits, stops=()):
+    """The run's final weights; it is stopped and started again at each image count of `stops`."""
+    run = make_run(path, config)
+    io = presets.io_of(config)
+
+    def seen():
+        return [e["images"] for e in run.events()[0] if e["event"] == "train"][-1]
+
+    for at in (*stops, None):
+        try:
+            train.train(run, config, digits, io, lambda at=at: at is not None and seen() >= at)
+        except train.Stopped:
+            assert at is not None
+    return weights(run, config), run
+
+
+@pytest.fixture(autouse=True)
+def _report_every_step(monkeypatch):
+    monkeypatch.setattr(train.Meter, "due", lambda self: True)
+
+
+@pytest.mark.parametrize("arch", ["dit", "uvit", "unet"])
+def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(tmp_path, digits, arch):
+    config = tiny_config(arch)
+    whole, _ = trained(tmp_path / "a", config, digits)
+    broken, run = trained(tmp_path / "b", config, digits, stops=(16, 48, 80))
+    assert all(torch.equal(whole[k], broken[k]) for k in whole)
+    assert sum(e["event"] == "resume" for e in run.events()[0]) == 3
+
+
+def test_a_damaged_checkpoint_costs_time_but_not_the_result(tmp_path, digits):
+    config = tiny_config()
+    whole, _ = trained(tmp_path / "a", config, digits)
+    run = make_run(tmp_path / "b", config)
+    calls = iter(range(100))
+    with pytest.raises(train.Stopped):
+        train.train(run, config, digits, presets.io_of(config), lambda: next(calls) == 4)
+    newest = max((run.path / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-7])
+    train.train(run, config, digits, presets.io_of(config), lambda: False)
+    assert all(torch.equal(whole[k], weights(run, config)[k]) for k in whole)
+    resumed = next(e for e in run.events()[0] if e["event"] == "resume")
+    assert newest.name in resumed["warnings"][0]
+
+
+def test_the_budget_is_kept_to_the_image(tmp_path, digits):
+    config = tiny_config(budget__images=70)
+    _, run = trained(tmp_path, config, digits)
+    events = [e for e in run.events()[0] if e["event"] == "train"]
+    assert events[-1]["images"] == 70 and evaluation_points(70, 2) == [35, 70]
+    assert all(run.file("snapshots", p, "safetensors").is_file() for p in (35, 70))
+
+
+def test_a_batch_is_a_function_of_seed_and_step(digits):
+    config = tiny_config()
+    state = train.State(net=None, ema=None, optimizer=None, step=3, images=48)
+    one, two = (train.draw(config, digits, state, 16, 10) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    other = train.draw(replaced_seed(config, 1), digits, state, 16, 10)
+    assert not torch.equal(one[2], other[2])
+
+
+def replaced_seed(config, seed):
+    import dataclasses
+
+    return dataclasses.replace(config, seed=seed)
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_labels_are_dropped_at_the_stated_rate(digits, drop):
+    config = replaced(tiny_config(), "recipe", label_drop=drop, batch=1000)
+    state = train.State(net=None, ema=None, optimizer=None)
+    *_, labels = train.draw(config, digits, state, 1000, 10)
+    assert (labels == 10).float().mean() == pytest.approx(drop, abs=0.05)
+
+
+def test_the_average_follows_the_weights(io):
+    state = train.new_state(tiny_config(), io, torch.device("cpu"))
+    with torch.no_grad():
+        for p in state.net.parameters():
+            p.add_(1.0)
+    before = {k: v.clone() for k, v in state.ema.named_parameters()}
+    train.update_average(state, 0.9)
+    for name, p in state.ema.named_parameters():
+        assert torch.allclose(p, before[name] + 0.1, atol=1e-6)
+
+
+def test_the_rate_warms_up_and_gradients_are_clipped(digits, io):
+    config = replaced(tiny_config(), "recipe", warmup=4, lr=1e-2, clip=1e-4)
+    state = train.new_state(config, io, torch.device("cpu"))
+    rates = []
+    for _ in range(6):
+        train.step(state, config, Diffusion(), train.draw(config, digits, state, 16, 10))
+        rates.append(state.optimizer.param_groups[0]["lr"])
+        norm = torch.stack([p.grad.norm() for p in state.net.parameters() if p.grad is not None]).norm()
+        assert norm <= 1.01e-4
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
+
+
+def test_training_lowers_the_loss_with_learned_variance_too(tmp_path, digits):
+    config = tiny_config(budget__images=4000, diffusion__variance="learned_range", recipe__lr=3e-3, recipe__warmup=10)
+    _, run = trained(tmp_path, config, digits)
+    losses = [e["loss"] for e in run.events()[0] if e["event"] == "train"]
+    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits):
+    config = tiny_config(recipe__lr=1e30, recipe__warmup=0, recipe__clip=0)
+    with pytest.raises(train.Diverged, match=r"a lower recipe\.lr"):
+        trained(tmp_path, config, digits)
+
+
+def test_cuda_is_refused_where_there_is_none():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ValueError, match="use cpu or auto"):
+        train.device_of(tiny_config(compute__device="cuda"))
+
+
+def test_a_torn_last_line_of_the_log_is_left_for_later(tmp_path):
+    run = RunFolder(tmp_path)
+    run.log("train", images=1)
+    with (tmp_path / "log.jsonl").open("a") as f:
+        f.write('{"event": "tr')
+    events, position = run.events()
+    assert [e["images"] for e in events] == [1]
+    with (tmp_path / "log.jsonl").open("a") as f:
+        f.write('ain", "images": 2}\n')
+    assert [e["images"] for e in run.events(position)[0]] == [2]
+
+
+def test_json_refuses_nan_and_leaves_the_old_file(tmp_path):
+    from bench.runfolder import write_json
+
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+def test_arrays_of_latents_train_as_they_are(tmp_path, io):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    arrays = data.Arrays(
+        images=rng.standard_normal((20, 1, 8, 8)).astype(np.float16),
+        labels=np.arange(20) % 10,
+        reference=np.zeros((20, 3, 64, 64), np.uint8),
+    )
+    state = train.new_state(tiny_config(), io, torch.device("cpu"))
+    x0, *_ = train.draw(tiny_config(), arrays, state, 20, 10)
+    assert torch.equal(x0.sort(dim=0).values, torch.from_numpy(arrays.images).float().sort(dim=0).values)
