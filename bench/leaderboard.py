@@ -101,7 +101,8 @@ def markdown(records: list[Record], table: pd.DataFrame) -> str:
 def _line(r: Record, rank_: Any) -> dict[str, str]:
     line = {"rank": "–" if rank_ is None or pd.isna(rank_) else str(rank_), "model": r.label}
     for name, metric in r.metrics.items():
-        line[f"{name} {ARROWS[metric.direction]}"] = show(metric)
+        short = name if name.startswith(HEADLINE) else name.partition("[")[0]  # the caption says whose features
+        line[f"{short} {ARROWS[metric.direction]}"] = show(metric)
     line["N"] = f"{next(iter(r.metrics.values())).samples:,}"
     line["params"] = human(r.cost.params) if r.cost else ""
     line["MACs"] = human(r.cost.macs) if r.cost else ""

@@ -1,4 +1,4 @@
-"""Watching runs from their logs: one line that is rewritten on a terminal, plain lines elsewhere.
+"""Watching runs from their logs: a line a run, rewritten in place on a terminal, plain elsewhere.
 
 Imports no torch: everything shown comes from the runs' files.
 """
@@ -57,17 +57,17 @@ def watch(
 ) -> None:
     """Show the runs until `going` says that none is left.
 
-    On a terminal the line is rewritten twice a second; elsewhere there is a line a run every `seconds`.
+    On a terminal the lines are rewritten twice a second; elsewhere they come every `seconds`.
     """
     watched = {name: Watched(run) for name, run in runs.items()}
-    live = sys.stdout.isatty()
+    live, drawn = sys.stdout.isatty(), 0
     shown, stages = 0.0, dict.fromkeys(watched, "")
     while going():
         time.sleep(poll)
         for w in watched.values():
             w.update()
         if live:
-            _rewrite("  |  ".join(f"{name}: {w.words()}" for name, w in watched.items()))
+            drawn = redraw([f"{name}: {w.words()}" for name, w in watched.items()], drawn)
             continue
         due = time.monotonic() - shown >= seconds
         for name, w in watched.items():
@@ -77,10 +77,11 @@ def watch(
             stages[name] = stage
         if due:
             shown = time.monotonic()
-    if live:
-        _rewrite("")
 
 
-def _rewrite(text: str) -> None:
+def redraw(lines: list[str], drawn: int) -> int:
+    """Write the lines over the `drawn` ones above; how many there are now."""
     width = shutil.get_terminal_size().columns - 1
-    print(f"\r{text[:width]:<{width}}", end="" if text else "\r", flush=True)
+    up = f"\x1b[{drawn}F" if drawn else ""
+    print(up + "\n".join(f"\x1b[2K{line[:width]}" for line in lines), flush=True)
+    return len(lines)

@@ -164,6 +164,8 @@ def go(flags: argparse.Namespace) -> int:
     from . import plan, submit
 
     cluster = submit.resolve_cluster(flags.cluster)
+    if cluster == "slurm" or flags.profile != "default":
+        submit.profile(flags.profile)
     configs = plan.resolve(asked)
     parallel = flags.parallel or default_parallel(cluster, len(configs))
     if not flags.dry_run:

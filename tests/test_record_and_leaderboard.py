@@ -2,6 +2,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -143,3 +144,24 @@ def test_the_leaderboard_needs_no_torch():
 def test_the_command_answers_a_missing_folder_in_a_sentence(tmp_path, capsys):
     assert leaderboard.main(["--results", str(tmp_path / "nowhere")]) == 2
     assert "is no folder" in capsys.readouterr().err
+
+
+REPOSITORY = Path(__file__).parent.parent / "results"
+
+
+def test_the_committed_leaderboard_is_fresh():
+    csv, text = leaderboard.build(REPOSITORY)
+    assert (REPOSITORY / "leaderboard.csv").read_text() == csv, "run python -m bench.leaderboard"
+    assert (REPOSITORY / "leaderboard.md").read_text() == text, "run python -m bench.leaderboard"
+
+
+def test_the_committed_quickstart_keeps_its_bars():
+    """FID below a tenth of noise's and accuracy above 90 % for three backbones of equal cost."""
+    records = list(record.read_all(REPOSITORY))
+    noise = next(r for r in records if r.label == "noise").metrics["fid[digits-cnn]"].value
+    models = {r.label: r for r in records if r.kind == "model" and r.protocol["training"]["match"]["to"] == "unet:nano"}
+    assert {"dit", "uvit", "unet"} <= set(models)
+    for r in models.values():
+        assert r.metrics["fid[digits-cnn]"].value < noise / 10
+        assert r.metrics["class_accuracy[digits-cnn]"].value > 0.9
+        assert abs(r.cost.macs / models["unet"].cost.macs - 1) <= 0.02

@@ -77,6 +77,7 @@ MISTAKES = [
     (["--parallel", "-1"], "--parallel is -1"),
     (["--track", "native", "--arch", "architectures.dit:DiT", "--set", "model.args.depth=1"], "no published recipe"),
     (["--cluster", "slurm"], "needs sbatch"),
+    (["--profile", "defualt"], "did you mean default?"),
     (["--set", "compute.device=cuda"], "use cpu or auto"),
     (["--set", "evaluation.extractor=vgg"], "choose one of inception-v3-compat, digits-cnn"),
 ]
