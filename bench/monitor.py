@@ -15,6 +15,8 @@ from typing import Any
 from .runfolder import RunFolder
 
 STAGES = {"train": "training", "sample": "sampling", "evaluate": "evaluating"}
+ENDS = ("failed", "stopped", "done")
+SHOWN = (*STAGES, *ENDS)
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Watched:
     def update(self) -> None:
         events, self.position = self.run.events(self.position)
         for event in events:
-            self.last = event
+            self.last = event if event["event"] in SHOWN else self.last
             self.loss = event.get("loss", self.loss)
 
     def words(self) -> str:
@@ -72,7 +74,7 @@ def watch(
         due = time.monotonic() - shown >= seconds
         for name, w in watched.items():
             stage = w.last.get("event", "")
-            if (due and stage in STAGES) or (stage != stages[name] and stage in ("failed", "stopped", "done")):
+            if (due and stage in STAGES) or (stage != stages[name] and stage in ENDS):
                 print(f"{name}: {w.words()}", flush=True)
             stages[name] = stage
         if due:

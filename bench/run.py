@@ -268,7 +268,8 @@ def show(runs: dict[str, RunFolder], results: Path, suite: str | None, all_done:
     print("records\n  " + "\n  ".join(str(results / "records" / "v1" / f"{r.id}.json") for r in finished.values()))
     print(f"leaderboard in {results / 'leaderboard.md'} and .csv\n")
     shown = {r.fingerprint for r in finished.values()}
-    print("\n".join(part for part in text.split("## Protocol ")[1:] if part[:12] in shown).strip())
+    tables = ["Protocol " + part for part in text.split("## Protocol ")[1:] if part[:12] in shown]
+    print("\n".join(tables).strip())
     return status
 
 

@@ -48,7 +48,7 @@ def images_of(
     for start in range(0, e.samples, e.batch):
         own = indices[start : start + e.batch]
         cond = None if labels is None else torch.from_numpy(labels[own]).to(device)
-        x = samplers.sample(made, config, (io.channels, io.size, io.size), own.tolist(), cond)
+        x = samplers.sample(made, config, (io.channels, io.size, io.size), own.tolist(), cond, device)
         parts.append(to_uint8(decode(x)))
         report(start + len(own))
     return np.concatenate(parts), labels

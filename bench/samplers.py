@@ -65,13 +65,17 @@ def scheduler(config: RunConfig) -> Any:
 
 
 def sample(
-    net: Net, config: RunConfig, shape: tuple[int, int, int], indices: Sequence[int], labels: Tensor | None
+    net: Net,
+    config: RunConfig,
+    shape: tuple[int, int, int],
+    indices: Sequence[int],
+    labels: Tensor | None,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Images number `indices`, (B, C, H, W) float32 near [-1, 1], on the labels' device or the CPU.
+    """Images number `indices`, (B, C, H, W) float32 near [-1, 1], on `device`.
 
     `shape` is (C, H, W); `labels` (B,) int64 or None; `net` already carries its guidance.
     """
-    device = labels.device if labels is not None else torch.device("cpu")
     own = generators(config.evaluation.seed, indices)
     x = torch.stack([torch.randn(shape, generator=g) for g in own]).to(device)
     made = scheduler(config)
