@@ -45,6 +45,9 @@ _HOMES = {
 }
 
 
+POSITIVE = ("depth", "width", "heads", "patch", "channels", "res_blocks", "head_channels")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -63,6 +66,9 @@ def build(arch: str, size: str | None = None, *, io: IOSpec, args: dict[str, Any
         inspect.signature(cls).bind(io, **merged)
     except TypeError as error:
         raise ValueError(f"{arch} cannot be built: {error}") from error
+    for name, value in merged.items():
+        if isinstance(value, int) and value < (1 if name in POSITIVE else 0):
+            raise ValueError(f"{name} is {value}; it must be at least {1 if name in POSITIVE else 0}")
     net = cls(io, **merged)
     net.spec = NetSpec(arch=arch, io=io, args=merged)
     return net

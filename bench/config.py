@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -151,6 +152,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         _positive(self, "budget", "images", "points")
+        if self.images > 10**15:
+            raise ValueError(f"budget.images is {self.images}; it must be at most 10^15")
         if self.points > self.images:
             raise ValueError(f"budget.points is {self.points}; it must be at most budget.images, {self.images}")
 
@@ -288,7 +291,8 @@ def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
             if not isinstance(node.get(part), dict):
                 raise ValueError(_unknown(".".join(path[: i + 1]), _sections()))
             node = node[part]
-        node[last] = _read(text) if path[:2] == ["model", "args"] else text
+        is_power = re.fullmatch(r"[+-]?\d+(\.\d+)?[eE]\+?\d+", text)
+        node[last] = _read(text) if is_power or path[:2] == ["model", "args"] else text
     return from_dict(data)
 
 

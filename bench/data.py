@@ -98,7 +98,7 @@ def _open(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a .npy array ({error})") from error
+        raise ValueError(f"{path} cannot be read as a .npy array of numbers; is it damaged?") from error
     return array
 
 
@@ -133,6 +133,8 @@ def source(name: str, root: str = "data") -> Source:
     """
     if name in SOURCES:
         return SOURCES[name]
+    if Path(name).is_file():
+        raise ValueError(f"{name} is a file; name a folder with images.npy and labels.npy")
     if not Path(name).is_dir():
         near = difflib.get_close_matches(name, SOURCES, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(SOURCES)}"

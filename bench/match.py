@@ -59,6 +59,8 @@ def parse(text: str) -> Match:
     arch, _, size = rest.rpartition(":")
     if not arch or not size:
         raise ValueError(f"match is {text!r}; write [macs|params]:ARCH:SIZE, for example macs:dit:B/2")
+    if ":" in arch and "." not in arch and arch not in registry.names():
+        raise ValueError(f"match is {text!r}; what is made equal is one of {', '.join(BYS)}")
     registry.size_args(arch, size)
     return Match(by=by, arch=arch, size=size)
 

@@ -45,24 +45,35 @@ class Manual(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32, width=110)
 
 
+def word(text: str) -> str:
+    """An argument that must not be empty, as an unset shell variable would make it."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; leave the flag out for its default")
+    return text
+
+
 def parser() -> Parser:
     p = Parser(prog="python -m bench.run", description=DESCRIPTION, epilog=settings_help(), add_help=False)
     p.formatter_class = Manual
     what = p.add_argument_group("what to run")
-    what.add_argument("--arch", metavar="NAME", help="dit, uvit, unet, or package.module:Class (default: dit)")
-    what.add_argument("--size", metavar="NAME", default="", help="a size of the architecture (--list shows them)")
-    what.add_argument("--data", metavar="NAME", default="", help="data set or folder (default: what the size implies)")
+    what.add_argument(
+        "--arch", metavar="NAME", type=word, help="dit, uvit, unet or package.module:Class (default: dit)"
+    )
+    what.add_argument(
+        "--size", metavar="NAME", type=word, help="a size of the architecture (default: nano, or matched)"
+    )
+    what.add_argument("--data", metavar="NAME", type=word, help="data set or folder (default: the paper's, or digits)")
     what.add_argument("--suite", metavar="NAME", help=f"a named grid of runs: {', '.join(presets.SUITES)}")
     rules = p.add_argument_group("by which rules")
     rules.add_argument("--track", choices=("shared", "native"), default="shared", help="recipe (default: shared)")
-    rules.add_argument("--match", metavar="[BY:]ARCH:SIZE", default="", help="equal macs (or params) with a reference")
+    rules.add_argument("--match", metavar="[BY:]ARCH:SIZE", type=word, help="equal macs (or params) with a reference")
     rules.add_argument("--seed", type=int, default=0, help="seed of a training run (default: 0)")
     rules.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting below; repeatable")
     where = p.add_argument_group("where and how")
     where.add_argument("--cluster", choices=CLUSTERS, default="auto", help="auto: SLURM where sbatch is, else local")
     where.add_argument("--profile", metavar="NAME", default="default", help="slurm/NAME.toml (default: default)")
-    where.add_argument("--parallel", type=int, metavar="N", default=0, help="runs at a time (default: by machine)")
-    where.add_argument("--results", metavar="DIR", default="results", help="results folder (default: results)")
+    where.add_argument("--parallel", type=int, metavar="N", help="runs at a time (default: by machine)")
+    where.add_argument("--results", metavar="DIR", type=word, default="results", help="its folder (default: results)")
     where.add_argument("--fresh", action="store_true", help="throw away what these runs have left and start over")
     where.add_argument("--dry-run", action="store_true", help="print the plan and its cost; write nothing")
     more = p.add_argument_group("information")
@@ -73,7 +84,9 @@ def parser() -> Parser:
 
 def settings_help() -> str:
     """Every setting with its type, default and docstring, by section."""
-    lines, section = ["settings for --set KEY=VALUE (defaults of the shared recipe at paper scale):"], None
+    lines = ["settings for --set KEY=VALUE; in brackets the default at paper scale on the shared track."]
+    lines += ["Digits have their own (bench/presets.py); a run's config.json holds what it resolved to."]
+    section = None
     for key, kind, default, doc in fields_of():
         head = key.rpartition(".")[0]
         if head != section:
@@ -111,10 +124,10 @@ def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
         settings[key.strip()] = value.strip()
     wish = presets.Wish(
         arch=flags.arch or "dit",
-        size=flags.size,
-        data=flags.data,
+        size=flags.size or "",
+        data=flags.data or "",
         track=flags.track,
-        match=flags.match,
+        match=flags.match or "",
         seed=flags.seed,
         settings=settings,
     )
@@ -153,21 +166,28 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        print("\nbench.run: stopped; what is done is saved, the same command goes on from there", file=sys.stderr)
+        return 130
 
 
 def go(flags: argparse.Namespace) -> int:
     """Plan; then, unless it is a dry run, do what is not done and show what came out."""
     asked = wishes(flags)
-    if flags.parallel < 0:
+    if flags.parallel is not None and flags.parallel < 1:
         raise ValueError(f"--parallel is {flags.parallel}; it must be at least 1")
-    results = Path(flags.results)
-    from . import plan, submit
+    from . import submit
 
-    cluster = submit.resolve_cluster(flags.cluster)
+    results, cluster = Path(flags.results), submit.resolve_cluster(flags.cluster)
     if cluster == "slurm" or flags.profile != "default":
         submit.profile(flags.profile)
+    from . import plan
+
     configs = plan.resolve(asked)
     parallel = flags.parallel or default_parallel(cluster, len(configs))
+    runs = {config.name: RunFolder.of(results, config) for config in configs}
+    if not (flags.dry_run or flags.fresh) and all(run.record().is_file() for run in runs.values()):
+        return show(runs, results, flags.suite, all_done=True)
     if not flags.dry_run:
         plan.check_files(configs)
     plans = plan.make(configs, parallel)
@@ -180,12 +200,11 @@ def go(flags: argparse.Namespace) -> int:
     if flags.dry_run:
         return 0
     plan.prepare_extractors(configs, results)
-    runs = {p.config.name: RunFolder.of(results, p.config) for p in plans}
     if flags.fresh:
         for run in runs.values():
             shutil.rmtree(run.path, ignore_errors=True)
-    done = execute({p.config.name: p.config for p in plans}, runs, cluster, flags.profile, parallel)
-    return show(runs, results, flags.suite, done)
+    execute({p.config.name: p.config for p in plans}, runs, cluster, flags.profile, parallel)
+    return show(runs, results, flags.suite, all_done=False)
 
 
 def default_parallel(cluster: str, count: int) -> int:
@@ -201,17 +220,12 @@ def default_parallel(cluster: str, count: int) -> int:
 
 def execute(
     configs: dict[str, RunConfig], runs: dict[str, RunFolder], cluster: str, profile: str, parallel: int
-) -> bool:
-    """Submit what has no record yet and watch it; True when nothing had to be done.
-
-    On SLURM the jobs are left to the cluster.
-    """
+) -> None:
+    """Submit what has no record yet and watch it; on SLURM the jobs are left to the cluster."""
     from . import monitor, submit
     from .job import Job
 
     todo = {name: run for name, run in runs.items() if not run.record().is_file()}
-    if not todo:
-        return True
     gpus = 1 if submit.gpus_here() else 0
     logs = next(iter(todo.values())).results / "runs" / "jobs" / "%j"
     queue = submit.Queue(submit.executor(cluster, logs, profile, gpus), parallel)
@@ -225,19 +239,13 @@ def execute(
             queue.advance()
         for name, job in queue.jobs.items():
             print(f"submitted {name} as job {job.job_id}")
-        return False
+        return
     if cluster == "debug":
         for name, run in todo.items():
             print(f"{name} runs in this process")
             Job(str(run.path))()
-        return False
-    try:
-        monitor.watch({short(name): run for name, run in todo.items()}, queue.advance)
-    except KeyboardInterrupt:
-        queue.cancel()
-        print("\nstopping; what is done is saved, and the same command goes on from there", flush=True)
-        raise SystemExit(130) from None
-    return False
+        return
+    monitor.watch({short(name): run for name, run in todo.items()}, queue.advance)
 
 
 def short(name: str) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import signal
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +76,21 @@ class Queue:
         running = [job for job in self.jobs.values() if not job.done()]
         while self.waiting and len(running) < self.parallel:
             name, callable_ = self.waiting.pop(0)
-            job = self.make.submit(callable_)
+            with deaf_to_ctrl_c():
+                job = self.make.submit(callable_)
             self.jobs[name] = job
             running.append(job)
         return bool(running or self.waiting)
 
-    def cancel(self) -> None:
-        """Cancel what is running and forget what waits."""
-        self.waiting.clear()
-        for job in self.jobs.values():
-            if not job.done():
-                job.cancel(check=False)
+
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started here ignore SIGINT, so that submitit's controller does not die of a Ctrl-C.
+
+    A Job listens for it by itself, and stops, saved, when the door that started it is gone.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -74,7 +74,11 @@ MISTAKES = [
     (["--arch", "no.such:Net"], "cannot import 'no.such'"),
     (["--arch", "architectures.dit:Dit"], "did you mean DiT"),
     (["--seed", "-1"], "seed is -1"),
-    (["--parallel", "-1"], "--parallel is -1"),
+    (["--parallel", "0"], "--parallel is 0"),
+    (["--set", "model.args.depth=-1"], "depth is -1; it must be at least 1"),
+    (["--set", "budget.images=1e16"], "at most 10^15"),
+    (["--match", "foo:dit:nano/2"], "one of macs, params"),
+    (["--data", "README.md"], "README.md is a file; name a folder"),
     (["--track", "native", "--arch", "architectures.dit:DiT", "--set", "model.args.depth=1"], "no published recipe"),
     (["--cluster", "slurm"], "needs sbatch"),
     (["--profile", "defualt"], "did you mean default?"),
@@ -93,9 +97,10 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing(words, sentence, tmp_pat
     assert not results.exists()
 
 
-def test_an_unknown_flag_gets_a_sentence(capsys):
+@pytest.mark.parametrize("words", [["--sice", "XL/2"], ["--size", ""], ["--results", ""], ["--seed", "1.5"]])
+def test_a_bad_flag_gets_a_sentence(words, capsys):
     with pytest.raises(SystemExit) as caught:
-        run.main(["--sice", "XL/2"])
+        run.main(words)
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -191,6 +196,27 @@ def test_a_killed_suite_goes_on_and_ends_as_if_it_had_not_been(results, tmp_path
     assert ours[name].checkpoint == theirs[name].checkpoint
     assert ours[name].metrics == theirs[name].metrics and ours[name].id == theirs[name].id
     assert [i["kind"] for i in ours[name].incidents] == ["restart"] and not theirs[name].incidents
+
+
+def test_ctrl_c_ends_in_one_sentence_and_the_run_goes_on(results):
+    words = ["--arch", "dit", "--data", "digits", "--cluster", "local", "--results", str(results)]
+    command = [sys.executable, "-m", "bench.run", *words, *settings("dit", budget__images="24000")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((results / "runs").glob("dit*/checkpoints/*.safetensors")):
+        assert time.monotonic() < deadline and process.poll() is None, "it never came to a checkpoint"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the door and all it has started
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "bench.run: stopped; what is done is saved, the same command goes on from there"
+    again = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert '"stopped"' in next((results / "runs").glob("dit*/log.jsonl")).read_text()
+    assert next((results / "runs").glob("dit*/record.json")).is_file()
 
 
 def readme_block(marker):
