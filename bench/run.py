@@ -204,18 +204,20 @@ def go(flags: argparse.Namespace) -> int:
         for run in runs.values():
             shutil.rmtree(run.path, ignore_errors=True)
     execute({p.config.name: p.config for p in plans}, runs, cluster, flags.profile, parallel)
+    if cluster == "slurm":
+        return 0
     return show(runs, results, flags.suite, all_done=False)
 
 
 def default_parallel(cluster: str, count: int) -> int:
-    """All at once on a cluster; one a GPU; one in this process; a few on a CPU, each with its share."""
+    """All at once on a cluster; one on a GPU or in this process; a few on a CPU, each with its share."""
     from . import submit
 
     if cluster == "slurm":
         return count
-    if cluster == "debug":
+    if cluster == "debug" or submit.gpus_here():
         return 1
-    return submit.gpus_here() or min(count, max(3, os.cpu_count() or 1))
+    return min(count, max(3, os.cpu_count() or 1))
 
 
 def execute(
@@ -245,12 +247,7 @@ def execute(
             print(f"{name} runs in this process")
             Job(str(run.path))()
         return
-    monitor.watch({short(name): run for name, run in todo.items()}, queue.advance)
-
-
-def short(name: str) -> str:
-    """A run's name without what is the same for most: architecture and size."""
-    return name.rpartition("-s")[0] or name
+    monitor.watch(todo, queue.advance)
 
 
 def show(runs: dict[str, RunFolder], results: Path, suite: str | None, all_done: bool) -> int:

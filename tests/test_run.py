@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import SMALLEST, TINY
 
-from bench import run
+from bench import run, submit
 from bench.record import read_all
 
 ROOT = Path(__file__).parent.parent
@@ -217,6 +217,19 @@ def test_ctrl_c_ends_in_one_sentence_and_the_run_goes_on(results):
     assert again.returncode == 0, again.stderr
     assert '"stopped"' in next((results / "runs").glob("dit*/log.jsonl")).read_text()
     assert next((results / "runs").glob("dit*/record.json")).is_file()
+
+
+def test_what_is_submitted_to_slurm_is_left_to_the_cluster(results, capsys, monkeypatch):
+    class Executor:
+        def submit(self, job):
+            return type("Submitted", (), {"job_id": 42, "done": lambda self: False})()
+
+    monkeypatch.setattr(submit, "resolve_cluster", lambda name: "slurm")
+    monkeypatch.setattr(submit, "executor", lambda *args: Executor())
+    words = ["--arch", "dit", "--data", "digits", "--cluster", "slurm", "--results", str(results), *settings("dit")]
+    assert run.main(words) == 0
+    printed = capsys.readouterr()
+    assert "as job 42" in printed.out and not printed.err
 
 
 def readme_block(marker):
