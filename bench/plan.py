@@ -45,14 +45,14 @@ def resolve(wishes: list[presets.Wish]) -> list[RunConfig]:
 
 
 def solved(config: RunConfig) -> RunConfig:
-    """The config with its network's size solved, if it is to be matched."""
+    """The config with its network's size solved, if it is to be matched, and the match in its full form."""
     model = config.model
     if not model.match:
         return config
-    solution = match.solve(
-        model.arch, presets.io_of(config), match.parse(model.match), model.tolerance, model.size, model.args
-    )
-    return replace(config, model=replace(model, size="", solved=solution.args))
+    wanted = match.parse(model.match)
+    solution = match.solve(model.arch, presets.io_of(config), wanted, model.tolerance, model.size, model.args)
+    full = f"{wanted.by}:{wanted.arch}:{wanted.size}"
+    return replace(config, model=replace(model, size="", match=full, solved=solution.args))
 
 
 def make(configs: list[RunConfig], parallel: int) -> list[Planned]:

@@ -89,8 +89,8 @@ class Wish:
 def resolve(wish: Wish) -> RunConfig:
     """The whole configuration that a wish implies; ValueError for anything unknown.
 
-    A paper size implies its paper's data; no size implies the laptop size on digits, and with a
-    match the size of the family that is nearest in cost is only a template (see bench.match).
+    A paper size implies its paper's data; no size implies the laptop size on digits, or, with a
+    match, a size that bench.match solves.
     """
     found = registry.entry(wish.arch)
     if wish.size:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from architectures import IOSpec, registry
-from bench import cost, match
+from bench import cost, match, plan, presets
 
 LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
 PLAIN = IOSpec(channels=4, size=32, num_classes=1000)
@@ -96,3 +96,9 @@ def test_the_command_prints_the_costs_side_by_side(capsys):
 def test_the_command_answers_nonsense_in_a_sentence(capsys):
     assert match.main(["--to", "dit:B/2", "--arch", "uvit", "--io", "banana"]) == 2
     assert "write 4x32x32" in capsys.readouterr().err
+
+
+def test_both_forms_of_a_match_are_one_protocol():
+    """unet:nano means macs:unet:nano; were they told apart, equal rows would stand in two tables."""
+    short, full = plan.resolve([presets.Wish(match=m) for m in ("unet:nano", "macs:unet:nano")])
+    assert short == full and short.model.match == "macs:unet:nano"
