@@ -15,6 +15,7 @@ with its defaults (`architectures.official_ctor` lists them).  How `from_officia
 An LDM checkpoint may hold the class embedder's table, under the two prefixes of the published files;
 the network then takes labels as well as contexts.  Its autoencoder, schedule and moving average are
 left aside.  The published code's mixed precision (use_fp16) is the caller's affair.
+ADM's noisy classifiers, which are no denoisers, have their own three functions in `architectures.classifier`.
 """
 
 from __future__ import annotations
@@ -163,18 +164,23 @@ def _spec(net: nn.Module) -> NetSpec:
     return spec
 
 
+def renamed(key: str, renames: list[tuple[str, str]]) -> str:
+    """The published name of one of our parameters."""
+    for pattern, new in renames:
+        key = re.sub(pattern, new, key)
+    return key
+
+
 def _renamed(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(published key, weight) in the published order."""
-    renames = [(re.compile(pattern), new) for pattern, new in RENAMES[_spec(net).arch]]
+    renames = RENAMES[_spec(net).arch]
     weights = net.state_dict()
     prefix = UNET_PREFIX if "label_token.weight" in weights else ""
     for key, value in weights.items():
         if key == "label_token.weight":
             yield TABLE, value
             continue
-        for pattern, new in renames:
-            key = pattern.sub(new, key)
-        yield prefix + key, value
+        yield prefix + renamed(key, renames), value
 
 
 def _check_expressible(net: nn.Module) -> None:
