@@ -1,4 +1,4 @@
-"""Denoising backbones behind one contract: DiT, U-ViT and the ADM U-Net, or a class of your own.
+"""Denoising backbones behind one contract: DiT, U-ViT, the ADM U-Net and GenViT, or a class of your own.
 
 Importing this package does not import torch; building a network, or reading a published one, does.
 """

@@ -29,12 +29,13 @@ class Entry:
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Size name -> constructor arguments."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Size name -> the data set its paper trained it on, where it is not ImageNet 256 latents."""
+    """Size name -> the data set its paper trained it on, or the nearest to it here, where it is not ImageNet 256
+    latents; "" where there is none near."""
     toy: str = ""
     """The size that runs on a laptop, used for data sets without a paper setting."""
 
     def setting(self, size: str) -> str:
-        """The data set that a paper size implies."""
+        """The data set that a paper size implies; "" where none of those known here fits."""
         return self.settings.get(size, IMAGENET)
 
 
@@ -66,6 +67,10 @@ def _ldm(channels: int, mult: tuple[int, ...], **more: Any) -> dict[str, Any]:
     """LDM's U-Net: the label is the one token that its spatial transformers attend to."""
     switches: dict[str, Any] = dict(norm="add", resample="conv", attention_kind="transformer", label="token")
     return _adm(channels, mult, **switches, **more)
+
+
+def _genvit(width: int, heads: int, patch: int) -> dict[str, int]:
+    return dict(depth=9, width=width, heads=heads, patch=patch)
 
 
 ARCHITECTURES: dict[str, Entry] = {
@@ -132,6 +137,19 @@ ARCHITECTURES: dict[str, Entry] = {
             "nano": "digits",
         },
         toy="nano",
+    ),
+    "genvit": Entry(
+        target="architectures.genvit:GenViT",
+        paper="arXiv:2208.07791",
+        sizes={  # width/patch: CIFAR-10; CelebA 128 and Tiny-ImageNet 64; ten classes of ImageNet at 128 and at 224
+            "384/4": _genvit(384, 12, 4),
+            "384/8": _genvit(384, 12, 8),
+            "512/8": _genvit(512, 8, 8),
+            "1024/14": _genvit(1024, 8, 14),
+            "nano/2": dict(depth=4, width=96, heads=3, patch=2),
+        },
+        settings={"384/4": "cifar10", "384/8": "celeba64", "512/8": "imagenet128", "1024/14": "", "nano/2": "digits"},
+        toy="nano/2",
     ),
 }
 

@@ -99,6 +99,8 @@ def resolve(wish: Wish) -> RunConfig:
     data = wish.data or wish.settings.get("data.name", "")
     paper = wish.size in found.settings or (wish.size and wish.arch in registry.ARCHITECTURES)
     data = data or (found.setting(wish.size) if paper else "digits")
+    if not data:
+        raise ValueError(f"the data set of {wish.arch} {wish.size} is not known here; name a folder with --data")
     size = wish.size or ("" if matching else found.toy)
     if not size and not matching and found.sizes:
         raise ValueError(f"{wish.arch} needs a size: {', '.join(found.sizes)}")
@@ -125,7 +127,7 @@ def way_of(track: str, arch: str, implied: Setting) -> Way:
     if track != "native":
         raise ValueError(f"track is {track!r}; choose shared or native")
     if arch not in NATIVE:
-        raise ValueError(f"{arch} has no published recipe; use --track shared")
+        raise ValueError(f"no published recipe of {arch} is known here; use --track shared")
     return NATIVE[arch]
 
 

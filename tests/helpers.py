@@ -19,6 +19,7 @@ SMALLEST = {
     "dit": {"model.args.depth": "1", "model.args.width": "32", "model.args.heads": "2"},
     "uvit": {"model.args.depth": "2", "model.args.width": "32", "model.args.heads": "2"},
     "unet": {"model.args.channels": "32"},
+    "genvit": {"model.args.depth": "1", "model.args.width": "32", "model.args.heads": "2"},
 }
 
 

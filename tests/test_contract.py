@@ -21,6 +21,7 @@ SWITCHES = [
     ],
     *[("unet", {"head_channels": None, "heads": 4, "up_heads": 2}), ("unet", {"attention": (8, 4)})],
     ("dit", {"frequencies": "ddpm"}),
+    ("genvit", {"mlp_ratio": 4.0}),
 ]
 TEXT = dict(text_dim=24, text_tokens=5)
 CONDITIONS = {
@@ -28,6 +29,7 @@ CONDITIONS = {
     "text in the U-Net": ("unet", dict(num_classes=0, **TEXT), {"attention_kind": "transformer"}),
     "text and label": ("unet", TEXT, {"attention_kind": "transformer", "transformer_depth": 2}),
     "image and label": ("unet", dict(image_channels=2), {}),
+    "no label in GenViT": ("genvit", dict(num_classes=0), {}),
 }
 
 
@@ -69,6 +71,7 @@ def test_label_as_the_one_token_of_the_context_keeps_the_contract():
     [
         ("dit", dict(TEXT), {}, "no text condition"),
         ("dit", dict(image_channels=3), {}, "no image condition"),
+        ("genvit", dict(TEXT), {}, "no text condition"),
         ("uvit", dict(TEXT), {}, "labels or text"),
         ("uvit", dict(num_classes=0, text_dim=24), {}, "give text_tokens"),
         ("unet", dict(TEXT), {}, "needs 'transformer'"),
@@ -89,7 +92,7 @@ def test_conditions_that_do_not_fit_are_refused(arch, io, args, why):
         ("unet", dict(num_classes=0, **TEXT), {"attention_kind": "transformer"}, "text-conditional"),
         ("unet", {}, {"attention_kind": "transformer", "label": "token"}, "class-conditional"),
         ("unet", dict(image_channels=2, num_classes=0), {}, "upsamples an image"),
-        *[(arch, {}, {}, "class-conditional") for arch in ("dit", "uvit", "unet")],
+        *[(arch, {}, {}, "class-conditional") for arch in ("dit", "uvit", "unet", "genvit")],
     ],
 )
 def test_missing_condition_is_named(arch, io, args, why):
