@@ -1,11 +1,16 @@
 """Configurations of equal cost: solve an architecture's free dimensions for a target.
 
     python -m bench.match --to dit:B/2 --arch uvit unet
+    python -m bench.match --to dit:nano/2 --arch uvit unet --io 1x8x8 --classes 10 --by time
 
 Every class names its free dimensions (`free`) and how far a shape is from the paper's
 (`distance`).  A polynomial through a few small counted shapes says where the target is met; the
 shapes found there are counted in full, and among those within the tolerance the one nearest to the
 paper's proportions wins.
+
+Time is measured on this machine: forward + backward, the networks taking turns.  The target in
+multiply-accumulates is moved until the measured times agree, so an answer by time holds for the
+machine and the batch that are printed with it.
 """
 
 from __future__ import annotations
@@ -16,14 +21,19 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from tabulate import tabulate
 
+import architectures
 from architectures import IOSpec, registry
 from architectures.interface import Free
+from architectures.shapes import heads_for
 
+from . import timing
 from .cost import Cost, count, meta_network
 
 BYS = ("macs", "params")
@@ -31,6 +41,10 @@ FARTHEST = math.log(4)
 """Shapes more than this factor from the paper's proportions are not considered."""
 TRIES = 40
 """Shapes counted in full before giving up."""
+TURNS = 6
+"""Shapes timed before giving up."""
+CPU_MACS = 30_000_000_000
+"""Networks above this, a few seconds an image on a CPU, are timed there only with --by time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +69,11 @@ class Solution:
 def parse(text: str) -> Match:
     """[macs|params]:ARCH:SIZE, or ARCH:SIZE for macs; ValueError says what is wrong."""
     head, _, rest = text.partition(":")
+    if head == "time":
+        raise ValueError(
+            "match is by time, which is measured anew each time; solve it once with python -m bench.match --by time "
+            "and give the configuration with --set model.args"
+        )
     by, rest = (head, rest) if head in BYS else ("macs", text)
     arch, _, size = rest.rpartition(":")
     if not arch or not size:
@@ -88,6 +107,22 @@ def solve(
     if arch == match.arch and not given:
         args = registry.size_args(arch, match.size)
         return Solution(args=args, cost=count(arch, None, io, args), error=0.0)
+    found = _nearest(arch, io, match, target, tolerance, template, given)
+    if abs(found.error) <= tolerance:
+        return found
+    raise ValueError(
+        f"no {arch} has the {match.by} of {match.arch}:{match.size} ({target:,}) within {tolerance:.1%}; "
+        f"the nearest is {found.args}, off by {found.error:+.1%}"
+    )
+
+
+def _nearest(
+    arch: str, io: IOSpec, match: Match, target: float, tolerance: float, template: str, given: Mapping[str, Any]
+) -> Solution:
+    """Of the shapes within the tolerance of a target the one nearest to the paper's proportions.
+
+    Where there is none, the shape that comes nearest to the target.
+    """
     cls = registry.load(registry.entry(arch).target)
     if not hasattr(cls, "free"):
         raise ValueError(f"{arch} cannot be matched: its class has no `free`, the dimensions that may change")
@@ -98,11 +133,54 @@ def solve(
         solutions.append(Solution(args=args, cost=cost, error=cost.by(match.by) / target - 1))
         if abs(solutions[-1].error) <= tolerance:
             return solutions[-1]
-    nearest = min(solutions, key=lambda s: abs(s.error), default=None)
-    how_near = f"the nearest is {nearest.args}, off by {nearest.error:+.1%}" if nearest else "no shape is allowed"
+    if not solutions:
+        raise ValueError(f"{arch} has no shape for this problem that is near its paper's proportions")
+    return min(solutions, key=lambda s: abs(s.error))
+
+
+def solve_time(arch: str, io: IOSpec, reference: Solution, match: Match, tolerance: float, clock: Clock) -> Solution:
+    """The shape whose measured time is the reference's within `tolerance`.
+
+    Starts at equal MACs; then the target in MACs is divided by the time found, relative to the
+    reference's, until the times agree.  ValueError says how near the nearest of TURNS shapes came.
+    """
+    if arch == match.arch:
+        return reference
+    by_macs, target = Match(by="macs", arch=match.arch, size=match.size), float(reference.cost.macs)
+    tried: list[Solution] = []
+    for _ in range(TURNS):
+        found = _nearest(arch, io, by_macs, target, max(tolerance, 0.02), "", {})
+        if found.args in [t.args for t in tried]:
+            break
+        own, theirs = clock([(arch, found.args), (match.arch, reference.args)])
+        tried.append(Solution(args=found.args, cost=found.cost, error=own / theirs - 1))
+        print(f"timed {arch} at {found.cost.macs / 1e9:.4g} GMACs: {own / theirs - 1:+.1%}", file=sys.stderr)
+        if abs(tried[-1].error) <= tolerance:
+            return tried[-1]
+        target = found.cost.macs * theirs / own
+    nearest = min(tried, key=lambda s: abs(s.error))
     raise ValueError(
-        f"no {arch} has the {match.by} of {match.arch}:{match.size} ({target:,}) within {tolerance:.1%}; {how_near}"
+        f"no {arch} was found to take the time of {match.arch}:{match.size} within {tolerance:.1%}; the nearest is "
+        f"{nearest.args}, off by {nearest.error:+.1%}"
     )
+
+
+Clock = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], list[float]]
+"""[(architecture, arguments)] -> seconds of forward + backward an image, measured in turns."""
+
+
+def clock_of(io: IOSpec, batch: int, device: torch.device) -> Clock:
+    """A clock that measures on a device: at least three turns, and two seconds."""
+
+    def clock(networks: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float]:
+        inputs = timing.inputs_for(io, batch, device)
+        works = {
+            str(i): timing.training_work(architectures.build(arch, io=io, args=dict(args)).to(device).train(), inputs)
+            for i, (arch, args) in enumerate(networks)
+        }
+        return [median(seconds) / batch for seconds in timing.alternate(works, 3, 2.0).values()]
+
+    return clock
 
 
 def template_size(arch: str, io: IOSpec, match: Match, free: Free) -> str:
@@ -134,7 +212,7 @@ def _promising(
     fixed: dict[str, Any],
     given: Mapping[str, Any],
     by: str,
-    target: int,
+    target: float,
     tolerance: float,
 ) -> list[dict[str, Any]]:
     """Shapes predicted to meet the target, the nearest to the paper's proportions first.
@@ -187,47 +265,77 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.match", description="Configurations of equal cost.")
     parser.add_argument("--to", required=True, metavar="ARCH:SIZE", help="the reference, for example dit:B/2")
     parser.add_argument("--arch", nargs="+", required=True, help="architectures to solve")
-    parser.add_argument("--by", choices=BYS, default="macs", help="what is made equal (default: macs)")
+    parser.add_argument("--by", choices=(*BYS, "time"), default="macs", help="what is made equal (default: macs)")
     parser.add_argument("--io", default="4x32x32", metavar="CxHxW", help="the problem (default: 4x32x32 latents)")
     parser.add_argument("--classes", type=int, default=1000, help="class labels (default: 1000)")
-    parser.add_argument("--tolerance", default="2%", help="largest relative difference (default: 2%%)")
+    parser.add_argument("--tolerance", default="", help="largest relative difference (default: 2%%; by time 5%%)")
+    parser.add_argument("--batch", type=int, default=0, help="images a timed step (default: by size and device)")
     flags = parser.parse_args(argv)
     try:
-        rows = table(flags)
+        print(answer(flags))
     except ValueError as error:
         print(f"bench.match: {error}", file=sys.stderr)
         return 2
-    print(tabulate(rows, headers="keys"))
     return 0
 
 
-def table(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows for the reference and each solved architecture."""
+def answer(flags: argparse.Namespace) -> str:
+    """The table of the reference and each solved architecture, and what the times were measured on."""
+    io, tolerance = problem_of(flags)
+    match = parse(f"macs:{flags.to}" if flags.by == "time" else f"{flags.by}:{flags.to}")
+    args = registry.size_args(match.arch, match.size)
+    reference = Solution(args=args, cost=count(match.arch, match.size, io), error=0.0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch = flags.batch or batch_for(reference.cost, device)
+    clock = clock_of(io, batch, device)
+    networks: list[tuple[str, Solution]] = []
+    for arch in flags.arch:
+        if flags.by == "time":
+            networks.append((arch, solve_time(arch, io, reference, match, tolerance, clock)))
+        else:
+            networks.append((arch, solve(arch, io, match, tolerance)))
+    networks = [(match.arch, reference), *((a, s) for a, s in networks if s.args != args or a != match.arch)]
+    heavy = device.type == "cpu" and flags.by != "time" and reference.cost.macs > CPU_MACS
+    seconds = [None] * len(networks) if heavy else clock([(arch, s.args) for arch, s in networks])
+    rows = [_row(arch, s, t) for (arch, s), t in zip(networks, seconds, strict=True)]
+    note = f"time: forward + backward of one image in a batch of {batch}, {timing.device_name(device)}, in turns"
+    if heavy:
+        note = "time: these networks are too slow to time on a CPU in passing; --by time does it"
+    return f"{tabulate(rows, headers='keys', maxcolwidths=[None, 60, *[None] * 4])}\n{note}"
+
+
+def problem_of(flags: argparse.Namespace) -> tuple[IOSpec, float]:
+    """The problem and the tolerance; ValueError says how to write them."""
+    wanted = flags.tolerance or ("5%" if flags.by == "time" else "2%")
     try:
         channels, height, width = (int(n) for n in flags.io.split("x"))
-        tolerance = float(flags.tolerance.rstrip("%")) / (100 if flags.tolerance.endswith("%") else 1)
+        tolerance = float(wanted.rstrip("%")) / (100 if wanted.endswith("%") else 1)
     except ValueError:
-        raise ValueError(f"--io {flags.io} --tolerance {flags.tolerance}: write 4x32x32 and 2% or 0.02") from None
+        raise ValueError(f"--io {flags.io} --tolerance {wanted}: write 4x32x32 and 2% or 0.02") from None
     if height != width or not 0 < tolerance < 1:
         raise ValueError("--io must be square and --tolerance between 0 and 100%")
-    io = IOSpec(channels=channels, size=height, num_classes=flags.classes)
-    match = parse(f"{flags.by}:{flags.to}")
-    reference = count(match.arch, match.size, io)
-    rows = [_row(match.arch, registry.size_args(match.arch, match.size), reference, 0.0)]
-    for arch in flags.arch:
-        solution = solve(arch, io, match, tolerance)
-        rows.append(_row(arch, solution.args, solution.cost, solution.error))
-    return rows
+    if flags.batch < 0:
+        raise ValueError(f"--batch is {flags.batch}; it must be at least 1")
+    return IOSpec(channels=channels, size=height, num_classes=flags.classes), tolerance
 
 
-def _row(arch: str, args: dict[str, Any], cost: Cost, error: float) -> dict[str, Any]:
-    words = " ".join(f"{k}={v}" for k, v in args.items() if v is not None)
+def batch_for(cost: Cost, device: torch.device) -> int:
+    """A batch of about 2 GMACs on a CPU, 2,000 on a GPU, so that a step takes long enough to be timed."""
+    budget = 2e12 if device.type == "cuda" else 2e9
+    return int(min(256, max(1, budget // cost.macs)))
+
+
+def _row(arch: str, solution: Solution, seconds: float | None) -> dict[str, Any]:
+    args = dict(solution.args)
+    if args.get("heads", 0) is None and "width" in args:
+        args["heads"] = heads_for(args["width"])
     return {
         "arch": arch,
-        "configuration": words,
-        "params (M)": round(cost.params / 1e6, 2),
-        "MACs (G)": round(cost.macs / 1e9, 3),
-        "difference": f"{error:+.2%}",
+        "configuration": " ".join(f"{k}={v}" for k, v in args.items() if v is not None),
+        "params (M)": round(solution.cost.params / 1e6, 2),
+        "MACs (G)": round(solution.cost.macs / 1e9, 3),
+        "time (ms)": "" if seconds is None else float(f"{seconds * 1e3:.4g}"),
+        "difference": f"{solution.error:+.2%}",
     }
 
 

@@ -4,40 +4,7 @@ import torch
 from architectures import IOSpec, registry
 from bench import cost, match, plan, presets
 
-LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
-PLAIN = IOSpec(channels=4, size=32, num_classes=1000)
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
-
-# results/published: arXiv:2212.09748 Tables 1 and 4, arXiv:2209.12152 Table 2, arXiv:2105.05233 Table 11
-PUBLISHED = [
-    ("dit", "S/8", LATENTS, {}, 33_142_016, 0.358),
-    ("dit", "B/4", LATENTS, {}, 130_426_496, 5.565),
-    ("dit", "XL/2", LATENTS, {}, 674_834_720, 118.621),
-    ("dit", "XL/2", LATENTS, {"conditioning": "adaln"}, 600_452_384, 118.547),
-    ("dit", "XL/2", LATENTS, {"conditioning": "cross_attention"}, 597_991_712, 137.603),
-    ("dit", "XL/2", LATENTS, {"conditioning": "in_context"}, 449_162_528, 119.354),
-    ("uvit", "L/2", PLAIN, {}, 286_763_172, 76.456),
-    ("uvit", "H/2", PLAIN, {}, 500_832_016, 133.197),
-    ("uvit", "S/2", IOSpec(channels=3, size=32), {}, 44_255_328, 12.201),
-]
-
-
-@pytest.mark.parametrize("case", PUBLISHED, ids=lambda c: f"{c[0]}-{c[1]}-{c[3].get('conditioning', '')}")
-def test_published_parameters_and_macs_come_out(case):
-    arch, size, io, args, params, gmacs = case
-    found = cost.count(arch, size, io, args)
-    assert found.params == params
-    assert found.macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
-    assert (found.flops, found.training_flops) == (2 * found.macs, 6 * found.macs)
-
-
-@pytest.mark.parametrize("pixels", [64, 128, 256, 512])
-def test_published_adm_networks_come_out(pixels):
-    params = {64: 295_904_454, 128: 421_529_606, 256: 553_838_086, 512: 558_997_638}
-    gmacs = {64: 109.68, 128: 306.93, 256: 1119.83, 512: 1982.33}
-    io = IOSpec(channels=3, size=pixels, num_classes=1000, null_label=False, variance="learned_range")
-    found = cost.count("unet", f"ADM-{pixels}", io)
-    assert (found.params, round(found.macs / 1e9, 2)) == (params[pixels], gmacs[pixels])
 
 
 def test_activation_memory_is_what_autograd_really_keeps():
@@ -81,7 +48,7 @@ def test_no_match_says_how_near_the_nearest_comes():
         match.solve("uvit", DIGITS, match.parse("unet:nano"), 1e-7)
 
 
-@pytest.mark.parametrize("text", ["nano", "time:dit:", "macs:dit", "macs:dti:B/2", "dit:B/3"])
+@pytest.mark.parametrize("text", ["nano", "flops:dit:", "macs:dit", "macs:dti:B/2", "dit:B/3"])
 def test_a_bad_match_gets_a_sentence(text):
     with pytest.raises(ValueError, match=r"write \[macs\|params\]:ARCH:SIZE|did you mean|unknown"):
         match.parse(text)

@@ -1,0 +1,190 @@
+"""The published networks: what papers and official code say they cost, and how to build each here.
+
+The numbers are results/published/models.csv, whose README explains the columns; nothing in it was
+measured by this project.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from architectures.interface import IOSpec
+from architectures.official_ctor import PUBLISHED, translate
+
+CLASSIFIER = "classifier"
+"""Stands for ADM's noisy classifier, which is no denoiser and so is not in the registry."""
+FOLDER = Path(__file__).parent.parent / "results" / "published"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """How a published network is built here."""
+
+    arch: str
+    size: str = ""
+    io: IOSpec
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One published network; numbers are None where none was published."""
+
+    id: str
+    paper: str
+    model: str
+    resolution: str
+    params_printed: str
+    """Millions, as printed: the number of digits says how exact it is."""
+    gflops_printed: str
+    """The papers' "Gflops", multiply-accumulates in 1e9, as printed."""
+    params_official: int | None
+    """Trainable parameters of the official definition."""
+    gmacs_official: float | None
+    """Multiply-accumulates of the official definition, in 1e9, one image."""
+    source: str
+
+
+def models(folder: Path = FOLDER) -> list[Row]:
+    """Every published network, in the file's order."""
+    with (folder / "models.csv").open(newline="") as f:
+        return [_row(line) for line in csv.DictReader(f)]
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    return Row(
+        id=line["model_id"],
+        paper=line["paper"],
+        model=line["model"],
+        resolution=line["resolution"],
+        params_printed=line["param_m"],
+        gflops_printed=line["gflops"],
+        params_official=int(line["param_exact"]) if line["param_exact"] else None,
+        gmacs_official=float(line["gmacs_recomputed"]) if line["gmacs_recomputed"] else None,
+        source=line["source"],
+    )
+
+
+def _io(channels: int, size: int, classes: int = 0, *, null: bool = False, **more: Any) -> IOSpec:
+    return IOSpec(channels=channels, size=size, num_classes=classes, null_label=null, **more)
+
+
+def _dit() -> dict[str, Network]:
+    """arXiv:2212.09748, Tables 1 and 4: noise and variance of four latent channels."""
+    learned: dict[str, Any] = dict(null=True, variance="learned_range")
+    small, large = _io(4, 32, 1000, **learned), _io(4, 64, 1000, **learned)
+    found = {
+        f"dit_{name.lower()}_{patch}": Network(arch="dit", size=f"{name}/{patch}", io=small)
+        for name in ("S", "B", "L", "XL")
+        for patch in (8, 4, 2)
+    }
+    found["dit_xl_2_512"] = Network(arch="dit", size="XL/2", io=large)
+    for short, conditioning in (("incontext", "in_context"), ("crossattn", "cross_attention"), ("adaln", "adaln")):
+        found[f"dit_xl_2_{short}"] = Network(arch="dit", size="XL/2", io=small, args={"conditioning": conditioning})
+    return found
+
+
+def _uvit() -> dict[str, Network]:
+    """arXiv:2209.12152, Table 1 and the official configurations."""
+    coco = _io(4, 32, text_dim=768, text_tokens=77)
+    table = {
+        "s_2_cifar10": ("S/2", _io(3, 32)),
+        "s_4_celeba64": ("S/4", _io(3, 64)),
+        "m_4_in64": ("M/4", _io(3, 64, 1000)),
+        "l_4_in64": ("L/4", _io(3, 64, 1000)),
+        "l_2_in256": ("L/2", _io(4, 32, 1000, null=True)),
+        "h_2_in256": ("H/2", _io(4, 32, 1000, null=True)),
+        "l_4_in512": ("L/4", _io(4, 64, 1000, null=True)),
+        "h_4_in512": ("H/4", _io(4, 64, 1000, null=True)),
+        "s_2_coco": ("S/2", coco),
+        "s_2_deep_coco": ("S-deep/2", coco),
+    }
+    return {f"uvit_{name}": Network(arch="uvit", size=size, io=io) for name, (size, io) in table.items()}
+
+
+def _adm() -> dict[str, Network]:
+    """arXiv:2105.05233, Tables 11 to 13, and the flags of the official repository."""
+    found = {
+        f"adm_{size}": Network(arch="unet", size=f"ADM-{size}", io=_io(3, size, 1000, variance="learned_range"))
+        for size in (64, 128, 256, 512)
+    }
+    free = Network(arch="unet", size="ADM-256", io=_io(3, 256, variance="learned_range"))
+    found |= {"adm_256_uncond": free, "adm_lsun256": free}
+    for id_, name in (("admu_64_256", "64 to 256"), ("admu_128_512", "128 to 512")):
+        arch, io, args = translate("adm", PUBLISHED["adm"][name])
+        found[id_] = Network(arch=arch, io=io, args=args)
+    return found | {f"adm_cls_{size}": Network(arch=CLASSIFIER, io=_io(3, size)) for size in (64, 128, 256, 512)}
+
+
+def _ddpm() -> dict[str, Network]:
+    """arXiv:2006.11239, Appendix B, and arXiv:2102.09672 with the flags of its repository."""
+    learned: dict[str, Any] = dict(variance="learned_range")
+    return {
+        "ddpm_cifar10": Network(arch="unet", size="DDPM-32", io=_io(3, 32)),
+        "iddpm_in64_large": Network(arch="unet", size="iDDPM-64-L", io=_io(3, 64, 1000, **learned)),
+        "iddpm_in64_small": Network(arch="unet", size="iDDPM-64", io=_io(3, 64, **learned)),
+        "iddpm_cifar10": Network(arch="unet", size="iDDPM-32", io=_io(3, 32, **learned)),
+    }
+
+
+def _ldm() -> dict[str, Network]:
+    """arXiv:2112.10752, Tables 12 to 15: ImageNet attends to a class token, CelebA-HQ is unconditional."""
+    shapes = {1: (3, 256), 2: (2, 128), 4: (3, 64), 8: (4, 32), 16: (8, 16), 32: (32, 8)}
+    mults = {1: (1, 1, 2, 2, 4, 4), 2: (1, 2, 2, 4, 4), 4: (1, 2, 3, 5)}
+    found = {
+        "ldm_4_cin256": Network(arch="unet", size="LDM-4", io=_io(3, 64, text_dim=512)),
+        "ldm_8_cin256": Network(arch="unet", size="LDM-8", io=_io(4, 32, text_dim=512)),
+    }
+    for factor, (channels, size) in shapes.items():
+        attention = tuple(min(32, size) >> level for level in range(3))
+        mult = mults.get(factor, (1, 2, 4))
+        width = 192 if factor < 8 else 256
+        shared: dict[str, Any] = dict(res_blocks=2, attention=attention, norm="add", resample="conv")
+        shared |= dict(channel_mult=mult, channels=width)
+        found[f"ldm_{factor}_analysis"] = Network(
+            arch="unet",
+            io=_io(channels, size, text_dim=512),
+            args=dict(shared, attention_kind="transformer", heads=1, head_channels=None),
+        )
+        alone = dict(shared, head_channels=32)
+        if factor == 4:
+            alone |= dict(channels=224, channel_mult=(1, 2, 3, 4))
+        found[f"ldm_{factor}_celeba"] = Network(arch="unet", io=_io(channels, size), args=alone)
+    return found
+
+
+def _genvit() -> dict[str, Network]:
+    """arXiv:2208.07791 and the official configurations, with the classifier's head."""
+    table = {
+        "cifar10": ("384/4", 32, 10),
+        "celeba": ("384/8", 128, 10),
+        "tinyimg": ("384/8", 64, 200),
+        "img128": ("512/8", 128, 10),
+        "img224": ("1024/14", 224, 10),
+    }
+    return {
+        f"genvit_{name}": Network(arch="genvit", size=size, io=_io(3, pixels), args={"classifier": classes})
+        for name, (size, pixels, classes) in table.items()
+    }
+
+
+NETWORKS: Mapping[str, Network] = {**_dit(), **_uvit(), **_adm(), **_ldm(), **_genvit(), **_ddpm()}
+"""Row -> how its network is built here."""
+
+CASCADES: Mapping[str, tuple[str, ...]] = {
+    "admu_256_total": ("adm_64", "admu_64_256"),
+    "admu_512_total": ("adm_128", "admu_128_512"),
+}
+"""Row -> the rows of which it is the sum."""
+
+NOT_PUBLISHED: Mapping[str, str] = {
+    "uvit_unet_appE": "its channels and depth are not published",
+    "uvit_unet_coco": "its channels and depth are not published",
+    "gentron_xl_2": "its text projections are not published",
+    "gentron_g_2": "its text projections are not published",
+}
+"""Row -> why it cannot be built."""

@@ -1,0 +1,66 @@
+"""Timing things against each other: in turns, in one process, so that their ratio holds where the machine drifts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from architectures import IOSpec
+
+Work = Callable[[], Any]
+
+
+def alternate(works: Mapping[str, Work], rounds: int = 5, seconds: float = 0.0) -> dict[str, list[float]]:
+    """Seconds of each piece of work, taking turns after one untimed turn.
+
+    At least `rounds` turns, and more while they have taken less than `seconds` in all.
+    """
+    found: dict[str, list[float]] = {name: [] for name in works}
+    turn, started = 0, time.perf_counter()
+    while turn <= rounds or time.perf_counter() - started < seconds:
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:
+                found[name].append(time.perf_counter() - began)
+        turn += 1
+    return found
+
+
+def ratio(seconds: Mapping[str, list[float]], name: str, to: str) -> float:
+    """Median over the rounds of one time relative to another's in the same round."""
+    return median(a / b for a, b in zip(seconds[name], seconds[to], strict=True))
+
+
+def training_work(net: nn.Module, inputs: tuple[Any, ...]) -> Work:
+    """A forward and a backward pass of the mean square of the output; gradients are dropped before each."""
+
+    def work() -> None:
+        for p in net.parameters():
+            p.grad = None
+        out = net(*inputs)
+        (out if torch.is_tensor(out) else out[0]).square().mean().backward()
+
+    return work
+
+
+def inputs_for(io: IOSpec, batch: int, device: torch.device) -> tuple[Any, ...]:
+    """Noise, times and labels for a network of this problem."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, io.channels, io.size, io.size, generator=generator)
+    label = torch.randint(0, io.num_classes, (batch,), generator=generator).to(device) if io.num_classes else None
+    return x.to(device), torch.linspace(0, 999, batch, device=device), label
+
+
+def device_name(device: torch.device) -> str:
+    """What was measured on, in words: "CPU, 2 threads, float32" or the GPU's name."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, float32"
+    return f"CPU, {torch.get_num_threads()} thread{'s'[: torch.get_num_threads() > 1]}, float32"
