@@ -41,7 +41,7 @@ def images_of(
     io: architectures.IOSpec = net.spec.io  # type: ignore[union-attr, assignment]
     e = config.evaluation
     decode = decoder(latent, e.decoder, device)
-    made = samplers.guided(net, e.guidance, io.num_classes)
+    made = samplers.with_guidance(net, config, io.num_classes)
     indices = np.arange(e.samples)
     labels = labels_of(indices, io.num_classes)
     parts = []
