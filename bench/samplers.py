@@ -145,7 +145,7 @@ def chain(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
     made, indices = scheduler(config)
     e, more = config.evaluation, {}
     if e.sampler == "ddim":
-        more = dict(eta=e.eta, use_clipped_model_output=e.spacing == "adm")
+        more = dict(eta=e.eta, use_clipped_model_output=e.spacing in ("adm", "ldm"))
     for t in made.timesteps.tolist():
         out = model(x, indices[t] + 1)
         if e.sampler == "ddim":
