@@ -19,6 +19,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from . import spacing
+
 Track = Literal["shared", "native"]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -93,13 +95,19 @@ class Diffusion:
 
     steps: int = 1000
     """Training timesteps."""
-    schedule: Literal["linear", "cosine", "sqrt_linear"] = "linear"
-    """Betas: DDPM's linear 1e-4..0.02, iDDPM's cosine, or Stable Diffusion's 0.00085..0.012 linear in the root."""
+    schedule: Literal["linear", "cosine", "sqrt_linear", "ldm", "vp"] = "linear"
+    """Betas: DDPM's linear 1e-4..0.02; iDDPM's cosine; linear in the root, Stable Diffusion's sqrt_linear
+    0.00085..0.012 or LDM's ldm 0.0015..0.0195; vp is U-ViT's continuous one, beta 0.1..20."""
+    time: Literal["index", "count", "continuous", "rescaled"] = "index"
+    """What the network is given as the time: index 0..steps-1 (DiT, ADM, LDM), count 1..steps (U-ViT's
+    discrete models), continuous 999 t (U-ViT's continuous ones), rescaled index * 1000 / steps (iDDPM)."""
     variance: Literal["fixed", "learned_range"] = "fixed"
     """learned_range adds iDDPM's variance channels and the term L_vlb."""
 
     def __post_init__(self) -> None:
         _positive(self, "diffusion", "steps")
+        if self.schedule == "vp" and self.variance != "fixed":
+            raise ValueError("diffusion.variance is learned_range, which the continuous schedule vp lacks; use fixed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,16 +180,24 @@ class Evaluation:
     """Folder of the AutoencoderKL (diffusers layout) that decodes latents."""
     samples: int = 50_000
     """Images sampled."""
-    sampler: Literal["ddpm", "ddim"] = "ddpm"
-    """ddpm is ancestral, ddim deterministic (eta 0)."""
+    sampler: Literal["ddpm", "ddim", "dpm++", "heun", "dpm-fast", "euler-sde"] = "ddpm"
+    """ddpm is ancestral; ddim, with eta; dpm++ is the second-order multistep DPM-Solver++; heun is EDM's; for
+    U-ViT, dpm-fast is its third-order DPM-Solver and euler-sde its Euler-Maruyama of schedule vp."""
+    eta: float = 0.0
+    """Noise that ddim adds: 0 none, 1 as much as ddpm."""
     steps: int = 250
     """Network evaluations an image (twice that with guidance)."""
-    spacing: Literal["leading", "trailing", "linspace"] = "trailing"
-    """Which timesteps are kept, in diffusers' words."""
+    spacing: Literal["leading", "trailing", "linspace", "adm", "ldm"] = "adm"
+    """Which timesteps are kept: diffusers' leading, trailing and linspace; adm is the respaced process of
+    ADM and DiT, ldm the timesteps of LDM's ddim; dpm-fast and euler-sde have times of their own."""
     clip: bool = False
     """Clip the predicted clean image to [-1, 1] (pixels, not latents)."""
     guidance: float = 1.0
-    """Classifier-free guidance scale w, eps_null + w (eps - eps_null); 1 is off."""
+    """Classifier-free guidance scale w, eps_null + w (eps - eps_null); 1 is off; U-ViT's scale is w - 1."""
+    guidance_channels: Literal["all", "three"] = "all"
+    """Which noise channels are guided: three is DiT's form, which leaves a latent's fourth as it was predicted."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Share of the process, 0 clean to 1 noise, within which guidance acts (arXiv:2404.07724), e.g. [0.1,0.7]."""
     seed: int = 0
     """Image i starts from noise (seed, i)."""
     batch: int = 250
@@ -193,6 +209,20 @@ class Evaluation:
             raise ValueError(f"evaluation.samples is {self.samples}; the metrics and their intervals need 20")
         if self.guidance < 0:
             raise ValueError(f"evaluation.guidance is {self.guidance}; it must be at least 0, and 1 is off")
+        low, high = self.guidance_interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"evaluation.guidance_interval is [{low:g},{high:g}]; it must rise within [0,1]")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"evaluation.eta is {self.eta}; it must be from 0 to 1")
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"evaluation.eta is {self.eta}, which only ddim has; {self.sampler} needs eta 0")
+        if self.spacing == "ldm" and self.sampler != "ddim":
+            raise ValueError(f"evaluation.spacing is ldm, which only ddim has; with {self.sampler} use adm")
+        if self.sampler == "heun" and self.steps % 2 == 0:
+            raise ValueError(
+                f"evaluation.steps is {self.steps}; heun takes two network evaluations a step and one in the last, "
+                "so it must be odd"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,6 +272,16 @@ class RunConfig:
         if self.evaluation.steps > self.diffusion.steps:
             most = self.diffusion.steps
             raise ValueError(f"evaluation.steps is {self.evaluation.steps}; diffusion.steps allows at most {most}")
+        self._check_sampling()
+
+    def _check_sampling(self) -> None:
+        e, d = self.evaluation, self.diffusion
+        if e.sampler == "euler-sde" and d.schedule != "vp":
+            raise ValueError(f"evaluation.sampler is euler-sde, which needs diffusion.schedule vp, not {d.schedule}")
+        if e.sampler == "ddim" and e.spacing == "adm":
+            spacing.published("ddim", d.steps, e.steps)
+        if e.spacing == "ldm" and e.steps > d.steps // 2:
+            raise ValueError(f"evaluation.steps is {e.steps}; spacing ldm takes at most half of {d.steps} timesteps")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -292,7 +332,8 @@ def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
                 raise ValueError(_unknown(".".join(path[: i + 1]), _sections()))
             node = node[part]
         is_power = re.fullmatch(r"[+-]?\d+(\.\d+)?[eE]\+?\d+", text)
-        node[last] = _read(text) if is_power or path[:2] == ["model", "args"] else text
+        is_data = is_power or text.startswith("[") or path[:2] == ["model", "args"]
+        node[last] = _read(text) if is_data else text
     return from_dict(data)
 
 
@@ -341,6 +382,8 @@ def _sentence(error: ValidationError) -> str:
 def _type_name(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "|".join(map(str, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return "[low,high]"
     return {int: "int", float: "float", bool: "true|false", str: "text"}.get(hint, "key=value")
 
 

@@ -130,15 +130,20 @@ def of(config: RunConfig, io: IOSpec) -> Cost:
 
 
 def summary(config: RunConfig, cost: Cost) -> dict[str, Any]:
-    """The record's cost columns that follow from the configuration alone."""
-    multiplier = 1 if config.evaluation.guidance == 1 else 2
+    """The record's cost columns that follow from the configuration alone.
+
+    Outside its interval guidance costs nothing, which is counted as the interval's share of the steps.
+    """
+    e = config.evaluation
+    low, high = e.guidance_interval
+    guided = 0 if e.guidance == 1 else round(e.steps * (high - low))
     return {
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
         "training_flops": cost.training_flops * config.budget.images,
-        "guidance_multiplier": multiplier,
-        "sampling_flops_per_image": cost.flops * multiplier * config.evaluation.steps,
+        "guidance_multiplier": 1 if e.guidance == 1 else 2,
+        "sampling_flops_per_image": cost.flops * (e.steps + guided),
     }
 
 

@@ -134,7 +134,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
             reference_count=len(arrays.reference),
         )
     }
-    native = presets.native_preset(config.model.arch)
+    native = presets.native_preset(config)
     whole = {**shared, "training": protocol.training_of(config, native=native, match_target=target)}
     curve = evaluate.read_curve(run, config)
     last = run.file("snapshots", config.budget.images, "safetensors")

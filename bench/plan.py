@@ -14,7 +14,7 @@ from architectures import IOSpec
 
 from . import codec, cost, data, extractors, match, presets
 from .config import RunConfig
-from .diffusion import Diffusion
+from .diffusion import process_of
 from .leaderboard import human
 from .train import device_of, new_state, step
 
@@ -110,7 +110,7 @@ def probe(config: RunConfig, io: IOSpec) -> float:
     try:
         device = device_of(config)
         state = new_state(config, io, device)
-        diffusion = Diffusion(config.diffusion.schedule, config.diffusion.steps, device)
+        diffusion = process_of(config.diffusion, device)
         size = min(config.recipe.batch, 64)
         x = torch.randn(size, io.channels, io.size, io.size)
         batch = (x, torch.zeros(size, dtype=torch.long), x, torch.zeros(size, dtype=torch.long))

@@ -37,23 +37,91 @@ SHARED_TOY = Way(
 )
 """The shared recipe at laptop size: a higher rate, shorter averages, iDDPM's schedule for small images."""
 
-NATIVE: Mapping[str, Way] = {
+NATIVE: Mapping[str, Recipe] = {
     # arXiv:2212.09748 Section 4 and the official train.py (label drop 0.1 is in the code only)
-    "dit": Way(recipe=Recipe(name="dit", lr=1e-4, batch=256), diffusion=Diffusion(variance="learned_range")),
+    "dit": Recipe(name="dit", lr=1e-4, batch=256),
     # U-ViT-H/2's published configuration: weight decay 0.03 as in the configurations and the appendix
-    # (the main text prints 0.3), p_uncond 0.1, the discrete Stable Diffusion schedule
-    "uvit": Way(
-        recipe=Recipe(name="uvit", lr=2e-4, batch=1024, weight_decay=0.03, beta1=0.99, beta2=0.99, warmup=5000),
-        diffusion=Diffusion(schedule="sqrt_linear"),
-    ),
+    # (the main text prints 0.3), p_uncond 0.1
+    "uvit": Recipe(name="uvit", lr=2e-4, batch=1024, weight_decay=0.03, beta1=0.99, beta2=0.99, warmup=5000),
     # arXiv:2105.05233 Table 11 at 256 pixels; classes are never dropped, so there is no guidance
-    "unet": Way(
-        recipe=Recipe(name="adm", lr=1e-4, batch=256, label_drop=0.0), diffusion=Diffusion(variance="learned_range")
-    ),
+    "unet": Recipe(name="adm", lr=1e-4, batch=256, label_drop=0.0),
 }
 
+_LEARNED = Diffusion(variance="learned_range")
+_IDDPM = Diffusion(schedule="cosine", steps=4000, time="rescaled", variance="learned_range")
+_LDM = Diffusion(schedule="ldm")
+_VP = Diffusion(schedule="vp", time="continuous")
+_STABLE = Diffusion(schedule="sqrt_linear", time="count")
+
+PROCESSES: Mapping[str, Mapping[str, Diffusion]] = {
+    # arXiv:2212.09748 Section 4
+    "dit": {"": _LEARNED},
+    # the published configurations: the Huge models, and all with a text, are discrete, the others continuous
+    "uvit": {"": _STABLE, **dict.fromkeys(("S/2", "S/4", "M/4", "L/2", "L/4"), _VP), "text": _STABLE},
+    "unet": {
+        "": _LEARNED,  # arXiv:2105.05233 Table 11: cosine at 64 pixels, linear above
+        "ADM-64": Diffusion(schedule="cosine", variance="learned_range"),
+        "DDPM-32": Diffusion(),
+        **dict.fromkeys(("iDDPM-32", "iDDPM-64", "iDDPM-64-L"), _IDDPM),  # arXiv:2102.09672 Section 3
+        **dict.fromkeys(("LDM-4", "LDM-8"), _LDM),  # arXiv:2112.10752, the configurations for ImageNet
+    },
+}
+"""The forward process of published networks: architecture -> size -> process; "" is for sizes not named."""
+
+_ANCESTRAL: dict[str, Any] = dict(sampler="ddpm", steps=250, spacing="adm")
+_SOLVER: dict[str, Any] = dict(sampler="dpm-fast", steps=50)
+_REVERSE_SDE: dict[str, Any] = dict(sampler="euler-sde", steps=1000)
+_DDIM: dict[str, Any] = dict(sampler="ddim", spacing="ldm", eta=1.0)
+
+SAMPLING: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "dit": {"": dict(_ANCESTRAL, guidance=1.5, guidance_channels="three")},
+    "uvit": {
+        "": dict(_SOLVER, guidance=1.4),  # the published scale is 0.4
+        "L/4": dict(_SOLVER, guidance=1.7),
+        "H/4": dict(_SOLVER, guidance=1.7),
+        "M/4": _SOLVER,
+        "S/2": _REVERSE_SDE,
+        "S/4": _REVERSE_SDE,
+        "text": dict(_SOLVER, guidance=2.0),
+    },
+    "unet": {
+        "": dict(_ANCESTRAL, clip=True),  # without the classifier's guidance
+        "LDM-4": dict(_DDIM, steps=250, guidance=1.5),  # eta is not in the paper; reproductions point to 1
+        "LDM-8": dict(_DDIM, steps=200),
+    },
+}
+"""How published networks were sampled: fields of Evaluation, laid out as PROCESSES."""
+
+
+def published_process(arch: str, size: str = "", *, text: bool = False) -> Diffusion:
+    """The process that a published network was trained with; `text` for U-ViT's MS-COCO models.
+
+    Raises ValueError for an architecture that was never published.
+    """
+    return _published(PROCESSES, arch, size, text)
+
+
+def published_sampling(arch: str, size: str = "", *, text: bool = False) -> dict[str, Any]:
+    """Fields of Evaluation that a published network was sampled with; ValueError as `published_process`."""
+    return dict(_published(SAMPLING, arch, size, text))
+
+
+def _published(table: Mapping[str, Mapping[str, Any]], arch: str, size: str, text: bool) -> Any:
+    if arch not in table:
+        raise ValueError(f"{arch} has no published process; there are {', '.join(table)}")
+    own = table[arch]
+    return own.get("text" if text else size, own[""])
+
+
 TOY_EVALUATION = Evaluation(
-    extractor="digits-cnn", samples=1000, sampler="ddim", steps=16, clip=True, guidance=1.5, batch=250
+    extractor="digits-cnn",
+    samples=1000,
+    sampler="ddim",
+    steps=16,
+    spacing="trailing",
+    clip=True,
+    guidance=1.5,
+    batch=250,
 )
 
 
@@ -106,7 +174,7 @@ def resolve(wish: Wish) -> RunConfig:
         raise ValueError(f"{wish.arch} needs a size: {', '.join(found.sizes)}")
     what = source(data, wish.settings.get("data.root", "data"))
     implied = setting(data, what)
-    way = way_of(wish.track, wish.arch, implied)
+    way = way_of(wish.track, wish.arch, size, implied)
     config = RunConfig(
         track="native" if wish.track == "native" else "shared",
         seed=wish.seed,
@@ -120,7 +188,7 @@ def resolve(wish: Wish) -> RunConfig:
     return override(config, wish.settings)
 
 
-def way_of(track: str, arch: str, implied: Setting) -> Way:
+def way_of(track: str, arch: str, size: str, implied: Setting) -> Way:
     """Recipe and process of a track; ValueError where an architecture has no published recipe."""
     if track == "shared":
         return implied.shared
@@ -128,16 +196,24 @@ def way_of(track: str, arch: str, implied: Setting) -> Way:
         raise ValueError(f"track is {track!r}; choose shared or native")
     if arch not in NATIVE:
         raise ValueError(f"no published recipe of {arch} is known here; use --track shared")
-    return NATIVE[arch]
+    return Way(recipe=NATIVE[arch], diffusion=published_process(arch, size))
 
 
-def native_preset(arch: str) -> dict[str, Any]:
-    """The native preset as {recipe field or diffusion.field: value}; {} where there is none."""
+def native_preset(config: RunConfig) -> dict[str, Any]:
+    """The native preset as {recipe field or diffusion.field: value}; {} where there is none.
+
+    A size that was solved has no process of its own: any published one of its family is native to it.
+    """
+    arch, size = config.model.arch, config.model.size
     if arch not in NATIVE:
         return {}
-    way = NATIVE[arch]
-    flat = dataclasses.asdict(way.recipe)
-    return {**flat, **{f"diffusion.{k}": v for k, v in dataclasses.asdict(way.diffusion).items()}}
+    process = published_process(arch, size)
+    if not size and config.diffusion in PROCESSES[arch].values():
+        process = config.diffusion
+    return {
+        **dataclasses.asdict(NATIVE[arch]),
+        **{f"diffusion.{k}": v for k, v in dataclasses.asdict(process).items()},
+    }
 
 
 def io_of(config: RunConfig) -> IOSpec:

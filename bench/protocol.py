@@ -11,8 +11,14 @@ from typing import Any
 
 from .config import RunConfig, digest
 
-VERSION = 1
-"""Raised whenever the meaning of a field changes."""
+VERSION = 2
+"""Raised whenever the meaning of a field changes.
+
+2: the time that the network is given, eta, the channels and the interval of guidance; spacing adm.
+"""
+
+OWN_TIMES = ("dpm-fast", "euler-sde")
+"""Samplers whose times no spacing decides."""
 
 
 def evaluation_of(
@@ -20,6 +26,7 @@ def evaluation_of(
 ) -> dict[str, Any]:
     """The evaluation half: data, extractor, reference, sampler, guidance, counts and seeds."""
     e = config.evaluation
+    guides = e.guidance != 1
     return {
         "version": VERSION,
         "data": config.data.name,
@@ -31,10 +38,12 @@ def evaluation_of(
         "labels": "balanced",
         "sampler": e.sampler,
         "steps": e.steps,
-        "spacing": e.spacing,
+        "spacing": "own" if e.sampler in OWN_TIMES else e.spacing,
+        "eta": e.eta,
         "clip": e.clip,
         "guidance": e.guidance,
-        "guidance_channels": "all",
+        "guidance_channels": e.guidance_channels if guides else "all",
+        "guidance_interval": list(e.guidance_interval) if guides else [0.0, 1.0],
         "seed": e.seed,
         "weights": "ema",
     }
@@ -71,11 +80,9 @@ def fingerprint(half: dict[str, Any]) -> str:
 def describe(protocol: dict[str, Any]) -> str:
     """The protocol in a sentence or two, for a table's caption."""
     e, t = protocol["evaluation"], protocol.get("training")
-    guidance = (
-        "no guidance" if e["guidance"] == 1 else f"guidance {e['guidance']:g} on {e['guidance_channels']} channels"
-    )
+    eta = f" eta {e['eta']:g}" if e.get("eta") else ""
     words = (
-        f"{e['samples']:,} images, {e['steps']}-step {e['sampler']}, {guidance}; "
+        f"{e['samples']:,} images, {e['steps']}-step {e['sampler']}{eta}, {guidance_words(e)}; "
         f"{e['extractor']} features against {e['reference_count']:,} real images"
     )
     if t is None:
@@ -85,3 +92,14 @@ def describe(protocol: dict[str, Any]) -> str:
     if match["by"] != "none":
         equal = f"equal {match['by']} with {match['to']} ({match['target']:,}, within {match['tolerance']:.0%})"
     return f"{e['data']}, {t['track']} recipe, {t['images']:,} training images, {equal}; {words}"
+
+
+def guidance_words(evaluation: dict[str, Any]) -> str:
+    """Guidance in both published forms: DiT's and LDM's w, of which 1 is off, and U-ViT's s = w - 1."""
+    scale = evaluation["guidance"]
+    if scale == 1:
+        return "no guidance"
+    channels = {"three": "the first three"}.get(evaluation["guidance_channels"], evaluation["guidance_channels"])
+    low, high = evaluation.get("guidance_interval", (0, 1))
+    within = "" if (low, high) == (0, 1) else f" from {low:g} to {high:g} of the noise"
+    return f"guidance {scale:g} (U-ViT's scale {scale - 1:g}) on {channels} channels{within}"

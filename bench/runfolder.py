@@ -5,7 +5,7 @@ results/runs/NAME/
     log.jsonl                   events of all stages, one JSON object a line
     checkpoints/IMAGES.safetensors      training state, the last few
     snapshots/IMAGES.safetensors        averaged weights at the evaluation points
-    samples/IMAGES.npz                  images sampled from them
+    samples/IMAGES.npz                  images sampled from them; samples/IMAGES/ while they are made
     evaluation/IMAGES.json              metrics of those
     samples.png curves.png record.json
 

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from . import plan, presets
 from .config import RunConfig
-from .diffusion import Diffusion
+from .diffusion import process_of
 from .train import device_of, new_state, step
 
 
@@ -38,7 +38,7 @@ def rate(config: RunConfig, threads: int, seconds: float) -> float:
     torch.set_num_threads(threads)
     device, io = device_of(config), presets.io_of(config)
     state = new_state(config, io, device)
-    diffusion = Diffusion(config.diffusion.schedule, config.diffusion.steps, device)
+    diffusion = process_of(config.diffusion, device)
     x = torch.randn(config.recipe.batch, io.channels, io.size, io.size)
     zeros = torch.zeros(len(x), dtype=torch.long)
     for _ in range(3):

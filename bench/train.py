@@ -22,7 +22,7 @@ import architectures
 from . import checkpoint
 from .config import RunConfig
 from .data import Arrays, indices_at, normalise
-from .diffusion import Diffusion
+from .diffusion import Diffusion, draw_times, process_of
 from .runfolder import RunFolder, evaluation_points
 from .seeds import fold
 from .tensorboard import Scalars
@@ -85,7 +85,7 @@ def draw(config: RunConfig, arrays: Arrays, state: State, size: int, null: int) 
     x0 = torch.from_numpy(normalise(arrays.images[rows]))
     labels = torch.from_numpy(arrays.labels[rows])
     generator = torch.Generator().manual_seed(fold(config.seed, "step", state.step))
-    t = torch.randint(0, config.diffusion.steps, (size,), generator=generator)
+    t = draw_times(config.diffusion, size, generator)
     eps = torch.randn(x0.shape, generator=generator)
     drop = torch.rand(size, generator=generator) < config.recipe.label_drop
     return x0, t, eps, torch.where(drop, null, labels)
@@ -97,7 +97,7 @@ def step(state: State, config: RunConfig, diffusion: Diffusion, batch: tuple[Ten
     x0, t, eps, labels = (z.to(diffusion.device, non_blocking=True) for z in batch)
     xt = diffusion.noisy(x0, t, eps)
     cond = labels if state.net.spec.io.num_classes else None  # type: ignore[union-attr]
-    loss = diffusion.loss(state.net(xt, t.float(), cond), x0, xt, t, eps).mean()
+    loss = diffusion.loss(state.net(xt, diffusion.time(t), cond), x0, xt, t, eps).mean()
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if r.clip:
@@ -134,7 +134,7 @@ def train(
     device = device_of(config)
     state = new_state(config, io, device)
     resume(run, state)
-    diffusion = Diffusion(config.diffusion.schedule, config.diffusion.steps, device)
+    diffusion = process_of(config.diffusion, device)
     meter = Meter(run, config, state)
     for point in (p for p in points if p > state.images):
         while state.images < point:

@@ -12,7 +12,7 @@ def test_the_linear_schedule_has_the_papers_ends():
     assert b[0] == pytest.approx(1e-4) and b[-1] == pytest.approx(0.02) and b.dtype == torch.float64
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt_linear"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt_linear", "ldm", "vp"])
 @pytest.mark.parametrize("steps", [10, 1000])
 def test_betas_are_probabilities_that_grow(schedule, steps):
     b = betas(schedule, steps)
@@ -57,7 +57,8 @@ def test_the_bound_is_zero_for_the_true_posterior_and_its_mean_has_no_gradient()
     x, eps = (torch.randn(3, 1, 4, 4, generator=g).clamp(-1, 1) for _ in range(2))
     t = torch.tensor([1, 500, 999])
     xt = d.noisy(x, t, eps)
-    bound = d.variational_bound(eps, -torch.ones_like(x), x, xt, t)  # v = -1 is the posterior's own variance
+    out = torch.cat([eps, -torch.ones_like(x)], 1)  # v = -1 is the posterior's own variance
+    bound = d.variational_bound(out, x, xt, t)
     assert bound.abs().max() < 1e-3
     out = torch.cat([torch.zeros_like(x), torch.zeros_like(x)], 1).requires_grad_()
     (d.loss(out, x, xt, t, eps) - (out[:, :1] - eps).square().mean((1, 2, 3))).sum().backward()

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from architectures import registry
@@ -47,7 +49,7 @@ def test_the_quickstart_is_three_backbones_at_one_cost():
 
 
 def training(config, target=5):
-    native = presets.native_preset(config.model.arch)
+    native = presets.native_preset(config)
     return protocol.training_of(config, native=native, match_target=target)
 
 
@@ -94,3 +96,120 @@ def test_an_entry_point_is_an_architecture(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [Point] if group == "backbones" else [])
     assert "mine" in registry.names()
     assert registry.entry("mine").target == "architectures.dit:DiT"
+
+
+PUBLISHED = [
+    ("dit", "XL/2", dict(schedule="linear", time="index", variance="learned_range", steps=1000)),
+    ("unet", "ADM-64", dict(schedule="cosine", time="index", variance="learned_range", steps=1000)),
+    ("unet", "ADM-128", dict(schedule="linear", time="index", variance="learned_range", steps=1000)),
+    ("unet", "ADM-512", dict(schedule="linear", time="index", variance="learned_range", steps=1000)),
+    ("unet", "iDDPM-64", dict(schedule="cosine", time="rescaled", variance="learned_range", steps=4000)),
+    ("unet", "LDM-4", dict(schedule="ldm", time="index", variance="fixed", steps=1000)),
+    ("uvit", "H/2", dict(schedule="sqrt_linear", time="count", variance="fixed", steps=1000)),
+    ("uvit", "L/2", dict(schedule="vp", time="continuous", variance="fixed", steps=1000)),
+    ("uvit", "S/2", dict(schedule="vp", time="continuous", variance="fixed", steps=1000)),
+]
+
+
+@pytest.mark.parametrize(("arch", "size", "process"), PUBLISHED)
+def test_a_published_size_has_its_published_process(arch, size, process):
+    assert dataclasses.asdict(presets.published_process(arch, size)) == process
+    assert dataclasses.asdict(resolved(arch=arch, size=size, track="native").diffusion) == process
+
+
+def test_uvits_text_models_are_discrete():
+    assert presets.published_process("uvit", "S/2", text=True).schedule == "sqrt_linear"
+    assert presets.published_sampling("uvit", "S/2", text=True)["guidance"] == 2.0
+
+
+@pytest.mark.parametrize(("arch", "size"), [(a, s) for a, e in registry.ARCHITECTURES.items() for s in e.sizes])
+def test_a_published_size_can_be_sampled_as_published(arch, size):
+    config = resolved(arch=arch, size=size, track="native")
+    own = dataclasses.replace(config.evaluation, **presets.published_sampling(arch, size))
+    assert dataclasses.replace(config, evaluation=own).evaluation.steps in (50, 200, 250, 1000)
+
+
+def test_an_architecture_that_was_never_published_has_no_process():
+    with pytest.raises(ValueError, match="mine has no published process; there are dit"):
+        presets.published_process("mine")
+
+
+def test_the_papers_scale_is_sampled_as_dit_and_adm_are():
+    e = resolved(arch="dit", size="XL/2").evaluation
+    assert (e.sampler, e.steps, e.spacing) == ("ddpm", 250, "adm")
+
+
+def test_a_solved_size_on_the_native_track_departs_from_nothing():
+    config = resolved(arch="uvit", size="L/2", track="native")
+    solved = dataclasses.replace(config, model=dataclasses.replace(config.model, size="", solved={"depth": 8}))
+    assert training(solved)["recipe"] == {} == training(config)["recipe"]
+    assert training(override(config, {"diffusion.time": "index"}))["recipe"] == {"diffusion.time": "index"}
+
+
+SAMPLING = {
+    "sampler": "ddim",
+    "steps": "125",
+    "spacing": "leading",
+    "clip": "true",
+    "guidance": "2",
+    "guidance_channels": "three",
+    "guidance_interval": "[0.1,0.7]",
+}
+
+
+@pytest.mark.parametrize("key", SAMPLING)
+def test_every_choice_of_sampling_changes_the_fingerprint(key):
+    base = override(resolved(arch="dit", size="XL/2"), {"evaluation.guidance": "1.5"})
+    other = override(base, {f"evaluation.{key}": SAMPLING[key]})
+    prints = {protocol.fingerprint(protocol.evaluation_of(c, **HASHES)) for c in (base, other)}
+    assert len(prints) == 2
+
+
+def test_eta_changes_the_fingerprint():
+    base = override(resolved(arch="dit"), {"evaluation.sampler": "ddim"})
+    other = override(base, {"evaluation.eta": "0.5"})
+    assert protocol.evaluation_of(base, **HASHES) != protocol.evaluation_of(other, **HASHES)
+
+
+@pytest.mark.parametrize(
+    ("base", "more"),
+    [
+        (
+            {"evaluation.guidance": "1"},
+            {"evaluation.guidance_channels": "three", "evaluation.guidance_interval": "[0,0.5]"},
+        ),
+        ({"evaluation.sampler": "dpm-fast"}, {"evaluation.spacing": "leading"}),
+    ],
+)
+def test_what_has_no_effect_does_not_change_the_fingerprint(base, more):
+    one = override(resolved(arch="dit"), base)
+    two = override(one, more)
+    assert protocol.evaluation_of(one, **HASHES) == protocol.evaluation_of(two, **HASHES)
+
+
+@pytest.mark.parametrize("key", ["diffusion.schedule", "diffusion.time"])
+def test_the_process_changes_the_fingerprint_of_training(key):
+    config = resolved(arch="dit")
+    other = override(config, {key: {"diffusion.schedule": "ldm", "diffusion.time": "count"}[key]})
+    assert training(config) != training(other)
+
+
+WORDS = [
+    ({"evaluation.guidance": "1"}, "no guidance;"),
+    ({"evaluation.guidance": "1.4"}, "guidance 1.4 (U-ViT's scale 0.4) on all channels;"),
+    (
+        {"evaluation.guidance": "1.5", "evaluation.guidance_channels": "three"},
+        "guidance 1.5 (U-ViT's scale 0.5) on the first three channels;",
+    ),
+    (
+        {"evaluation.guidance": "2", "evaluation.guidance_interval": "[0.1,0.7]"},
+        "channels from 0.1 to 0.7 of the noise;",
+    ),
+    ({"evaluation.sampler": "ddim", "evaluation.eta": "0.5"}, "250-step ddim eta 0.5,"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), WORDS, ids=[w for _, w in WORDS])
+def test_a_protocol_says_how_it_samples_and_guides(settings, words):
+    config = override(resolved(arch="dit", size="XL/2"), settings)
+    assert words in protocol.describe({"evaluation": protocol.evaluation_of(config, **HASHES)})

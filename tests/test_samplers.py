@@ -2,66 +2,214 @@ import numpy as np
 import pytest
 import torch
 from helpers import replaced, tiny_config
+from official_cases import ARRAYS, CASES, ctor_of, inputs, weights
 
-from bench import samplers
+import architectures
+from bench import samplers, schedule
 from bench.diffusion import Diffusion
-
-
-def oracle(clean, schedule):
-    """The perfect noise prediction when every image is `clean`."""
-    d = Diffusion(schedule)
-
-    def net(x, t, cond):
-        signal, noise = d._tables["signal"][int(t[0])], d._tables["noise"][int(t[0])]
-        return (x - signal * clean) / noise
-
-    return net
+from bench.spacing import kept
 
 
 def labels(count):
     return torch.arange(count) % 10
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-def test_a_perfect_network_finds_the_clean_image(sampler, spacing):
-    config = replaced(tiny_config(), "evaluation", sampler=sampler, spacing=spacing, steps=50)
+def count_of(time, kind, steps=1000):
+    """The count that a network time stands for."""
+    return {
+        "index": time + 1,
+        "count": time,
+        "continuous": time * steps / 999,
+        "rescaled": time * steps / 1000 + 1,
+    }[kind]
+
+
+def oracle(clean, config, seen=None):
+    """The perfect noise prediction when every image is `clean`."""
+    d = config.diffusion
+    levels = schedule.levels(d.schedule, d.steps)
+
+    def net(x, t, cond):
+        if seen is not None:
+            seen.append(t[0].item())
+        log_alpha = levels.log_alpha(count_of(t[0].double(), d.time, d.steps) / d.steps)
+        eps = (x - log_alpha.exp().float() * clean) / schedule.sigma(log_alpha).float()
+        return torch.cat([eps, torch.zeros_like(eps)], 1) if d.variance == "learned_range" else eps
+
+    return net
+
+
+WAYS = {
+    "ddpm adm": dict(sampler="ddpm", spacing="adm", steps=50),
+    "ddpm leading": dict(sampler="ddpm", spacing="leading", steps=50),
+    "ddpm trailing": dict(sampler="ddpm", spacing="trailing", steps=50),
+    "ddpm linspace": dict(sampler="ddpm", spacing="linspace", steps=50),
+    "ddim adm": dict(sampler="ddim", spacing="adm", steps=50),
+    "ddim trailing": dict(sampler="ddim", spacing="trailing", steps=50),
+    "ddim leading eta": dict(sampler="ddim", spacing="leading", steps=50, eta=0.5),
+    "ddim linspace": dict(sampler="ddim", spacing="linspace", steps=50),
+    "ddim ldm": dict(sampler="ddim", spacing="ldm", steps=50, eta=1.0),
+    "dpm++ adm": dict(sampler="dpm++", spacing="adm", steps=20),
+    "dpm++ leading": dict(sampler="dpm++", spacing="leading", steps=20),
+    "dpm++ trailing": dict(sampler="dpm++", spacing="trailing", steps=20),
+    "dpm++ linspace": dict(sampler="dpm++", spacing="linspace", steps=20),
+    "heun adm": dict(sampler="heun", spacing="adm", steps=39),
+    "heun leading": dict(sampler="heun", spacing="leading", steps=39),
+    "heun trailing": dict(sampler="heun", spacing="trailing", steps=39),
+    "heun linspace": dict(sampler="heun", spacing="linspace", steps=39),
+    "dpm-fast": dict(sampler="dpm-fast", steps=20),
+    "euler-sde": dict(sampler="euler-sde", steps=300),
+}
+PROCESSES = {
+    "cosine": dict(schedule="cosine"),
+    "linear learned": dict(schedule="linear", variance="learned_range"),
+    "count": dict(schedule="sqrt_linear", time="count"),
+    "continuous": dict(schedule="vp", time="continuous"),
+    "rescaled": dict(schedule="ldm", time="rescaled"),
+}
+PAIRS = [(w, p) for w in WAYS for p in PROCESSES if w != "euler-sde" or p == "continuous"]
+
+
+def configured(way, process="cosine"):
+    config = replaced(tiny_config(), "diffusion", **PROCESSES[process])
+    return replaced(config, "evaluation", **WAYS[way])
+
+
+@pytest.mark.parametrize(("way", "process"), PAIRS)
+def test_a_perfect_network_finds_the_clean_image(way, process):
+    config, seen = configured(way, process), []
     clean = torch.linspace(-0.9, 0.9, 64).view(1, 8, 8)
-    x = samplers.sample(oracle(clean, "cosine"), config, (1, 8, 8), [0, 1], labels(2))
-    assert (x - clean).abs().max() < 0.05
+    x = samplers.sample(oracle(clean, config, seen), config, (1, 8, 8), [0, 1], labels(2))
+    noisy = way in ("ddim ldm", "euler-sde", "dpm-fast")  # these end at the first noise level, about 0.03
+    assert (x - clean).abs().max() < (0.15 if noisy else 0.05)
+    assert len(seen) == config.evaluation.steps
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_clipping_is_to_the_range_of_images(way, clip):
+    config = replaced(configured(way, "continuous"), "evaluation", clip=clip)
+    x = samplers.sample(oracle(torch.full((1, 4, 4), 3.0), config), config, (1, 4, 4), [0], labels(1))
+    assert x.mean() == pytest.approx(1.0 if clip else 3.0, abs=0.05)
+
+
 @pytest.mark.parametrize("variance", ["fixed", "learned_range"])
-def test_images_do_not_depend_on_the_batch_size(sampler, variance):
-    config = replaced(tiny_config(), "evaluation", sampler=sampler, steps=5)
-    config = replaced(config, "diffusion", variance=variance)
-    extra = 1 if variance == "learned_range" else 0
+@pytest.mark.parametrize("way", WAYS)
+def test_images_depend_on_neither_batch_size_nor_the_number_of_processes(way, variance):
+    process = dict(variance=variance) if way != "euler-sde" else dict(schedule="vp", time="continuous")
+    config = replaced(tiny_config(), "diffusion", **process)
+    config = replaced(config, "evaluation", **{**WAYS[way], "steps": 5})
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(1, 2 if config.diffusion.variance == "learned_range" else 1, 3, padding=1)
 
+    @torch.no_grad()
     def net(x, t, cond):
-        eps = torch.tanh(x + cond.view(-1, 1, 1, 1) * 0.1 + t.view(-1, 1, 1, 1) / 1000)
-        return torch.cat([eps, torch.zeros_like(eps)], 1) if extra else eps
+        return torch.tanh(conv(x) + cond.view(-1, 1, 1, 1) * 0.1 + t.view(-1, 1, 1, 1) / 1000)
 
-    def images(size):
-        parts = [list(range(i, min(i + size, 7))) for i in range(0, 7, size)]
-        return torch.cat([samplers.sample(net, config, (1, 4, 4), p, labels(7)[p]) for p in parts])
+    def images(parts):
+        whole = torch.empty(7, 1, 4, 4)
+        for part in parts:
+            whole[part] = samplers.sample(net, config, (1, 4, 4), part, labels(7)[part])
+        return whole
 
-    together = images(7)
-    assert np.allclose(together, images(1), atol=1e-5) and np.allclose(together, images(3), atol=1e-5)
+    everything = list(range(7))
+    together = images([everything])
+    for size in (1, 3):
+        parts = [everything[i : i + size] for i in range(0, 7, size)]
+        assert torch.allclose(images(parts), together, rtol=0, atol=1e-5)
+    for world in (2, 3):
+        assert torch.allclose(images([everything[r::world] for r in range(world)]), together, rtol=0, atol=1e-5)
     assert (together[0] - together[1]).abs().max() > 0.1
-
-
-def test_guidance_extrapolates_from_the_null_class():
-    def net(x, t, cond):
-        return torch.cat([x * 0 + cond.view(-1, 1, 1, 1), x * 0 + 7.0 + cond.view(-1, 1, 1, 1)], 1)
-
-    x, cond = torch.zeros(2, 1, 2, 2), torch.tensor([1, 4])
-    out = samplers.guided(net, 1.5, null=10)(x, torch.zeros(2), cond)
-    assert out[0, 0, 0, 0] == 10 + 1.5 * (1 - 10) and out[1, 0, 0, 0] == 10 + 1.5 * (4 - 10)
-    assert out[0, 1, 0, 0] == 8.0  # the variance channels are the conditional ones
-    assert samplers.guided(net, 1.0, null=10) is net
 
 
 def test_another_sampling_seed_gives_other_images():
     a, b = (samplers.generators(seed, [0])[0] for seed in (0, 1))
     assert not torch.equal(torch.randn(4, generator=a), torch.randn(4, generator=b))
+
+
+TIMES = [("index", 999.0, 0.0), ("count", 1000.0, 1.0), ("continuous", 999.0, 0.999), ("rescaled", 999.0, 0.0)]
+
+
+@pytest.mark.parametrize(("kind", "first", "last"), TIMES)
+def test_sampling_and_training_give_the_network_the_same_times(kind, first, last):
+    config, seen = replaced(tiny_config(), "diffusion", time=kind), []
+    config = replaced(config, "evaluation", sampler="ddpm", spacing="adm", steps=1000)
+    samplers.sample(oracle(torch.zeros(1, 2, 2), config, seen), config, (1, 2, 2), [0], labels(1))
+    trained = Diffusion("cosine", 1000, time=kind).time(torch.arange(1000).flip(0))
+    assert (seen[0], seen[-1]) == pytest.approx((first, last))
+    assert seen == pytest.approx(trained.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [10, 50, 250])
+def test_the_published_spacing_is_what_its_scripts_ask_for(steps):
+    config = replaced(tiny_config(), "evaluation", sampler="ddpm", spacing="adm", steps=steps)
+    assert samplers.scheduler(config)[1] == kept(1000, str(steps))
+    config = replaced(config, "evaluation", sampler="ddim")
+    assert samplers.scheduler(config)[1] == kept(1000, f"ddim{steps}") == list(range(0, 1000, 1000 // steps))
+
+
+def echo(x, t, cond):
+    """Noise channels of the label's value, variance channels 7 above."""
+    value = cond.view(-1, 1, 1, 1) + x * 0
+    return torch.cat([value, value + 7], 1)
+
+
+@pytest.mark.parametrize(("channels", "guided_ones"), [("all", 4), ("three", 3)])
+def test_guidance_extrapolates_from_the_null_class(channels, guided_ones):
+    x, cond = torch.zeros(2, 4, 2, 2), torch.tensor([1, 4])
+    out = samplers.guided(echo, 1.5, null=10, channels=channels)(x, torch.zeros(2), cond)
+    for image, label in enumerate((1, 4)):
+        guided = [10 + 1.5 * (label - 10)] * guided_ones
+        kept_as_predicted = [label] * (4 - guided_ones) + [label + 7] * 4  # the conditional half's
+        assert out[image, :, 0, 0].tolist() == guided + kept_as_predicted
+
+
+def test_scale_one_is_the_network_itself():
+    assert samplers.guided(echo, 1.0, null=10) is echo
+
+
+def test_uvits_form_of_guidance_is_ours_with_one_more():
+    x, cond = torch.zeros(1, 4, 2, 2), torch.tensor([1])
+    ours = samplers.guided(echo, 1.4, null=10)(x, torch.zeros(1), cond)[:, :4]
+    with_label, without = echo(x, None, cond)[:, :4], echo(x, None, torch.tensor([10]))[:, :4]
+    assert torch.allclose(ours, with_label + 0.4 * (with_label - without))
+
+
+DIT_GUIDED = [n for n, c in CASES.items() if c["call"] == "forward_with_cfg" and "mixed" not in n]
+
+
+@pytest.mark.parametrize("name", DIT_GUIDED)
+def test_guidance_on_three_channels_is_dits_guided_forward(name):
+    case = CASES[name]
+    ctor = ctor_of(case)
+    state = weights("dit", architectures.official_layout("dit", **ctor), case["weight_seed"], case.get("scale", ()))
+    net = architectures.from_official("dit", state, **ctor).eval()
+    given = inputs(case)
+    half = len(given["x"]) // 2
+    null = given["y"][half:].unique().item()
+    net = samplers.guided(net, case["cfg_scale"], null, channels="three")
+    with torch.no_grad():
+        out = net(given["x"][:half], given["t"][:half].float(), given["y"][:half])
+    want = ARRAYS[f"{name}/out"][:half]
+    assert np.abs(out.numpy() - want).max() < case["atol"]
+
+
+INTERVALS = [("index", (0.25, 0.75)), ("count", (0.0, 0.5)), ("continuous", (0.5, 1.0)), ("rescaled", (0.1, 0.9))]
+
+
+@pytest.mark.parametrize(("kind", "interval"), INTERVALS)
+@pytest.mark.parametrize("way", ["ddpm adm", "heun trailing", "dpm-fast"])
+def test_guidance_acts_within_its_interval_alone(way, kind, interval):
+    config = replaced(configured(way), "diffusion", time=kind)
+    config = replaced(config, "evaluation", guidance=3.0, guidance_interval=interval)
+    at = {True: [], False: []}
+
+    def net(x, t, cond):
+        at[bool((cond == 10).any())].append(count_of(t[0].item(), kind) / 1000)
+        return x * 0.1
+
+    samplers.sample(samplers.with_guidance(net, config, 10), config, (1, 2, 2), [0, 1], labels(2))
+    low, high = interval
+    assert at[True] and at[False] and len(at[True]) + len(at[False]) == config.evaluation.steps
+    assert all(low - 1e-5 <= t <= high + 1e-5 for t in at[True])
+    assert not any(low + 1e-5 <= t <= high - 1e-5 for t in at[False])

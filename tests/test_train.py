@@ -5,8 +5,9 @@ import torch
 from helpers import make_run, replaced, tiny_config
 
 from bench import checkpoint, data, presets, train
-from bench.diffusion import Diffusion
+from bench.diffusion import Diffusion, process_of
 from bench.runfolder import RunFolder, evaluation_points
+from bench.schedule import levels, sigma
 
 
 def weights(run, config):
@@ -165,3 +166,30 @@ def test_arrays_of_latents_train_as_they_are(tmp_path, io):
     state = train.new_state(tiny_config(), io, torch.device("cpu"))
     x0, *_ = train.draw(tiny_config(), arrays, state, 20, 10)
     assert torch.equal(x0.sort(dim=0).values, torch.from_numpy(arrays.images).float().sort(dim=0).values)
+
+
+WAYS = [("cosine", "index"), ("sqrt_linear", "count"), ("vp", "continuous"), ("cosine", "rescaled")]
+
+
+@pytest.mark.parametrize(("schedule", "time"), WAYS)
+def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digits, io, schedule, time):
+    config = tiny_config(diffusion__schedule=schedule, diffusion__time=time)
+    state, seen = train.new_state(config, io, torch.device("cpu")), []
+    state.net.register_forward_pre_hook(lambda _, given: seen.extend(given[:2]))
+    x0, t, eps, labels = train.draw(config, digits, state, 16, 10)
+    train.step(state, config, process_of(config.diffusion), (x0, t, eps, labels))
+    count = t * 1000 if schedule == "vp" else t + 1
+    want = {"index": count - 1, "count": count, "continuous": 999 * count / 1000, "rescaled": count - 1}[time]
+    assert seen[1].dtype == torch.float32 and torch.allclose(seen[1], want.float())
+    log_alpha = levels(schedule, 1000).log_alpha(count.double() / 1000).view(-1, 1, 1, 1)
+    assert torch.allclose(seen[0], (log_alpha.exp() * x0 + sigma(log_alpha) * eps).float(), atol=1e-5)
+
+
+def test_continuous_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path, digits):
+    way = dict(diffusion__schedule="vp", diffusion__time="continuous", recipe__lr=3e-3, recipe__warmup=10)
+    config = tiny_config("uvit", budget__images=2000, **way)
+    whole, run = trained(tmp_path / "a", config, digits)
+    losses = [e["loss"] for e in run.events()[0] if e["event"] == "train"]
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+    parts, _ = trained(tmp_path / "b", config, digits, stops=(500,))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
