@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,31 @@ def to_uint8(x_BCHW: Tensor) -> np.ndarray:
 
 
 def load_autoencoder(folder: str) -> Any:
-    """diffusers' AutoencoderKL from a local folder; ValueError says what is missing."""
+    """diffusers' AutoencoderKL or VQModel from a local folder; ValueError says what is missing."""
     if not folder or not (Path(folder) / "config.json").is_file():
         raise ValueError(
             f"latents need a decoder, and evaluation.decoder is {folder or 'not set'}: name a folder with diffusers' "
-            "AutoencoderKL (config.json and its weights) with --set evaluation.decoder=PATH"
+            "AutoencoderKL (config.json and its weights; VQModel for LDM) with --set evaluation.decoder=PATH"
         )
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, VQModel
 
     try:
-        return AutoencoderKL.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+        kind = json.loads((Path(folder) / "config.json").read_text()).get("_class_name")
+        cls = VQModel if kind == "VQModel" else AutoencoderKL
+        return cls.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}") from error
 
 
 def decoder(latent: bool, folder: str, device: torch.device) -> Decoder:
-    """The map from samples to pixels in [-1, 1]."""
+    """The map from samples to pixels in [-1, 1].
+
+    AutoencoderKL's latents are divided by its scaling factor; a VQModel's (LDM) are not scaled.
+    """
     if not latent:
         return lambda x_BCHW: x_BCHW
     vae = load_autoencoder(folder).to(device)
-    scale = float(vae.config.scaling_factor)
+    scale = 1.0 if type(vae).__name__ == "VQModel" else float(vae.config.scaling_factor)
 
     def decode(z_BCHW: Tensor) -> Tensor:
         pixels: Tensor = vae.decode(z_BCHW / scale).sample

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from . import spacing
 
-Track = Literal["shared", "native"]
+Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -59,6 +59,10 @@ class Model:
     """Largest relative difference of a matched cost."""
     solved: dict[str, Any] = field(default_factory=dict)
     """What the matcher chose; filled in by the plan."""
+    weights: str = ""
+    """SHA-256 of the published weights that are sampled from instead of training; filled in from --checkpoint."""
+    io: dict[str, Any] = field(default_factory=dict)
+    """What the network of those weights takes and gives; filled in with them."""
 
     def __post_init__(self) -> None:
         _positive(self, "model", "tolerance")
@@ -71,7 +75,7 @@ class Model:
     @property
     def label(self) -> str:
         """How tables name it: architecture, size and what departs from it."""
-        own = [f"{k}={v}" for k, v in sorted(self.args.items())]
+        own = [f"weights {self.weights[:8]}"] if self.weights else [f"{k}={v}" for k, v in sorted(self.args.items())]
         return " ".join([self.arch.rpartition(":")[2], *([self.size] if self.size else []), *own])
 
 
@@ -159,10 +163,12 @@ class Budget:
     """Evaluation points, equally spaced; the last is the end."""
 
     def __post_init__(self) -> None:
-        _positive(self, "budget", "images", "points")
+        _positive(self, "budget", "points")
+        if self.images < 0 or (self.images == 0 and self.points != 1):  # 0: weights that others trained
+            raise ValueError(f"budget.images is {self.images}; it must be greater than 0")
         if self.images > 10**15:
             raise ValueError(f"budget.images is {self.images}; it must be at most 10^15")
-        if self.points > self.images:
+        if self.points > max(1, self.images):
             raise ValueError(f"budget.points is {self.points}; it must be at most budget.images, {self.images}")
 
 
@@ -255,7 +261,7 @@ class RunConfig:
     __pydantic_config__ = STRICT
 
     track: Track = "shared"
-    """shared: one recipe for all; native: each paper's own."""
+    """shared: one recipe for all; native: each paper's own; published: weights that others trained."""
     seed: int = 0
     """Seed of initialisation, data order, noise and label drop."""
     model: Model = field(default_factory=Model)
@@ -272,6 +278,10 @@ class RunConfig:
         if self.evaluation.steps > self.diffusion.steps:
             most = self.diffusion.steps
             raise ValueError(f"evaluation.steps is {self.evaluation.steps}; diffusion.steps allows at most {most}")
+        if (self.track == "published") != bool(self.model.weights):
+            raise ValueError("track published is for weights that others trained, and only that; use --checkpoint FILE")
+        if not self.budget.images and not self.model.weights:
+            raise ValueError("budget.images is 0; it must be greater than 0")
         self._check_sampling()
 
     def _check_sampling(self) -> None:
@@ -299,6 +309,7 @@ class RunConfig:
         """Readable and unique: architecture, size, data, seed and eight digits of the identity's hash."""
         arch = self.model.arch.rpartition(":")[2].lower()
         size = self.model.size or ("matched" if self.model.match else "custom")
+        size = f"{size}-weights" if self.model.weights else size
         data = self.data.name.rstrip("/").rpartition("/")[2]
         words = f"{arch}-{size.replace('/', '_')}-{data}-s{self.seed}"
         return f"{words}-{digest(self.identity())[:8]}"
@@ -333,7 +344,7 @@ def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
             node = node[part]
         is_power = re.fullmatch(r"[+-]?\d+(\.\d+)?[eE]\+?\d+", text)
         is_data = is_power or text.startswith("[") or path[:2] == ["model", "args"]
-        node[last] = _read(text) if is_data else text
+        node[last] = value_of(text) if is_data else text
     return from_dict(data)
 
 
@@ -359,7 +370,8 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"unknown setting {key!r}; {hint}"
 
 
-def _read(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """JSON, or else the text itself."""
     try:
         return json.loads(text)
     except ValueError:

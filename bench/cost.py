@@ -141,7 +141,7 @@ def summary(config: RunConfig, cost: Cost) -> dict[str, Any]:
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
-        "training_flops": cost.training_flops * config.budget.images,
+        "training_flops": cost.training_flops * config.budget.images or None,
         "guidance_multiplier": 1 if e.guidance == 1 else 2,
         "sampling_flops_per_image": cost.flops * (e.steps + guided),
     }

@@ -47,6 +47,8 @@ class Source:
     size: int
     num_classes: int
     latent: bool = False
+    vq: bool = False
+    """Latents of LDM's VQ autoencoders, which are not scaled."""
     about: str = ""
     load: Callable[[Path], Arrays]
 
@@ -108,6 +110,11 @@ def _imagenet(size: int, latent: bool) -> Source:
     return Source(channels=channels, size=size, num_classes=1000, latent=latent, about=about, load=load_folder)
 
 
+def _vq(channels: int, size: int) -> Source:
+    about = f"ImageNet at 256 pixels, latents of LDM's VQ-f{256 // size}"
+    return Source(channels=channels, size=size, num_classes=1000, latent=True, vq=True, about=about, load=load_folder)
+
+
 SOURCES: Mapping[str, Source] = {
     "digits": Source(channels=1, size=8, num_classes=10, about="handwritten digits, 8x8, built in", load=load_digits),
     "cifar10": Source(channels=3, size=32, num_classes=10, about="CIFAR-10", load=load_folder),
@@ -118,6 +125,8 @@ SOURCES: Mapping[str, Source] = {
     "imagenet512": _imagenet(512, latent=False),
     "imagenet256-latents": _imagenet(32, latent=True),
     "imagenet512-latents": _imagenet(64, latent=True),
+    "imagenet256-vq4": _vq(3, 64),
+    "imagenet256-vq8": _vq(4, 32),
 }
 
 
@@ -148,6 +157,18 @@ def source(name: str, root: str = "data") -> Source:
         latent=arrays.images.dtype != np.uint8,
         load=load_folder,
     )
+
+
+def load_reference(name: str, root: str = "data") -> Arrays:
+    """The data set without what is trained on, where only reference.npy is there.
+
+    Published weights are evaluated against it; ValueError as `load`.
+    """
+    what, path = source(name, root), folder_of(name, root) / "reference.npy"
+    if what.load is not load_folder or not path.is_file() or (path.parent / "images.npy").is_file():
+        return load(name, root)
+    reference = _open(path)
+    return Arrays(images=reference[:0], labels=np.zeros(0, np.int64), reference=reference)
 
 
 def load(name: str, root: str = "data") -> Arrays:

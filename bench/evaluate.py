@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import metrics
 from .config import RunConfig
-from .data import Arrays
+from .data import Arrays, source
 from .extractors import EXTRACTORS, features
 from .runfolder import RunFolder, evaluation_points, write_json
 from .tensorboard import Scalars
@@ -87,7 +87,7 @@ def reference_rows(evaluator: Evaluator, arrays: Arrays, config: RunConfig) -> d
     shape = arrays.reference.shape[1:]
     rng = np.random.RandomState(e.seed)
     noise = np.clip(rng.standard_normal((e.samples, *shape)) * 127.5 + 127.5, 0, 255).astype(np.uint8)
-    count = int(arrays.labels.max()) + 1
+    count = max(1, source(config.data.name, config.data.root).num_classes)
     rows = {"noise": (evaluator(noise, np.arange(e.samples) % count, intervals=True), noise)}
     if arrays.held_out is not None:
         rows["held-out"] = (evaluator(arrays.held_out, arrays.held_out_labels, intervals=True), arrays.held_out)

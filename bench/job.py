@@ -93,10 +93,12 @@ def stages(run: RunFolder, config: RunConfig, stop: Callable[[], bool]) -> None:
     train.set_threads(config)
     device = train.device_of(config)
     what = data.source(config.data.name, config.data.root)
-    arrays = data.load(config.data.name, config.data.root)
+    published = bool(config.model.weights)
+    arrays = (data.load_reference if published else data.load)(config.data.name, config.data.root)
     e = config.evaluation
     weights, weights_hash = extractors.prepare(e.extractor, e.weights, run.cache)
-    train.train(run, config, arrays, presets.io_of(config), stop)
+    if not published:
+        train.train(run, config, arrays, presets.io_of(config), stop)
     log_peak(run, str(device))
     sample.sample(run, config, what.latent, device, check)
     evaluators: list[evaluate.Evaluator] = []
@@ -148,11 +150,16 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         cost={**cost.summary(config, cost.of(config, io)), **measured(run)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
         incidents=incidents(run),
-        checkpoint={"crc32": checkpoint.checksum(tensors), "images": config.budget.images, "weights": "ema"},
+        checkpoint={
+            "crc32": checkpoint.checksum(tensors),
+            "images": config.budget.images,
+            "weights": config.model.weights or "ema",
+        },
     )
     images, labels = evaluate.load_samples(run.file("samples", config.budget.images, "npz"))
     plots.grid(images, labels, run.path / "samples.png")
-    plots.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
+    if config.budget.images:
+        plots.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
     references(run, config, arrays, shared, evaluator)
     records.publish(run.results, made)
     records.write(run.record(), made)
@@ -211,7 +218,7 @@ def measured(run: RunFolder) -> dict[str, Any]:
     images = sum(e["rate"] * e["seconds"] for e in training)
     peaks = [e["peak_memory_bytes"] for e in events if e["event"] == "memory"]
     return {
-        "images_per_second": images / max(seconds, 1e-9),
+        "images_per_second": images / max(seconds, 1e-9) if training else None,
         "mfu": None,
         "peak_memory_bytes": max(peaks, default=0),
         "accelerator_hours": seconds / 3600,

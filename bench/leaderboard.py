@@ -36,6 +36,7 @@ def rows(records: Iterable[Record]) -> pd.DataFrame:
             "status": r.status,
             "seed": r.config.get("seed"),
             "images": r.protocol.get("training", {}).get("images"),
+            "track": r.protocol.get("training", {}).get("track"),
         }
         for name, metric in r.metrics.items():
             row[name] = metric.value
@@ -47,7 +48,7 @@ def rows(records: Iterable[Record]) -> pd.DataFrame:
                 "params": r.cost.params,
                 "macs": r.cost.macs,
                 "training_flops": r.cost.training_flops,
-                "images_per_second": round(r.cost.images_per_second, 1),
+                "images_per_second": r.cost.images_per_second and round(r.cost.images_per_second, 1),
                 "accelerator_hours": round(r.cost.accelerator_hours, 4),
             }
         row |= {
@@ -62,12 +63,15 @@ def rows(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def rank(table: pd.DataFrame) -> pd.DataFrame:
-    """Ranks by FID among the finished models of one fingerprint; equal values share a rank."""
+    """Ranks by FID among the finished models of one fingerprint; equal values share a rank.
+
+    Published weights are not ranked: their budgets and recipes differ.
+    """
     if table.empty:
         return table
     headline = [c for c in table.columns if c == HEADLINE or (c.startswith(f"{HEADLINE}[") and c.endswith("]"))]
     best = table[headline].bfill(axis=1).iloc[:, 0].astype(float)
-    ranked = (table["kind"] == "model") & (table["status"] == "done")
+    ranked = (table["kind"] == "model") & (table["status"] == "done") & (table["track"] != "published")
     table["rank"] = best.where(ranked).groupby(table["fingerprint"]).rank(method="min").astype("Int64")
     order = table.assign(_best=best, _last=table["kind"] == "reference")
     order = order.sort_values(["fingerprint", "_last", "_best", "record"], kind="stable")
@@ -106,7 +110,7 @@ def _line(r: Record, rank_: Any) -> dict[str, str]:
     line["N"] = f"{next(iter(r.metrics.values())).samples:,}"
     line["params"] = human(r.cost.params) if r.cost else ""
     line["MACs"] = human(r.cost.macs) if r.cost else ""
-    line["training FLOPs"] = f"{r.cost.training_flops:.2e}" if r.cost else ""
+    line["training FLOPs"] = f"{r.cost.training_flops:.2e}" if r.cost and r.cost.training_flops else ""
     line["seed"] = str(r.config.get("seed", "")) if r.kind == "model" else ""
     line["record"] = f"[{r.id[-12:]}](records/v1/{r.id}.json)"
     return line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from tabulate import tabulate
 
 from architectures import IOSpec
 
-from . import codec, cost, data, extractors, match, presets
-from .config import RunConfig
+from . import codec, cost, data, extractors, match, presets, weights
+from .config import Diffusion, RunConfig, value_of
 from .diffusion import process_of
 from .leaderboard import human
+from .runfolder import RunFolder
 from .train import device_of, new_state, step
 
 PROBE_MACS = 200_000_000
@@ -41,7 +43,39 @@ class Planned:
 
 def resolve(wishes: list[presets.Wish]) -> list[RunConfig]:
     """Configurations of the wishes, matched where they ask for it; ValueError says what cannot be."""
-    return [solved(presets.resolve(wish)) for wish in wishes]
+    return [_of_checkpoint(wish) if wish.checkpoint else solved(presets.resolve(wish)) for wish in wishes]
+
+
+def read_checkpoint(wish: presets.Wish) -> weights.Found:
+    """The network of --checkpoint; model.args are the arguments of the published constructor."""
+    first = "model.args."
+    given = {k.removeprefix(first): v for k, v in wish.settings.items() if k.startswith(first)}
+    try:
+        return weights.read(Path(wish.checkpoint), wish.arch, {k: value_of(v) for k, v in given.items()})
+    except ValueError as error:
+        hint = ", with --set model.args.num_heads=N" if str(error).endswith("pass num_heads") else ""
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _of_checkpoint(wish: presets.Wish) -> RunConfig:
+    found = read_checkpoint(wish)
+    return presets.of_checkpoint(
+        wish,
+        arch=found.spec.arch,
+        size=found.size(),
+        args=found.spec.args,
+        io=found.spec.io,
+        weights=found.sha256,
+        process=None if found.diffusion is None else Diffusion(**found.diffusion),
+    )
+
+
+def install(wishes: list[presets.Wish], runs: Iterable[RunFolder]) -> None:
+    """Put the weights of --checkpoint where sampling looks for a snapshot, unless they are there."""
+    for wish, run in zip(wishes, runs, strict=True):
+        target = run.file("snapshots", 0, "safetensors")
+        if wish.checkpoint and not target.is_file():
+            weights.install(read_checkpoint(wish), target)
 
 
 def solved(config: RunConfig) -> RunConfig:
@@ -138,18 +172,19 @@ def table(plans: list[Planned]) -> str:
     rows = []
     for p in plans:
         c, model = p.config, p.config.model
-        memory = p.cost.params * cost.BYTES_PER_PARAMETER
+        trained = bool(c.budget.images)
+        memory = p.cost.params * (cost.BYTES_PER_PARAMETER if trained else 4)
         rows.append(
             {
                 "run": c.name,
                 "network": " ".join(f"{k}={v}" for k, v in model.network.items() if v is not None) or model.size,
                 "params": human(p.cost.params),
                 "MACs": human(p.cost.macs) + (f" ({p.error:+.1%})" if model.match else ""),
-                "training FLOPs": f"{p.cost.training_flops * c.budget.images:.2e}",
-                "images": f"{c.budget.images:,}",
+                "training FLOPs": f"{p.cost.training_flops * c.budget.images:.2e}" if trained else "",
+                "images": f"{c.budget.images:,}" if trained else "",
                 "weights + optimiser": gigabytes(memory),
-                "batch": c.recipe.batch,
-                "activations a batch": gigabytes(p.activation_bytes * c.recipe.batch),
+                "batch": c.recipe.batch if trained else "",
+                "activations a batch": gigabytes(p.activation_bytes * c.recipe.batch) if trained else "",
                 "time": f"{duration(p.seconds)} {p.source}",
             }
         )
@@ -169,7 +204,7 @@ def total(plans: list[Planned], parallel: int) -> float:
 def check_files(configs: list[RunConfig]) -> None:
     """Everything that must be there before work starts; ValueError says what is missing."""
     for c in configs:
-        arrays = data.load(c.data.name, c.data.root)
+        arrays = (data.load_reference if c.model.weights else data.load)(c.data.name, c.data.root)
         what = data.source(c.data.name, c.data.root)
         if what.latent:
             codec.load_autoencoder(c.evaluation.decoder)
@@ -178,7 +213,7 @@ def check_files(configs: list[RunConfig]) -> None:
         extractors.Images(arrays.reference)
         if c.evaluation.guidance != 1 and not what.num_classes:
             raise ValueError(f"{c.data.name} has no classes: set evaluation.guidance=1")
-        if c.evaluation.guidance != 1 and c.recipe.label_drop == 0:
+        if c.evaluation.guidance != 1 and c.recipe.label_drop == 0 and not c.model.weights:
             raise ValueError(
                 "guidance needs a null class that was trained: set recipe.label_drop or evaluation.guidance=1"
             )
@@ -186,5 +221,5 @@ def check_files(configs: list[RunConfig]) -> None:
 
 def prepare_extractors(configs: list[RunConfig], results: Path) -> None:
     """Make what extractors need once, before several jobs would."""
-    for name, weights in {(c.evaluation.extractor, c.evaluation.weights) for c in configs}:
-        extractors.prepare(name, weights, results / "cache")
+    for name, given in {(c.evaluation.extractor, c.evaluation.weights) for c in configs}:
+        extractors.prepare(name, given, results / "cache")

@@ -14,7 +14,7 @@ from architectures import registry
 from architectures.interface import IOSpec
 
 from .config import Budget, Data, Diffusion, Evaluation, Model, Recipe, RunConfig, override
-from .data import Source, source
+from .data import SOURCES, Source, source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +150,7 @@ class Wish:
     data: str = ""
     track: str = "shared"
     match: str = ""
+    checkpoint: str = ""
     seed: int = 0
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -188,6 +189,70 @@ def resolve(wish: Wish) -> RunConfig:
     return override(config, wish.settings)
 
 
+def of_checkpoint(
+    wish: Wish, *, arch: str, size: str, args: Mapping[str, Any], io: IOSpec, weights: str, process: Diffusion | None
+) -> RunConfig:
+    """The configuration that samples published weights and evaluates the samples; it trains nothing.
+
+    The data are those of the network's shape, or the wish's; the process is the published one of this
+    size unless the file tells its own.  On the native track the images are sampled as the paper did.
+    Raises ValueError for what the weights decide themselves, and for a condition that no data set has.
+    """
+    for name in ("size", "match"):
+        if getattr(wish, name):
+            raise ValueError(f"--checkpoint brings its own network; leave --{name} out")
+    if io.text_dim or io.image_channels:
+        taken = "a text" if io.text_dim else "an image to upsample"
+        raise ValueError(
+            f"this network takes {taken}, which no data set here has; architectures.from_official gives the network"
+        )
+    data = wish.data or wish.settings.get("data.name", "") or data_of(io, vq=size.startswith("LDM"))
+    what = source(data, wish.settings.get("data.root", "data"))
+    if (what.channels, what.size) != (io.channels, io.size) or io.num_classes not in (0, what.num_classes):
+        raise ValueError(
+            f"{data} has {_shape(what.channels, what.size, what.num_classes)}; these weights are for "
+            f"{_shape(io.channels, io.size, io.num_classes)}"
+        )
+    process = process or replace(published_process(arch, size), variance=io.variance)
+    evaluation = setting(data, what).evaluation
+    if wish.track == "native":
+        evaluation = replace(evaluation, **published_sampling(arch, size))
+    if not (io.num_classes and io.null_label):
+        evaluation = replace(evaluation, guidance=1.0)
+    model = Model(arch=arch, size=size, args={} if size else dict(args), weights=weights, io=dataclasses.asdict(io))
+    config = RunConfig(
+        track="published",
+        model=model,
+        data=Data(name=data),
+        diffusion=process,
+        recipe=Recipe(name="published"),
+        budget=Budget(images=0, points=1),
+        evaluation=evaluation,
+    )
+    settings = {k: v for k, v in wish.settings.items() if not k.startswith("model.")}
+    config = override(config, settings)
+    if config.evaluation.guidance != 1 and not (io.num_classes and io.null_label):
+        raise ValueError("these weights have no null class, so there is no guidance; set evaluation.guidance=1")
+    return config
+
+
+def data_of(io: IOSpec, *, vq: bool) -> str:
+    """The data set that a network's shape means; ValueError where it does not say."""
+    fitting = [
+        name
+        for name, what in SOURCES.items()
+        if (what.channels, what.size, what.num_classes) == (io.channels, io.size, io.num_classes) and what.vq == vq
+    ]
+    if len(fitting) != 1:
+        many = f"can be those of {' and '.join(fitting)}" if fitting else "are of no known data set"
+        raise ValueError(f"{_shape(io.channels, io.size, io.num_classes)} {many}; name it, or a folder, with --data")
+    return fitting[0]
+
+
+def _shape(channels: int, size: int, classes: int) -> str:
+    return f"{channels}x{size}x{size} images {f'of {classes} classes' if classes else 'without classes'}"
+
+
 def way_of(track: str, arch: str, size: str, implied: Setting) -> Way:
     """Recipe and process of a track; ValueError where an architecture has no published recipe."""
     if track == "shared":
@@ -218,6 +283,8 @@ def native_preset(config: RunConfig) -> dict[str, Any]:
 
 def io_of(config: RunConfig) -> IOSpec:
     """What the network of a run is built for."""
+    if config.model.io:
+        return IOSpec(**config.model.io)
     what = source(config.data.name, config.data.root)
     return IOSpec(
         channels=what.channels, size=what.size, num_classes=what.num_classes, variance=config.diffusion.variance

@@ -52,9 +52,13 @@ def evaluation_of(
 def training_of(config: RunConfig, *, native: dict[str, Any], match_target: int | None) -> dict[str, Any]:
     """The training half: track, recipe, budget, diffusion and what costs were made equal.
 
+    Of published weights nothing is equal but that: their rows stand in one table, and are not ranked.
+
     On the shared track the whole recipe counts.  On the native track each paper's own recipe is
     the rule, so only what departs from it, `native` being the preset, counts.
     """
+    if config.track == "published":
+        return {"track": "published"}
     recipe = {k: v for k, v in config.to_dict()["recipe"].items() if k != "name"}
     process = config.to_dict()["diffusion"]
     if config.track == "native":
@@ -87,6 +91,8 @@ def describe(protocol: dict[str, Any]) -> str:
     )
     if t is None:
         return f"{e['data']}: {words}"
+    if t["track"] == "published":
+        return f"{e['data']}, published weights, each trained as its authors did, unranked; {words}"
     match = t["match"]
     equal = "sizes as they are"
     if match["by"] != "none":

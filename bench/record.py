@@ -53,10 +53,12 @@ class Cost:
     params: int
     macs: int
     flops: int
-    training_flops: int
+    training_flops: int | None
+    """None for weights that others trained."""
     guidance_multiplier: int
     sampling_flops_per_image: int
-    images_per_second: float
+    images_per_second: float | None
+    """Of training; None likewise."""
     mfu: float | None
     peak_memory_bytes: int
     accelerator_hours: float

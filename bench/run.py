@@ -26,6 +26,7 @@ leaderboard and pictures to results/.  Run the same command again to go on where
   python -m bench.run --arch dit --data digits       one of them
   python -m bench.run --arch dit --size XL/2         the paper's setting, ImageNet 256 latents
   python -m bench.run --arch dit --size XL/2 --dry-run        what that would cost
+  python -m bench.run --checkpoint DiT-XL-2-256x256.pt       sample and evaluate published weights
   python -m bench.run --arch my.module:Net --match macs:unet:nano --data digits    your own
 """
 
@@ -64,6 +65,9 @@ def parser() -> Parser:
     )
     what.add_argument("--data", metavar="NAME", type=word, help="data set or folder (default: the paper's, or digits)")
     what.add_argument("--suite", metavar="NAME", help=f"a named grid of runs: {', '.join(presets.SUITES)}")
+    what.add_argument(
+        "--checkpoint", metavar="FILE", type=word, help="published weights: sample and evaluate them, train nothing"
+    )
     rules = p.add_argument_group("by which rules")
     rules.add_argument("--track", choices=("shared", "native"), default="shared", help="recipe (default: shared)")
     rules.add_argument("--match", metavar="[BY:]ARCH:SIZE", type=word, help="equal macs (or params) with a reference")
@@ -123,11 +127,12 @@ def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
             raise ValueError(f"--set {assignment}: write KEY=VALUE, for example --set recipe.lr=2e-4")
         settings[key.strip()] = value.strip()
     wish = presets.Wish(
-        arch=flags.arch or "dit",
+        arch=flags.arch or ("" if flags.checkpoint else "dit"),
         size=flags.size or "",
         data=flags.data or "",
         track=flags.track,
         match=flags.match or "",
+        checkpoint=flags.checkpoint or "",
         seed=flags.seed,
         settings=settings,
     )
@@ -135,7 +140,7 @@ def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
         return [wish]
     if flags.suite not in presets.SUITES:
         raise ValueError(f"unknown suite {flags.suite!r}; {registry.did_you_mean(flags.suite, list(presets.SUITES))}")
-    for name in ("arch", "size", "data"):
+    for name in ("arch", "size", "data", "checkpoint"):
         if getattr(flags, name):
             raise ValueError(f"--suite {flags.suite} chooses its own {name}; leave --{name} out")
     return presets.SUITES[flags.suite](wish)
@@ -203,6 +208,7 @@ def go(flags: argparse.Namespace) -> int:
     if flags.fresh:
         for run in runs.values():
             shutil.rmtree(run.path, ignore_errors=True)
+    plan.install(asked, runs.values())
     execute({p.config.name: p.config for p in plans}, runs, cluster, flags.profile, parallel)
     if cluster == "slurm":
         return 0

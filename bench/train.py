@@ -9,6 +9,7 @@ B batch, C channels, H W image size.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -149,7 +150,7 @@ def train(
                 if meter.checkpoint_due():
                     save(run, config, state)
         meter.report()
-        snapshot(run, state)
+        snapshot(run, config, state)
         save(run, config, state)
 
 
@@ -213,9 +214,9 @@ def resume(run: RunFolder, state: State) -> None:
     run.log("resume", images=state.images, warnings=warnings)
 
 
-def snapshot(run: RunFolder, state: State) -> None:
-    """Averaged weights with what they are a network of."""
+def snapshot(run: RunFolder, config: RunConfig, state: State) -> None:
+    """Averaged weights with what they are a network of and the process it was trained with."""
     spec = state.ema.spec.to_dict()  # type: ignore[union-attr, operator]
-    checkpoint.save(
-        run.file("snapshots", state.images, "safetensors"), state.ema.state_dict(), spec=spec, images=state.images
-    )
+    path = run.file("snapshots", state.images, "safetensors")
+    process = dataclasses.asdict(config.diffusion)
+    checkpoint.save(path, state.ema.state_dict(), spec=spec, images=state.images, diffusion=process)

@@ -1,0 +1,207 @@
+"""Checkpoint files as they come: which network they hold, read without running any code in them.
+
+.pt, .pth, .ckpt and .bin files through torch's weights-only reader, .safetensors files, diffusers
+folders, and the snapshots of our own runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+import architectures
+from architectures import NetSpec, registry
+
+from . import checkpoint
+
+TORCH_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
+FAMILIES = {
+    # family -> (its architecture, a key that only it has)
+    "dit": ("dit", "x_embedder.proj.weight"),
+    "uvit_t2i": ("uvit", "context_embed.weight"),
+    "uvit": ("uvit", "patch_embed.proj.weight"),
+    "ldm": ("unet", "transformer_blocks"),
+    "adm": ("unet", "input_blocks.0.0.weight"),
+}
+PARTS = ("ema", "state_dict", "model")
+"""Where training checkpoints keep the weights; the average first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a file holds."""
+
+    net: nn.Module
+    """In eval mode; `net.spec` says what it is."""
+    family: str
+    """dit, uvit, uvit_t2i, adm or ldm; "bench" for our own snapshots."""
+    sha256: str
+    """Of the weights alone, by name, whatever the file's format."""
+    diffusion: Mapping[str, Any] | None = None
+    """The process it was trained with, where the file says so (our own snapshots)."""
+
+    @property
+    def spec(self) -> NetSpec:
+        spec: NetSpec = self.net.spec  # type: ignore[assignment]
+        return spec
+
+    def size(self) -> str:
+        """The registered size that is the same network; "" where there is none."""
+        spec, own = self.spec, _described(self.net)
+        for name in registry.sizes(spec.arch) if spec.arch in registry.names() else []:
+            try:
+                with torch.device("meta"):
+                    twin = architectures.build(spec.arch, name, io=spec.io).eval()
+            except ValueError:
+                continue  # a patch or a level that does not divide these images
+            if _described(twin) == own:
+                return name
+        return ""
+
+
+def _described(net: nn.Module) -> list[Any]:
+    """A network's modules, and what they were told that their printed form does not show."""
+    shown = [
+        {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+        for module in net.modules()
+    ]
+    return [str(net), *shown]
+
+
+def install(found: Found, target: Path) -> None:
+    """Write the weights as a snapshot that sampling reads; nothing is left where that is interrupted."""
+    checkpoint.save(target, found.net.state_dict(), spec=found.spec.to_dict(), images=0)
+
+
+def read(path: Path, arch: str = "", ctor: Mapping[str, Any] | None = None) -> Found:
+    """The network in a file or folder; nothing is built from a file that is not whole and right.
+
+    `arch` (dit, uvit, unet) says what it must hold; `ctor` are arguments of the published constructor
+    that keys and shapes do not show (architectures.from_official).  Raises ValueError for what cannot
+    be read without unpickling, is truncated, or does not fit, with the first keys that are wrong.
+    """
+    if path.is_dir():
+        return _diffusers(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is no file and no folder; name a checkpoint")
+    if path.suffix == ".safetensors":
+        tensors, metadata = _safetensors(path)
+        if "spec" in metadata:
+            return _own(path, metadata)
+    elif path.suffix in TORCH_ENDINGS:
+        tensors = _torch(path)
+    else:
+        endings = ", ".join((*TORCH_ENDINGS, ".safetensors"))
+        raise ValueError(
+            f"{path} has the ending {path.suffix or '(none)'}; checkpoints end in {endings}, or are folders"
+        )
+    tensors = _weights(tensors)
+    family = family_of(path, tensors, arch)
+    try:
+        net = architectures.from_official(family, tensors, **dict(ctor or {}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Found(net=net, family=family, sha256=digest(net))
+
+
+def family_of(path: Path, tensors: Mapping[str, Any], arch: str = "") -> str:
+    """The family whose telltale key is there, among those of an architecture; ValueError if it is none's."""
+    if arch and arch not in {a for a, _ in FAMILIES.values()}:
+        raise ValueError(f"{arch} has no published checkpoints; leave --arch out, or name dit, uvit or unet")
+    for family, (own, telltale) in FAMILIES.items():
+        if arch in ("", own) and any(telltale in key for key in tensors):
+            return family
+    if arch:
+        return next(family for family, (own, _) in reversed(FAMILIES.items()) if own == arch)
+    first = ", ".join(list(tensors)[:3]) or "none"
+    raise ValueError(f"{path} holds no DiT, U-ViT, ADM or LDM network; its first keys are {first}")
+
+
+def digest(net: nn.Module) -> str:
+    """SHA-256 over names, shapes, types and bytes of the weights, in order of name."""
+    h = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        h.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        h.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return h.hexdigest()
+
+
+def _torch(path: Path) -> Any:
+    """What torch.save wrote, tensors and plain containers only; DiT's own argparse.Namespace is let through."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL " in str(error) else "more than tensors"
+        raise ValueError(
+            f"{path} needs unpickling ({what}), which can run any code, and is refused; save its state dict alone, "
+            "with torch.save or as .safetensors"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} cannot be read; it is truncated or no file of torch.save") from error
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors, and what our own files say of themselves."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            notes = (f.metadata() or {}).get("metadata", "{}")
+            return {key: f.get_tensor(key) for key in f.keys()}, json.loads(notes)  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read; it is truncated or no safetensors file") from error
+
+
+def _own(path: Path, metadata: Mapping[str, Any]) -> Found:
+    """The network of a snapshot of one of our runs."""
+    tensors, _ = checkpoint.load(path)
+    spec = NetSpec.from_dict(metadata["spec"])
+    net = architectures.build(spec.arch, io=spec.io, args=dict(spec.args))
+    net.load_state_dict(tensors)
+    return Found(net=net.eval(), family="bench", sha256=digest(net), diffusion=metadata.get("diffusion"))
+
+
+def _weights(loaded: Any) -> dict[str, Any]:
+    """The state dict inside a training checkpoint, the average where there is one, without DDP's prefix."""
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[part] for part in PARTS if isinstance(loaded.get(part), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"a checkpoint maps names to tensors; this one holds a {type(loaded).__name__}")
+    for prefix in ("module.", "_orig_mod."):
+        if loaded and all(str(key).startswith(prefix) for key in loaded):
+            loaded = {key.removeprefix(prefix): value for key, value in loaded.items()}
+    return dict(loaded)
+
+
+def _diffusers(folder: Path) -> Found:
+    """A DiTTransformer2DModel, or a whole DiT pipeline with one in its folder `transformer`."""
+    folder = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        raise ValueError(f"{folder} has no readable config.json, so it is no folder of a diffusers model") from None
+    name = config.get("_class_name", "nothing")
+    if name not in ("DiTTransformer2DModel", "Transformer2DModel"):
+        raise ValueError(f"{folder} holds {name}; of diffusers' models DiTTransformer2DModel can be read")
+    files = [folder / f"diffusion_pytorch_model{ending}" for ending in (".safetensors", ".bin")]
+    path = next((file for file in files if file.is_file()), None)
+    if path is None:
+        raise ValueError(f"{folder} has no {files[0].name} and no {files[1].name}")
+    tensors = _safetensors(path)[0] if path.suffix == ".safetensors" else _torch(path)
+    try:
+        net = architectures.from_diffusers(tensors, config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Found(net=net, family="dit", sha256=digest(net))
