@@ -6,20 +6,19 @@ ValueError says what is wrong and what would be right.  Imports no torch.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
 import hashlib
-import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from . import spacing
+from .settings import fields_of
 
 Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -348,18 +347,6 @@ def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
     return from_dict(data)
 
 
-def fields_of(cls: type = RunConfig, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
-    """(key, type, default, docstring) of every field, sections flattened."""
-    docs, hints = _docstrings(cls), get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        hint = hints[f.name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from fields_of(hint, f"{prefix}{f.name}.")
-        else:
-            default = f.default if f.default is not dataclasses.MISSING else {}
-            yield f"{prefix}{f.name}", _type_name(hint), default, docs.get(f.name, "")
-
-
 def _sections() -> list[str]:
     return [f.name for f in dataclasses.fields(RunConfig) if f.name not in ("track", "seed")]
 
@@ -385,31 +372,7 @@ def _sentence(error: ValidationError) -> str:
     if "error" in first.get("ctx", {}):
         return str(first["ctx"]["error"])
     if first["type"] == "unexpected_keyword_argument":
-        return _unknown(key, [k for k, *_ in fields_of()])
+        return _unknown(key, [k for k, *_ in fields_of(RunConfig)])
     return f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}".replace(
         "input should", "it should"
     )
-
-
-def _type_name(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "|".join(map(str, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return "[low,high]"
-    return {int: "int", float: "float", bool: "true|false", str: "text"}.get(hint, "key=value")
-
-
-def _docstrings(cls: type) -> dict[str, str]:
-    """Attribute docstrings: the string under each field."""
-    body = ast.parse(inspect.getsource(cls)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    docs = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-        ):
-            docs[statement.target.id] = " ".join(str(following.value.value).split())
-    return docs

@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 from architectures import registry
 
 from . import presets
-from .config import RunConfig, fields_of
+from .config import RunConfig
 from .data import SOURCES
 from .runfolder import RunFolder, write_json
+from .settings import fields_of
 from .submit import CLUSTERS
 
 DESCRIPTION = """\
@@ -91,7 +92,7 @@ def settings_help() -> str:
     lines = ["settings for --set KEY=VALUE; in brackets the default at paper scale on the shared track."]
     lines += ["Digits have their own (bench/presets.py); a run's config.json holds what it resolved to."]
     section = None
-    for key, kind, default, doc in fields_of():
+    for key, kind, default, doc in fields_of(RunConfig):
         head = key.rpartition(".")[0]
         if head != section:
             lines.append(f"\n  {head or 'run'}")

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from bench.config import RunConfig, fields_of, from_dict, override
+from bench.config import RunConfig, from_dict, override
+from bench.settings import fields_of
 
 
 def test_settings_are_read_by_the_type_of_their_field():
@@ -73,7 +74,7 @@ def test_what_decides_the_result_changes_a_runs_name(key):
 
 
 def test_every_field_has_a_docstring():
-    assert [key for key, _, _, doc in fields_of() if not doc] == []
+    assert [key for key, _, _, doc in fields_of(RunConfig) if not doc] == []
 
 
 def test_configs_are_frozen():
