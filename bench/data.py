@@ -165,8 +165,12 @@ def load_reference(name: str, root: str = "data") -> Arrays:
     Published weights are evaluated against it; ValueError as `load`.
     """
     what, path = source(name, root), folder_of(name, root) / "reference.npy"
-    if what.load is not load_folder or not path.is_file() or (path.parent / "images.npy").is_file():
+    if what.load is not load_folder or (path.parent / "images.npy").is_file():
         return load(name, root)
+    if not path.is_file():
+        raise ValueError(
+            f"{name} is not in {path.parent}: put reference.npy (M, 3, H, W) uint8, the real images, there"
+        )
     reference = _open(path)
     return Arrays(images=reference[:0], labels=np.zeros(0, np.int64), reference=reference)
 
