@@ -224,10 +224,8 @@ class Evaluation:
         if self.spacing == "ldm" and self.sampler != "ddim":
             raise ValueError(f"evaluation.spacing is ldm, which only ddim has; with {self.sampler} use adm")
         if self.sampler == "heun" and self.steps % 2 == 0:
-            raise ValueError(
-                f"evaluation.steps is {self.steps}; heun takes two network evaluations a step and one in the last, "
-                "so it must be odd"
-            )
+            words = "heun takes two network evaluations a step and one in the last, so it must be odd"
+            raise ValueError(f"evaluation.steps is {self.steps}; {words}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,7 +286,10 @@ class RunConfig:
         if e.sampler == "euler-sde" and d.schedule != "vp":
             raise ValueError(f"evaluation.sampler is euler-sde, which needs diffusion.schedule vp, not {d.schedule}")
         if e.sampler == "ddim" and e.spacing == "adm":
-            spacing.published("ddim", d.steps, e.steps)
+            try:
+                spacing.published("ddim", d.steps, e.steps)
+            except ValueError as error:
+                raise ValueError(f"evaluation.steps is {e.steps}: {error}; use 250, or another spacing") from None
         if e.spacing == "ldm" and e.steps > d.steps // 2:
             raise ValueError(f"evaluation.steps is {e.steps}; spacing ldm takes at most half of {d.steps} timesteps")
 

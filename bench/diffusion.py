@@ -71,6 +71,7 @@ class Diffusion:
         self.betas = respaced(betas(schedule, steps), self.indices.tolist())
         self.steps, self.time_kind = len(self.betas), time
         self.predicts, self.fixed, self.loss_kind = predicts, fixed, loss
+        self._counts = (self.indices + 1).to(self.device)
         self.exact = tables(self.betas)
         self._tables = {k: v.float().to(self.device) for k, v in self.exact.items()}
 
@@ -81,7 +82,7 @@ class Diffusion:
         """What the network is given for timesteps as draw_times makes them, (B,) float32."""
         if t_B.is_floating_point():
             return network_time(self.time_kind, t_B * self.whole_steps, self.whole_steps)
-        return network_time(self.time_kind, self.indices.to(t_B.device)[t_B] + 1, self.whole_steps).float()
+        return network_time(self.time_kind, self._counts[t_B], self.whole_steps).float()
 
     def noisy(self, x0_BCHW: Tensor, t_B: Tensor, eps_BCHW: Tensor) -> Tensor:
         """x_t = sqrt(bar) x_0 + sqrt(1 - bar) eps (DDPM equation 4); t_B as draw_times makes it."""

@@ -85,6 +85,41 @@ def test_a_perfect_network_finds_the_clean_image(way, process):
     assert len(seen) == config.evaluation.steps
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_the_network_first_sees_the_images_own_noise(way):
+    config, seen = configured(way, "continuous"), []
+
+    def net(x, t, cond):
+        seen.append(x)
+        return x * 0.1
+
+    samplers.sample(net, config, (1, 4, 4), [3, 5], labels(2))
+    own = [torch.randn(1, 4, 4, generator=g) for g in samplers.generators(config.evaluation.seed, [3, 5])]
+    assert torch.allclose(seen[0], torch.stack(own), rtol=1e-4)
+
+
+EXACT = {"ddim adm": 200, "dpm++ adm": 250, "heun adm": 149, "dpm-fast": 50}
+
+
+@pytest.mark.parametrize("process", ["linear learned", "count", "continuous"])
+@pytest.mark.parametrize("way", EXACT)
+def test_deterministic_samplers_solve_the_equation_of_gaussian_images(way, process):
+    """Images of deviation 1/2: the flow only shrinks x, by the ratio of the deviations at its ends."""
+    config = replaced(configured(way, process), "evaluation", steps=EXACT[way], clip=False)
+    d = config.diffusion
+    levels = schedule.levels(d.schedule, d.steps)
+
+    def net(x, t, cond):
+        log_alpha = levels.log_alpha(count_of(t[0].double(), d.time, d.steps) / d.steps)
+        alpha, sigma = log_alpha.exp().item(), schedule.sigma(log_alpha).item()
+        eps = sigma * x / (alpha**2 / 4 + sigma**2)
+        return torch.cat([eps, eps], 1) if d.variance == "learned_range" else eps
+
+    x = samplers.sample(net, config, (1, 4, 4), [0], labels(1))
+    begun = torch.randn(1, 4, 4, generator=samplers.generators(config.evaluation.seed, [0])[0])
+    assert torch.allclose(x[0] / begun, torch.tensor(0.5), rtol=0.02)
+
+
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("way", WAYS)
 def test_clipping_is_to_the_range_of_images(way, clip):

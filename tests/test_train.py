@@ -187,7 +187,7 @@ def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digit
 
 def test_continuous_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path, digits):
     way = dict(diffusion__schedule="vp", diffusion__time="continuous", recipe__lr=3e-3, recipe__warmup=10)
-    config = tiny_config("uvit", budget__images=2000, **way)
+    config = tiny_config("dit", budget__images=1600, **way)
     whole, run = trained(tmp_path / "a", config, digits)
     losses = [e["loss"] for e in run.events()[0] if e["event"] == "train"]
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
