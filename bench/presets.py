@@ -53,7 +53,14 @@ NATIVE: Mapping[str, Way] = {
 }
 
 TOY_EVALUATION = Evaluation(
-    extractor="digits-cnn", samples=1000, sampler="ddim", steps=16, clip=True, guidance=1.5, batch=250
+    extractor="digits-cnn",
+    protocol="torch-fidelity",
+    samples=1000,
+    sampler="ddim",
+    steps=16,
+    clip=True,
+    guidance=1.5,
+    batch=250,
 )
 
 

@@ -86,14 +86,30 @@ def test_the_jackknife_covers_the_mean_as_often_as_it_says():
     assert 0.91 <= hits / 400 <= 0.98
 
 
+def sides(samples, real=None, **more):
+    real = samples if real is None else real
+    layers = {"fid": "f", "is": "f", "kid": "f", "prc": "f"}
+    one, two = (metrics.Side(rows={"f": x}, count=len(x)) for x in (samples, real))
+    return metrics.Sides(samples=one, reference=two, layers=layers, **more)
+
+
 def test_damaged_features_are_refused():
-    bad = torch.full((30, 4), float("nan"))
-    good = torch.zeros(30, 4)
-    layers = {"fid": "f", "is": "f", "prc": "f"}
-    with pytest.raises(ValueError, match="NaN"):
-        metrics.compute(metrics.Sides(features={"f": bad}, real={"f": good}, layers=layers))
+    good = np.zeros((30, 4), np.float32)
+    bad = good.copy()
+    bad[3, 1] = np.nan
+    for one, two in ((bad, good), (good, bad)):
+        with pytest.raises(ValueError, match="NaN"):
+            metrics.compute(sides(one, two))
     with pytest.raises(ValueError, match="at least 20"):
-        metrics.compute(metrics.Sides(features={"f": good[:5]}, real={"f": good}, layers=layers))
+        metrics.compute(sides(good[:5], good))
+
+
+def test_a_value_that_is_no_number_is_refused():
+    """The published score of probabilities that are exactly zero; here from logits 2,000 apart."""
+    logits = np.zeros((40, 4), np.float32)
+    logits[:, 0] = -2000
+    with pytest.raises(ValueError, match="is is nan"):
+        metrics.compute(sides(logits), wanted=["is"])
 
 
 def test_the_extractor_is_trained_to_the_same_weights_every_time(tmp_path):
