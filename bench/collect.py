@@ -74,10 +74,10 @@ class Store:
             moments.add(features[layer])
         self.count += size
 
-    def side(self) -> Side:
+    def side(self, name: str = "this side") -> Side:
         """What was stored; ValueError below two images."""
         if self.count < 2:
-            raise ValueError(f"{self.count} image{'' if self.count == 1 else 's'} can be used; at least 2 are needed")
+            raise ValueError(f"{name} has {self.count} usable image(s); at least 2 are needed")
         rows = {layer: x[: self.count] for layer, x in self.rows.items()}
         return Side(rows=rows, fitted={k: m.gaussian() for k, m in self.moments.items()}, count=self.count)
 
@@ -111,7 +111,7 @@ def collect(
             progress.add(len(names))
     if progress:
         progress.end()
-    return store.side()
+    return store.side(images.name)
 
 
 def widths(net: FeatureExtractorBase, size: tuple[int, int, int]) -> dict[str, int]:

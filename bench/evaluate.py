@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -115,17 +116,16 @@ def main(argv: list[str] | None = None) -> int:
         if flags.threads:
             torch.set_num_threads(flags.threads)
         result = measure(request)
+        if flags.self_test:
+            result["self_test"] = selftest.verdicts(result["metrics"])
+        if flags.out:
+            write_json(Path(flags.out), result)
     except (ValueError, OSError) as error:
         print(f"bench.evaluate: {error}", file=sys.stderr)
         return 2
-    if flags.self_test:
-        result["self_test"] = selftest.verdicts(result["metrics"])
-    if flags.out:
-        try:
-            write_json(Path(flags.out), result)
-        except OSError as error:
-            print(f"bench.evaluate: {flags.out} cannot be written: {error}", file=sys.stderr)
-            return 2
+    except KeyboardInterrupt:
+        print("\nbench.evaluate: stopped; nothing was written", file=sys.stderr)
+        return 130
     print(json.dumps(result, indent=2, allow_nan=False) if flags.json else report(result))
     return int(not all(row["ok"] for row in result.get("self_test", [])))
 
@@ -174,6 +174,8 @@ def request_of(flags: argparse.Namespace) -> Request:
             raise ValueError(f"{name} is no metric; choose of {', '.join(metrics.KINDS)}")
     if flags.batch < 1 or flags.threads < 0:
         raise ValueError(f"--batch is {flags.batch} and --threads {flags.threads}; they must be at least 1 and 0")
+    if flags.out:
+        check_writable(Path(flags.out))
     if flags.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
     return Request(
@@ -191,6 +193,15 @@ def request_of(flags: argparse.Namespace) -> Request:
         batch=flags.batch,
         cuda=flags.device != "cpu" and torch.cuda.is_available(),
     )
+
+
+def check_writable(path: Path) -> None:
+    """ValueError, before hours of work, where a file could not be written at their end."""
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; name a file")
+    above = next(p for p in path.absolute().parents if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"--out {path}: {above} is no folder that can be written to")
 
 
 def report(result: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@
 
 With S = A A^T the last trace is the sum of the singular values of A^T B, so no matrix root is taken:
 Cholesky factors where the covariance is positive definite, scaled eigenvectors where it is singular.
+Linear algebra is torch's: numpy's threads were 10 times slower on cores that others use too.
 
 N samples, F features, R rank, G groups.
 """
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
 EPS = float(np.finfo(np.float64).eps)
 PIECE = 2048
@@ -32,9 +35,9 @@ class Gaussian:
     """Samples it was fitted to, where known."""
 
     @cached_property
-    def factor(self) -> np.ndarray:
+    def factor(self) -> Tensor:
         """(F, R) float64 with factor @ factor.T = sigma."""
-        return factor(self.sigma)
+        return factor(torch.from_numpy(self.sigma))
 
 
 class Moments:
@@ -65,9 +68,9 @@ class Moments:
             self.shift, self.total32 = x[0].astype(np.float64), np.zeros(width, np.float32)
             self.total, self.products = np.zeros(width), np.zeros((width, width))
         self.total32 = np.add.reduce(np.concatenate([self.total32[None], x]), axis=0)
-        shifted = x - self.shift
-        self.total += shifted.sum(0)
-        self.products += shifted.T @ shifted
+        shifted = torch.from_numpy(x - self.shift)
+        self.total += shifted.sum(0).numpy()
+        self.products += (shifted.T @ shifted).numpy()
         self.count += len(x)
 
     def gaussian(self) -> Gaussian:
@@ -95,34 +98,29 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     return float(difference @ difference) + traces - 2 * nuclear_norm(a.factor.T @ b.factor)
 
 
-def factor(sigma: np.ndarray) -> np.ndarray:
+def factor(sigma: Tensor) -> Tensor:
     """(F, R) root of a covariance: Cholesky, or scaled eigenvectors where that would be all rounding."""
-    least = len(sigma) * EPS * max(float(np.diagonal(sigma).max()), 0.0)
-    try:
-        lower = np.linalg.cholesky(sigma)
-        if np.square(np.diagonal(lower)).min() > least:
-            return lower
-    except np.linalg.LinAlgError:
-        pass
-    values, vectors = np.linalg.eigh(sigma)
-    keep = values > max(len(sigma) * EPS * float(values[-1]), 0.0)
-    return vectors[:, keep] * np.sqrt(values[keep])
+    lower, failed = torch.linalg.cholesky_ex(sigma)
+    if not failed and lower.diagonal().square().min() > len(sigma) * EPS * sigma.diagonal().max():
+        return lower
+    values, vectors = torch.linalg.eigh(sigma)
+    keep = values > (len(sigma) * EPS * values[-1]).clamp(min=0)
+    return vectors[:, keep] * values[keep].sqrt()
 
 
-def nuclear_norm(k: np.ndarray) -> float:
+def nuclear_norm(k: Tensor) -> float:
     """Sum of singular values: by the eigenvalues of the smaller Gram matrix where they are good enough.
 
     An eigenvalue's error is about eps times the largest one, which its root may magnify; where that
     could matter the slower singular values are taken.
     """
-    if not k.size:
+    if not k.numel():
         return 0.0
-    values = np.linalg.eigvalsh(k @ k.T if k.shape[0] <= k.shape[1] else k.T @ k)
-    roots = np.sqrt(values.clip(0))
-    error = 4 * EPS * float(values[-1])
-    if np.minimum(np.sqrt(error), error / (2 * roots + 1e-300)).sum() <= 1e-9 * roots.sum():
+    values = torch.linalg.eigvalsh(k @ k.T if k.shape[0] <= k.shape[1] else k.T @ k)
+    roots, error = values.clamp(min=0).sqrt(), 4 * EPS * values[-1]
+    if error.sqrt().minimum(error / (2 * roots + 1e-300)).sum() <= 1e-9 * roots.sum():
         return float(roots.sum())
-    return float(np.linalg.svd(k, compute_uv=False).sum())
+    return float(torch.linalg.svdvals(k).sum())
 
 
 def left_out(x_NF: np.ndarray, group_N: np.ndarray, reference: Gaussian) -> list[float]:
@@ -132,41 +130,42 @@ def left_out(x_NF: np.ndarray, group_N: np.ndarray, reference: Gaussian) -> list
     has unit covariance: a product and an eigenvalue problem of size R a group, instead of a fit and
     a distance.  With fewer samples than R, the problem has the size of the samples.
     """
-    root, mu = reference.factor, reference.mu.astype(np.float64)
+    root, mu = reference.factor, torch.from_numpy(reference.mu.astype(np.float64))
     groups = [np.flatnonzero(group_N == g) for g in range(int(group_N.max()) + 1)]
     traces = float(np.trace(reference.sigma))
     if len(x_NF) <= root.shape[1]:
-        return [_small(np.delete(x_NF, rows, axis=0), root, mu, traces) for rows in groups]
+        return [traces + _small(np.delete(x_NF, rows, axis=0), root, mu) for rows in groups]
     whole = _sums(x_NF, np.arange(len(x_NF)), root, mu)
     found = []
     for rows in groups:
         total, squares, products = (w - p for w, p in zip(whole, _sums(x_NF, rows, root, mu), strict=True))
         n = len(x_NF) - len(rows)
         mean = total / n
-        trace = float(squares - n * mean @ mean) / (n - 1)
+        trace = (squares - n * mean @ mean) / (n - 1)
         projected = mean @ root
-        values = np.linalg.eigvalsh((products - n * np.outer(projected, projected)) / (n - 1))
-        found.append(float(mean @ mean) + trace + traces - 2 * float(np.sqrt(values.clip(0)).sum()))
+        values = torch.linalg.eigvalsh((products - n * torch.outer(projected, projected)) / (n - 1))
+        found.append(traces + float(mean @ mean + trace - 2 * values.clamp(min=0).sqrt().sum()))
     return found
 
 
-def _sums(x_NF: np.ndarray, rows: np.ndarray, root: np.ndarray, mu: np.ndarray) -> tuple[np.ndarray, ...]:
+def _sums(x_NF: np.ndarray, rows: np.ndarray, root: Tensor, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over rows of x - mu: (F,), of its square: (), and of the outer square of (x - mu) root: (R, R)."""
-    total, squares = np.zeros(len(mu)), np.zeros(())
-    products = np.zeros((root.shape[1], root.shape[1]))
+    width, rank = root.shape
+    total, squares, products = mu.new_zeros(width), mu.new_zeros(()), mu.new_zeros(rank, rank)
     for start in range(0, len(rows), PIECE):
-        shifted = x_NF[rows[start : start + PIECE]] - mu
+        shifted = torch.from_numpy(x_NF[rows[start : start + PIECE]]) - mu
         total += shifted.sum(0)
-        squares += np.square(shifted).sum()
+        squares += shifted.square().sum()
         projected = shifted @ root
         products += projected.T @ projected
     return total, squares, products
 
 
-def _small(x_NF: np.ndarray, root: np.ndarray, mu: np.ndarray, traces: float) -> float:
-    shifted = x_NF - mu
+def _small(x_NF: np.ndarray, root: Tensor, mu: Tensor) -> float:
+    """The distance without the reference's trace, by the samples' own Gram matrix."""
+    shifted = torch.from_numpy(x_NF) - mu
     mean = shifted.mean(0)
-    centred = (shifted - mean) / np.sqrt(len(x_NF) - 1)
+    centred = (shifted - mean) / (len(x_NF) - 1) ** 0.5
     projected = centred @ root
-    values = np.linalg.eigvalsh(projected @ projected.T)
-    return float(mean @ mean + np.square(centred).sum() + traces - 2 * np.sqrt(values.clip(0)).sum())
+    values = torch.linalg.eigvalsh(projected @ projected.T)
+    return float(mean @ mean + centred.square().sum() - 2 * values.clamp(min=0).sqrt().sum())

@@ -28,6 +28,8 @@ Batch = tuple[list[str], np.ndarray]
 class Images(Protocol):
     """Images of one size, and those that were left out."""
 
+    name: str
+    """How messages call them."""
     count: int
     """Images that `batches` gives, at most: a file may turn out damaged when it is read."""
     size: tuple[int, int, int]
@@ -60,7 +62,7 @@ class NpzImages:
     """`arr_0`, (N, H, W, C) uint8, of an .npz; read through the archive, never as a whole."""
 
     def __init__(self, path: Path, channels: tuple[int, ...] = (3,)) -> None:
-        self.path, self.left_out = path, list[dict[str, str]]()
+        self.path, self.name, self.left_out = path, str(path), list[dict[str, str]]()
         with _archive(path) as archive, _member(path, archive) as f:
             shape, dtype = _header(path, f)
         what = f"arr_0 of {path} is {dtype} {shape}"
@@ -94,7 +96,7 @@ class FolderImages:
     """
 
     def __init__(self, path: Path, channels: tuple[int, ...] = (3,), skip_bad: bool = False) -> None:
-        self.path, self.skip_bad, self.left_out = path, skip_bad, list[dict[str, str]]()
+        self.name, self.skip_bad, self.left_out = str(path), skip_bad, list[dict[str, str]]()
         self.modes = {mode: c for c in channels for mode in MODES[c]}
         found = [f for f in sorted(path.iterdir()) if f.suffix.lower() in ENDINGS]
         if not found:

@@ -8,7 +8,7 @@ set serves its rows and its columns, and one between the sets serves precision a
 Neighbours are kept by group of samples, so that the manifolds with one group left out, which a
 jackknife needs, come from the same blocks.
 
-N points, T tiles, K neighbours, G groups.
+N points, T spans, K neighbours, G groups.
 """
 
 from __future__ import annotations
@@ -46,43 +46,84 @@ class Manifolds:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """Some rows of a set, all of one group."""
+class Span:
+    """Consecutive rows of one group."""
 
     group: int
-    rows: Tensor
+    start: int
+    stop: int
 
 
-@dataclass(frozen=True)
-class Space:
-    """How squared distances are measured: about which centre, and in which arithmetic.
+class Cloud:
+    """A set of points about a centre, its rows ordered by group and cut into blocks of whole or one group.
 
-    float16 is the published evaluator's: rows, norms and each step of |a|^2 - 2ab + |b|^2 rounded to
-    half precision, uncentred, with a block in float32 where that overflows.
+    float16 is the published evaluator's arithmetic: rows, norms and each step of |a|^2 - 2ab + |b|^2
+    rounded to half precision, uncentred, with a block in float32 where that overflows.
     """
 
-    centre: Tensor
-    dtype: Precision
+    def __init__(self, x_NF: Tensor, dtype: Precision, groups: np.ndarray | None, centre: Tensor | None = None) -> None:
+        owner = np.zeros(len(x_NF), int) if groups is None else groups
+        self.order = torch.from_numpy(np.argsort(owner, kind="stable")).to(x_NF.device)
+        self.dtype = dtype
+        self.centre = x_NF.mean(0) if centre is None else centre
+        self.x = x_NF.clone() if groups is None else x_NF[self.order]
+        if dtype == "float32":
+            self.x -= self.centre
+        self.norms = torch.cat([part.square().sum(1) for part in self.x.split(TILE)])
+        ends = np.cumsum(np.bincount(owner))
+        self.spans = [
+            Span(g, start, min(start + TILE, int(end)))
+            for g, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))
+            for start in range(int(begin), int(end), TILE)
+        ]
+        self.blocks: list[list[int]] = [[]]
+        for i, span in enumerate(self.spans):
+            if self.blocks[-1] and span.stop - self.spans[self.blocks[-1][0]].start > TILE:
+                self.blocks.append([])
+            self.blocks[-1].append(i)
 
-    def prepare(self, x_NF: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and their squared norms."""
-        x = x_NF - self.centre if self.dtype == "float32" else x_NF
-        return x, x.square().sum(1)
+    def rows(self, block: list[int]) -> slice:
+        return slice(self.spans[block[0]].start, self.spans[block[-1]].stop)
 
-    def squared(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
-        """(A, B) squared distances; those of equal points may be a rounding error below 0."""
+    def squared(self, rows: slice, other: Cloud, columns: slice) -> Tensor:
+        """(rows, columns) squared distances; those of equal points may be a rounding error below 0."""
+        a, b = self.x[rows], other.x[columns]
         if self.dtype == "float16":
-            half = _half(a[0], b[0])
+            half = _half(a, b)
             if half.isfinite().all():
                 return half
-        return torch.addmm(b[1], a[0], b[0].T, alpha=-2).add_(a[1][:, None])
+        return torch.addmm(other.norms[columns], a, b.T, alpha=-2).add_(self.norms[rows, None])
 
-    def radii(self, nearest_NTK: Tensor, k: int, x_NF: Tensor) -> Tensor:
-        """(N,) squared distance to the k-th of the neighbours, at least what float32 can tell from 0."""
-        radii = nearest_NTK.flatten(1).topk(k, dim=1, largest=False).values[:, -1].clamp(min=0)
-        if self.dtype == "float16":
-            return radii
-        return radii.maximum(RESOLUTION * torch.cat([self.prepare(part)[1] for part in x_NF.split(TILE)]))
+    def nearest(self, k: int) -> Tensor:
+        """(N, T, K) squared distances to the k nearest other points of each span; infinity where it has fewer."""
+        out = torch.full((len(self.x), len(self.spans), k), torch.inf, device=self.x.device)
+        for i, left in enumerate(self.blocks):
+            for right in self.blocks[i:]:
+                rows, columns = self.rows(left), self.rows(right)
+                distance = self.squared(rows, self, columns)
+                if rows == columns:
+                    distance.fill_diagonal_(torch.inf)
+                else:
+                    self._put(out, columns, left, distance.T, k)
+                self._put(out, rows, right, distance, k)
+        return out
+
+    def _put(self, out_NTK: Tensor, rows: slice, block: list[int], distance: Tensor, k: int) -> None:
+        origin = self.spans[block[0]].start
+        for t in block:
+            part = distance[:, self.spans[t].start - origin : self.spans[t].stop - origin]
+            least = min(k, part.shape[1])
+            out_NTK[rows, t, :least] = part.topk(least, dim=1, largest=False).values
+
+    def radii(self, nearest_NTK: Tensor, k: int, without: int | None = None) -> Tensor:
+        """(N,) squared distance to the k-th neighbour outside a group, at least what float32 can tell from 0."""
+        keep = [t for t, span in enumerate(self.spans) if span.group != without]
+        radii = nearest_NTK[:, keep].flatten(1).topk(k, dim=1, largest=False).values[:, -1].clamp(min=0)
+        return radii if self.dtype == "float16" else radii.maximum(RESOLUTION * self.norms)
+
+    def unsorted(self, values: Tensor) -> Tensor:
+        """Values of the ordered rows in the order the rows came in."""
+        return torch.empty_like(values).index_copy_(0, self.order, values)
 
 
 def _half(a_NF: Tensor, b_NF: Tensor) -> Tensor:
@@ -101,78 +142,68 @@ def precision_recall(
     a set has k rows or fewer, or the widths differ.
     """
     _check(real_MF, fake_NF, k)
-    tiles = tile(len(fake_NF), groups)
-    own = Space(fake_NF.mean(0), dtype)
-    fake_near = nearest(fake_NF, tiles, k, own)
-    space = Space(real_MF.mean(0), dtype)
-    real_tiles = tile(len(real_MF), None)
-    real_radii = space.radii(nearest(real_MF, real_tiles, k, space), k, real_MF)
-    radii = own.radii(fake_near, k, fake_NF)
-    count = 0 if groups is None else int(groups.max()) + 1
-    without = [own.radii(_hide(fake_near, tiles, g), k, fake_NF) for g in range(count)]
-    inside = torch.zeros(len(fake_NF), dtype=torch.bool, device=fake_NF.device)
-    hits = torch.zeros(len(real_MF), len(tiles), dtype=torch.bool, device=fake_NF.device)
-    grown = torch.zeros(len(real_MF), max(count, 1), dtype=torch.bool, device=fake_NF.device)
-    for real_tile in real_tiles:
-        b = space.prepare(real_MF[real_tile.rows])
-        for t, fake_tile in enumerate(tiles):
-            rows = fake_tile.rows
-            distance = space.squared(space.prepare(fake_NF[rows]), b)
-            inside[rows] |= (distance <= real_radii[real_tile.rows]).any(1)
-            hits[real_tile.rows, t] = (distance <= radii[rows, None]).any(0)
-            for g in range(count):
-                larger = torch.nonzero(without[g][rows] > radii[rows]).flatten()
-                if fake_tile.group != g and len(larger):
-                    reach = without[g][rows[larger], None]
-                    grown[real_tile.rows, g] |= (distance[larger] <= reach).any(0)
+    own = Cloud(fake_NF, dtype, groups)
+    near = own.nearest(k)
+    radii = own.radii(near, k)
+    without = [own.radii(near, k, without=g) for g in range(0 if groups is None else int(groups.max()) + 1)]
+    del own, near
+    real = Cloud(real_MF, dtype, None)
+    real_radii = real.radii(real.nearest(k), k)
+    fake = Cloud(fake_NF, dtype, groups, centre=real.centre)
+    inside, hits, grown = _between(fake, real, radii, real_radii, without)
+    owner = None if groups is None else torch.from_numpy(groups).to(inside.device)[fake.order]
     parts = []
-    for g in range(count):
-        others = torch.tensor([t for t, tile_ in enumerate(tiles) if tile_.group != g])
-        stay = torch.from_numpy(groups != g).to(inside.device)
-        parts.append((_share(inside[stay]), _share(hits[:, others].any(1) | grown[:, g])))
+    for g in range(len(without)):
+        others = [t for t, span in enumerate(fake.spans) if span.group != g]
+        parts.append((_share(inside[owner != g]), _share(hits[:, others].any(1) | grown[:, g])))
     covered = hits.any(1)
     return Manifolds(
         precision=_share(inside),
         recall=_share(covered),
         left_out=parts,
         real_radii=real_radii,
-        fake_radii=radii,
-        inside=inside,
+        fake_radii=fake.unsorted(radii),
+        inside=fake.unsorted(inside),
         covered=covered,
     )
 
 
-def tile(count: int, groups: np.ndarray | None) -> list[Tile]:
-    """All rows in tiles, none of two groups."""
-    owner = np.zeros(count, int) if groups is None else groups
-    rows = ((int(g), torch.from_numpy(np.flatnonzero(owner == g))) for g in np.unique(owner))
-    return [Tile(g, part) for g, of_group in rows for part in of_group.split(TILE)]
+def _between(
+    fake: Cloud, real: Cloud, radii: Tensor, real_radii: Tensor, without: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Who is in whose balls.
+
+    (N,) samples inside the reference's manifold; (M, T) reference images in a ball of a span of
+    samples; (M, G) those that are only because the ball has grown without group g.
+    """
+    inside = torch.zeros(len(fake.x), dtype=torch.bool, device=fake.x.device)
+    hits = inside.new_zeros(len(real.x), len(fake.spans))
+    grown = inside.new_zeros(len(real.x), len(without))
+    for block in fake.blocks:
+        rows = fake.rows(block)
+        larger = [_larger(fake, block, radii, reach, g) for g, reach in enumerate(without)]
+        for real_block in real.blocks:
+            columns = real.rows(real_block)
+            distance = fake.squared(rows, real, columns)
+            inside[rows] |= (distance <= real_radii[columns]).any(1)
+            within = distance <= radii[rows, None]
+            for t in block:
+                span = fake.spans[t]
+                hits[columns, t] = within[span.start - rows.start : span.stop - rows.start].any(0)
+            for g, (which, reach) in enumerate(larger):
+                grown[columns, g] |= (distance[which] <= reach).any(0)
+    return inside, hits, grown
 
 
-def nearest(x_NF: Tensor, tiles: list[Tile], k: int, space: Space) -> Tensor:
-    """(N, T, K) squared distances to the k nearest other points of each tile; infinity where it has fewer."""
-    out = torch.full((len(x_NF), len(tiles), k), torch.inf, device=x_NF.device)
-    for i, left in enumerate(tiles):
-        a = space.prepare(x_NF[left.rows])
-        for j, right in enumerate(tiles[i:], start=i):
-            distance = space.squared(a, space.prepare(x_NF[right.rows]) if j > i else a)
-            if i == j:
-                distance.fill_diagonal_(torch.inf)
-            else:
-                _put(out, right.rows, i, distance.T, k)
-            _put(out, left.rows, j, distance, k)
-    return out
-
-
-def _put(out_NTK: Tensor, rows: Tensor, t: int, distance: Tensor, k: int) -> None:
-    k = min(k, distance.shape[1])
-    out_NTK[rows, t, :k] = distance.topk(k, dim=1, largest=False).values
-
-
-def _hide(nearest_NTK: Tensor, tiles: list[Tile], group: int) -> Tensor:
-    hidden = nearest_NTK.clone()
-    hidden[:, [t for t, tile_ in enumerate(tiles) if tile_.group == group]] = torch.inf
-    return hidden
+def _larger(fake: Cloud, block: list[int], radii: Tensor, reach: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """Rows of a block, not of the group, whose ball is larger without it: (their places, their squared radii)."""
+    rows = fake.rows(block)
+    candidates = reach[rows] > radii[rows]
+    for t in block:
+        if fake.spans[t].group == group:
+            candidates[fake.spans[t].start - rows.start : fake.spans[t].stop - rows.start] = False
+    which = torch.nonzero(candidates).flatten()
+    return which, reach[rows][which, None]
 
 
 def _share(flags: Tensor) -> float:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from . import metrics
 from .collect import Progress, collect, widths
 from .config import RunConfig
 from .extractors import EXTRACTORS, Extractor, network, weights_hash
+from .frechet import Gaussian
 from .images import load_labels
 from .manifold import Precision
 from .metrics import Side
@@ -65,36 +67,48 @@ def measure(request: Request) -> dict[str, Any]:
             if "fd_dinov2" in request.wanted:
                 raise
             absent["fd_dinov2"] = str(error)
-    sides = _features(request, given, used, {p for p in layers if set(metrics.NAMES[p]) & set(asked)})
-    labels = load_labels(given["samples"].path) if config and entry.suffix else None
     comparison = metrics.Sides(
-        samples=sides["samples"],
-        reference=sides["reference"],
+        samples=_promised(given["samples"], layers),
+        reference=_promised(given["reference"], layers),
         layers=layers,
-        labels=labels,
+        labels=load_labels(given["samples"].path) if config and entry.suffix else None,
         protocol=request.protocol or (config.evaluation.protocol if config else "adm"),
         pr_dtype=request.pr_dtype,
         kid_size=request.kid_size,
         device="cuda" if request.cuda else "cpu",
     )
+    _refuse(request, metrics.missing(comparison) | absent)
+    sides = _features(request, given, used, {p for p in layers if set(metrics.NAMES[p]) & set(asked)})
+    comparison = replace(comparison, samples=sides["samples"], reference=sides["reference"])
     absent = metrics.missing(comparison) | absent
-    for metric in request.wanted:
-        if metric in absent:
-            raise ValueError(f"{metric} cannot be measured: {absent[metric]}")
+    _refuse(request, absent)
     intervals = request.intervals and (comparison.samples.count or metrics.GROUPS) >= metrics.GROUPS
     found = metrics.compute(comparison, intervals=intervals, wanted=[m for m in asked if m not in absent])
-    if not found:
-        raise ValueError(f"nothing can be measured: {'; '.join(f'{m}: {why}' for m, why in absent.items())}")
+    weights = {n: _weights(path) for n, path in used.items()}
     return {
         **{role: {**g.words(), "count": sides[role].count} for role, g in given.items()},
         "protocol": comparison.protocol,
         "pr_dtype": comparison.pr_dtype,
-        "extractors": {n: _weights(path) for n, path in used.items()},
+        "extractors": weights,
         "metrics": named(found, entry),
         "not_measured": {m: why for m, why in absent.items() if m in asked and (m != "class_accuracy" or entry.suffix)},
-        "notes": _notes(request, intervals, used),
+        "notes": _notes(request, intervals, weights),
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+def _promised(given: Given, layers: Mapping[str, str]) -> Side:
+    """A side as it will be once its features are there, so that what cannot be is known before the work."""
+    rows = dict.fromkeys(layers.values(), np.empty((0, 0), np.float32)) if given.images else {}
+    return Side(rows=rows, fitted=_stored(given, layers), count=given.images.count if given.images else None)
+
+
+def _refuse(request: Request, absent: Mapping[str, str]) -> None:
+    for metric in request.wanted:
+        if metric in absent:
+            raise ValueError(f"{metric} cannot be measured: {absent[metric]}")
+    if len(absent) == len(metrics.KINDS):
+        raise ValueError(f"nothing can be measured: {'; '.join(f'{m}: {why}' for m, why in absent.items())}")
 
 
 def named(found: dict[str, dict[str, Any]], entry: Extractor) -> dict[str, dict[str, Any]]:
@@ -128,6 +142,9 @@ def _open(request: Request, entry: Extractor) -> dict[Role, Given]:
             f"the samples are {w}x{h} and the reference is {w0}x{h0}; resizing changes every metric, "
             "so bring both to one size yourself"
         )
+    least = min((g.images.count for g in given.values() if g.images), default=0)
+    if request.kid_size and a and b and not 2 <= request.kid_size <= least:
+        raise ValueError(f"--kid-subset is {request.kid_size}; it must be 2 to {least}, the images of the smaller side")
     stored = [given[role].fitted for role in ROLES if not given[role].images]
     for purpose in KEYS if len(stored) == 2 else ():
         if purpose in stored[0] and purpose in stored[1]:
@@ -172,12 +189,15 @@ def _joined(given: Given, parts: list[Side], layers: Mapping[str, str]) -> Side:
     """One side from its passes; statistics that came with the file win."""
     if len({part.count for part in parts}) > 1:
         raise ValueError(f"{given.path}: the extractors could use {[p.count for p in parts]} images, not the same ones")
-    stored = {layers[p]: g for p, g in given.fitted.items() if p in layers}
     return Side(
         rows={layer: x for part in parts for layer, x in part.rows.items()},
-        fitted={layer: g for part in parts for layer, g in part.fitted.items()} | stored,
+        fitted={layer: g for part in parts for layer, g in part.fitted.items()} | _stored(given, layers),
         count=parts[0].count if parts else None,
     )
+
+
+def _stored(given: Given, layers: Mapping[str, str]) -> dict[str, Gaussian]:
+    return {layers[p]: g for p, g in given.fitted.items() if p in layers}
 
 
 def _fits(net: FeatureExtractorBase, name: str, given: Given) -> None:
@@ -202,13 +222,13 @@ def _weights(path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": found, "published": is_published(found)}
 
 
-def _notes(request: Request, intervals: bool, used: Mapping[str, Path]) -> list[str]:
+def _notes(request: Request, intervals: bool, weights: Mapping[str, dict[str, Any]]) -> list[str]:
     notes = []
     if request.intervals and not intervals:
         notes.append(f"no intervals: they need {metrics.GROUPS} samples")
     if request.pr_dtype == "float16":
         notes.append("precision and recall by half-precision distances, as in published tables")
-    for name, path in used.items():
-        if not EXTRACTORS[name].suffix and not is_published(weights_hash(path)):
-            notes.append(f"{path.name} are not the published weights of {name}: compare with nothing published")
+    for name, w in weights.items():
+        if not EXTRACTORS[name].suffix and not w["published"]:
+            notes.append(f"{w['file']} are not the published weights of {name}: compare with nothing published")
     return notes

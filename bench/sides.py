@@ -2,7 +2,7 @@
 
 ADM's reference files hold both images (`arr_0`) and the statistics of a whole training set (`mu`,
 `sigma` of the pooled features, `mu_s`, `sigma_s` of the spatial ones), which then count for FID and
-sFID, while the images count for precision, recall and KID.  Imports no torch.
+sFID, while the images count for precision, recall and KID.
 """
 
 from __future__ import annotations

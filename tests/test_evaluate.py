@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 import types
 
@@ -12,7 +13,19 @@ from helpers import make_run, tiny_config
 from PIL import Image
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bench import collect, evaluate, extractors, images, measure, metrics, pretrained, runfolder, selftest, sides
+from bench import (
+    collect,
+    evalspeed,
+    evaluate,
+    extractors,
+    images,
+    measure,
+    metrics,
+    pretrained,
+    runfolder,
+    selftest,
+    sides,
+)
 
 
 def pictures(seed, count, size=8):
@@ -116,6 +129,13 @@ def test_statistics_need_no_images_and_no_weights(tmp_path, command):
     assert set(found["not_measured"]) >= {"sfid", "is", "kid", "precision", "recall", "fd_dinov2"}
 
 
+def test_what_is_asked_for_and_impossible_is_known_before_the_work(pair, tmp_path, command, monkeypatch):
+    np.savez(tmp_path / "s.npz", mu=np.zeros(64), sigma=np.eye(64))
+    monkeypatch.setattr(measure, "collect", lambda *a, **k: pytest.fail("the work has begun"))
+    status, _, err = command(pair[0], "--reference", tmp_path / "s.npz", "--metrics", "fid", "recall")
+    assert status == 2 and "recall cannot be measured: no images in the reference" in err
+
+
 def test_few_samples_are_measured_without_intervals(pair, tmp_path, command):
     np.savez(tmp_path / "few.npz", arr_0=pictures(3, 6))
     status, out, _ = command(tmp_path / "few.npz", "--reference", pair[1])
@@ -215,7 +235,7 @@ BAD_FILES = {
     "grey": "grey images",
     "grey, flat": "grey images",
     "RGBA": "RGBA images",
-    "one image": "1 image can be used; at least 2 are needed",
+    "one image": "bad.npz has 1 usable image(s); at least 2 are needed",
     "columns": "stored by columns",
     "no sigma": "has mu but no sigma",
     "another sigma": "mu is (4,) and sigma (5, 5)",
@@ -255,9 +275,14 @@ def inception_of_means(monkeypatch, tmp_path):
         (["{samples}"], "two sides are needed"),
         (["{samples}", "--reference", "{real}", "--metrics", "fit"], "fit is no metric; choose of fid, sfid"),
         (["{samples}", "--reference", "{real}", "--metrics", "sfid"], "sfid cannot be measured: the extractor has no"),
-        (["{samples}", "--reference", "{real}", "--kid-subset", "31", "--metrics", "fid", "--batch", "0"], "--batch"),
+        (["{samples}", "--reference", "{real}", "--batch", "0"], "--batch is 0"),
+        (["{samples}", "--reference", "{real}", "--kid-subset", "31"], "--kid-subset is 31; it must be 2 to 30"),
         (["{samples}", "--reference", "{real}", "--self-test", "a", "b"], "--self-test names both files itself"),
-        (["{samples}", "--reference", "{real}", "--out", "{real}/x.json"], "cannot be written"),
+        (
+            ["{samples}", "--reference", "{real}", "--out", "{real}/x.json"],
+            "real.npz is no folder that can be",
+        ),
+        (["{samples}", "--reference", "{real}", "--out", "{samples}"], "is a folder; name a file"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(words, sentence, pair, tmp_path, command):
@@ -416,3 +441,25 @@ def test_kid_subsets_larger_than_a_side_are_refused():
     side = metrics.Side(rows={"f": np.zeros((30, 4), np.float32)}, count=30)
     with pytest.raises(ValueError, match="must have 2 to 30"):
         metrics.compute(metrics.Sides(samples=side, reference=side, layers={"kid": "f"}, kid_size=31), wanted=["kid"])
+
+
+@pytest.mark.parametrize(
+    ("words", "whose"),
+    [
+        (["frechet", "--width", "64", "--fit", "300"], "scipy sqrtm"),
+        (["manifold", "--width", "64", "--samples", "300", "--reference", "200", "--intervals"], "torch-fidelity"),
+    ],
+)
+def test_the_benchmark_compares_with_the_other_way_in_the_same_run(words, whose, capsys):
+    assert evalspeed.main(words) == 0
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if whose in line]
+    assert rows and all(float(line.split()[-1]) < 1e-6 for line in rows) and "peak memory" in out
+
+
+@pytest.mark.slow
+def test_fifty_thousand_images_are_evaluated_in_four_gibibytes():
+    """Two of the store's layers and all metrics without intervals; about five minutes on two cores."""
+    words = [sys.executable, "-m", "bench.evalspeed", "evaluation"]
+    out = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert float(out.split("peak memory ")[1].split()[0]) < 4

@@ -1,4 +1,4 @@
-"""The published evaluators' values on seeded features: ../README of tests/goldens/metrics says whose."""
+"""The published evaluators' values on seeded features (goldens/metrics/README.md says whose), and the jackknife."""
 
 import metric_cases as cases
 import numpy as np
@@ -80,6 +80,17 @@ def test_half_precision_comes_as_close_to_the_published_path_as_that_is_defined(
         (found.recall, golden["recall"], case["ref"]["n"]),
     ):
         assert abs(value - share) * count <= moved + 0.02 * count
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_gpu_finds_the_same_precision_and_recall(dtype):
+    real, fake = (torch.from_numpy(np.abs(cases.noise(seed, (3000, 256)))) for seed in (1, 2))
+    groups = np.random.RandomState(0).permutation(3000) % 20
+    one = manifold.precision_recall(real, fake, dtype=dtype, groups=groups)
+    two = manifold.precision_recall(real.cuda(), fake.cuda(), dtype=dtype, groups=groups)
+    pairs = [[(m.precision, m.recall), *m.left_out] for m in (one, two)]
+    assert np.abs(np.subtract(*pairs)).max() <= (1e-3 if dtype == "float32" else 0.02)
 
 
 def test_half_precision_moves_the_precision_of_2048_features():

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +49,21 @@ def test_real_images_are_the_floor_and_noise_the_ceiling(evaluator, digits):
     assert floor["fid[digits-cnn]"]["value"] < 0.5 < 20 < ceiling["fid[digits-cnn]"]["value"]
     assert floor["class_accuracy[digits-cnn]"]["value"] > 0.98
     assert ceiling["class_accuracy[digits-cnn]"]["value"] < 0.25
+
+
+def test_the_committed_row_of_held_out_digits_is_found_again(evaluator, digits, cache):
+    """Its numbers were torch-fidelity's own; other ways to them must not move them."""
+    (path,) = (Path(__file__).parent.parent / "results" / "records" / "v1").glob("held_out-*.json")
+    record = json.loads(path.read_text())
+    own_hash = extractors.weights_hash(cache / "digits-cnn.safetensors")
+    if record["protocol"]["evaluation"]["extractor_hash"] != own_hash:
+        pytest.skip("the committed row is of a digits CNN of another machine architecture")
+    found = evaluator(digits.held_out, digits.held_out_labels, intervals=True)
+    assert list(found) == list(record["metrics"])
+    for name, committed in record["metrics"].items():
+        assert found[name]["value"] == pytest.approx(committed["value"], rel=1e-6)
+        for end in ("low", "high"):
+            assert found[name]["interval"][end] == pytest.approx(committed["interval"][end], rel=1e-5)
 
 
 def test_wrong_labels_have_no_accuracy(evaluator, digits):
