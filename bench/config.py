@@ -181,6 +181,8 @@ class Evaluation:
     """Feature extractor: inception-v3-compat (torch-fidelity's), or digits-cnn."""
     weights: str = ""
     """File of the extractor's weights; "" looks in torch's cache."""
+    protocol: Literal["adm", "torch-fidelity"] = "adm"
+    """Whose inception score: adm takes chunks of 5,000 in file order, torch-fidelity ten shuffled parts."""
     decoder: str = ""
     """Folder of the AutoencoderKL (diffusers layout) that decodes latents."""
     samples: int = 50_000

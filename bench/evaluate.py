@@ -1,20 +1,32 @@
-"""Evaluation: sampled images -> features -> metrics, one JSON file an evaluation point."""
+"""Evaluation of any two sets of images: python -m bench.evaluate SAMPLES --reference REF
+
+Each side is a folder of images, an .npz with arr_0 (ADM's layout), stored statistics (mu, sigma, mu_s,
+sigma_s) or a run's folder.  Also the stage of a run: sampled images -> features -> metrics, one JSON
+file an evaluation point.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from tabulate import tabulate
 
-from . import metrics
+from . import metrics, selftest
+from .collect import collect
 from .config import RunConfig
 from .data import Arrays, source
-from .extractors import EXTRACTORS, features
+from .extractors import EXTRACTORS, network
+from .images import ArrayImages, Images, NpzImages, load_labels
+from .manifold import Precision
+from .measure import Request, measure, named, wanted_layers
 from .runfolder import RunFolder, evaluation_points, write_json
 from .tensorboard import Scalars
 
@@ -25,34 +37,37 @@ class Evaluator:
     """An extractor and the features of the reference, computed once."""
 
     def __init__(self, config: RunConfig, weights: Path, arrays: Arrays, cuda: bool = False) -> None:
-        self.name, self.weights, self.cuda = config.evaluation.extractor, weights, cuda
-        self.entry = EXTRACTORS[self.name]
-        self.real = self.features(arrays.reference)
+        name, self.protocol = config.evaluation.extractor, config.evaluation.protocol
+        self.entry, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
+        self.net = network(name, weights, self.entry.layers.values(), cuda)
+        self.real = self.collect(ArrayImages(arrays.reference, "the reference"), sampled=False, intervals=False)
 
-    def features(self, images: np.ndarray) -> dict[str, Tensor]:
-        return features(self.name, self.weights, images, self.cuda)
+    def collect(self, images: Images, *, sampled: bool, intervals: bool) -> metrics.Side:
+        layers = self.entry.layers
+        keep, fit = wanted_layers(layers, set(layers), sampled=sampled, intervals=intervals)
+        return collect(self.net, images, keep=keep, fit=fit)
 
-    def __call__(self, images: np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
+    def __call__(self, images: Images | np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
         """Metrics of uint8 images (N, C, H, W), their names ending as the extractor's must.
 
         Class accuracy is only measured by an extractor whose classes are the data's.
         """
-        known = labels is not None and self.entry.suffix != ""
+        source = ArrayImages(images, "the samples") if isinstance(images, np.ndarray) else images
         sides = metrics.Sides(
-            features=self.features(images),
-            real=self.real,
+            samples=self.collect(source, sampled=True, intervals=intervals),
+            reference=self.real,
             layers=self.entry.layers,
-            labels=torch.from_numpy(np.asarray(labels)) if known else None,
+            labels=np.asarray(labels) if labels is not None and self.entry.suffix else None,
+            protocol=self.protocol,
+            device=self.device,
         )
-        found = metrics.compute(sides, intervals=intervals)
-        return {name + self.entry.suffix: value for name, value in found.items()}
+        return named(metrics.compute(sides, intervals=intervals), self.entry)
 
 
 def load_samples(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """(N, C, H, W) uint8 and labels, if any, of an .npz in ADM's layout (arr_0: N, H, W, C)."""
     with np.load(path, allow_pickle=False) as z:
-        labels = z["labels"]
-        return z["arr_0"].transpose(0, 3, 1, 2), labels if len(labels) else None
+        return z["arr_0"].transpose(0, 3, 1, 2), load_labels(path)
 
 
 def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], check: Callable[[], None]) -> None:
@@ -64,8 +79,8 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
         if target.is_file():
             continue
         evaluator = evaluator or make()
-        images, labels = load_samples(run.file("samples", point, "npz"))
-        found = evaluator(images, labels, intervals=point == points[-1])
+        path = run.file("samples", point, "npz")
+        found = evaluator(NpzImages(path, (1, 3)), load_labels(path), intervals=point == points[-1])
         write_json(target, {"images": point, "metrics": found})
         Scalars(run).add(point, {k: v["value"] for k, v in found.items()})
         run.log("evaluate", images=i + 1, of=len(points), **{k: v["value"] for k, v in found.items()})
@@ -92,3 +107,135 @@ def reference_rows(evaluator: Evaluator, arrays: Arrays, config: RunConfig) -> d
     if arrays.held_out is not None:
         rows["held-out"] = (evaluator(arrays.held_out, arrays.held_out_labels, intervals=True), arrays.held_out)
     return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    flags = parser().parse_args(argv)
+    try:
+        request = request_of(flags)
+        if flags.threads:
+            torch.set_num_threads(flags.threads)
+        result = measure(request)
+        if flags.self_test:
+            result["self_test"] = selftest.verdicts(result["metrics"])
+        if flags.out:
+            write_json(Path(flags.out), result)
+    except (ValueError, OSError) as error:
+        print(f"bench.evaluate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbench.evaluate: stopped; nothing was written", file=sys.stderr)
+        return 130
+    print(json.dumps(result, indent=2, allow_nan=False) if flags.json else report(result))
+    return int(not all(row["ok"] for row in result.get("self_test", [])))
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m bench.evaluate",
+        description="FID, sFID, IS, KID, precision, recall and FD-DINOv2 of one set of images against another.",
+        epilog="Each side: a folder of PNG or JPEG files, an .npz with arr_0 (N, H, W, 3), an .npz of statistics "
+        "(mu, sigma, mu_s, sigma_s), or results/runs/NAME (its newest samples; as reference, its data's).",
+    )
+    p.add_argument("samples", nargs="?", metavar="SAMPLES", help="the generated side")
+    p.add_argument("--reference", metavar="REF", help="the real side")
+    p.add_argument("--self-test", nargs=2, metavar=("REF.npz", "SAMPLES.npz"), help="check ADM's published target")
+    p.add_argument("--protocol", choices=get_args(metrics.Protocol), help="whose inception score (default: adm)")
+    names = [name for name in metrics.KINDS if name != "class_accuracy"]
+    p.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"some of: {', '.join(names)}")
+    p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
+    p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
+    p.add_argument("--dinov2-weights", default="", metavar="PATH", help="DINOv2's weights (default: torch's cache)")
+    p.add_argument("--pr-dtype", choices=get_args(Precision), help="float16 repeats published tables' distances")
+    p.add_argument("--kid-subset", type=int, metavar="N", help="images of a KID subset (default: 1000)")
+    p.add_argument("--no-intervals", action="store_true", help="leave the 95 %% intervals out, which is faster")
+    p.add_argument("--skip-bad", action="store_true", help="leave unusable images out, and list them")
+    p.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    p.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's)")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    p.add_argument("--out", metavar="FILE", help="also write the JSON there")
+    return p
+
+
+def request_of(flags: argparse.Namespace) -> Request:
+    """The request of a command line; ValueError for what does not fit together."""
+    if flags.self_test:
+        if flags.samples or flags.reference:
+            raise ValueError("--self-test names both files itself: --self-test REF.npz SAMPLES.npz")
+        reference, samples = flags.self_test
+    else:
+        samples, reference = flags.samples, flags.reference
+        if not samples or not reference:
+            raise ValueError("two sides are needed: python -m bench.evaluate SAMPLES --reference REF")
+    wanted = tuple(selftest.TARGET) if flags.self_test else tuple(m.replace("-", "_") for m in flags.metrics)
+    for name in wanted:
+        if name not in metrics.KINDS:
+            raise ValueError(f"{name} is no metric; choose of {', '.join(metrics.KINDS)}")
+    if flags.batch < 1 or flags.threads < 0:
+        raise ValueError(f"--batch is {flags.batch} and --threads {flags.threads}; they must be at least 1 and 0")
+    if flags.out:
+        check_writable(Path(flags.out))
+    if flags.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
+    return Request(
+        samples=Path(samples),
+        reference=Path(reference),
+        wanted=wanted,
+        protocol="adm" if flags.self_test else flags.protocol,
+        extractor=flags.extractor,
+        weights=flags.weights,
+        dinov2_weights=flags.dinov2_weights,
+        pr_dtype=flags.pr_dtype or ("float16" if flags.self_test else "float32"),
+        kid_size=flags.kid_subset,
+        intervals=not (flags.no_intervals or flags.self_test),
+        skip_bad=flags.skip_bad,
+        batch=flags.batch,
+        cuda=flags.device != "cpu" and torch.cuda.is_available(),
+    )
+
+
+def check_writable(path: Path) -> None:
+    """ValueError, before hours of work, where a file could not be written at their end."""
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; name a file")
+    above = next(p for p in path.absolute().parents if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"--out {path}: {above} is no folder that can be written to")
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as a table and the facts it rests on."""
+    rows = []
+    for name, m in result["metrics"].items():
+        interval = f"{m['interval']['low']:.4f} to {m['interval']['high']:.4f}" if m["interval"] else "-"
+        samples = f"{m['samples']:,}" if m["samples"] else "?"
+        rows.append([name, f"{m['value']:.4f}", interval, m["direction"], samples])
+    lines = [tabulate(rows, headers=["metric", "value", "95 % interval", "better", "N"], disable_numparse=True), ""]
+    for role in ("samples", "reference"):
+        side = result[role]
+        count = f"{side['count']:,} images" if side["count"] else "statistics"
+        stored = f", statistics for {' and '.join(side['stored_statistics'])} from the file"
+        lines.append(f"{role}: {side['path']} ({count}{stored if side['stored_statistics'] else ''})")
+        lines += [f"  left out: {bad['file']} {bad['reason']}" for bad in side["left_out"][:10]]
+        if len(side["left_out"]) > 10:
+            lines.append(f"  and {len(side['left_out']) - 10:,} more left out")
+    lines.append(f"protocol: {result['protocol']}, distances of precision and recall in {result['pr_dtype']}")
+    lines += [f"{name}: {w['file']}, SHA-256 {w['sha256'][:16]}..." for name, w in result["extractors"].items()]
+    methods = {m["interval"]["method"] for m in result["metrics"].values() if m["interval"]}
+    lines += [f"intervals: {method}" for method in sorted(methods)]
+    lines += [f"not measured: {name}: {why}" for name, why in result["not_measured"].items()]
+    lines += [f"note: {note}" for note in result["notes"]]
+    lines += [verdict(row) for row in result.get("self_test", [])]
+    return "\n".join(lines)
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """A line of the self-test."""
+    found = "not measured" if row["found"] is None else f"{row['found']:.4f}"
+    word = "ok" if row["ok"] else "FAILED"
+    return f"self-test {row['metric']}: {word}, {found}; published {row['target']:.4f} -+ {row['tolerance']}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

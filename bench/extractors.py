@@ -1,4 +1,4 @@
-"""Feature extractors for the metrics: torch-fidelity's Inception, and a small CNN for digits.
+"""Feature extractors for the metrics: torch-fidelity's (bench/pretrained.py), and a small CNN for digits.
 
 The digits CNN is trained on the training split when it is first needed, in float64 on one thread
 with smooth layers, and its weights are rounded to 1/4096.  Differences of machine arithmetic
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
-from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 from .data import load, normalise
+from .pretrained import DinoV2, InceptionV3, prepare_dinov2, prepare_inception, sha256
 from .seeds import fold
 
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 ROUNDING = 4096
 
 
@@ -39,7 +38,11 @@ class Extractor:
     """One extractor: its layers, and how its weights come to be on this machine."""
 
     layers: dict[str, str]
-    """Purpose (fid, is, prc) -> name of the layer in torch-fidelity."""
+    """Purpose (fid, sfid, fd_dinov2, is, kid, prc) -> name of the layer."""
+    network: Callable[..., FeatureExtractorBase]
+    """torch-fidelity's constructor: (name, layers, feature_extractor_weights_path=...)."""
+    channels: tuple[int, ...] = (3,)
+    """Image channels it takes."""
     prepare: Callable[[str, Path], Path]
     """(path given by the user or "", cache folder) -> file of weights; ValueError says what is missing."""
     made_here: bool = False
@@ -143,23 +146,17 @@ def prepare_digits_cnn(given: str, cache: Path) -> Path:
     return path
 
 
-def prepare_inception(given: str, cache: Path) -> Path:
-    """torch-fidelity's 2015 Inception weights, by path or in torch's cache; never downloaded here."""
-    path = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    if not path.is_file():
-        raise ValueError(
-            f"the Inception weights {INCEPTION_FILE} (torch-fidelity's release v0.2.0) are not at {path}: "
-            "put the file there or name it with --set evaluation.weights=PATH"
-        )
-    return path
-
-
 EXTRACTORS: dict[str, Extractor] = {
     "inception-v3-compat": Extractor(
-        layers={"fid": "2048", "is": "logits_unbiased", "prc": "2048"}, prepare=prepare_inception
+        layers={"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"},
+        network=InceptionV3,
+        prepare=prepare_inception,
     ),
+    "dinov2-vit-l-14": Extractor(layers={"fd_dinov2": "dinov2"}, network=DinoV2, prepare=prepare_dinov2),
     "digits-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
+        network=DigitsCNN,
+        channels=(1, 3),
         prepare=prepare_digits_cnn,
         suffix="[digits-cnn]",
         made_here=True,
@@ -169,8 +166,9 @@ EXTRACTORS: dict[str, Extractor] = {
 
 def check(name: str, given: str) -> None:
     """ValueError when the extractor is unknown, or its weights are missing and cannot be made here."""
-    if name not in EXTRACTORS:
-        raise ValueError(f"evaluation.extractor is {name!r}; choose one of {', '.join(EXTRACTORS)}")
+    known = [n for n, e in EXTRACTORS.items() if "fid" in e.layers]
+    if name not in known:
+        raise ValueError(f"evaluation.extractor is {name!r}; choose one of {', '.join(known)}")
     if given or not EXTRACTORS[name].made_here:
         EXTRACTORS[name].prepare(given, Path())
 
@@ -185,8 +183,7 @@ def prepare(name: str, given: str, cache: Path) -> tuple[Path, str]:
 def weights_hash(path: Path) -> str:
     """SHA-256 of a file of weights; of the tensors alone for safetensors, whose headers may differ."""
     if path.suffix != ".safetensors":
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
+        return sha256(path)
     h = hashlib.sha256()
     for name, tensor in sorted(load_file(path).items()):
         h.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
@@ -209,11 +206,24 @@ class Images(Dataset[Tensor]):
         return image.expand(3, -1, -1)
 
 
-def features(name: str, weights: Path, images: np.ndarray, cuda: bool = False) -> dict[str, Tensor]:
-    """{layer: (N, F)} of uint8 images, through torch-fidelity."""
-    layers = sorted(set(EXTRACTORS[name].layers.values()))
-    net = create_feature_extractor(name, layers, cuda=cuda, feature_extractor_weights_path=str(weights), verbose=False)
-    found: dict[str, Tensor] = get_featuresdict_from_dataset(
-        Images(images), net, batch_size=256, cuda=cuda, save_cpu_ram=True, verbose=False
-    )
-    return {k: v.float() for k, v in found.items()}
+def network(name: str, weights: Path, layers: Iterable[str], cuda: bool = False) -> FeatureExtractorBase:
+    """An extractor that gives these layers."""
+    net = EXTRACTORS[name].network(name, sorted(set(layers)), feature_extractor_weights_path=str(weights))
+    net = net.requires_grad_(False).eval()
+    return net.cuda() if cuda else net
+
+
+def extract(net: FeatureExtractorBase, images_BCHW: np.ndarray) -> dict[str, np.ndarray]:
+    """{layer: (B, F) float32} of uint8 images, one channel or three."""
+    batch = torch.from_numpy(np.ascontiguousarray(images_BCHW)).expand(-1, 3, -1, -1).to(next(net.parameters()).device)
+    with torch.inference_mode():
+        found = net.convert_features_tuple_to_dict(net(batch))
+    return {layer: x.float().cpu().numpy() for layer, x in found.items()}
+
+
+def features(name: str, weights: Path, images: np.ndarray, cuda: bool = False, batch: int = 256) -> dict[str, Tensor]:
+    """{layer: (N, F)} of uint8 images (N, 1 or 3, H, W) that are all there."""
+    Images(images)
+    net = network(name, weights, EXTRACTORS[name].layers.values(), cuda)
+    parts = [extract(net, np.array(images[i : i + batch], order="C")) for i in range(0, len(images), batch)]
+    return {layer: torch.from_numpy(np.concatenate([p[layer] for p in parts])) for layer in parts[0]}

@@ -1,29 +1,46 @@
 """Metrics from features, each with its direction, sample count and 95 % interval.
 
-FID (arXiv:1706.08500), IS (arXiv:1606.03498), precision and recall (arXiv:1904.06991, k = 3), all as
-torch-fidelity computes them, and the accuracy of the labels that samples were made for.
+FID and sFID (arXiv:1706.08500, arXiv:2103.03841), the Frechet distance on DINOv2 features
+(arXiv:2306.04675), IS (arXiv:1606.03498), KID (arXiv:1801.01401), precision and recall
+(arXiv:1904.06991, k = 3), and the accuracy of the labels that samples were made for.
 
-N generated images, M real images, F features.
+Two protocols, which differ in the inception score: `adm` takes consecutive chunks of 5,000 images in
+file order, the last one as heavy as the others however short; `torch-fidelity` shuffles with seed 2020
+and takes ten parts.  The latter also calls the library's own Frechet distance, whose rounding differs
+where a covariance is singular.  ADM has no KID; both take torch-fidelity's.
+
+N generated images, M real images, F features, K classes, G groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_prc import calculate_precision_recall_part
+from torch_fidelity.metric_fid import fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
 
+from .frechet import Gaussian, fit, frechet, left_out
+from .manifold import Precision, precision_recall
+
+Protocol = Literal["adm", "torch-fidelity"]
 GROUPS = 20
 METHOD = f"delete-group jackknife over the samples, {GROUPS} groups"
+CHUNK = 5000
+SPLITS = 10
+SHUFFLE_SEED = 2020
+KID_SUBSETS, KID_SIZE = 100, 1000
 
 KINDS: dict[str, tuple[str, float, float]] = {
     "fid": ("lower", 0.0, float("inf")),
+    "sfid": ("lower", 0.0, float("inf")),
+    "fd_dinov2": ("lower", 0.0, float("inf")),
     "is": ("higher", 1.0, float("inf")),
+    "kid": ("lower", -float("inf"), float("inf")),
     "precision": ("higher", 0.0, 1.0),
     "recall": ("higher", 0.0, 1.0),
     "class_accuracy": ("higher", 0.0, 1.0),
@@ -32,49 +49,213 @@ KINDS: dict[str, tuple[str, float, float]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Side:
+    """What is known of one side."""
+
+    rows: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Layer -> (N, F) float32 features."""
+    fitted: Mapping[str, Gaussian] = field(default_factory=dict)
+    """Layer -> statistics; they win over those of the rows, as in ADM's reference files."""
+    count: int | None = None
+    """Images; None where only statistics are known."""
+    fits: dict[str, Gaussian] = field(default_factory=dict, init=False, repr=False)
+
+    def gaussian(self, layer: str) -> Gaussian:
+        """Statistics of a layer, found once."""
+        if layer in self.fitted:
+            return self.fitted[layer]
+        if layer not in self.fits:
+            self.fits[layer] = fit(self.rows[layer])
+        return self.fits[layer]
+
+    def has(self, layer: str) -> bool:
+        return layer in self.rows or layer in self.fitted
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sides:
-    """What metrics are computed from."""
+    """What metrics are computed from, and how."""
 
-    features: Mapping[str, Tensor]
-    """Layer -> (N, F) of the generated images."""
-    real: Mapping[str, Tensor]
-    """Layer -> (M, F) of the reference."""
+    samples: Side
+    reference: Side
     layers: Mapping[str, str]
-    """Purpose -> layer."""
-    labels: Tensor | None = None
+    """Purpose (fid, sfid, fd_dinov2, is, kid, prc) -> layer."""
+    labels: np.ndarray | None = None
     """(N,) labels the images were made for, where the extractor classifies."""
+    protocol: Protocol = "adm"
+    pr_dtype: Precision = "float32"
+    kid_size: int | None = None
+    """Images of a KID subset; None: 1,000, or half of the smaller side where that is less."""
+    device: str = "cpu"
 
 
-def frechet(a_NF: Tensor, statistics: Mapping[str, Any]) -> float:
-    """Frechet distance of features to stored statistics {mu, sigma}."""
-    made = fid_features_to_statistics(a_NF)
-    return float(fid_statistics_to_metric(made, statistics, False)["frechet_inception_distance"])
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A value, and what its interval comes from: the values with a group left out, or a deviation."""
+
+    value: float
+    parts: list[float] = field(default_factory=list)
+    deviation: float | None = None
+    method: str = METHOD
 
 
-def compute(sides: Sides, *, intervals: bool = True) -> dict[str, dict[str, Any]]:
-    """{metric: {value, direction, samples, interval}}; intervals are None when not asked for.
+def compute(sides: Sides, *, intervals: bool = True, wanted: Sequence[str] = tuple(KINDS)) -> dict[str, dict[str, Any]]:
+    """{metric: {value, direction, samples, interval}} of all that `missing` does not name.
 
-    Raises ValueError when features hold NaN or there are fewer than 20 samples.
+    Intervals are None when not asked for.  Raises ValueError when features hold NaN, when there are
+    fewer than 20 samples for intervals, or when a value is not a number.
     """
-    count = len(next(iter(sides.features.values())))
-    if count < GROUPS:
-        raise ValueError(f"{count} samples; the metrics and their intervals need at least {GROUPS}")
-    for layer, found in (*sides.features.items(), *sides.real.items()):
-        if not found.isfinite().all():
-            raise ValueError(f"features {layer} hold NaN or infinity; the images or the weights are damaged")
-    statistics = fid_features_to_statistics(sides.real[sides.layers["fid"]])
-    whole = _values(sides, np.arange(count), statistics)
-    groups = np.random.RandomState(0).permutation(count) % GROUPS  # labels come in cycles; groups must not
-    parts = [_values(sides, np.flatnonzero(groups != g), statistics) for g in range(GROUPS)] if intervals else []
-    result = {}
-    for name, value in whole.items():
-        direction, least, most = KINDS[name]
-        interval = None
-        if parts:
-            low, high = jackknife_interval(value, [p[name] for p in parts])
-            interval = {"low": max(low, least), "high": min(high, most), "method": METHOD}
-        result[name] = {"value": value, "direction": direction, "samples": count, "interval": interval}
-    return result
+    _check(sides, intervals)
+    count = sides.samples.count
+    groups = None
+    if intervals and count:  # labels come in cycles; groups must not
+        groups = np.random.RandomState(0).permutation(count) % GROUPS
+    cannot, found = missing(sides), dict[str, Found]()
+    for purpose, measure in MEASURES.items():
+        names = [n for n in NAMES[purpose] if n in wanted and n not in cannot]
+        if names:
+            given = measure(sides, sides.layers.get(purpose, ""), groups)
+            found |= {name: given[name] for name in names}
+    return {name: _metric(name, found[name], count) for name in KINDS if name in found}
+
+
+def missing(sides: Sides) -> dict[str, str]:
+    """Metric -> why it cannot be measured from these sides."""
+    reasons = {purpose: _lack(sides, purpose) for purpose in NAMES}
+    return {name: reason for purpose, reason in reasons.items() if reason for name in NAMES[purpose]}
+
+
+def _lack(sides: Sides, purpose: str) -> str:
+    """Why a purpose cannot be served; "" when it can."""
+    if purpose == "class":
+        return "" if sides.labels is not None else "no labels of the extractor's classes"
+    if purpose not in sides.layers:
+        return "the extractor has no features for it"
+    layer, both = sides.layers[purpose], {"samples": sides.samples, "reference": sides.reference}
+    if purpose in STATISTICAL:
+        lacking = [role for role, side in both.items() if not side.has(layer)]
+        return f"neither images nor statistics for it in the {' and the '.join(lacking)}" if lacking else ""
+    roles = ["samples"] if purpose == "is" else list(both)
+    lacking = [role for role in roles if layer not in both[role].rows]
+    if lacking:
+        return f"no images in the {' and the '.join(lacking)}"
+    least = {"is": SPLITS if sides.protocol == "torch-fidelity" else 2}.get(purpose, 4)
+    few = [f"{both[role].count} images in the {role}" for role in roles if (both[role].count or 0) < least]
+    return f"{' and '.join(few)}; it needs {least}" if few else ""
+
+
+def _frechet(name: str) -> Callable[[Sides, str, np.ndarray | None], dict[str, Found]]:
+    def measure(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]:
+        reference = sides.reference.gaussian(layer)
+        if name == "fid" and sides.protocol == "torch-fidelity":
+            value = _library_fid(sides.samples, sides.reference, layer)
+        else:
+            value = frechet(sides.samples.gaussian(layer), reference)
+        rows = sides.samples.rows.get(layer)
+        parts = left_out(rows, groups, reference) if groups is not None and rows is not None else []
+        return {name: Found(value=value, parts=parts)}
+
+    return measure
+
+
+def _library_fid(samples: Side, reference: Side, layer: str) -> float:
+    """torch-fidelity's own distance, whose rounding is seen where there are fewer images than features."""
+    both = (side.gaussian(layer) for side in (samples, reference))
+    statistics = [{"mu": g.mu.astype(np.float32), "sigma": g.sigma} for g in both]
+    return float(fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"])
+
+
+def inception_score(p_NK: np.ndarray, protocol: Protocol = "adm", chunk: int = CHUNK) -> float:
+    """exp of the mean KL divergence of class probabilities from their mean, averaged over chunks.
+
+    A probability of exactly zero makes it NaN, as in the published evaluator.
+    """
+    entropy_N = np.empty(len(p_NK))
+    for rows in np.array_split(np.arange(len(p_NK)), -(-len(p_NK) // CHUNK)):
+        p = p_NK[rows].astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy_N[rows] = (p * np.log(p)).sum(1)
+    return _score(p_NK, entropy_N, np.arange(len(p_NK)), protocol, chunk)
+
+
+def _score(p_NK: np.ndarray, entropy_N: np.ndarray, rows: np.ndarray, protocol: Protocol, chunk: int = CHUNK) -> float:
+    n = len(rows)
+    if protocol == "torch-fidelity":
+        shuffled = rows[np.random.RandomState(SHUFFLE_SEED).permutation(n)]
+        chunks = [shuffled[i * n // SPLITS : (i + 1) * n // SPLITS] for i in range(SPLITS)]
+    else:
+        chunks = [rows[i : i + chunk] for i in range(0, n, chunk)]
+    scores = []
+    for part in chunks:
+        q = p_NK[part].mean(0, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores.append(np.exp(entropy_N[part].mean() - (q * np.log(q)).sum()))
+    return float(np.mean(scores))
+
+
+def _is(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]:
+    logits = torch.from_numpy(sides.samples.rows[layer])
+    p, entropy = np.empty(logits.shape), np.empty(len(logits))
+    for rows in torch.arange(len(logits)).split(CHUNK):
+        log_p = logits[rows].double().log_softmax(1)
+        p[rows] = log_p.exp().numpy()
+        entropy[rows] = (log_p.exp() * log_p).sum(1).numpy()
+    keep = [] if groups is None else [np.flatnonzero(groups != g) for g in range(GROUPS)]
+    value = _score(p, entropy, np.arange(len(p)), sides.protocol)
+    return {"is": Found(value=value, parts=[_score(p, entropy, rows, sides.protocol) for rows in keep])}
+
+
+def _kid(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]:
+    """torch-fidelity's: the mean over 100 random subsets of both sides.
+
+    The deviation is the delete-d jackknife's (Shao and Wu 1989): that of the subsets times
+    sqrt(m / (n - m)), m images a subset and n on the smaller side.
+    """
+    samples, real = sides.samples.rows[layer], sides.reference.rows[layer]
+    least = min(len(samples), len(real))
+    size = sides.kid_size or min(KID_SIZE, least // 2)
+    if not 2 <= size <= least:
+        raise ValueError(f"KID subsets of {size} images; they must have 2 to {least}, the images of the smaller side")
+    found = kid_features_to_metric(
+        torch.from_numpy(samples), torch.from_numpy(real), kid_subsets=KID_SUBSETS, kid_subset_size=size, verbose=False
+    )
+    value, spread = (found[f"kernel_inception_distance_{word}"] for word in ("mean", "std"))
+    deviation = float(spread * np.sqrt(size / (least - size))) if groups is not None and size < least else None
+    method = f"delete-d jackknife over {KID_SUBSETS} subsets of {size} images"
+    return {"kid": Found(value=value, deviation=deviation, method=method)}
+
+
+def _manifold(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]:
+    real, fake = (torch.from_numpy(s.rows[layer]).to(sides.device) for s in (sides.reference, sides.samples))
+    found = precision_recall(real, fake, dtype=sides.pr_dtype, groups=groups)
+    precisions, recalls = zip(*found.left_out, strict=True) if found.left_out else ((), ())
+    return {
+        "precision": Found(value=found.precision, parts=list(precisions)),
+        "recall": Found(value=found.recall, parts=list(recalls)),
+    }
+
+
+def _accuracy(sides: Sides, _: str, groups: np.ndarray | None) -> dict[str, Found]:
+    assert sides.labels is not None
+    right = sides.samples.rows[sides.layers["is"]].argmax(1) == sides.labels
+    parts = [] if groups is None else [float(right[groups != g].mean()) for g in range(GROUPS)]
+    return {"class_accuracy": Found(value=float(right.mean()), parts=parts)}
+
+
+MEASURES: dict[str, Callable[[Sides, str, np.ndarray | None], dict[str, Found]]] = {
+    "fid": _frechet("fid"),
+    "sfid": _frechet("sfid"),
+    "fd_dinov2": _frechet("fd_dinov2"),
+    "is": _is,
+    "kid": _kid,
+    "prc": _manifold,
+    "class": _accuracy,
+}
+"""Purpose -> function of (sides, layer, groups or None)."""
+NAMES = {**{p: (p,) for p in MEASURES}, "prc": ("precision", "recall"), "class": ("class_accuracy",)}
+"""Purpose -> the metrics it gives."""
+STATISTICAL = ("fid", "sfid", "fd_dinov2")
+"""Purposes that mean and covariance are enough for."""
 
 
 def jackknife_interval(value: float, left_out: list[float]) -> tuple[float, float]:
@@ -84,18 +265,29 @@ def jackknife_interval(value: float, left_out: list[float]) -> tuple[float, floa
     return value - 1.96 * deviation, value + 1.96 * deviation
 
 
-def _values(sides: Sides, rows: np.ndarray, statistics: Mapping[str, Any]) -> dict[str, float]:
-    def take(purpose: str) -> Tensor:
-        return sides.features[sides.layers[purpose]][rows]
+def _metric(name: str, found: Found, count: int | None) -> dict[str, Any]:
+    direction, least, most = KINDS[name]
+    value, interval = float(found.value), None
+    if not np.isfinite(value):
+        raise ValueError(f"{name} is {value}; the features are damaged or degenerate")
+    if found.parts or found.deviation is not None:
+        low, high = value - 1.96 * (found.deviation or 0), value + 1.96 * (found.deviation or 0)
+        if found.parts:
+            low, high = jackknife_interval(value, found.parts)
+        interval = {"low": max(low, least), "high": min(high, most), "method": found.method}
+    return {"value": value, "direction": direction, "samples": count, "interval": interval}
 
-    logits = take("is")
-    precision, recall = calculate_precision_recall_part(take("prc"), sides.real[sides.layers["prc"]])
-    values = {
-        "fid": frechet(take("fid"), statistics),
-        "is": float(isc_features_to_metric(logits)["inception_score_mean"]),
-        "precision": precision,
-        "recall": recall,
-    }
-    if sides.labels is not None:
-        values["class_accuracy"] = float((logits.argmax(1) == sides.labels[rows]).float().mean())
-    return values
+
+def _check(sides: Sides, intervals: bool) -> None:
+    count = sides.samples.count
+    if count is not None and intervals and count < GROUPS:
+        raise ValueError(f"{count} samples; the metrics and their intervals need at least {GROUPS}")
+    for side in (sides.samples, sides.reference):
+        for layer, rows in side.rows.items():
+            if not all(bool(np.isfinite(rows[i : i + CHUNK]).all()) for i in range(0, len(rows), CHUNK)):
+                raise ValueError(f"features {layer} hold NaN or infinity; the images or the weights are damaged")
+
+
+def as_rows(features: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Features as compute takes them."""
+    return {layer: x.numpy() for layer, x in features.items()}

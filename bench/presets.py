@@ -115,6 +115,7 @@ def _published(table: Mapping[str, Mapping[str, Any]], arch: str, size: str, tex
 
 TOY_EVALUATION = Evaluation(
     extractor="digits-cnn",
+    protocol="torch-fidelity",
     samples=1000,
     sampler="ddim",
     steps=16,

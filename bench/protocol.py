@@ -31,6 +31,7 @@ def evaluation_of(
         "version": VERSION,
         "data": config.data.name,
         "extractor": e.extractor,
+        "protocol": e.protocol,
         "extractor_hash": extractor_hash,
         "reference_hash": reference_hash,
         "reference_count": reference_count,

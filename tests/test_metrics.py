@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +51,21 @@ def test_real_images_are_the_floor_and_noise_the_ceiling(evaluator, digits):
     assert ceiling["class_accuracy[digits-cnn]"]["value"] < 0.25
 
 
+def test_the_committed_row_of_held_out_digits_is_found_again(evaluator, digits, cache):
+    """Its numbers were torch-fidelity's own; other ways to them must not move them."""
+    (path,) = (Path(__file__).parent.parent / "results" / "records" / "v1").glob("held_out-*.json")
+    record = json.loads(path.read_text())
+    own_hash = extractors.weights_hash(cache / "digits-cnn.safetensors")
+    if record["protocol"]["evaluation"]["extractor_hash"] != own_hash:
+        pytest.skip("the committed row is of a digits CNN of another machine architecture")
+    found = evaluator(digits.held_out, digits.held_out_labels, intervals=True)
+    assert list(found) == list(record["metrics"])
+    for name, committed in record["metrics"].items():
+        assert found[name]["value"] == pytest.approx(committed["value"], rel=1e-6)
+        for end in ("low", "high"):
+            assert found[name]["interval"][end] == pytest.approx(committed["interval"][end], rel=1e-5)
+
+
 def test_wrong_labels_have_no_accuracy(evaluator, digits):
     found = evaluator(digits.held_out, (digits.held_out_labels + 1) % 10, intervals=False)
     assert found["class_accuracy[digits-cnn]"]["value"] < 0.02
@@ -86,14 +104,30 @@ def test_the_jackknife_covers_the_mean_as_often_as_it_says():
     assert 0.91 <= hits / 400 <= 0.98
 
 
+def sides(samples, real=None, **more):
+    real = samples if real is None else real
+    layers = {"fid": "f", "is": "f", "kid": "f", "prc": "f"}
+    one, two = (metrics.Side(rows={"f": x}, count=len(x)) for x in (samples, real))
+    return metrics.Sides(samples=one, reference=two, layers=layers, **more)
+
+
 def test_damaged_features_are_refused():
-    bad = torch.full((30, 4), float("nan"))
-    good = torch.zeros(30, 4)
-    layers = {"fid": "f", "is": "f", "prc": "f"}
-    with pytest.raises(ValueError, match="NaN"):
-        metrics.compute(metrics.Sides(features={"f": bad}, real={"f": good}, layers=layers))
+    good = np.zeros((30, 4), np.float32)
+    bad = good.copy()
+    bad[3, 1] = np.nan
+    for one, two in ((bad, good), (good, bad)):
+        with pytest.raises(ValueError, match="NaN"):
+            metrics.compute(sides(one, two))
     with pytest.raises(ValueError, match="at least 20"):
-        metrics.compute(metrics.Sides(features={"f": good[:5]}, real={"f": good}, layers=layers))
+        metrics.compute(sides(good[:5], good))
+
+
+def test_a_value_that_is_no_number_is_refused():
+    """The published score of probabilities that are exactly zero; here from logits 2,000 apart."""
+    logits = np.zeros((40, 4), np.float32)
+    logits[:, 0] = -2000
+    with pytest.raises(ValueError, match="is is nan"):
+        metrics.compute(sides(logits), wanted=["is"])
 
 
 def test_the_extractor_is_trained_to_the_same_weights_every_time(tmp_path):

@@ -1,0 +1,120 @@
+"""Features of one side, streamed: images -> extractor -> feature store and running statistics.
+
+Only the layers asked for are kept as rows, (N, F) float32; of others just the sums, so that 50,000
+images need little more than their features.
+
+N images, F features.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from .extractors import extract
+from .frechet import Moments
+from .images import Images
+from .metrics import Side
+
+
+class Progress:
+    """Images done, rate and ETA on stderr: one line rewritten on a terminal, a line every 15 s in a log."""
+
+    def __init__(self, what: str, total: int, seconds: float = 15.0) -> None:
+        self.what, self.total, self.began, self.done = what, total, time.monotonic(), 0
+        self.live = sys.stderr.isatty()
+        self.seconds = 0.2 if self.live else seconds
+        self.shown = self.began
+
+    def add(self, images: int) -> None:
+        self.done += images
+        now = time.monotonic()
+        if now - self.shown >= self.seconds:
+            self.shown = now
+            self._show(now)
+
+    def _show(self, now: float) -> None:
+        rate = self.done / max(now - self.began, 1e-9)
+        left = int((self.total - self.done) / max(rate, 1e-9))
+        eta = f"{rate:,.1f} images/s  ETA {left // 60}:{left % 60:02d}"
+        text = f"{self.what}: {self.done:,} of {self.total:,} images  {eta}"
+        print(f"\r\x1b[2K{text}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self.live:
+            print("\r\x1b[2K", end="", file=sys.stderr)
+        seconds = time.monotonic() - self.began
+        rate = self.done / max(seconds, 1e-9)
+        print(
+            f"{self.what}: {self.done:,} images in {seconds:.1f} s, {rate:,.1f} images/s", file=sys.stderr, flush=True
+        )
+
+
+class Store:
+    """Rows of some layers and sums of others."""
+
+    def __init__(self, capacity: int, keep: Collection[str], fit: Collection[str]) -> None:
+        self.capacity, self.keep, self.count = capacity, keep, 0
+        self.rows: dict[str, np.ndarray] = {}
+        self.moments = {layer: Moments() for layer in fit if layer not in keep}
+
+    def add(self, features: dict[str, np.ndarray]) -> None:
+        """One batch, {layer: (B, F)}."""
+        size = len(next(iter(features.values())))
+        for layer in self.keep:
+            if layer not in self.rows:
+                self.rows[layer] = np.empty((self.capacity, features[layer].shape[1]), np.float32)
+            self.rows[layer][self.count : self.count + size] = features[layer]
+        for layer, moments in self.moments.items():
+            moments.add(features[layer])
+        self.count += size
+
+    def side(self, name: str = "this side") -> Side:
+        """What was stored; ValueError below two images."""
+        if self.count < 2:
+            raise ValueError(f"{name} has {self.count} usable image(s); at least 2 are needed")
+        rows = {layer: x[: self.count] for layer, x in self.rows.items()}
+        return Side(rows=rows, fitted={k: m.gaussian() for k, m in self.moments.items()}, count=self.count)
+
+
+def collect(
+    net: FeatureExtractorBase,
+    images: Images,
+    *,
+    keep: Collection[str],
+    fit: Collection[str],
+    batch: int = 64,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Side:
+    """Features of all images.
+
+    An image whose features are not finite is a ValueError that names it, or with `skip_bad` left out.
+    """
+    store = Store(images.count, keep, fit)
+    for names, pixels in images.batches(batch):
+        found = extract(net, pixels)
+        good = np.logical_and.reduce([np.isfinite(x).all(1) for x in found.values()])
+        for name in (n for n, ok in zip(names, good, strict=True) if not ok):
+            reason = "has features with NaN or infinity"
+            if not skip_bad:
+                raise ValueError(f"{name} {reason}; the weights or the image are damaged")
+            images.left_out.append({"file": name, "reason": reason})
+        if good.any():
+            store.add({layer: x[good] for layer, x in found.items()})
+        if progress:
+            progress.add(len(names))
+    if progress:
+        progress.end()
+    return store.side(images.name)
+
+
+def widths(net: FeatureExtractorBase, size: tuple[int, int, int]) -> dict[str, int]:
+    """Layer -> F, from one black image."""
+    found: dict[str, Any] = extract(net, np.zeros((1, *size), np.uint8))
+    return {layer: x.shape[1] for layer, x in found.items()}

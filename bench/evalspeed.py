@@ -1,0 +1,165 @@
+"""Time and memory of the evaluation at full size, on generated features: python -m bench.evalspeed
+
+Each part runs ours and the other one in the same session.  Features are generated, of Inception's
+widths; no weights are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from . import metrics
+from .collect import Store
+from .frechet import Gaussian, fit, frechet
+from .manifold import precision_recall
+
+LAYERS = {"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"}
+WIDTHS = {"2048": 2048, "spatial": 2023, "logits_unbiased": 1008}
+Result = TypeVar("Result")
+
+
+@lru_cache
+def mixing(width: int) -> torch.Tensor:
+    """(width, width) float32 that gives features a spectrum which falls off over three decades."""
+    noise = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+    return noise * (torch.exp(-torch.arange(width) / (width / 7)) / width**0.25)[:, None]
+
+
+def features(seed: int, count: int, width: int, scale: float = 1.0) -> np.ndarray:
+    """(count, width) float32, non-negative: rectified noise, mixed."""
+    generator = torch.Generator().manual_seed(seed)
+    out = torch.empty(count, width)
+    for part in out.split(2500):
+        noise = scale * torch.randn(part.shape, generator=generator)
+        part.copy_((noise @ mixing(width) + 0.1 * noise + 0.4).clamp(min=0))
+    return out.numpy()
+
+
+def timed(what: Callable[[], Result]) -> tuple[Result, float]:
+    began = time.perf_counter()
+    result = what()
+    return result, time.perf_counter() - began
+
+
+def of_frechet(flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """Two Gaussians of `width` features against scipy's matrix square root, taking turns."""
+    from scipy.linalg import sqrtm
+
+    a, b = (fit(features(seed, flags.fit, flags.width, scale)) for seed, scale in ((1, 1.0), (2, 1.1)))
+    difference = a.mu.astype(np.float64) - b.mu
+
+    def theirs() -> float:
+        root = np.trace(np.asarray(sqrtm(a.sigma @ b.sigma))).real
+        return float(difference @ difference + np.trace(a.sigma) + np.trace(b.sigma) - 2 * root)
+
+    runs = [(timed(lambda: frechet(*fresh(a, b))), timed(theirs)) for _ in range(3)]
+    ours, other = (np.median([run[i] for run in runs], axis=0) for i in (0, 1))
+    name = f"Frechet distance, {flags.width} features, median of 3"
+    return [row(name, ours[0], other[0], ours[1], other[1], "scipy sqrtm")]
+
+
+def fresh(*gaussians: Gaussian) -> list[Gaussian]:
+    """Copies that have no factor yet."""
+    return [Gaussian(mu=g.mu, sigma=g.sigma) for g in gaussians]
+
+
+def of_manifold(flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """Precision and recall against torch-fidelity's, in its path of bounded memory."""
+    from torch_fidelity.metric_prc import calculate_precision_recall_part
+
+    device = "cuda" if flags.cuda else "cpu"
+    sets = ((1, flags.samples, 0.9), (2, flags.reference, 1.0))
+    fake, real = (torch.from_numpy(features(s, n, flags.width, scale)).to(device) for s, n, scale in sets)
+    found, seconds = timed(lambda: precision_recall(real, fake))
+    rows = []
+    if flags.intervals:
+        groups = np.random.RandomState(0).permutation(len(fake)) % metrics.GROUPS
+        again, with_groups = timed(lambda: precision_recall(real, fake, groups=groups))
+        rows.append(
+            row("the same with 20 groups left out", again.recall, found.recall, with_groups, seconds, "without")
+        )
+    other, other_seconds = timed(lambda: calculate_precision_recall_part(fake, real))
+    name = f"{{}} of {flags.samples:,} against {flags.reference:,}, {device}"
+    pairs = zip(("precision", "recall"), (found.precision, found.recall), other, strict=True)
+    both = [row(name.format(n), o, t, seconds, other_seconds, "torch-fidelity") for n, o, t in pairs]
+    return both + rows
+
+
+def row(name: str, ours: float, other: float, seconds: float, other_seconds: float, whose: str) -> dict[str, Any]:
+    return {
+        "what": name,
+        "ours": f"{ours:.8g}",
+        "seconds": f"{seconds:.2f}",
+        "other": f"{other:.8g}",
+        "whose": whose,
+        "its seconds": f"{other_seconds:.2f}",
+        "times faster": f"{other_seconds / seconds:.2f}",
+        "relative difference": f"{abs(ours - other) / max(abs(other), 1e-300):.1e}",
+    }
+
+
+def of_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """All metrics from batches of features, stored as the evaluation stores them: seconds, and peak memory."""
+    sides = []
+    for seed, count, keep in ((1, flags.samples, set(WIDTHS)), (2, flags.reference, {"2048"})):
+        store = Store(count, keep, {"spatial"} - keep)
+        for start in range(0, count, 1000):
+            size = min(1000, count - start)
+            store.add({layer: features(seed * 10**6 + start, size, width) for layer, width in WIDTHS.items()})
+        sides.append(store.side())
+    rows = [{"what": "features stored", "peak GiB": peak()}]
+    comparison = metrics.Sides(samples=sides[0], reference=sides[1], layers=LAYERS)
+    for wanted in (["fid"], ["sfid"], ["is"], ["kid"], ["precision", "recall"]):
+        for intervals in (False, True) if flags.intervals else (False,):
+            _, seconds = timed(partial(metrics.compute, comparison, intervals=intervals, wanted=wanted))
+            name = " and ".join(wanted) + (", with its interval" if intervals else "")
+            rows.append({"what": name, "seconds": f"{seconds:.1f}", "peak GiB": peak()})
+    return rows
+
+
+def peak() -> str:
+    """Largest resident memory of this process so far, GiB."""
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}"
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
+    "frechet": of_frechet,
+    "manifold": of_manifold,
+    "evaluation": of_evaluation,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.evalspeed", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "part", choices=PARTS, help="what to measure; each in a process of its own, for its peak memory"
+    )
+    parser.add_argument("--samples", type=int, default=50_000, help="generated images (default: 50,000)")
+    parser.add_argument("--reference", type=int, default=10_000, help="real images (default: 10,000)")
+    parser.add_argument("--width", type=int, default=2048, help="features (default: 2,048)")
+    parser.add_argument("--fit", type=int, default=10_000, help="samples a Gaussian is fitted to (default: 10,000)")
+    parser.add_argument("--intervals", action="store_true", help="also with intervals")
+    parser.add_argument("--cuda", action="store_true", help="precision and recall on the GPU")
+    parser.add_argument("--threads", type=int, default=0, help="torch's CPU threads (default: its own)")
+    flags = parser.parse_args(argv)
+    if flags.threads:
+        torch.set_num_threads(flags.threads)
+    print(tabulate(PARTS[flags.part](flags), headers="keys", disable_numparse=True))
+    load = f"load {os.getloadavg()[0]:.1f} in the last minute"
+    print(f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, {load}; peak memory {peak()} GiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

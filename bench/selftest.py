@@ -1,0 +1,35 @@
+"""ADM's published regression target: what an evaluator must find on two public files.
+
+The files are openai/guided-diffusion's VIRTUAL_imagenet256_labeled.npz (reference) and
+admnet_guided_upsampled_imagenet256.npz (50,000 samples).  The targets are those that the evaluator's
+README prints.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TARGET = {
+    "fid": 3.9425574129223264,
+    "sfid": 6.140433703346162,
+    "is": 215.8370361328125,
+    "precision": 0.8265,
+    "recall": 0.5309,
+}
+TOLERANCE = {"fid": 0.01, "sfid": 0.01, "is": 0.5, "precision": 0.003, "recall": 0.003}
+"""Largest difference that passes.
+
+Ours: some 0.25 % for another framework's arithmetic, and 0.003 for half precision's last bits, which
+depend on the device.  A wrong layer, resize or reference is off by far more.
+"""
+
+
+def verdicts(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """[{metric, target, found, tolerance, ok}] of every metric of the target; one not measured fails."""
+    rows = []
+    for name, target in TARGET.items():
+        value = found[name]["value"] if name in found else None
+        ok = value is not None and abs(value - target) <= TOLERANCE[name]
+        rows.append({"metric": name, "target": target, "found": value, "tolerance": TOLERANCE[name], "ok": ok})
+    return rows

@@ -1,0 +1,111 @@
+"""What the two sides of an evaluation are: a folder of images, an .npz, statistics, or a run.
+
+ADM's reference files hold both images (`arr_0`) and the statistics of a whole training set (`mu`,
+`sigma` of the pooled features, `mu_s`, `sigma_s` of the spatial ones), which then count for FID and
+sFID, while the images count for precision, recall and KID.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from . import data
+from .config import RunConfig
+from .frechet import Gaussian
+from .images import ArrayImages, FolderImages, Images, NpzImages
+from .runfolder import RunFolder
+
+Role = Literal["samples", "reference"]
+KEYS = {"fid": ("mu", "sigma"), "sfid": ("mu_s", "sigma_s")}
+"""Purpose -> names of its statistics in a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """One side, opened."""
+
+    path: Path
+    kind: Literal["folder", "npz", "statistics", "run"]
+    images: Images | None = None
+    fitted: dict[str, Gaussian] = field(default_factory=dict)
+    """Purpose -> stored statistics."""
+
+    def words(self) -> dict[str, Any]:
+        """The side in a result file."""
+        size = list(self.images.size) if self.images else None
+        bad = self.images.left_out if self.images else []
+        left_out = list({b["file"]: b for b in bad}.values())  # a second extractor finds them again
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "size": size,
+            "stored_statistics": sorted(self.fitted),
+            "left_out": left_out,
+        }
+
+
+def open_side(path: Path, role: Role, *, channels: tuple[int, ...] = (3,), skip_bad: bool = False) -> Given:
+    """A side by its path; ValueError says in a sentence why it cannot be one."""
+    if (path / "config.json").is_file():
+        return _run(path, role, channels)
+    if path.is_dir():
+        return Given(path=path, kind="folder", images=FolderImages(path, channels, skip_bad))
+    if not path.is_file():
+        raise ValueError(f"{path} is no file and no folder; name a folder of images, an .npz, or a run")
+    return _npz(path, channels)
+
+
+def config_of(path: Path) -> RunConfig | None:
+    """The config of a run folder; None for anything else."""
+    return RunFolder(path).config() if (path / "config.json").is_file() else None
+
+
+def _npz(path: Path, channels: tuple[int, ...]) -> Given:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no .npz, or is damaged or cut short")
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            names = set(z.files)
+            fitted = {p: _gaussian(path, z, *keys) for p, keys in KEYS.items() if keys[0] in names}
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise ValueError(f"{path} is no .npz, or is damaged or cut short: {error}") from None
+    except ValueError as error:
+        raise ValueError(str(error) if str(path) in str(error) else f"{path} cannot be read: {error}") from None
+    if "arr_0" not in names and fitted:
+        return Given(path=path, kind="statistics", fitted=fitted)
+    return Given(path=path, kind="npz", images=NpzImages(path, channels), fitted=fitted)
+
+
+def _gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:
+    if covariance not in z.files:
+        raise ValueError(f"{path} has {mean} but no {covariance}")
+    mu, sigma = z[mean], z[covariance]
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise ValueError(f"{path}: {mean} is {mu.shape} and {covariance} {sigma.shape}; they must be (F,) and (F, F)")
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise ValueError(f"{path}: {mean} or {covariance} hold NaN or infinity")
+    return Gaussian(mu=mu, sigma=sigma.astype(np.float64))
+
+
+def _run(path: Path, role: Role, channels: tuple[int, ...]) -> Given:
+    try:
+        config = RunFolder(path).config()
+    except (ValueError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
+    if role == "reference":
+        arrays = data.load(config.data.name, config.data.root)
+        images = ArrayImages(arrays.reference, f"the reference of {config.data.name}")
+        if images.size[0] not in channels:
+            raise ValueError(f"the reference of {config.data.name} is grey; the extractor takes RGB images")
+        return Given(path=path, kind="run", images=images)
+    found = sorted((path / "samples").glob("*.npz"))
+    if not found:
+        raise ValueError(f"{path} has no samples/*.npz yet; run it with python -m bench.run")
+    return Given(path=found[-1], kind="run", images=NpzImages(found[-1], channels))

@@ -1,0 +1,50 @@
+"""The published evaluators' golden values, and the seeded inputs they were found on (tests/goldens/metrics)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent / "goldens" / "metrics"
+CASES = json.loads((ROOT / "cases.json").read_text())
+ARRAYS = np.load(ROOT / "arrays.npz")
+
+
+def names(*kinds):
+    return [name for name, case in CASES.items() if case["kind"] in kinds]
+
+
+def golden(name):
+    """{value name: number}, None where the evaluator found NaN, and the arrays."""
+    arrays = {key.partition("/")[2]: ARRAYS[key] for key in ARRAYS.files if key.startswith(f"{name}/")}
+    return {**CASES[name]["golden"], **arrays}
+
+
+def noise(seed, shape):
+    return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
+
+
+def features(recipe):
+    """(n, d) float32: noise, mixed, made positive, scaled, shifted, rows repeated, as the recipe says."""
+    n, d = recipe["n"], recipe["d"]
+    x = noise(recipe["seed"], (recipe.get("unique", n), d))
+    if "mix_seed" in recipe:
+        mix = noise(recipe["mix_seed"], (d, d)).astype(np.float64) / np.sqrt(d)
+        x = (x.astype(np.float64) @ mix).astype(np.float32)
+    x = np.abs(x) if recipe.get("abs") else x
+    x = (x * np.float32(recipe.get("scale", 1)) + np.float32(recipe.get("shift", 0))).astype(np.float32)
+    return x[np.arange(n) % len(x)]
+
+
+def logits(recipe):
+    """(n, classes) float64."""
+    z = noise(recipe["seed"], (recipe["n"], recipe["classes"])).astype(np.float64)
+    return recipe.get("scale", 1.0) * z
+
+
+def predictions(recipe):
+    """(n, classes) float32 probabilities."""
+    z = logits(recipe)
+    p = np.exp(z - z.max(1, keepdims=True))
+    p[:, : recipe.get("zero_first", 0)] = 0
+    return (p / p.sum(1, keepdims=True)).astype(np.float32)

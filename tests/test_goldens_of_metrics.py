@@ -1,0 +1,159 @@
+"""The published evaluators' values on seeded features (goldens/metrics/README.md says whose), and the jackknife."""
+
+import metric_cases as cases
+import numpy as np
+import pytest
+import torch
+
+from bench import frechet, manifold, metrics
+
+RADII = {"radii_ref": "real_radii", "radii_sample": "fake_radii"}
+
+
+def close(found, golden, relative, absolute):
+    return abs(found - golden) <= relative * abs(golden) + absolute
+
+
+@pytest.mark.parametrize("name", cases.names("frechet"))
+def test_frechet_distances_are_those_of_the_published_evaluator(name):
+    case, golden = cases.CASES[name], cases.golden(name)
+    a, b = (frechet.fit(cases.features(case[side])) for side in "ab")
+    assert close(frechet.frechet(a, b), golden["fid"], 1e-6, 1e-6)
+    assert close(frechet.frechet(b, a), golden["fid_swapped"], 1e-6, 1e-6)
+    for side, fitted in {"a": a, "b": b}.items():
+        if f"mu_{side}" in golden:
+            assert np.array_equal(fitted.mu, golden[f"mu_{side}"]) or len(fitted.mu) == 1
+        if f"sigma_{side}" in golden:
+            assert np.abs(fitted.sigma - golden[f"sigma_{side}"]).max() < 1e-12
+
+
+@pytest.mark.parametrize("name", cases.names("inception_score", "inception_score_logits"))
+def test_inception_scores_are_those_of_the_published_evaluator(name):
+    case, golden = cases.CASES[name], cases.golden(name)["score"]
+    if "logits" in case:
+        p = torch.from_numpy(cases.logits(case["logits"]).astype(np.float32)).softmax(1).numpy()
+    else:
+        p = cases.predictions(case["predictions"])
+    found = metrics.inception_score(p, chunk=case["split_size"])
+    assert np.isnan(found) if golden is None else close(found, golden, 1e-5, 0)
+
+
+def measured(name, **options):
+    case = cases.CASES[name]
+    real, fake = (torch.from_numpy(cases.features(case[side])) for side in ("ref", "sample"))
+    return manifold.precision_recall(real, fake, **options)
+
+
+def bits(packed, count):
+    return np.unpackbits(packed, count=count).astype(bool)
+
+
+@pytest.mark.parametrize("name", cases.names("precision_recall"))
+def test_precision_and_recall_are_exact_in_float32(name):
+    golden = cases.golden(name)
+    if "raised" in golden:
+        with pytest.raises(ValueError, match="need at least 4"):
+            measured(name)
+        return
+    found = measured(name)
+    assert found.precision == pytest.approx(golden["precision_float32"], abs=1e-9)
+    assert found.recall == pytest.approx(golden["recall_float32"], abs=1e-9)
+    assert np.array_equal(found.inside.numpy(), bits(golden["sample_in_ref_float64"], len(found.inside)))
+    assert np.array_equal(found.covered.numpy(), bits(golden["ref_in_sample_float64"], len(found.covered)))
+    for key, own in RADII.items():
+        exact = golden[f"{key}_float64"]
+        assert np.abs(getattr(found, own).numpy() - exact).max() <= 1e-5 * exact.max() + 1e-4
+
+
+@pytest.mark.parametrize("name", [n for n in cases.names("precision_recall") if n != "pr_too_few"])
+def test_half_precision_comes_as_close_to_the_published_path_as_that_is_defined(name):
+    """Radii to 2e-3 and two units of the norms' last place; shares to the flags that half precision moved and 2 %."""
+    case, golden, found = cases.CASES[name], cases.golden(name), measured(name, dtype="float16")
+    for key, own in RADII.items():
+        x = cases.features(case["ref" if key == "radii_ref" else "sample"]).astype(np.float64)
+        norms = np.square(x).sum(1).clip(max=60000).astype(np.float16)
+        slack = 2e-3 * golden[key] + 2 * np.spacing(norms).astype(np.float64)
+        assert (np.abs(getattr(found, own).numpy() - golden[key]) <= slack).all()
+    moved = case["flags_differing_from_float64"]
+    for value, share, count in (
+        (found.precision, golden["precision"], case["sample"]["n"]),
+        (found.recall, golden["recall"], case["ref"]["n"]),
+    ):
+        assert abs(value - share) * count <= moved + 0.02 * count
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_gpu_finds_the_same_precision_and_recall(dtype):
+    real, fake = (torch.from_numpy(np.abs(cases.noise(seed, (3000, 256)))) for seed in (1, 2))
+    groups = np.random.RandomState(0).permutation(3000) % 20
+    one = manifold.precision_recall(real, fake, dtype=dtype, groups=groups)
+    two = manifold.precision_recall(real.cuda(), fake.cuda(), dtype=dtype, groups=groups)
+    pairs = [[(m.precision, m.recall), *m.left_out] for m in (one, two)]
+    assert np.abs(np.subtract(*pairs)).max() <= (1e-3 if dtype == "float32" else 0.02)
+
+
+def test_half_precision_moves_the_precision_of_2048_features():
+    assert measured("pr_nonnegative_2048").precision == pytest.approx(0.527, abs=5e-4)
+    assert measured("pr_nonnegative_2048", dtype="float16").precision > 0.54
+
+
+@pytest.mark.parametrize("tile", [7, 64, 10_000])
+def test_precision_and_recall_do_not_depend_on_the_blocks(tile, monkeypatch):
+    monkeypatch.setattr(manifold, "TILE", tile)
+    golden, found = cases.golden("pr_basic"), measured("pr_basic")
+    assert (found.precision, found.recall) == (golden["precision_float32"], golden["recall_float32"])
+
+
+def test_copies_of_the_reference_are_precise_though_every_radius_is_zero():
+    """Four copies of each row: a ball of radius 0 still holds its own point, whatever float32 makes of it."""
+    rows = np.abs(cases.noise(1, (20, 512))) + 3
+    real, fake = np.tile(rows, (4, 1)), np.tile(rows[::-1], (5, 1))
+    found = manifold.precision_recall(torch.from_numpy(real), torch.from_numpy(fake))
+    assert (found.precision, found.recall) == (1, 1)
+    near = manifold.precision_recall(torch.from_numpy(real), torch.from_numpy(fake + 0.05))
+    assert (near.precision, near.recall) == (0, 0)
+
+
+def test_manifolds_with_a_group_left_out_are_those_of_the_other_samples():
+    real, fake = (torch.from_numpy(cases.noise(seed, (180, 12)) * scale) for seed, scale in ((1, 1), (2, 0.8)))
+    groups = np.random.RandomState(0).permutation(180) % 9
+    found = manifold.precision_recall(real, fake, groups=groups)
+    for g, pair in enumerate(found.left_out):
+        alone = manifold.precision_recall(real, fake[groups != g])
+        assert pair == (alone.precision, alone.recall)
+
+
+@pytest.mark.parametrize(("count", "width"), [(400, 12), (60, 90)])
+def test_distances_with_a_group_left_out_are_those_of_the_other_samples(count, width):
+    real, fake = cases.noise(1, (500, width)), cases.noise(2, (count, width)) * 1.2 + 0.1
+    groups = np.random.RandomState(0).permutation(count) % 10
+    reference = frechet.fit(real)
+    for g, found in enumerate(frechet.left_out(fake, groups, reference)):
+        assert found == pytest.approx(frechet.frechet(frechet.fit(fake[groups != g]), reference), rel=1e-6)
+
+
+def test_statistics_do_not_depend_on_the_pieces_they_come_in():
+    x, moments = cases.noise(3, (5000, 6)) + 1000, frechet.Moments()
+    for part in np.split(x, [1, 1, 70, 3333]):
+        moments.add(part)
+    found = moments.gaussian()
+    assert np.array_equal(found.mu, x.mean(0)) and found.count == 5000
+    assert np.abs(found.sigma - np.cov(x.astype(np.float64), rowvar=False)).max() < 1e-10
+
+
+def test_the_intervals_of_kid_hold_the_distance_of_larger_sets():
+    """Delete-d jackknife: 95 % intervals from 300 of 6,000 images each hold the distance of all, nearly always."""
+    real, fake = cases.noise(1, (6000, 16)), cases.noise(2, (6000, 16)) * 1.3
+    whole = kid(fake, real, 600)["value"]
+    hits = 0
+    for start in range(0, 6000, 300):
+        found = kid(fake[start : start + 300], real[start : start + 300], None)
+        hits += found["interval"]["low"] <= whole <= found["interval"]["high"]
+    assert hits >= 17
+
+
+def kid(fake, real, size):
+    one, two = (metrics.Side(rows={"f": x}, count=len(x)) for x in (fake, real))
+    sides = metrics.Sides(samples=one, reference=two, layers={"kid": "f"}, kid_size=size)
+    return metrics.compute(sides, wanted=["kid"])["kid"]
