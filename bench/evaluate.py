@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from . import metrics, selftest
+from . import manifest, metrics, selftest
 from .collect import collect
 from .config import RunConfig
 from .data import Arrays, source
@@ -208,15 +208,15 @@ def report(result: dict[str, Any]) -> str:
     """The result as a table and the facts it rests on."""
     rows = []
     for name, m in result["metrics"].items():
-        interval = f"{m['interval']['low']:.4f} to {m['interval']['high']:.4f}" if m["interval"] else "-"
         samples = f"{m['samples']:,}" if m["samples"] else "?"
-        rows.append([name, f"{m['value']:.4f}", interval, m["direction"], samples])
+        rows.append([name, f"{m['value']:.4f}", between(m["interval"]), m["direction"], samples])
     lines = [tabulate(rows, headers=["metric", "value", "95 % interval", "better", "N"], disable_numparse=True), ""]
     for role in ("samples", "reference"):
         side = result[role]
         count = f"{side['count']:,} images" if side["count"] else "statistics"
         stored = f", statistics for {' and '.join(side['stored_statistics'])} from the file"
         lines.append(f"{role}: {side['path']} ({count}{stored if side['stored_statistics'] else ''})")
+        lines += [f"  manifest: {manifest.words(side['manifest'])}"] if side["manifest"] else []
         lines += [f"  left out: {bad['file']} {bad['reason']}" for bad in side["left_out"][:10]]
         if len(side["left_out"]) > 10:
             lines.append(f"  and {len(side['left_out']) - 10:,} more left out")
@@ -228,6 +228,11 @@ def report(result: dict[str, Any]) -> str:
     lines += [f"note: {note}" for note in result["notes"]]
     lines += [verdict(row) for row in result.get("self_test", [])]
     return "\n".join(lines)
+
+
+def between(interval: dict[str, Any] | None) -> str:
+    """An interval in the table."""
+    return f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else "-"
 
 
 def verdict(row: dict[str, Any]) -> str:
