@@ -148,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dinov2-weights", default="", metavar="PATH", help="DINOv2's weights (default: torch's cache)")
     p.add_argument("--pr-dtype", choices=get_args(Precision), help="float16 repeats published tables' distances")
     p.add_argument("--kid-subset", type=int, metavar="N", help="images of a KID subset (default: 1000)")
+    p.add_argument("--fid-infinity", action="store_true", help="also extrapolate Frechet distances to N -> infinity")
     p.add_argument("--no-intervals", action="store_true", help="leave the 95 %% intervals out, which is faster")
     p.add_argument("--skip-bad", action="store_true", help="leave unusable images out, and list them")
     p.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
@@ -189,6 +190,7 @@ def request_of(flags: argparse.Namespace) -> Request:
         pr_dtype=flags.pr_dtype or ("float16" if flags.self_test else "float32"),
         kid_size=flags.kid_subset,
         intervals=not (flags.no_intervals or flags.self_test),
+        infinity=flags.fid_infinity,
         skip_bad=flags.skip_bad,
         batch=flags.batch,
         cuda=flags.device != "cpu" and torch.cuda.is_available(),
@@ -210,6 +212,9 @@ def report(result: dict[str, Any]) -> str:
     for name, m in result["metrics"].items():
         samples = f"{m['samples']:,}" if m["samples"] else "?"
         rows.append([name, f"{m['value']:.4f}", between(m["interval"]), m["direction"], samples])
+        if "infinity" in m:
+            i = m["infinity"]
+            rows.append([f"{name}, N -> inf", f"{i['value']:.4f}", between(i["interval"]), m["direction"], "inf"])
     lines = [tabulate(rows, headers=["metric", "value", "95 % interval", "better", "N"], disable_numparse=True), ""]
     for role in ("samples", "reference"):
         side = result[role]
@@ -224,6 +229,9 @@ def report(result: dict[str, Any]) -> str:
     lines += [f"{name}: {w['file']}, SHA-256 {w['sha256'][:16]}..." for name, w in result["extractors"].items()]
     methods = {m["interval"]["method"] for m in result["metrics"].values() if m["interval"]}
     lines += [f"intervals: {method}" for method in sorted(methods)]
+    for name, found in ((name, m["infinity"]) for name, m in result["metrics"].items() if "infinity" in m):
+        sizes = ", ".join(f"{n:,}" for n in found["sizes"])
+        lines.append(f"{name}, N -> inf: line through N = {sizes}; its standard error {found['standard_error']:.4f}")
     lines += [f"not measured: {name}: {why}" for name, why in result["not_measured"].items()]
     lines += [f"note: {note}" for note in result["notes"]]
     lines += [verdict(row) for row in result.get("self_test", [])]

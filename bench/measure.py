@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from . import manifest, metrics
+from . import infinity, manifest, metrics
 from .collect import Progress, collect, widths
 from .config import RunConfig
 from .extractors import EXTRACTORS, Extractor, network, weights_hash
@@ -45,6 +45,8 @@ class Request:
     pr_dtype: Precision = "float32"
     kid_size: int | None = None
     intervals: bool = True
+    infinity: bool = False
+    """Whether Frechet distances are also extrapolated to infinitely many samples."""
     skip_bad: bool = False
     batch: int = 64
     cuda: bool = False
@@ -68,6 +70,8 @@ def measure(request: Request) -> dict[str, Any]:
             if "fd_dinov2" in request.wanted:
                 raise
             absent["fd_dinov2"] = str(error)
+    if request.infinity:
+        _extrapolable(given["samples"], asked)
     weights = {n: weights_of(path) for n, path in used.items()}
     _agree(given, {"extractor": name, "protocol": protocol, "weights_sha256": weights.get(name, {}).get("sha256")})
     comparison = metrics.Sides(
@@ -78,6 +82,7 @@ def measure(request: Request) -> dict[str, Any]:
         protocol=protocol,
         pr_dtype=request.pr_dtype,
         kid_size=request.kid_size,
+        infinity=request.infinity,
         device="cuda" if request.cuda else "cpu",
     )
     _refuse(request, metrics.missing(comparison) | absent)
@@ -219,6 +224,8 @@ def _features(
         net = network(name, weights, EXTRACTORS[name].layers.values(), request.cuda)
         for g in given.values():
             _fits(net, name, g)
+        if request.infinity:
+            _enough(net, name, given["samples"], purposes)
         for role, g in given.items():
             if g.images:
                 kept[role].append(_pass(request, net, name, g, role, purposes & set(EXTRACTORS[name].layers)))
@@ -228,7 +235,7 @@ def _features(
 def _pass(request: Request, net: FeatureExtractorBase, name: str, given: Given, role: Role, purposes: set[str]) -> Side:
     assert given.images
     purposes = purposes - set(given.fitted) if role == "reference" else purposes
-    layers, intervals = EXTRACTORS[name].layers, request.intervals
+    layers, intervals = EXTRACTORS[name].layers, request.intervals or request.infinity
     keep, fit = wanted_layers(layers, purposes, sampled=role == "samples", intervals=intervals)
     progress = Progress(f"{role}, {name}", given.images.count)
     return collect(
@@ -271,6 +278,24 @@ def _fits(net: FeatureExtractorBase, name: str, given: Given) -> None:
         raise ValueError(f"{given.path}: its features are {given.rows.shape[1]} wide; {name} gives others")
 
 
+def _extrapolable(given: Given, asked: Collection[str]) -> None:
+    """ValueError where --fid-infinity has nothing to work on."""
+    if not set(metrics.STATISTICAL) & set(asked):
+        raise ValueError(f"--fid-infinity is for {', '.join(metrics.STATISTICAL)}; --metrics names none of them")
+    why = "" if given.images or given.rows is not None else infinity.refusal(None, 0)
+    if why:
+        raise ValueError(f"{given.path}: no --fid-infinity: {why}")
+
+
+def _enough(net: FeatureExtractorBase, name: str, given: Given, purposes: set[str]) -> None:
+    """ValueError where there are too few samples for --fid-infinity."""
+    have, layers = widths(net, (3, 8, 8)), EXTRACTORS[name].layers
+    count = given.images.count if given.images else _stated(given)
+    for purpose in [p for p in metrics.STATISTICAL if p in purposes & set(layers)]:
+        if why := infinity.refusal(count, have[layers[purpose]]):
+            raise ValueError(f"{given.path}: no --fid-infinity of {purpose}: {why}")
+
+
 def _same_width(given: Given, purpose: str, width: int) -> None:
     found = len(given.fitted[purpose].mu)
     if found != width:
@@ -286,6 +311,8 @@ def weights_of(path: Path) -> dict[str, Any]:
 
 def _notes(request: Request, intervals: bool, weights: Mapping[str, dict[str, Any]]) -> list[str]:
     notes = []
+    if request.infinity:
+        notes.append("infinitely many samples, but the reference as it is: its own bias stays")
     if request.intervals and not intervals:
         notes.append(f"no intervals: they need {metrics.GROUPS} samples")
     if request.pr_dtype == "float16":

@@ -26,6 +26,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from . import resampling
 from .frechet import Gaussian, fit, frechet, left_out
+from .infinity import extrapolate
 from .manifold import Precision, precision_recall
 
 Protocol = Literal["adm", "torch-fidelity"]
@@ -96,6 +97,8 @@ class Sides:
     pr_dtype: Precision = "float32"
     kid_size: int | None = None
     """Images of a KID subset; None: 1,000, or half of the smaller side where that is less."""
+    infinity: bool = False
+    """Whether Frechet distances are also extrapolated to infinitely many samples."""
     device: str = "cpu"
 
 
@@ -105,6 +108,8 @@ class Found:
 
     value: float
     deviation: float | None = None
+    infinity: dict[str, Any] | None = None
+    """What `bench.infinity.extrapolate` gives."""
 
 
 def compute(sides: Sides, *, intervals: bool = True, wanted: Sequence[str] = tuple(KINDS)) -> dict[str, dict[str, Any]]:
@@ -163,7 +168,8 @@ def _frechet(name: str) -> Callable[[Sides, str, np.ndarray | None], dict[str, F
         if rows is None:
             return {name: Found(value=value)}
         deviation = None if groups is None else resampling.jackknife(left_out(rows, groups, reference))
-        return {name: Found(value=value, deviation=deviation)}
+        infinity = extrapolate(rows, reference, deviation) if sides.infinity else None
+        return {name: Found(value=value, deviation=deviation, infinity=infinity)}
 
     return measure
 
@@ -283,7 +289,8 @@ def _metric(name: str, found: Found, count: int | None) -> dict[str, Any]:
     if found.deviation is not None:
         reach = resampling.WIDTH * found.deviation
         interval = {"low": max(value - reach, least), "high": min(value + reach, most), "method": METHODS[name]}
-    return {"value": value, "direction": direction, "samples": count, "interval": interval}
+    plain = {"value": value, "direction": direction, "samples": count, "interval": interval}
+    return plain | ({"infinity": found.infinity} if found.infinity else {})
 
 
 def _check(sides: Sides, intervals: bool) -> None:
