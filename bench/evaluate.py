@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from . import metrics, selftest
+from . import manifest, metrics, selftest
 from .collect import collect
 from .config import RunConfig
 from .data import Arrays, source
@@ -148,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dinov2-weights", default="", metavar="PATH", help="DINOv2's weights (default: torch's cache)")
     p.add_argument("--pr-dtype", choices=get_args(Precision), help="float16 repeats published tables' distances")
     p.add_argument("--kid-subset", type=int, metavar="N", help="images of a KID subset (default: 1000)")
+    p.add_argument("--fid-infinity", action="store_true", help="also extrapolate Frechet distances to N -> infinity")
     p.add_argument("--no-intervals", action="store_true", help="leave the 95 %% intervals out, which is faster")
     p.add_argument("--skip-bad", action="store_true", help="leave unusable images out, and list them")
     p.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
@@ -189,6 +190,7 @@ def request_of(flags: argparse.Namespace) -> Request:
         pr_dtype=flags.pr_dtype or ("float16" if flags.self_test else "float32"),
         kid_size=flags.kid_subset,
         intervals=not (flags.no_intervals or flags.self_test),
+        infinity=flags.fid_infinity,
         skip_bad=flags.skip_bad,
         batch=flags.batch,
         cuda=flags.device != "cpu" and torch.cuda.is_available(),
@@ -208,15 +210,18 @@ def report(result: dict[str, Any]) -> str:
     """The result as a table and the facts it rests on."""
     rows = []
     for name, m in result["metrics"].items():
-        interval = f"{m['interval']['low']:.4f} to {m['interval']['high']:.4f}" if m["interval"] else "-"
         samples = f"{m['samples']:,}" if m["samples"] else "?"
-        rows.append([name, f"{m['value']:.4f}", interval, m["direction"], samples])
+        rows.append([name, f"{m['value']:.4f}", between(m["interval"]), m["direction"], samples])
+        if "infinity" in m:
+            i = m["infinity"]
+            rows.append([f"{name}, N -> inf", f"{i['value']:.4f}", between(i["interval"]), m["direction"], "inf"])
     lines = [tabulate(rows, headers=["metric", "value", "95 % interval", "better", "N"], disable_numparse=True), ""]
     for role in ("samples", "reference"):
         side = result[role]
         count = f"{side['count']:,} images" if side["count"] else "statistics"
         stored = f", statistics for {' and '.join(side['stored_statistics'])} from the file"
         lines.append(f"{role}: {side['path']} ({count}{stored if side['stored_statistics'] else ''})")
+        lines += [f"  manifest: {manifest.words(side['manifest'])}"] if side["manifest"] else []
         lines += [f"  left out: {bad['file']} {bad['reason']}" for bad in side["left_out"][:10]]
         if len(side["left_out"]) > 10:
             lines.append(f"  and {len(side['left_out']) - 10:,} more left out")
@@ -224,10 +229,18 @@ def report(result: dict[str, Any]) -> str:
     lines += [f"{name}: {w['file']}, SHA-256 {w['sha256'][:16]}..." for name, w in result["extractors"].items()]
     methods = {m["interval"]["method"] for m in result["metrics"].values() if m["interval"]}
     lines += [f"intervals: {method}" for method in sorted(methods)]
+    for name, found in ((name, m["infinity"]) for name, m in result["metrics"].items() if "infinity" in m):
+        sizes = ", ".join(f"{n:,}" for n in found["sizes"])
+        lines.append(f"{name}, N -> inf: line through N = {sizes}; its standard error {found['standard_error']:.4f}")
     lines += [f"not measured: {name}: {why}" for name, why in result["not_measured"].items()]
     lines += [f"note: {note}" for note in result["notes"]]
     lines += [verdict(row) for row in result.get("self_test", [])]
     return "\n".join(lines)
+
+
+def between(interval: dict[str, Any] | None) -> str:
+    """An interval in the table."""
+    return f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else "-"
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ N samples, F features, R rank, G groups.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -126,26 +127,44 @@ def nuclear_norm(k: Tensor) -> float:
 def left_out(x_NF: np.ndarray, group_N: np.ndarray, reference: Gaussian) -> list[float]:
     """[G] distances to the reference with one group of samples left out at a time.
 
-    What a group adds to the sums is subtracted from those of all, in coordinates where the reference
-    has unit covariance: a product and an eigenvalue problem of size R a group, instead of a fit and
-    a distance.  With fewer samples than R, the problem has the size of the samples.
+    What a group adds to the sums is subtracted from those of all (`of_subsets` says in which
+    coordinates).  With fewer samples than R, the problem has the size of the samples.
     """
-    root, mu = reference.factor, torch.from_numpy(reference.mu.astype(np.float64))
+    root, mu = reference.factor, _mean(reference)
     groups = [np.flatnonzero(group_N == g) for g in range(int(group_N.max()) + 1)]
-    traces = float(np.trace(reference.sigma))
     if len(x_NF) <= root.shape[1]:
+        traces = float(np.trace(reference.sigma))
         return [traces + _small(np.delete(x_NF, rows, axis=0), root, mu) for rows in groups]
     whole = _sums(x_NF, np.arange(len(x_NF)), root, mu)
     found = []
     for rows in groups:
         total, squares, products = (w - p for w, p in zip(whole, _sums(x_NF, rows, root, mu), strict=True))
-        n = len(x_NF) - len(rows)
-        mean = total / n
-        trace = (squares - n * mean @ mean) / (n - 1)
-        projected = mean @ root
-        values = torch.linalg.eigvalsh((products - n * torch.outer(projected, projected)) / (n - 1))
-        found.append(traces + float(mean @ mean + trace - 2 * values.clamp(min=0).sqrt().sum()))
+        found.append(_distance(len(x_NF) - len(rows), total, squares, products, reference))
     return found
+
+
+def of_subsets(x_NF: np.ndarray, subsets: Sequence[np.ndarray], reference: Gaussian) -> list[float]:
+    """Distances to the reference of subsets of the samples, given by their rows.
+
+    In coordinates where the reference has unit covariance: a product and an eigenvalue problem of
+    size R a subset, instead of a fit and a distance.
+    """
+    root, mu = reference.factor, _mean(reference)
+    return [_distance(len(rows), *_sums(x_NF, rows, root, mu), reference) for rows in subsets]
+
+
+def _mean(reference: Gaussian) -> Tensor:
+    return torch.from_numpy(reference.mu.astype(np.float64))
+
+
+def _distance(n: int, total: Tensor, squares: Tensor, products: Tensor, reference: Gaussian) -> float:
+    """The distance of n samples to the reference, from their sums."""
+    mean = total / n
+    trace = (squares - n * mean @ mean) / (n - 1)
+    projected = mean @ reference.factor
+    values = torch.linalg.eigvalsh((products - n * torch.outer(projected, projected)) / (n - 1))
+    traces = float(np.trace(reference.sigma))
+    return traces + float(mean @ mean + trace - 2 * values.clamp(min=0).sqrt().sum())
 
 
 def _sums(x_NF: np.ndarray, rows: np.ndarray, root: Tensor, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,15 +5,16 @@ Precision is the share of samples inside the reference's manifold, recall the sh
 images inside the samples'.  Squared distances come from matrix products; a distance block within a
 set serves its rows and its columns, and one between the sets serves precision and recall.
 
-Neighbours are kept by group of samples, so that the manifolds with one group left out, which a
-jackknife needs, come from the same blocks.
+A resample of the samples has other balls: without some of its neighbours a point reaches further.  Its
+recall comes from the same blocks, by keeping more neighbours of each sample than k, and for each
+reference image the samples whose ball may come to hold it.
 
-N points, T spans, K neighbours, G groups.
+N points, K neighbours, L candidates, B resamples.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,10 @@ TILE = 2500
 """Most rows or columns of one block of distances (25 MB)."""
 RESOLUTION = 2e-6
 """Squared distances below this share of the squared norms are rounding: such points are the same."""
+NEIGHBOURS = 24
+"""Kept for resamples: of 24 points all but 2 are missing from a resample once in 10^8."""
+CANDIDATES = 16
+"""Kept for each reference image, those first whose ball holds it soonest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +38,8 @@ class Manifolds:
 
     precision: float
     recall: float
-    left_out: list[tuple[float, float]] = field(default_factory=list)
-    """[G] (precision, recall) with one group of samples left out."""
+    deviation: float | None = None
+    """Of the recall, over resamples of the samples."""
     real_radii: Tensor
     """(M,) squared."""
     fake_radii: Tensor
@@ -46,44 +51,41 @@ class Manifolds:
 
 
 @dataclass(frozen=True)
-class Span:
-    """Consecutive rows of one group."""
+class Pairs:
+    """Samples whose ball holds a reference image, or may in a resample; (P,) each."""
 
-    group: int
-    start: int
-    stop: int
+    image: Tensor
+    sample: Tensor
+    rank: Tensor
+    """Neighbours of the sample that are nearer to it than the image is."""
+
+    @classmethod
+    def none(cls, device: torch.device) -> Pairs:
+        return cls(*(torch.zeros(0, dtype=torch.long, device=device) for _ in range(3)))
+
+    def with_more(self, image: Tensor, sample: Tensor, rank: Tensor) -> Pairs:
+        """The L of lowest rank for each image, of these and others."""
+        image, sample, rank = (torch.cat(p) for p in ((self.image, image), (self.sample, sample), (self.rank, rank)))
+        order = (image * (NEIGHBOURS + 1) + rank).argsort(stable=True)
+        image = image[order]
+        place = torch.arange(len(image), device=image.device) - torch.searchsorted(image, image)
+        keep = place < CANDIDATES
+        return Pairs(image[keep], sample[order][keep], rank[order][keep])
 
 
 class Cloud:
-    """A set of points about a centre, its rows ordered by group and cut into blocks of whole or one group.
+    """A set of points about a centre, measured in blocks.
 
     float16 is the published evaluator's arithmetic: rows, norms and each step of |a|^2 - 2ab + |b|^2
     rounded to half precision, uncentred, with a block in float32 where that overflows.
     """
 
-    def __init__(self, x_NF: Tensor, dtype: Precision, groups: np.ndarray | None, centre: Tensor | None = None) -> None:
-        owner = np.zeros(len(x_NF), int) if groups is None else groups
-        self.order = torch.from_numpy(np.argsort(owner, kind="stable")).to(x_NF.device)
+    def __init__(self, x_NF: Tensor, dtype: Precision, centre: Tensor | None = None) -> None:
         self.dtype = dtype
         self.centre = x_NF.mean(0) if centre is None else centre
-        self.x = x_NF.clone() if groups is None else x_NF[self.order]
-        if dtype == "float32":
-            self.x -= self.centre
+        self.x = x_NF - self.centre if dtype == "float32" else x_NF
         self.norms = torch.cat([part.square().sum(1) for part in self.x.split(TILE)])
-        ends = np.cumsum(np.bincount(owner))
-        self.spans = [
-            Span(g, start, min(start + TILE, int(end)))
-            for g, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))
-            for start in range(int(begin), int(end), TILE)
-        ]
-        self.blocks: list[list[int]] = [[]]
-        for i, span in enumerate(self.spans):
-            if self.blocks[-1] and span.stop - self.spans[self.blocks[-1][0]].start > TILE:
-                self.blocks.append([])
-            self.blocks[-1].append(i)
-
-    def rows(self, block: list[int]) -> slice:
-        return slice(self.spans[block[0]].start, self.spans[block[-1]].stop)
+        self.blocks = [slice(i, min(i + TILE, len(x_NF))) for i in range(0, len(x_NF), TILE)]
 
     def squared(self, rows: slice, other: Cloud, columns: slice) -> Tensor:
         """(rows, columns) squared distances; those of equal points may be a rounding error below 0."""
@@ -94,36 +96,33 @@ class Cloud:
                 return half
         return torch.addmm(other.norms[columns], a, b.T, alpha=-2).add_(self.norms[rows, None])
 
-    def nearest(self, k: int) -> Tensor:
-        """(N, T, K) squared distances to the k nearest other points of each span; infinity where it has fewer."""
-        out = torch.full((len(self.x), len(self.spans), k), torch.inf, device=self.x.device)
-        for i, left in enumerate(self.blocks):
-            for right in self.blocks[i:]:
-                rows, columns = self.rows(left), self.rows(right)
+    def nearest(self, k: int) -> tuple[Tensor, Tensor]:
+        """(N, K) squared distances to the k nearest other points, ascending, and their places.
+
+        No distance is below what float32 can tell from 0.
+        """
+        out = torch.full((len(self.x), k), torch.inf, device=self.x.device)
+        places = torch.zeros_like(out, dtype=torch.int32)
+        for i, rows in enumerate(self.blocks):
+            for columns in self.blocks[i:]:
                 distance = self.squared(rows, self, columns)
                 if rows == columns:
                     distance.fill_diagonal_(torch.inf)
                 else:
-                    self._put(out, columns, left, distance.T, k)
-                self._put(out, rows, right, distance, k)
-        return out
+                    _keep(out, places, columns, distance.T, rows.start)
+                _keep(out, places, rows, distance, columns.start)
+        out.clamp_(min=0)
+        return (out if self.dtype == "float16" else out.maximum(RESOLUTION * self.norms[:, None])), places
 
-    def _put(self, out_NTK: Tensor, rows: slice, block: list[int], distance: Tensor, k: int) -> None:
-        origin = self.spans[block[0]].start
-        for t in block:
-            part = distance[:, self.spans[t].start - origin : self.spans[t].stop - origin]
-            least = min(k, part.shape[1])
-            out_NTK[rows, t, :least] = part.topk(least, dim=1, largest=False).values
 
-    def radii(self, nearest_NTK: Tensor, k: int, without: int | None = None) -> Tensor:
-        """(N,) squared distance to the k-th neighbour outside a group, at least what float32 can tell from 0."""
-        keep = [t for t, span in enumerate(self.spans) if span.group != without]
-        radii = nearest_NTK[:, keep].flatten(1).topk(k, dim=1, largest=False).values[:, -1].clamp(min=0)
-        return radii if self.dtype == "float16" else radii.maximum(RESOLUTION * self.norms)
-
-    def unsorted(self, values: Tensor) -> Tensor:
-        """Values of the ordered rows in the order the rows came in."""
-        return torch.empty_like(values).index_copy_(0, self.order, values)
+def _keep(out_NK: Tensor, places_NK: Tensor, rows: slice, distance: Tensor, origin: int) -> None:
+    """Put a block's nearest among those kept."""
+    k = out_NK.shape[1]
+    found = distance.topk(min(k, distance.shape[1]), dim=1, largest=False)
+    both = torch.cat([out_NK[rows], found.values], dim=1)
+    best = both.topk(k, dim=1, largest=False)
+    places = torch.cat([places_NK[rows], (found.indices + origin).int()], dim=1)
+    out_NK[rows], places_NK[rows] = best.values, places.gather(1, best.indices)
 
 
 def _half(a_NF: Tensor, b_NF: Tensor) -> Tensor:
@@ -134,76 +133,70 @@ def _half(a_NF: Tensor, b_NF: Tensor) -> Tensor:
 
 
 def precision_recall(
-    real_MF: Tensor, fake_NF: Tensor, *, k: int = 3, dtype: Precision = "float32", groups: np.ndarray | None = None
+    real_MF: Tensor, fake_NF: Tensor, *, k: int = 3, dtype: Precision = "float32", resamples: int = 0
 ) -> Manifolds:
     """Precision and recall of samples against a reference; float32, on the device the features are on.
 
-    With `groups`, (N,) integers from 0, also with each group of samples left out.  ValueError where
-    a set has k rows or fewer, or the widths differ.
+    With `resamples`, also the recall's deviation.  ValueError where a set has k rows or fewer, or the
+    widths differ.
     """
     _check(real_MF, fake_NF, k)
-    own = Cloud(fake_NF, dtype, groups)
-    near = own.nearest(k)
-    radii = own.radii(near, k)
-    without = [own.radii(near, k, without=g) for g in range(0 if groups is None else int(groups.max()) + 1)]
-    del own, near
-    real = Cloud(real_MF, dtype, None)
-    real_radii = real.radii(real.nearest(k), k)
-    fake = Cloud(fake_NF, dtype, groups, centre=real.centre)
-    inside, hits, grown = _between(fake, real, radii, real_radii, without)
-    owner = None if groups is None else torch.from_numpy(groups).to(inside.device)[fake.order]
-    parts = []
-    for g in range(len(without)):
-        others = [t for t, span in enumerate(fake.spans) if span.group != g]
-        parts.append((_share(inside[owner != g]), _share(hits[:, others].any(1) | grown[:, g])))
-    covered = hits.any(1)
+    near, places = Cloud(fake_NF, dtype).nearest(min(NEIGHBOURS, len(fake_NF) - 1) if resamples else k)
+    real = Cloud(real_MF, dtype)
+    real_radii = real.nearest(k)[0][:, k - 1]
+    fake = Cloud(fake_NF, dtype, centre=real.centre)
+    inside, covered, pairs = _between(fake, real, near, k, real_radii)
     return Manifolds(
         precision=_share(inside),
         recall=_share(covered),
-        left_out=parts,
+        deviation=resampled(pairs, places, len(real_MF), k, resamples) if resamples else None,
         real_radii=real_radii,
-        fake_radii=fake.unsorted(radii),
-        inside=fake.unsorted(inside),
+        fake_radii=near[:, k - 1].clone(),
+        inside=inside,
         covered=covered,
     )
 
 
-def _between(
-    fake: Cloud, real: Cloud, radii: Tensor, real_radii: Tensor, without: list[Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Who is in whose balls.
+def _between(fake: Cloud, real: Cloud, near_NK: Tensor, k: int, real_radii: Tensor) -> tuple[Tensor, Tensor, Pairs]:
+    """(N,) samples inside the reference's manifold; (M,) reference images in the samples'; whose they may be.
 
-    (N,) samples inside the reference's manifold; (M, T) reference images in a ball of a span of
-    samples; (M, G) those that are only because the ball has grown without group g.
+    Pairs are only looked for where more than k neighbours are known.
     """
     inside = torch.zeros(len(fake.x), dtype=torch.bool, device=fake.x.device)
-    hits = inside.new_zeros(len(real.x), len(fake.spans))
-    grown = inside.new_zeros(len(real.x), len(without))
-    for block in fake.blocks:
-        rows = fake.rows(block)
-        larger = [_larger(fake, block, radii, reach, g) for g, reach in enumerate(without)]
-        for real_block in real.blocks:
-            columns = real.rows(real_block)
+    covered, pairs = inside.new_zeros(len(real.x)), Pairs.none(inside.device)
+    for rows in fake.blocks:
+        for columns in real.blocks:
             distance = fake.squared(rows, real, columns)
             inside[rows] |= (distance <= real_radii[columns]).any(1)
-            within = distance <= radii[rows, None]
-            for t in block:
-                span = fake.spans[t]
-                hits[columns, t] = within[span.start - rows.start : span.stop - rows.start].any(0)
-            for g, (which, reach) in enumerate(larger):
-                grown[columns, g] |= (distance[which] <= reach).any(0)
-    return inside, hits, grown
+            covered[columns] |= (distance <= near_NK[rows, k - 1, None]).any(0)
+            if near_NK.shape[1] > k:
+                i, j = (distance <= near_NK[rows, -1:]).nonzero(as_tuple=True)
+                rank = (near_NK[rows][i] < distance[i, j, None]).sum(1)
+                pairs = pairs.with_more(j + columns.start, i + rows.start, rank)
+    return inside, covered, pairs
 
 
-def _larger(fake: Cloud, block: list[int], radii: Tensor, reach: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """Rows of a block, not of the group, whose ball is larger without it: (their places, their squared radii)."""
-    rows = fake.rows(block)
-    candidates = reach[rows] > radii[rows]
-    for t in block:
-        if fake.spans[t].group == group:
-            candidates[fake.spans[t].start - rows.start : fake.spans[t].stop - rows.start] = False
-    which = torch.nonzero(candidates).flatten()
-    return which, reach[rows][which, None]
+def resampled(pairs: Pairs, places_NK: Tensor, images: int, k: int, resamples: int) -> float:
+    """Deviation of the recall over bootstrap resamples of the samples, a sample drawn twice being one.
+
+    A copy would be its own nearest neighbour, at distance 0, and shrink the balls; so a resample is
+    the set of the n of N samples that were drawn, with radii of its own, and its spread is
+    that of a delete-d jackknife: times sqrt(n / (N - n)) (Shao and Wu 1989).
+    """
+    count, device, rng = len(places_NK), places_NK.device, np.random.default_rng(0)
+    recalls, scale = [], []
+    for _ in range(resamples):
+        drawn = torch.zeros(count, dtype=torch.bool, device=device)
+        drawn[torch.from_numpy(rng.integers(count, size=count)).to(device)] = True
+        # The k-th neighbour drawn: an image is in the ball when no more neighbours are nearer than those before it.
+        reach = (drawn[places_NK.long()].cumsum(1) < k).sum(1)
+        holds = drawn[pairs.sample] & (pairs.rank <= reach[pairs.sample])
+        covered = torch.zeros(images, dtype=torch.bool, device=device)
+        covered[pairs.image[holds]] = True
+        recalls.append(_share(covered))
+        n = int(drawn.sum())
+        scale.append(n / max(1, count - n))
+    return float(np.std(recalls) * np.mean(scale) ** 0.5)
 
 
 def _share(flags: Tensor) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from . import metrics
+from . import infinity, manifest, metrics
 from .collect import Progress, collect, widths
 from .config import RunConfig
 from .extractors import EXTRACTORS, Extractor, network, weights_hash
@@ -21,9 +21,10 @@ from .manifold import Precision
 from .metrics import Side
 from .pretrained import is_published
 from .runfolder import RunFolder
-from .sides import KEYS, Given, Role, config_of, open_side
+from .sides import KEYS, Given, Role, config_of, manifest_of, open_side
 
 INCEPTION, DINOV2 = "inception-v3-compat", "dinov2-vit-l-14"
+PUBLISHED_SAMPLES, PUBLISHED_REFERENCES = 50_000, (10_000, 1_000)
 ROLES: tuple[Role, Role] = ("samples", "reference")
 
 
@@ -36,14 +37,16 @@ class Request:
     wanted: tuple[str, ...] = ()
     """Metrics that must be measured; () measures all that can be, and says why the others cannot."""
     protocol: metrics.Protocol | None = None
-    """None: the run's, or else adm."""
+    """None: the run's, or that of the stored statistics, or else adm."""
     extractor: str = ""
-    """"": the run's, or else Inception."""
+    """"": the run's, or that of the stored statistics, or else Inception."""
     weights: str = ""
     dinov2_weights: str = ""
     pr_dtype: Precision = "float32"
     kid_size: int | None = None
     intervals: bool = True
+    infinity: bool = False
+    """Whether Frechet distances are also extrapolated to infinitely many samples."""
     skip_bad: bool = False
     batch: int = 64
     cuda: bool = False
@@ -53,7 +56,7 @@ def measure(request: Request) -> dict[str, Any]:
     """The result of an evaluation; ValueError says in a sentence why there is none."""
     began = time.monotonic()
     config = config_of(request.samples)
-    name = request.extractor or (config.evaluation.extractor if config else INCEPTION)
+    name, protocol = _chosen(request, config)
     entry, asked = EXTRACTORS[name], request.wanted or tuple(metrics.KINDS)
     given = _open(request, entry)
     layers, used, absent = dict(entry.layers), dict[str, Path](), dict[str, str]()
@@ -67,24 +70,28 @@ def measure(request: Request) -> dict[str, Any]:
             if "fd_dinov2" in request.wanted:
                 raise
             absent["fd_dinov2"] = str(error)
+    if request.infinity:
+        _extrapolable(given["samples"], asked)
+    weights = {n: weights_of(path) for n, path in used.items()}
+    _agree(given, {"extractor": name, "protocol": protocol, "weights_sha256": weights.get(name, {}).get("sha256")})
     comparison = metrics.Sides(
         samples=_promised(given["samples"], layers),
         reference=_promised(given["reference"], layers),
         layers=layers,
         labels=load_labels(given["samples"].path) if config and entry.suffix else None,
-        protocol=request.protocol or (config.evaluation.protocol if config else "adm"),
+        protocol=protocol,
         pr_dtype=request.pr_dtype,
         kid_size=request.kid_size,
+        infinity=request.infinity,
         device="cuda" if request.cuda else "cpu",
     )
     _refuse(request, metrics.missing(comparison) | absent)
-    sides = _features(request, given, used, {p for p in layers if set(metrics.NAMES[p]) & set(asked)})
+    sides = _features(request, given, used, entry.layers, {p for p in layers if set(metrics.NAMES[p]) & set(asked)})
     comparison = replace(comparison, samples=sides["samples"], reference=sides["reference"])
     absent = metrics.missing(comparison) | absent
     _refuse(request, absent)
     intervals = request.intervals and (comparison.samples.count or metrics.GROUPS) >= metrics.GROUPS
     found = metrics.compute(comparison, intervals=intervals, wanted=[m for m in asked if m not in absent])
-    weights = {n: _weights(path) for n, path in used.items()}
     return {
         **{role: {**g.words(), "count": sides[role].count} for role, g in given.items()},
         "protocol": comparison.protocol,
@@ -92,15 +99,61 @@ def measure(request: Request) -> dict[str, Any]:
         "extractors": weights,
         "metrics": named(found, entry),
         "not_measured": {m: why for m, why in absent.items() if m in asked and (m != "class_accuracy" or entry.suffix)},
-        "notes": _notes(request, intervals, weights),
+        "notes": _notes(request, intervals, weights) + _unsaid(given) + _unlike(comparison, entry, found),
         "seconds": round(time.monotonic() - began, 3),
     }
 
 
+def _chosen(request: Request, config: RunConfig | None) -> tuple[str, metrics.Protocol]:
+    """(extractor, protocol): what was asked for, or the run's, or those of stored statistics, or Inception and adm."""
+    found = [m for m in (manifest_of(request.reference), manifest_of(request.samples)) if m]
+    name = request.extractor or (config.evaluation.extractor if config else found[0].extractor if found else INCEPTION)
+    if name not in EXTRACTORS:
+        raise ValueError(f"{request.reference} was made with {name}, which is no extractor of this version")
+    own = config.evaluation.protocol if config else found[0].protocol if found else "adm"
+    protocol: metrics.Protocol = request.protocol or ("torch-fidelity" if own == "torch-fidelity" else "adm")
+    return name, protocol
+
+
+def _agree(given: Mapping[Role, Given], facts: Mapping[str, Any]) -> None:
+    """ValueError where a side's manifest is not of this evaluation, or not of the other side's resolution."""
+    for role, g in given.items():
+        if g.manifest:
+            other = given["reference" if role == "samples" else "samples"]
+            own = other.images.size if other.images else other.manifest.size if other.manifest else None
+            manifest.agree(str(g.path), g.manifest, str(other.path), {"size": own})
+            manifest.agree(str(g.path), g.manifest, "this evaluation", facts)
+    made = [g.manifest for g in given.values() if g.manifest]
+    if len(made) == 2:
+        manifest.agree(str(given["samples"].path), made[0], str(given["reference"].path), vars(made[1]))
+
+
+def _unsaid(given: Mapping[Role, Given]) -> list[str]:
+    """What stored statistics do not say of themselves."""
+    return [
+        f"{g.path} has no manifest: only the width of its statistics could be checked"
+        for g in given.values()
+        if g.fitted and not g.manifest
+    ]
+
+
+def _unlike(sides: metrics.Sides, entry: Extractor, found: Mapping[str, Any]) -> list[str]:
+    """Counts that are not those of the tables ADM's evaluator was made for."""
+    if sides.protocol != "adm" or entry.suffix:
+        return []
+    notes, count, real = [], sides.samples.count, sides.reference.count
+    if count and count != PUBLISHED_SAMPLES:
+        notes.append(f"{count:,} samples, where published tables take {PUBLISHED_SAMPLES:,}: compare equal N")
+    if real and real not in PUBLISHED_REFERENCES and {"precision", "recall"} & set(found):
+        few = " or ".join(f"{n:,}" for n in PUBLISHED_REFERENCES)
+        notes.append(f"precision and recall against {real:,} images, where ADM's reference files hold {few}")
+    return notes
+
+
 def _promised(given: Given, layers: Mapping[str, str]) -> Side:
     """A side as it will be once its features are there, so that what cannot be is known before the work."""
-    rows = dict.fromkeys(layers.values(), np.empty((0, 0), np.float32)) if given.images else {}
-    return Side(rows=rows, fitted=_stored(given, layers), count=given.images.count if given.images else None)
+    rows = dict.fromkeys(layers.values(), np.empty((0, 0), np.float32)) if given.images else _stored_rows(given, layers)
+    return Side(rows=rows, fitted=_stored(given, layers), count=given.images.count if given.images else _stated(given))
 
 
 def _refuse(request: Request, absent: Mapping[str, str]) -> None:
@@ -159,7 +212,11 @@ def _prepare(name: str, request: Request, config: RunConfig | None) -> Path:
 
 
 def _features(
-    request: Request, given: Mapping[Role, Given], used: Mapping[str, Path], purposes: set[str]
+    request: Request,
+    given: Mapping[Role, Given],
+    used: Mapping[str, Path],
+    layers: Mapping[str, str],
+    purposes: set[str],
 ) -> dict[Role, Side]:
     """Both sides' features: those stored in files, and a pass over the images for each extractor."""
     kept: dict[Role, list[Side]] = {role: [] for role in ROLES}
@@ -167,17 +224,18 @@ def _features(
         net = network(name, weights, EXTRACTORS[name].layers.values(), request.cuda)
         for g in given.values():
             _fits(net, name, g)
+        if request.infinity:
+            _enough(net, name, given["samples"], purposes)
         for role, g in given.items():
             if g.images:
                 kept[role].append(_pass(request, net, name, g, role, purposes & set(EXTRACTORS[name].layers)))
-    layers = EXTRACTORS[next(iter(used), INCEPTION)].layers
     return {role: _joined(g, kept[role], layers) for role, g in given.items()}
 
 
 def _pass(request: Request, net: FeatureExtractorBase, name: str, given: Given, role: Role, purposes: set[str]) -> Side:
     assert given.images
     purposes = purposes - set(given.fitted) if role == "reference" else purposes
-    layers, intervals = EXTRACTORS[name].layers, request.intervals
+    layers, intervals = EXTRACTORS[name].layers, request.intervals or request.infinity
     keep, fit = wanted_layers(layers, purposes, sampled=role == "samples", intervals=intervals)
     progress = Progress(f"{role}, {name}", given.images.count)
     return collect(
@@ -190,10 +248,18 @@ def _joined(given: Given, parts: list[Side], layers: Mapping[str, str]) -> Side:
     if len({part.count for part in parts}) > 1:
         raise ValueError(f"{given.path}: the extractors could use {[p.count for p in parts]} images, not the same ones")
     return Side(
-        rows={layer: x for part in parts for layer, x in part.rows.items()},
+        rows={layer: x for part in parts for layer, x in part.rows.items()} | _stored_rows(given, layers),
         fitted={layer: g for part in parts for layer, g in part.fitted.items()} | _stored(given, layers),
-        count=parts[0].count if parts else None,
+        count=parts[0].count if parts else _stated(given),
     )
+
+
+def _stated(given: Given) -> int | None:
+    return given.manifest.count if given.manifest else None
+
+
+def _stored_rows(given: Given, layers: Mapping[str, str]) -> dict[str, np.ndarray]:
+    return {} if given.rows is None else {layers["prc"]: given.rows}
 
 
 def _stored(given: Given, layers: Mapping[str, str]) -> dict[str, Gaussian]:
@@ -208,6 +274,26 @@ def _fits(net: FeatureExtractorBase, name: str, given: Given) -> None:
     for purpose in given.fitted:
         if purpose in EXTRACTORS[name].layers:
             _same_width(given, purpose, have[EXTRACTORS[name].layers[purpose]])
+    if given.rows is not None and given.rows.shape[1] != have[EXTRACTORS[name].layers["prc"]]:
+        raise ValueError(f"{given.path}: its features are {given.rows.shape[1]} wide; {name} gives others")
+
+
+def _extrapolable(given: Given, asked: Collection[str]) -> None:
+    """ValueError where --fid-infinity has nothing to work on."""
+    if not set(metrics.STATISTICAL) & set(asked):
+        raise ValueError(f"--fid-infinity is for {', '.join(metrics.STATISTICAL)}; --metrics names none of them")
+    why = "" if given.images or given.rows is not None else infinity.refusal(None, 0)
+    if why:
+        raise ValueError(f"{given.path}: no --fid-infinity: {why}")
+
+
+def _enough(net: FeatureExtractorBase, name: str, given: Given, purposes: set[str]) -> None:
+    """ValueError where there are too few samples for --fid-infinity."""
+    have, layers = widths(net, (3, 8, 8)), EXTRACTORS[name].layers
+    count = given.images.count if given.images else _stated(given)
+    for purpose in [p for p in metrics.STATISTICAL if p in purposes & set(layers)]:
+        if why := infinity.refusal(count, have[layers[purpose]]):
+            raise ValueError(f"{given.path}: no --fid-infinity of {purpose}: {why}")
 
 
 def _same_width(given: Given, purpose: str, width: int) -> None:
@@ -217,13 +303,16 @@ def _same_width(given: Given, purpose: str, width: int) -> None:
         raise ValueError(f"{given.path}: {mean} has {found} features where the other side has {width}")
 
 
-def _weights(path: Path) -> dict[str, Any]:
+def weights_of(path: Path) -> dict[str, Any]:
+    """{file, sha256, published} of a file of weights."""
     found = weights_hash(path)
     return {"file": path.name, "sha256": found, "published": is_published(found)}
 
 
 def _notes(request: Request, intervals: bool, weights: Mapping[str, dict[str, Any]]) -> list[str]:
     notes = []
+    if request.infinity:
+        notes.append("infinitely many samples, but the reference as it is: its own bias stays")
     if request.intervals and not intervals:
         notes.append(f"no intervals: they need {metrics.GROUPS} samples")
     if request.pr_dtype == "float16":

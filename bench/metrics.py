@@ -14,7 +14,7 @@ N generated images, M real images, F features, K classes, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,12 +24,23 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from . import resampling
 from .frechet import Gaussian, fit, frechet, left_out
+from .infinity import extrapolate
 from .manifold import Precision, precision_recall
 
 Protocol = Literal["adm", "torch-fidelity"]
 GROUPS = 20
-METHOD = f"delete-group jackknife over the samples, {GROUPS} groups"
+RESAMPLED = f"{resampling.RESAMPLES} resamples"
+METHODS = {
+    **dict.fromkeys(("fid", "sfid", "fd_dinov2"), f"delete-group jackknife over the samples, {GROUPS} groups"),
+    "is": f"bootstrap over the samples, {RESAMPLED}",
+    "kid": "bootstrap over the samples' terms",
+    "precision": "bootstrap over the samples",
+    "recall": f"bootstrap over the samples, duplicates once, {RESAMPLED}",
+    "class_accuracy": "bootstrap over the samples",
+}
+"""Metric -> what its interval comes from (bench/resampling.py)."""
 CHUNK = 5000
 SPLITS = 10
 SHUFFLE_SEED = 2020
@@ -86,17 +97,19 @@ class Sides:
     pr_dtype: Precision = "float32"
     kid_size: int | None = None
     """Images of a KID subset; None: 1,000, or half of the smaller side where that is less."""
+    infinity: bool = False
+    """Whether Frechet distances are also extrapolated to infinitely many samples."""
     device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A value, and what its interval comes from: the values with a group left out, or a deviation."""
+    """A value, and its deviation over the samples where that was asked for."""
 
     value: float
-    parts: list[float] = field(default_factory=list)
     deviation: float | None = None
-    method: str = METHOD
+    infinity: dict[str, Any] | None = None
+    """What `bench.infinity.extrapolate` gives."""
 
 
 def compute(sides: Sides, *, intervals: bool = True, wanted: Sequence[str] = tuple(KINDS)) -> dict[str, dict[str, Any]]:
@@ -152,8 +165,11 @@ def _frechet(name: str) -> Callable[[Sides, str, np.ndarray | None], dict[str, F
         else:
             value = frechet(sides.samples.gaussian(layer), reference)
         rows = sides.samples.rows.get(layer)
-        parts = left_out(rows, groups, reference) if groups is not None and rows is not None else []
-        return {name: Found(value=value, parts=parts)}
+        if rows is None:
+            return {name: Found(value=value)}
+        deviation = None if groups is None else resampling.jackknife(left_out(rows, groups, reference))
+        infinity = extrapolate(rows, reference, deviation) if sides.infinity else None
+        return {name: Found(value=value, deviation=deviation, infinity=infinity)}
 
     return measure
 
@@ -175,16 +191,18 @@ def inception_score(p_NK: np.ndarray, protocol: Protocol = "adm", chunk: int = C
         p = p_NK[rows].astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy_N[rows] = (p * np.log(p)).sum(1)
-    return _score(p_NK, entropy_N, np.arange(len(p_NK)), protocol, chunk)
+    return _score(p_NK, entropy_N, _chunks(len(p_NK), protocol, chunk))
 
 
-def _score(p_NK: np.ndarray, entropy_N: np.ndarray, rows: np.ndarray, protocol: Protocol, chunk: int = CHUNK) -> float:
-    n = len(rows)
+def _chunks(count: int, protocol: Protocol, chunk: int = CHUNK) -> list[np.ndarray]:
+    """The parts of the inception score."""
     if protocol == "torch-fidelity":
-        shuffled = rows[np.random.RandomState(SHUFFLE_SEED).permutation(n)]
-        chunks = [shuffled[i * n // SPLITS : (i + 1) * n // SPLITS] for i in range(SPLITS)]
-    else:
-        chunks = [rows[i : i + chunk] for i in range(0, n, chunk)]
+        shuffled = np.random.RandomState(SHUFFLE_SEED).permutation(count)
+        return [shuffled[i * count // SPLITS : (i + 1) * count // SPLITS] for i in range(SPLITS)]
+    return [np.arange(i, min(i + chunk, count)) for i in range(0, count, chunk)]
+
+
+def _score(p_NK: np.ndarray, entropy_N: np.ndarray, chunks: Sequence[np.ndarray]) -> float:
     scores = []
     for part in chunks:
         q = p_NK[part].mean(0, dtype=np.float64)
@@ -200,17 +218,17 @@ def _is(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]
         log_p = logits[rows].double().log_softmax(1)
         p[rows] = log_p.exp().numpy()
         entropy[rows] = (log_p.exp() * log_p).sum(1).numpy()
-    keep = [] if groups is None else [np.flatnonzero(groups != g) for g in range(GROUPS)]
-    value = _score(p, entropy, np.arange(len(p)), sides.protocol)
-    return {"is": Found(value=value, parts=[_score(p, entropy, rows, sides.protocol) for rows in keep])}
+    chunks = _chunks(len(p), sides.protocol)
+    value = _score(p, entropy, chunks)
+    return {"is": Found(value=value, deviation=_when(groups, resampling.of_inception_score, value, p, entropy, chunks))}
+
+
+def _when(groups: np.ndarray | None, deviation: Callable[..., float], *arguments: Any) -> float | None:
+    return None if groups is None else deviation(*arguments)
 
 
 def _kid(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]:
-    """torch-fidelity's: the mean over 100 random subsets of both sides.
-
-    The deviation is the delete-d jackknife's (Shao and Wu 1989): that of the subsets times
-    sqrt(m / (n - m)), m images a subset and n on the smaller side.
-    """
+    """torch-fidelity's: the mean over 100 random subsets of both sides."""
     samples, real = sides.samples.rows[layer], sides.reference.rows[layer]
     least = min(len(samples), len(real))
     size = sides.kid_size or min(KID_SIZE, least // 2)
@@ -219,27 +237,32 @@ def _kid(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found
     found = kid_features_to_metric(
         torch.from_numpy(samples), torch.from_numpy(real), kid_subsets=KID_SUBSETS, kid_subset_size=size, verbose=False
     )
-    value, spread = (found[f"kernel_inception_distance_{word}"] for word in ("mean", "std"))
-    deviation = float(spread * np.sqrt(size / (least - size))) if groups is not None and size < least else None
-    method = f"delete-d jackknife over {KID_SUBSETS} subsets of {size} images"
-    return {"kid": Found(value=value, deviation=deviation, method=method)}
+    deviation = _when(groups, resampling.of_kernel_distance, samples, real, kid_subsets(len(samples), len(real), size))
+    return {"kid": Found(value=found["kernel_inception_distance_mean"], deviation=deviation)}
+
+
+def kid_subsets(samples: int, real: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers of torch-fidelity's subsets of both sides."""
+    rng = np.random.RandomState(SHUFFLE_SEED)
+    for _ in range(KID_SUBSETS):
+        yield rng.choice(samples, size, replace=False), rng.choice(real, size, replace=False)
 
 
 def _manifold(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]:
     real, fake = (torch.from_numpy(s.rows[layer]).to(sides.device) for s in (sides.reference, sides.samples))
-    found = precision_recall(real, fake, dtype=sides.pr_dtype, groups=groups)
-    precisions, recalls = zip(*found.left_out, strict=True) if found.left_out else ((), ())
+    resamples = 0 if groups is None else resampling.RESAMPLES
+    found = precision_recall(real, fake, dtype=sides.pr_dtype, resamples=resamples)
+    inside = found.inside.cpu().numpy()
     return {
-        "precision": Found(value=found.precision, parts=list(precisions)),
-        "recall": Found(value=found.recall, parts=list(recalls)),
+        "precision": Found(value=found.precision, deviation=_when(groups, resampling.of_share, inside)),
+        "recall": Found(value=found.recall, deviation=found.deviation),
     }
 
 
 def _accuracy(sides: Sides, _: str, groups: np.ndarray | None) -> dict[str, Found]:
     assert sides.labels is not None
     right = sides.samples.rows[sides.layers["is"]].argmax(1) == sides.labels
-    parts = [] if groups is None else [float(right[groups != g].mean()) for g in range(GROUPS)]
-    return {"class_accuracy": Found(value=float(right.mean()), parts=parts)}
+    return {"class_accuracy": Found(value=float(right.mean()), deviation=_when(groups, resampling.of_share, right))}
 
 
 MEASURES: dict[str, Callable[[Sides, str, np.ndarray | None], dict[str, Found]]] = {
@@ -258,24 +281,16 @@ STATISTICAL = ("fid", "sfid", "fd_dinov2")
 """Purposes that mean and covariance are enough for."""
 
 
-def jackknife_interval(value: float, left_out: list[float]) -> tuple[float, float]:
-    """95 % interval from the values with one group left out: value -+ 1.96 jackknife deviations."""
-    g, v = len(left_out), np.asarray(left_out)
-    deviation = float(np.sqrt((g - 1) / g * np.square(v - v.mean()).sum()))
-    return value - 1.96 * deviation, value + 1.96 * deviation
-
-
 def _metric(name: str, found: Found, count: int | None) -> dict[str, Any]:
     direction, least, most = KINDS[name]
     value, interval = float(found.value), None
     if not np.isfinite(value):
         raise ValueError(f"{name} is {value}; the features are damaged or degenerate")
-    if found.parts or found.deviation is not None:
-        low, high = value - 1.96 * (found.deviation or 0), value + 1.96 * (found.deviation or 0)
-        if found.parts:
-            low, high = jackknife_interval(value, found.parts)
-        interval = {"low": max(low, least), "high": min(high, most), "method": found.method}
-    return {"value": value, "direction": direction, "samples": count, "interval": interval}
+    if found.deviation is not None:
+        reach = resampling.WIDTH * found.deviation
+        interval = {"low": max(value - reach, least), "high": min(value + reach, most), "method": METHODS[name]}
+    plain = {"value": value, "direction": direction, "samples": count, "interval": interval}
+    return plain | ({"infinity": found.infinity} if found.infinity else {})
 
 
 def _check(sides: Sides, intervals: bool) -> None:

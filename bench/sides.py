@@ -10,16 +10,19 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from . import data
+from . import data, manifest
 from .config import RunConfig
 from .frechet import Gaussian
 from .images import ArrayImages, FolderImages, Images, NpzImages
+from .manifest import Manifest
 from .runfolder import RunFolder
 
 Role = Literal["samples", "reference"]
@@ -36,6 +39,10 @@ class Given:
     images: Images | None = None
     fitted: dict[str, Gaussian] = field(default_factory=dict)
     """Purpose -> stored statistics."""
+    manifest: Manifest | None = None
+    """What the file says of its statistics, where it does (bench.reference)."""
+    rows: np.ndarray | None = None
+    """(N, F) stored features of precision, recall and KID."""
 
     def words(self) -> dict[str, Any]:
         """The side in a result file."""
@@ -47,6 +54,7 @@ class Given:
             "kind": self.kind,
             "size": size,
             "stored_statistics": sorted(self.fitted),
+            "manifest": asdict(self.manifest) if self.manifest else None,
             "left_out": left_out,
         }
 
@@ -67,20 +75,36 @@ def config_of(path: Path) -> RunConfig | None:
     return RunFolder(path).config() if (path / "config.json").is_file() else None
 
 
-def _npz(path: Path, channels: tuple[int, ...]) -> Given:
+def manifest_of(path: Path) -> Manifest | None:
+    """The manifest of a file of statistics; None for anything without."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return None
+    with _arrays(path) as z:
+        return manifest.read(str(path), {manifest.KEY: z[manifest.KEY]} if manifest.KEY in z else {})[0]
+
+
+@contextmanager
+def _arrays(path: Path) -> Iterator[Any]:
+    """The arrays of an .npz; whatever is wrong with the file is one sentence."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is no .npz, or is damaged or cut short")
     try:
         with np.load(path, allow_pickle=False) as z:
-            names = set(z.files)
-            fitted = {p: _gaussian(path, z, *keys) for p, keys in KEYS.items() if keys[0] in names}
+            yield z
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise ValueError(f"{path} is no .npz, or is damaged or cut short: {error}") from None
     except ValueError as error:
         raise ValueError(str(error) if str(path) in str(error) else f"{path} cannot be read: {error}") from None
+
+
+def _npz(path: Path, channels: tuple[int, ...]) -> Given:
+    with _arrays(path) as z:
+        names = set(z.files)
+        fitted = {p: _gaussian(path, z, *keys) for p, keys in KEYS.items() if keys[0] in names}
+        made, rows = manifest.read(str(path), z)
     if "arr_0" not in names and fitted:
-        return Given(path=path, kind="statistics", fitted=fitted)
-    return Given(path=path, kind="npz", images=NpzImages(path, channels), fitted=fitted)
+        return Given(path=path, kind="statistics", fitted=fitted, manifest=made, rows=rows)
+    return Given(path=path, kind="npz", images=NpzImages(path, channels), fitted=fitted, manifest=made)
 
 
 def _gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:

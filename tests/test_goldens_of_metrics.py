@@ -1,11 +1,11 @@
-"""The published evaluators' values on seeded features (goldens/metrics/README.md says whose), and the jackknife."""
+"""The published evaluators' values on seeded features (goldens/metrics/README.md says whose), and resamples."""
 
 import metric_cases as cases
 import numpy as np
 import pytest
 import torch
 
-from bench import frechet, manifold, metrics
+from bench import frechet, manifold, metrics, resampling
 
 RADII = {"radii_ref": "real_radii", "radii_sample": "fake_radii"}
 
@@ -86,11 +86,10 @@ def test_half_precision_comes_as_close_to_the_published_path_as_that_is_defined(
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_gpu_finds_the_same_precision_and_recall(dtype):
     real, fake = (torch.from_numpy(np.abs(cases.noise(seed, (3000, 256)))) for seed in (1, 2))
-    groups = np.random.RandomState(0).permutation(3000) % 20
-    one = manifold.precision_recall(real, fake, dtype=dtype, groups=groups)
-    two = manifold.precision_recall(real.cuda(), fake.cuda(), dtype=dtype, groups=groups)
-    pairs = [[(m.precision, m.recall), *m.left_out] for m in (one, two)]
-    assert np.abs(np.subtract(*pairs)).max() <= (1e-3 if dtype == "float32" else 0.02)
+    one = manifold.precision_recall(real, fake, dtype=dtype, resamples=20)
+    two = manifold.precision_recall(real.cuda(), fake.cuda(), dtype=dtype, resamples=20)
+    found = [(m.precision, m.recall, m.deviation) for m in (one, two)]
+    assert np.abs(np.subtract(*found)).max() <= (1e-3 if dtype == "float32" else 0.02)
 
 
 def test_half_precision_moves_the_precision_of_2048_features():
@@ -115,13 +114,18 @@ def test_copies_of_the_reference_are_precise_though_every_radius_is_zero():
     assert (near.precision, near.recall) == (0, 0)
 
 
-def test_manifolds_with_a_group_left_out_are_those_of_the_other_samples():
+def test_a_resample_recalls_what_its_samples_alone_would(monkeypatch):
+    """Without the resamples' scale, the spread is that of the recalls of the sets that were drawn."""
     real, fake = (torch.from_numpy(cases.noise(seed, (180, 12)) * scale) for seed, scale in ((1, 1), (2, 0.8)))
-    groups = np.random.RandomState(0).permutation(180) % 9
-    found = manifold.precision_recall(real, fake, groups=groups)
-    for g, pair in enumerate(found.left_out):
-        alone = manifold.precision_recall(real, fake[groups != g])
-        assert pair == (alone.precision, alone.recall)
+    monkeypatch.setattr(manifold, "TILE", 50)
+    rng, recalls, scale = np.random.default_rng(0), [], []
+    for _ in range(30):
+        drawn = np.unique(rng.integers(180, size=180))
+        recalls.append(manifold.precision_recall(real, fake[drawn]).recall)
+        scale.append(len(drawn) / (180 - len(drawn)))
+    found = manifold.precision_recall(real, fake, resamples=30)
+    assert found.recall == manifold.precision_recall(real, fake).recall
+    assert found.deviation == pytest.approx(np.std(recalls) * np.mean(scale) ** 0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize(("count", "width"), [(400, 12), (60, 90)])
@@ -143,14 +147,24 @@ def test_statistics_do_not_depend_on_the_pieces_they_come_in():
 
 
 def test_the_intervals_of_kid_hold_the_distance_of_larger_sets():
-    """Delete-d jackknife: 95 % intervals from 300 of 6,000 images each hold the distance of all, nearly always."""
-    real, fake = cases.noise(1, (6000, 16)), cases.noise(2, (6000, 16)) * 1.3
+    """95 % intervals from 300 of 6,000 images each, against the same reference, nearly always hold that of all."""
+    real, fake = cases.noise(1, (3000, 16)), cases.noise(2, (6000, 16)) * 1.3
     whole = kid(fake, real, 600)["value"]
     hits = 0
     for start in range(0, 6000, 300):
-        found = kid(fake[start : start + 300], real[start : start + 300], None)
+        found = kid(fake[start : start + 300], real, 150)
         hits += found["interval"]["low"] <= whole <= found["interval"]["high"]
     assert hits >= 17
+
+
+def test_the_subsets_of_kid_are_the_librarys():
+    """The bootstrap's terms belong to the subsets whose mean is the value."""
+    real, fake = (torch.from_numpy(cases.noise(seed, (90, 8))).double() for seed in (1, 2))
+    values = []
+    for a, b in metrics.kid_subsets(90, 90, 40):
+        xx, yy = (resampling.kernel(x, x).fill_diagonal_(0).sum() / (40 * 39) for x in (fake[a], real[b]))
+        values.append(float(xx + yy - 2 * resampling.kernel(fake[a], real[b]).mean()))
+    assert kid(fake.float().numpy(), real.float().numpy(), 40)["value"] == pytest.approx(np.mean(values), rel=1e-4)
 
 
 def kid(fake, real, size):

@@ -1,0 +1,194 @@
+"""Reference statistics of real images, with a manifest: python -m bench.reference DATA
+
+DATA is a known data set, or what bench.evaluate takes as reference: a folder of images, an .npz with
+arr_0, or a run.  The file has ADM's layout (mu, sigma, mu_s, sigma_s), so that it works as a
+reference anywhere; bench.evaluate also reads the manifest and refuses what does not fit.  Files are kept
+under results/cache/references/ by a hash of what they depend on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from . import data, metrics
+from .collect import Progress, collect
+from .config import digest
+from .extractors import EXTRACTORS, network
+from .images import ArrayImages, Images
+from .manifest import FEATURES, FORMAT, KEY, Manifest, words
+from .measure import INCEPTION, weights_of
+from .pretrained import sha256
+from .runfolder import atomic
+from .sides import KEYS, Given, config_of, manifest_of, open_side
+
+RESIZE = "none before the extractor, which resizes as its own code does"
+CROP = "none"
+
+
+def main(argv: list[str] | None = None) -> int:
+    flags = parser().parse_args(argv)
+    try:
+        if flags.batch < 1:
+            raise ValueError(f"--batch is {flags.batch}; it must be at least 1")
+        if flags.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
+        path, made, new = build(flags)
+    except (ValueError, OSError) as error:
+        print(f"bench.reference: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbench.reference: stopped; nothing was written", file=sys.stderr)
+        return 130
+    if flags.json:
+        print(json.dumps({"path": str(path), "new": new, "manifest": asdict(made)}, indent=2))
+    else:
+        print(f"{path} {'written' if new else 'is there already'}: {words(asdict(made))}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m bench.reference", description=__doc__, formatter_class=Plain)
+    p.add_argument("data", metavar="DATA", help=f"{', '.join(data.SOURCES)}; or a folder, an .npz, a run")
+    p.add_argument("--features", action="store_true", help="also what precision, recall and KID need")
+    p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
+    p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
+    p.add_argument("--protocol", choices=get_args(metrics.Protocol), help="default: adm; torch-fidelity for digits")
+    p.add_argument("--root", default="data", metavar="DIR", help="where known data sets are (default: data)")
+    p.add_argument("--cache", default="results/cache", metavar="DIR", help="default: results/cache")
+    p.add_argument("--skip-bad", action="store_true", help="leave unusable images out, and count them")
+    p.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    p.add_argument("--json", action="store_true", help="print the path and the manifest as JSON")
+    return p
+
+
+class Plain(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def build(flags: argparse.Namespace) -> tuple[Path, Manifest, bool]:
+    """(file, manifest, whether it was made now); ValueError says in a sentence why there is none."""
+    name, protocol = chosen(flags)
+    given, hashed = opened(flags, EXTRACTORS[name].channels)
+    assert given.images
+    weights = EXTRACTORS[name].prepare(flags.weights, Path(flags.cache))
+    made = manifest(flags, given.images.size, given.images.count, hashed, name, weights_of(weights), protocol)
+    path = target(Path(flags.cache), made, flags.skip_bad)
+    if path.is_file():
+        there = manifest_of(path)
+        if there is None:
+            raise ValueError(f"{path} has no manifest; remove it and run again")
+        return path, there, False
+    arrays, count = features(given.images, name, weights, flags)
+    made = replace(made, count=count, left_out=len(given.images.left_out))
+    with atomic(path) as partial, partial.open("wb") as f:
+        np.savez(f, allow_pickle=False, **{KEY: np.array(made.text())}, **arrays)
+    return path, made, True
+
+
+def chosen(flags: argparse.Namespace) -> tuple[str, metrics.Protocol]:
+    """(extractor, protocol): what was asked for, the run's, the digits', or Inception and adm."""
+    config = config_of(Path(flags.data))
+    grey = flags.data in data.SOURCES and data.SOURCES[flags.data].channels == 1
+    name = flags.extractor or (config.evaluation.extractor if config else "digits-cnn" if grey else INCEPTION)
+    own: metrics.Protocol = config.evaluation.protocol if config else "torch-fidelity" if grey else "adm"
+    return name, flags.protocol or own
+
+
+def opened(flags: argparse.Namespace, channels: tuple[int, ...]) -> tuple[Given, str]:
+    """The images, and their hash; ValueError where DATA holds none."""
+    path, config = Path(flags.data), config_of(Path(flags.data))
+    if config or flags.data in data.SOURCES:
+        named, root = (config.data.name, config.data.root) if config else (flags.data, flags.root)
+        arrays = data.load_reference(named, root)
+        images: Images = ArrayImages(arrays.reference, f"the reference of {named}")
+        if images.size[0] not in channels:
+            raise ValueError(f"the reference of {named} is grey; the extractor takes RGB images")
+        return Given(path=path, kind="run", images=images), arrays.reference_hash()
+    if not path.exists():
+        known = ", ".join(data.SOURCES)
+        raise ValueError(f"{path} is no file, no folder and no known data set ({known})")
+    given = open_side(path, "reference", channels=channels, skip_bad=flags.skip_bad)
+    if not given.images:
+        raise ValueError(f"{path} holds statistics already, and no images to make them of")
+    return given, folder_hash(path) if path.is_dir() else sha256(path)
+
+
+def folder_hash(path: Path) -> str:
+    """SHA-256 of the names and contents of a folder's files."""
+    h = hashlib.sha256()
+    for file in sorted(f for f in path.iterdir() if f.is_file()):
+        h.update(f"{file.name} {sha256(file)}\n".encode())
+    return h.hexdigest()
+
+
+def manifest(
+    flags: argparse.Namespace,
+    size: tuple[int, int, int],
+    count: int,
+    hashed: str,
+    extractor: str,
+    weights: dict[str, Any],
+    protocol: str,
+) -> Manifest:
+    """What the file will say, images that turn out damaged apart."""
+    layers, config = EXTRACTORS[extractor].layers, config_of(Path(flags.data))
+    arrays = {mean: layers[purpose] for purpose, (mean, _) in KEYS.items() if purpose in layers}
+    return Manifest(
+        format=FORMAT,
+        data=config.data.name if config else Path(flags.data).name,
+        data_sha256=hashed,
+        count=count,
+        size=size,
+        resize=RESIZE,
+        crop=CROP,
+        left_out=0,
+        extractor=extractor,
+        weights=weights["file"],
+        weights_sha256=weights["sha256"],
+        protocol=protocol,
+        layers=arrays | ({FEATURES: layers["prc"]} if flags.features else {}),
+        versions={
+            "python": platform.python_version(),
+            **{p: version(p) for p in ("backbone-bench", "torch", "torch-fidelity", "numpy")},
+        },
+    )
+
+
+def target(cache: Path, made: Manifest, skip_bad: bool) -> Path:
+    """Where the file belongs: by its data's name and a hash of what its numbers depend on."""
+    words = "".join(c if c.isalnum() or c in "-_" else "_" for c in made.data)
+    depends = {k: v for k, v in asdict(made).items() if k not in ("data", "count", "left_out", "versions")}
+    return cache / "references" / f"{words}-{digest([depends, skip_bad])[:12]}.npz"
+
+
+def features(images: Images, name: str, weights: Path, flags: argparse.Namespace) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays of the file, and how many images they are of."""
+    layers, cuda = EXTRACTORS[name].layers, flags.device != "cpu" and torch.cuda.is_available()
+    net = network(name, weights, layers.values(), cuda)
+    keep = {layers["prc"]} if flags.features else set()
+    fit = {layers[p] for p in KEYS if p in layers} - keep
+    progress = Progress(f"{flags.data}, {name}", images.count)
+    side = collect(net, images, keep=keep, fit=fit, batch=flags.batch, skip_bad=flags.skip_bad, progress=progress)
+    arrays: dict[str, np.ndarray] = {}
+    for purpose, (mean, covariance) in KEYS.items():
+        if purpose in layers:
+            g = side.gaussian(layers[purpose])
+            arrays |= {mean: g.mu, covariance: g.sigma}
+    assert side.count
+    return arrays | ({FEATURES: side.rows[layers["prc"]]} if flags.features else {}), side.count
+
+
+if __name__ == "__main__":
+    sys.exit(main())
