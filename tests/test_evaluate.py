@@ -517,7 +517,7 @@ def test_the_benchmark_compares_with_the_other_way_in_the_same_run(words, whose,
 
 @pytest.mark.slow
 def test_fifty_thousand_images_are_evaluated_in_four_gibibytes():
-    """Two of the store's layers and all metrics without intervals; about five minutes on two cores."""
+    """A feature store made as sampling makes it, and all metrics without intervals; minutes on two cores."""
     words = [sys.executable, "-m", "bench.evalspeed", "evaluation"]
     out = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     assert float(out.split("peak memory ")[1].split()[0]) < 4
