@@ -9,7 +9,7 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from .interface import Conditions, EpsNet, IOSpec, NetSpec, TextCondition
+from .interface import Conditions, EpsNet, IOSpec, NetSpec, TextCondition, require_types
 from .registry import entry, load, names, size_args, sizes
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def build(arch: str, size: str | None = None, *, io: IOSpec, args: dict[str, Any
         inspect.signature(cls).bind(io, **merged)
     except TypeError as error:
         raise ValueError(f"{arch} cannot be built: {error}") from error
+    require_types(cls, merged)
     for name, value in merged.items():
         if isinstance(value, int) and value < (1 if name in POSITIVE else 0):
             raise ValueError(f"{name} is {value}; it must be at least {1 if name in POSITIVE else 0}")

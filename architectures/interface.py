@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Protocol, Union, get_args, get_origin, get_type_hints
 
 Variance = Literal["fixed", "learned_range"]
 
@@ -148,6 +149,41 @@ def require_choices(choices: Mapping[str, Iterable[str]], **given: str) -> None:
     for name, value in given.items():
         if value not in choices[name]:
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices[name])}")
+
+
+def require_types(cls: type, args: Mapping[str, Any]) -> None:
+    """Raise ValueError where a value is not of the kind that the constructor's annotation names.
+
+    Whole numbers, numbers, switches, None and sequences of them are checked; the rest is the class's affair.
+    """
+    try:
+        hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+    except (NameError, TypeError):
+        return  # annotations that mean something to their own module only
+    for name, value in args.items():
+        if not _fits(value, hints.get(name)):
+            raise ValueError(f"{name} is {value!r}; it must be {_words(hints[name])}")
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Sequence:
+        return isinstance(value, Sequence) and all(_fits(part, get_args(hint)[0]) for part in value)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    return hint not in _KINDS or isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_words(part) for part in get_args(hint))
+    if get_origin(hint) is Sequence:
+        return f"a list, each item {_words(get_args(hint)[0])}"
+    return _KINDS.get(hint, str(hint))
 
 
 def require_no(io: IOSpec, arch: str, *fields: str) -> None:

@@ -144,6 +144,8 @@ def official_call(
         raise ValueError("this network has no classes, but y is given")
     if context is not None and not (io.text_dim or getattr(net, "label_token", None) is not None):
         raise ValueError("this network attends to no context, but context is given")
+    if low_res is not None and _spec(net).arch != "unet":
+        raise ValueError("this network upsamples no image, but low_res is given")
     if low_res is not None and not io.image_channels:
         x, low_res = append_image(x, low_res), None
     text = None if context is None else TextCondition(tokens=context)
@@ -152,9 +154,12 @@ def official_call(
 
 def _meta(family: str, ctor: Mapping[str, Any]) -> nn.Module:
     """The network of a published constructor call, without memory for its weights."""
-    arch, io, args = translate(family, ctor)
-    with torch.device("meta"):
-        return build(arch, io=io, args=args)
+    try:
+        arch, io, args = translate(family, ctor)
+        with torch.device("meta"):
+            return build(arch, io=io, args=args)
+    except (TypeError, ZeroDivisionError, RuntimeError) as error:
+        raise ValueError(f"{family} cannot be built from these arguments: {error}") from error
 
 
 def _spec(net: nn.Module) -> NetSpec:
@@ -207,6 +212,8 @@ def as_tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         except (TypeError, ValueError, RuntimeError) as error:
             kind = type(value).__name__
             raise ValueError(f"{key} is a {kind}, not a tensor; is this the state dict itself?") from error
+        if tensors[key].layout != torch.strided:
+            raise ValueError(f"{key} is a sparse tensor; weights are dense ones")
     return tensors
 
 

@@ -138,7 +138,7 @@ def _uvit(c: Ctor) -> Translated:
     size = c["img_size"] // c["patch_size"] * c["patch_size"]
     io = IOSpec(channels=c["in_chans"], size=size, **_rows(classes, classes == 1001), **text)
     args = dict(
-        depth=c["depth"],
+        depth=max(1, c["depth"]),  # 0 and 1 are both the middle block alone
         width=c["embed_dim"],
         heads=c["num_heads"],
         patch=c["patch_size"],
@@ -201,6 +201,7 @@ def _ldm(c: Ctor) -> Translated:
     args = {**_unet_args(c, io.size), **out}
     if c["use_spatial_transformer"]:
         args |= dict(attention_kind="transformer", transformer_depth=c["transformer_depth"], up_heads=None)
+        args |= dict(exact_heads=True) if not c["legacy"] else {}
     if tokens:
         args |= dict(label="token", context_width=c["context_dim"])
     if not c["legacy"]:
@@ -220,10 +221,6 @@ def _check_ldm(c: Ctor) -> None:
         raise ValueError("n_classes makes the label the context: it needs use_spatial_transformer and no num_classes")
     if c["channel_mult"][0] != 1 or any(mult != int(mult) for mult in c["channel_mult"]):
         raise ValueError(f"channel_mult is {c['channel_mult']}; ldm needs whole numbers that start with 1")
-    size = c["num_head_channels"]
-    widths = [int(mult) * c["model_channels"] for mult in c["channel_mult"]]
-    if not c["legacy"] and size != -1 and any(width % size for width in widths):
-        raise ValueError(f"legacy=False needs num_head_channels that divide every width, but {size} does not")
 
 
 _TRANSLATE: dict[str, Callable[[Ctor], Translated]] = {

@@ -43,6 +43,18 @@ DEFAULTS = {
 }
 
 
+WHOLE = (
+    "attention_head_dim",
+    "in_channels",
+    "num_attention_heads",
+    "num_embeds_ada_norm",
+    "num_layers",
+    "patch_size",
+    "sample_size",
+)
+"""What must be a whole number above 0 in it."""
+
+
 class Place(NamedTuple):
     """Where one of diffusers' weights is here: `part` of `parts` of ours, along the first dimension."""
 
@@ -126,6 +138,9 @@ def _from_config(config: Mapping[str, Any]) -> tuple[IOSpec, dict[str, Any]]:
     for name, value in FIXED.items():
         if c[name] != value:
             raise ValueError(f"{name} is {c[name]!r} in the configuration; DiT has {value!r}")
+    for name in WHOLE:
+        if type(c[name]) is not int or c[name] < 1:
+            raise ValueError(f"{name} is {c[name]!r} in the configuration; it must be a whole number above 0")
     ratio = (c["out_channels"] or c["in_channels"]) / c["in_channels"]
     if ratio not in (1, 2):
         raise ValueError(f"{c['out_channels']} channels out of {c['in_channels']}: DiT has as many, or twice as many")

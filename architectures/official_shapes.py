@@ -98,7 +98,7 @@ def _read_uvit(shapes: Shapes, given: Mapping[str, Any]) -> Ctor:
         patch_size=patch,
         in_chans=channels,
         embed_dim=width,
-        depth=2 * blocks,
+        depth=max(1, 2 * blocks),
         mlp_ratio=_ratio(shapes["mid_block.mlp.fc1.weight"][0], width),
         qkv_bias="mid_block.attn.qkv.bias" in shapes,
         mlp_time_embed=_any(shapes, "time_embed."),

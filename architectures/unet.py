@@ -61,7 +61,8 @@ class UNet(nn.Module):
     """ADM's U-Net.
 
     `attention` lists the resolutions (in pixels of x) that have attention, as the paper's tables do.
-    `head_channels` wins over `heads`; `up_heads` is the decoder's own number of heads (iDDPM).
+    `head_channels` wins over `heads`; `up_heads` is the decoder's own number of heads (iDDPM).  With
+    `exact_heads` a spatial transformer's heads are that wide also where they do not fill the level's width.
     With attention_kind="transformer" a text is the context, or with label="token" a class is, as one
     token that is `context_width` wide.  `out_channels` replaces the number that follows from `io`.
     Raises ValueError when the groups do not divide a width, the image cannot be halved often enough or
@@ -78,6 +79,7 @@ class UNet(nn.Module):
         attention: Sequence[int] = (32, 16, 8),
         heads: int = 1,
         head_channels: int | None = 64,
+        exact_heads: bool = False,
         up_heads: int | None = None,
         norm: Norm = "adagn",
         resample: Resample = "biggan",
@@ -94,6 +96,8 @@ class UNet(nn.Module):
         super().__init__()
         chosen = dict(norm=norm, resample=resample, qkv_order=qkv_order, attention_kind=attention_kind, label=label)
         require_choices(CHOICES, **chosen)
+        if not channel_mult or min(channel_mult) <= 0:
+            raise ValueError(f"channel_mult is {channel_mult}; it must hold a number above 0 for each level")
         self._attended = attended_levels(io.size, len(channel_mult), attention)
         self.channels, self.emb_width, self.upsamples_image = channels, 4 * channels, io.image_channels > 0
         self._style = Style(
@@ -106,6 +110,7 @@ class UNet(nn.Module):
             qkv_order=qkv_order,
             heads=heads,
             head_channels=head_channels,
+            exact_heads=exact_heads,
             up_heads=up_heads,
             attention_kind=attention_kind,
             transformer_depth=transformer_depth,

@@ -50,6 +50,7 @@ class Style:
     qkv_order: Order = "qkv_first"
     heads: int = 1
     head_channels: int | None = 64
+    exact_heads: bool = False
     up_heads: int | None = None
     attention_kind: Kind = "self"
     transformer_depth: int = 1
@@ -136,7 +137,8 @@ def attention_layer(width: int, style: Style, *, decoder: bool) -> nn.Module:
         if not 1 <= heads <= width:
             raise ValueError(f"{width} channels do not make {style.heads} heads, or one of head_channels={size}")
         depth, context = style.transformer_depth, style.context
-        return SpatialTransformer(width, heads, width // heads, context, depth, style.groups)
+        exact = size if size and style.exact_heads else width // heads
+        return SpatialTransformer(width, heads, exact, context, depth, style.groups)
     if size:
         require_divisible("channels", width, size, "head_channels must divide every attended width")
         return AttentionBlock(width, width // size, style)

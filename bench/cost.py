@@ -262,7 +262,7 @@ def as_row(found: Compared) -> dict[str, Any]:
 
 def chosen(words: Sequence[str]) -> list[published.Row]:
     """The published networks whose names hold one of the words; all without words."""
-    rows = published.models()
+    rows, words = published.models(), [word.lower() for word in words]
     for word in words:
         if not any(word in row.id for row in rows):
             near = architectures.registry.did_you_mean(word, [row.id for row in rows])

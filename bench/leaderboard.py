@@ -1,20 +1,24 @@
 """The leaderboard, rebuilt from the records alone: python -m bench.leaderboard
 
-One table a protocol: rows are ranked within a fingerprint only.  Reference rows (held-out images,
-noise) stand beside every table that shares their evaluation, unranked.  Imports no torch.
+One table a protocol: rows are ranked within a fingerprint only.  Runs that differ in nothing but
+their training seed are one row of the Markdown, with mean, deviation and number; the CSV has each.
+Reference rows (held-out images, noise) stand beside every table that shares their evaluation,
+unranked.  Imports no torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
+from .config import digest
 from .protocol import describe
 from .record import Metric, Record, read_all
 from .runfolder import atomic
@@ -35,6 +39,7 @@ def rows(records: Iterable[Record]) -> pd.DataFrame:
             "kind": r.kind,
             "status": r.status,
             "seed": r.config.get("seed"),
+            "group": group_of(r),
             "images": r.protocol.get("training", {}).get("images"),
             "track": r.protocol.get("training", {}).get("track"),
         }
@@ -62,8 +67,13 @@ def rows(records: Iterable[Record]) -> pd.DataFrame:
     return rank(pd.DataFrame(table))
 
 
+def group_of(r: Record) -> str:
+    """The same for runs that differ in nothing but their seed."""
+    return digest([r.fingerprint, r.label, {k: v for k, v in r.config.items() if k != "seed"}])[:12]
+
+
 def rank(table: pd.DataFrame) -> pd.DataFrame:
-    """Ranks by FID among the finished models of one fingerprint; equal values share a rank.
+    """Ranks by FID, the mean over seeds, among the finished models of one fingerprint; equal values share a rank.
 
     Published weights are not ranked: their budgets and recipes differ.
     """
@@ -72,9 +82,13 @@ def rank(table: pd.DataFrame) -> pd.DataFrame:
     headline = [c for c in table.columns if c == HEADLINE or (c.startswith(f"{HEADLINE}[") and c.endswith("]"))]
     best = table[headline].bfill(axis=1).iloc[:, 0].astype(float)
     ranked = (table["kind"] == "model") & (table["status"] == "done") & (table["track"] != "published")
-    table["rank"] = best.where(ranked).groupby(table["fingerprint"]).rank(method="min").astype("Int64")
-    order = table.assign(_best=best, _last=table["kind"] == "reference")
-    order = order.sort_values(["fingerprint", "_last", "_best", "record"], kind="stable")
+    means = best.where(ranked).groupby(table["group"]).transform("mean")
+    table["seeds"] = best.where(ranked).groupby(table["group"]).transform("count").where(ranked).astype("Int64")
+    one_a_group = means.where(~table["group"].duplicated())
+    ranks = one_a_group.groupby(table["fingerprint"]).rank(method="min")
+    table["rank"] = ranks.groupby(table["group"]).transform("first").where(ranked).astype("Int64")
+    order = table.assign(_best=means.fillna(best), _last=table["kind"] == "reference")
+    order = order.sort_values(["fingerprint", "_last", "_best", "group", "seed", "record"], kind="stable")
     return order.drop(columns=["_best", "_last"]).reset_index(drop=True)
 
 
@@ -94,30 +108,42 @@ def markdown(records: list[Record], table: pd.DataFrame) -> str:
         one = next(iter(models.values()))
         beside = [r for r in references if r.evaluation_fingerprint == one.evaluation_fingerprint]
         ranks = table.set_index("record")["rank"]
-        order = [models[i] for i in table["record"] if i in models]
-        lines = [_line(r, ranks.get(r.id)) for r in [*order, *sorted(beside, key=lambda r: r.label)]]
+        groups: dict[str, list[Record]] = {}
+        for id_ in (i for i in table["record"] if i in models):
+            groups.setdefault(group_of(models[id_]), []).append(models[id_])
+        lines = [_line(group, ranks.get(group[0].id)) for group in groups.values()]
+        lines += [_line([r], None) for r in sorted(beside, key=lambda r: r.label)]
         parts.append(f"## Protocol {print_}\n\n{describe(one.protocol)}.\n")
         parts.append(tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True) + "\n")
-    parts.append("Values are shown with the half-width of their 95 % interval; arrows say which way is better.\n")
+    parts.append(
+        "One seed: the value with the half-width of its 95 % interval. Several: mean ± standard deviation over the "
+        "seeds (their number). Arrows say which way is better.\n"
+    )
     return "\n".join(parts)
 
 
-def _line(r: Record, rank_: Any) -> dict[str, str]:
+def _line(group: list[Record], rank_: Any) -> dict[str, str]:
+    """A row for runs that differ in their seed alone."""
+    r = group[0]
     line = {"rank": "–" if rank_ is None or pd.isna(rank_) else str(rank_), "model": r.label}
     for name, metric in r.metrics.items():
         short = name if name.startswith(HEADLINE) else name.partition("[")[0]  # the caption says whose features
-        line[f"{short} {ARROWS[metric.direction]}"] = show(metric)
+        line[f"{short} {ARROWS[metric.direction]}"] = show([run.metrics[name] for run in group if name in run.metrics])
     line["N"] = f"{next(iter(r.metrics.values())).samples:,}"
     line["params"] = human(r.cost.params) if r.cost else ""
     line["MACs"] = human(r.cost.macs) if r.cost else ""
     line["training FLOPs"] = f"{r.cost.training_flops:.2e}" if r.cost and r.cost.training_flops else ""
-    line["seed"] = str(r.config.get("seed", "")) if r.kind == "model" else ""
-    line["record"] = f"[{r.id[-12:]}](records/v1/{r.id}.json)"
+    line["seed"] = ", ".join(str(run.config.get("seed", "")) for run in group) if r.kind == "model" else ""
+    line["record"] = " ".join(f"[{run.id[-12:]}](records/v1/{run.id}.json)" for run in group)
     return line
 
 
-def show(metric: Metric) -> str:
-    """A value and the half-width of its interval: 0.873 ± 0.021."""
+def show(metrics: Sequence[Metric]) -> str:
+    """0.873 ± 0.021: a value and the half-width of its interval, or mean and deviation over seeds (3)."""
+    metric = metrics[0]
+    if len(metrics) > 1:
+        values = [m.value for m in metrics]
+        return f"{mean(values):.3f} ± {stdev(values):.3f} ({len(values)})"
     if metric.interval is None:
         return f"{metric.value:.3f}"
     return f"{metric.value:.3f} ± {(metric.interval.high - metric.interval.low) / 2:.3f}"

@@ -111,7 +111,7 @@ def solve(
     if abs(found.error) <= tolerance:
         return found
     raise ValueError(
-        f"no {arch} has the {match.by} of {match.arch}:{match.size} ({target:,}) within {tolerance:.1%}; "
+        f"no {arch} has the {match.by} of {match.arch}:{match.size} ({target:,}) within {100 * tolerance:.3g}%; "
         f"the nearest is {found.args}, off by {found.error:+.1%}"
     )
 
@@ -160,8 +160,8 @@ def solve_time(arch: str, io: IOSpec, reference: Solution, match: Match, toleran
         target = found.cost.macs * theirs / own
     nearest = min(tried, key=lambda s: abs(s.error))
     raise ValueError(
-        f"no {arch} was found to take the time of {match.arch}:{match.size} within {tolerance:.1%}; the nearest is "
-        f"{nearest.args}, off by {nearest.error:+.1%}"
+        f"no {arch} was found to take the time of {match.arch}:{match.size} within {100 * tolerance:.3g}%; "
+        f"the nearest is {nearest.args}, off by {nearest.error:+.1%}"
     )
 
 
@@ -169,8 +169,8 @@ Clock = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], list[float]]
 """[(architecture, arguments)] -> seconds of forward + backward an image, measured in turns."""
 
 
-def clock_of(io: IOSpec, batch: int, device: torch.device) -> Clock:
-    """A clock that measures on a device: at least three turns, and two seconds."""
+def clock_of(io: IOSpec, batch: int, device: torch.device, turns: int) -> Clock:
+    """A clock that measures on a device, for two seconds and at least so many turns."""
 
     def clock(networks: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float]:
         inputs = timing.inputs_for(io, batch, device)
@@ -178,7 +178,7 @@ def clock_of(io: IOSpec, batch: int, device: torch.device) -> Clock:
             str(i): timing.training_work(architectures.build(arch, io=io, args=dict(args)).to(device).train(), inputs)
             for i, (arch, args) in enumerate(networks)
         }
-        return [median(seconds) / batch for seconds in timing.alternate(works, 3, 2.0).values()]
+        return [median(seconds) / batch for seconds in timing.alternate(works, turns, 2.0).values()]
 
     return clock
 
@@ -282,12 +282,16 @@ def main(argv: list[str] | None = None) -> int:
 def answer(flags: argparse.Namespace) -> str:
     """The table of the reference and each solved architecture, and what the times were measured on."""
     io, tolerance = problem_of(flags)
+    if flags.to.partition(":")[0] in (*BYS, "time"):
+        raise ValueError(f"--to is {flags.to}; write ARCH:SIZE, and what is made equal with --by")
+    if ":" not in flags.to:
+        raise ValueError(f"--to is {flags.to}; write ARCH:SIZE, for example dit:B/2")
     match = parse(f"macs:{flags.to}" if flags.by == "time" else f"{flags.by}:{flags.to}")
     args = registry.size_args(match.arch, match.size)
     reference = Solution(args=args, cost=count(match.arch, match.size, io), error=0.0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = flags.batch or batch_for(reference.cost, device)
-    clock = clock_of(io, batch, device)
+    clock = clock_of(io, batch, device, turns=3 if flags.by == "time" else 1)
     networks: list[tuple[str, Solution]] = []
     for arch in flags.arch:
         if flags.by == "time":
@@ -295,7 +299,8 @@ def answer(flags: argparse.Namespace) -> str:
         else:
             networks.append((arch, solve(arch, io, match, tolerance)))
     networks = [(match.arch, reference), *((a, s) for a, s in networks if s.args != args or a != match.arch)]
-    heavy = device.type == "cpu" and flags.by != "time" and reference.cost.macs > CPU_MACS
+    most = max(solution.cost.macs for _, solution in networks)
+    heavy = device.type == "cpu" and flags.by != "time" and most > CPU_MACS
     seconds = [None] * len(networks) if heavy else clock([(arch, s.args) for arch, s in networks])
     rows = [_row(arch, s, t) for (arch, s), t in zip(networks, seconds, strict=True)]
     note = f"time: forward + backward of one image in a batch of {batch}, {timing.device_name(device)}, in turns"

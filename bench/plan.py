@@ -14,7 +14,7 @@ from tabulate import tabulate
 from architectures import IOSpec
 
 from . import codec, cost, data, extractors, match, presets, weights
-from .config import Diffusion, RunConfig, value_of
+from .config import RunConfig, value_of
 from .diffusion import process_of
 from .leaderboard import human
 from .runfolder import RunFolder
@@ -66,7 +66,7 @@ def _of_checkpoint(wish: presets.Wish) -> RunConfig:
         args=found.spec.args,
         io=found.spec.io,
         weights=found.sha256,
-        process=None if found.diffusion is None else Diffusion(**found.diffusion),
+        process=found.diffusion,
     )
 
 

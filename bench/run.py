@@ -76,7 +76,7 @@ def parser() -> Parser:
     rules.add_argument("--seed", type=int, default=0, help="seed of a training run (default: 0)")
     rules.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting below; repeatable")
     where = p.add_argument_group("where and how")
-    where.add_argument("--cluster", choices=CLUSTERS, default="auto", help="auto: SLURM where sbatch is, else local")
+    where.add_argument("--cluster", choices=CLUSTERS, default="auto", help="auto: SLURM where sbatch works, else local")
     where.add_argument("--profile", metavar="NAME", default="default", help="slurm/NAME.toml (default: default)")
     where.add_argument("--parallel", type=int, metavar="N", help="runs at a time (default: by machine)")
     where.add_argument("--results", metavar="DIR", type=word, default="results", help="its folder (default: results)")
@@ -280,7 +280,7 @@ def execute(todo: dict[str, RunFolder], cluster: str, profile: str, parallel: in
         while queue.waiting:
             queue.advance()
         for name, job in queue.jobs.items():
-            print(f"submitted {name} as job {job.job_id}")
+            print(f"submitted {name} as job {job.job_id}, log {job.paths.stdout}")
         return
     if cluster == "debug":
         for name, run in todo.items():

@@ -9,6 +9,7 @@ import difflib
 import os
 import shutil
 import signal
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.core.utils import FailedJobError
 
 CLUSTERS = ("auto", "local", "debug", "slurm")
 PROFILES = Path(__file__).parent.parent / "slurm"
@@ -23,12 +25,25 @@ FOREVER_MIN = 60 * 24 * 365
 
 
 def resolve_cluster(name: str) -> str:
-    """auto is SLURM where sbatch exists, or else local; ValueError for slurm without sbatch."""
+    """auto is SLURM where sbatch finds its configuration, or else local; ValueError for slurm where it does not."""
+    if name not in ("auto", "slurm"):
+        return name
+    if not shutil.which("sbatch"):
+        problem = "needs sbatch, which is not on PATH"
+    elif not sbatch_is_configured():
+        problem = "needs a SLURM, and sbatch finds no configuration of one (is SLURM_CONF right?)"
+    else:
+        return "slurm"
     if name == "auto":
-        return "slurm" if shutil.which("sbatch") else "local"
-    if name == "slurm" and not shutil.which("sbatch"):
-        raise ValueError("--cluster slurm needs sbatch, which is not on PATH; use --cluster local")
-    return name
+        return "local"
+    raise ValueError(f"--cluster slurm {problem}; use --cluster local")
+
+
+def sbatch_is_configured() -> bool:
+    """Whether sbatch is more than an installed package: it reads its configuration before it tells its version."""
+    if not Path(os.environ.get("SLURM_CONF") or "/").exists():  # which sbatch would wait two minutes for
+        return False
+    return subprocess.run(["sbatch", "--version"], capture_output=True).returncode == 0
 
 
 def profile(name: str) -> dict[str, Any]:
@@ -72,12 +87,19 @@ class Queue:
         self.waiting.append((name, job))
 
     def advance(self) -> bool:
-        """Submit what there is room for; True while anything is waiting or running."""
+        """Submit what there is room for; True while anything is waiting or running.
+
+        Raises ValueError with SLURM's reason when it refuses a request.
+        """
         running = [job for job in self.jobs.values() if not job.done()]
         while self.waiting and len(running) < self.parallel:
             name, callable_ = self.waiting.pop(0)
-            with deaf_to_ctrl_c():
-                job = self.make.submit(callable_)
+            try:
+                with deaf_to_ctrl_c():
+                    job = self.make.submit(callable_)
+            except FailedJobError as error:
+                reason = str(error).strip().splitlines()[-1].removeprefix("sbatch: error: ")
+                raise ValueError(f"SLURM does not take {name}: {reason}; change slurm/*.toml") from error
             self.jobs[name] = job
             running.append(job)
         return bool(running or self.waiting)

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 import architectures
 from architectures import NetSpec, registry
+from architectures.official import check_finite, check_layout, shapes_of
 
 from . import checkpoint
+from .config import Diffusion
 
 TORCH_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
 FAMILIES = {
@@ -47,7 +49,7 @@ class Found:
     """dit, uvit, uvit_t2i, adm or ldm; "bench" for our own snapshots."""
     sha256: str
     """Of the weights alone, by name, whatever the file's format."""
-    diffusion: Mapping[str, Any] | None = None
+    diffusion: Diffusion | None = None
     """The process it was trained with, where the file says so (our own snapshots)."""
 
     @property
@@ -90,14 +92,13 @@ def read(path: Path, arch: str = "", ctor: Mapping[str, Any] | None = None) -> F
     that keys and shapes do not show (architectures.from_official).  Raises ValueError for what cannot
     be read without unpickling, is truncated, or does not fit, with the first keys that are wrong.
     """
-    if path.is_dir():
+    kind = _kind(path)
+    if kind == "folder":
         return _diffusers(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is no file and no folder; name a checkpoint")
     if path.suffix == ".safetensors":
         tensors, metadata = _safetensors(path)
         if "spec" in metadata:
-            return _own(path, metadata)
+            return _own(path, metadata, arch)
     elif path.suffix in TORCH_ENDINGS:
         tensors = _torch(path)
     else:
@@ -111,7 +112,28 @@ def read(path: Path, arch: str = "", ctor: Mapping[str, Any] | None = None) -> F
         net = architectures.from_official(family, tensors, **dict(ctor or {}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Found(net=net, family=family, sha256=digest(net))
+    return Found(net=_solid(path, net), family=family, sha256=digest(net))
+
+
+def _kind(path: Path) -> str:
+    """ "file" or "folder"; ValueError for what is neither or cannot be read."""
+    try:
+        if path.is_dir():
+            return "folder"
+        with path.open("rb"):
+            return "file"
+    except FileNotFoundError:
+        raise ValueError(f"{path} is no file and no folder; name a checkpoint") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be opened: {error.strerror}") from None
+
+
+def _solid(path: Path, net: nn.Module) -> nn.Module:
+    """The network; ValueError where its weights are names without values."""
+    empty = next((name for name, value in net.state_dict().items() if value.is_meta), None)
+    if empty:
+        raise ValueError(f"{path} holds names and shapes but no values ({empty} is on the meta device)")
+    return net
 
 
 def family_of(path: Path, tensors: Mapping[str, Any], arch: str = "") -> str:
@@ -137,7 +159,10 @@ def digest(net: nn.Module) -> str:
 
 
 def _torch(path: Path) -> Any:
-    """What torch.save wrote, tensors and plain containers only; DiT's own argparse.Namespace is let through."""
+    """What torch.save wrote, tensors and plain containers only; DiT's own argparse.Namespace is let through.
+
+    The namespace's class sets attributes and runs nothing.
+    """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -155,34 +180,66 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors, and what our own files say of themselves."""
     try:
         with safe_open(path, framework="pt") as f:
-            notes = (f.metadata() or {}).get("metadata", "{}")
-            return {key: f.get_tensor(key) for key in f.keys()}, json.loads(notes)  # noqa: SIM118
+            notes = json.loads((f.metadata() or {}).get("metadata", "{}"))
+            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
+            return tensors, notes if isinstance(notes, dict) else {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read; it is truncated or no safetensors file") from error
 
 
-def _own(path: Path, metadata: Mapping[str, Any]) -> Found:
-    """The network of a snapshot of one of our runs."""
+def _own(path: Path, metadata: Mapping[str, Any], arch: str) -> Found:
+    """The network of a snapshot of one of our runs.
+
+    A class outside the registry is imported, which runs its module, only if `arch` names the same one.
+    """
     tensors, _ = checkpoint.load(path)
-    spec = NetSpec.from_dict(metadata["spec"])
+    try:
+        spec = NetSpec.from_dict(metadata["spec"])
+        diffusion = Diffusion(**metadata["diffusion"]) if metadata.get("diffusion") else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is a snapshot of another version of this project: {error}") from None
+    if arch and spec.arch != arch:
+        raise ValueError(f"{path} is a snapshot of {spec.arch}, not of {arch}")
+    if not arch and spec.arch not in registry.names():
+        raise ValueError(f"{path} is a snapshot of {spec.arch}; to run that code, name it with --arch {spec.arch}")
+    try:
+        with torch.device("meta"):
+            net = architectures.build(spec.arch, io=spec.io, args=dict(spec.args))
+        check_layout(f"this {spec.arch}", shapes_of(net.state_dict()), shapes_of(tensors))
+        check_finite(tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     net = architectures.build(spec.arch, io=spec.io, args=dict(spec.args))
     net.load_state_dict(tensors)
-    return Found(net=net.eval(), family="bench", sha256=digest(net), diffusion=metadata.get("diffusion"))
+    return Found(net=net.eval(), family="bench", sha256=digest(net), diffusion=diffusion)
 
 
 def _weights(loaded: Any) -> dict[str, Any]:
-    """The state dict inside a training checkpoint, the average where there is one, without DDP's prefix."""
+    """The state dict inside a training checkpoint, the average where there is one, without DDP's prefix.
+
+    ValueError where it is none.
+    """
     while isinstance(loaded, Mapping):
-        inner = next((loaded[part] for part in PARTS if isinstance(loaded.get(part), Mapping)), None)
+        inner = next((loaded[p] for p in PARTS if isinstance(loaded.get(p), Mapping) and loaded[p]), None)
         if inner is None:
             break
         loaded = inner
     if not isinstance(loaded, Mapping):
         raise ValueError(f"a checkpoint maps names to tensors; this one holds a {type(loaded).__name__}")
+    strange = next((key for key in loaded if not isinstance(key, str)), None)
+    if strange is not None:
+        raise ValueError(f"a checkpoint maps names to tensors; this one has the key {strange!r}")
     for prefix in ("module.", "_orig_mod."):
-        if loaded and all(str(key).startswith(prefix) for key in loaded):
+        if loaded and all(key.startswith(prefix) for key in loaded):
             loaded = {key.removeprefix(prefix): value for key, value in loaded.items()}
-    return dict(loaded)
+    return _ldm_average(dict(loaded))
+
+
+def _ldm_average(tensors: dict[str, Any]) -> dict[str, Any]:
+    """LDM's U-Net with its moving average, which stands under the same names without their dots."""
+    averages = {key.removeprefix("model_ema."): v for key, v in tensors.items() if key.startswith("model_ema.")}
+    flat = {key: key.removeprefix("model.").replace(".", "") for key in tensors if key.startswith("model.")}
+    return tensors | {key: averages[name] for key, name in flat.items() if name in averages}
 
 
 def _diffusers(folder: Path) -> Found:
@@ -192,7 +249,7 @@ def _diffusers(folder: Path) -> Found:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         raise ValueError(f"{folder} has no readable config.json, so it is no folder of a diffusers model") from None
-    name = config.get("_class_name", "nothing")
+    name = config.get("_class_name", "nothing") if isinstance(config, dict) else "no settings"
     if name not in ("DiTTransformer2DModel", "Transformer2DModel"):
         raise ValueError(f"{folder} holds {name}; of diffusers' models DiTTransformer2DModel can be read")
     files = [folder / f"diffusion_pytorch_model{ending}" for ending in (".safetensors", ".bin")]
@@ -204,4 +261,4 @@ def _diffusers(folder: Path) -> Found:
         net = architectures.from_diffusers(tensors, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Found(net=net, family="dit", sha256=digest(net))
+    return Found(net=_solid(path, net), family="dit", sha256=digest(net))

@@ -1,6 +1,12 @@
 """Fixtures every test may use."""
 
+import os
+import shutil
+import subprocess
+import tempfile
+import zlib
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,3 +79,45 @@ def seeded_inception():
         elif name == "fc.weight":
             state[name] = 0.05 * noise
     return state
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """The state folder of a SLURM of this checkout's and this worker's own; what an earlier run left is ended first.
+
+    Skips where there can be none, and fails there if REQUIRE_SLURM=1.
+    """
+    root = Path(__file__).parent.parent
+    own = f"{root} {os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    state = Path(tempfile.gettempdir()) / f"bench-slurm-test-{zlib.crc32(own.encode()):08x}"
+
+    def dev_cluster(do):
+        command = [root / "slurm" / "dev-cluster", do, "--state", state]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    dev_cluster("down")
+    try:
+        up = dev_cluster("up")
+        if up.returncode == 2 and os.environ.get("REQUIRE_SLURM") != "1":
+            pytest.skip(f"no SLURM here: {up.stderr.strip()}")
+        assert up.returncode == 0, up.stderr
+        yield state
+    finally:
+        dev_cluster("down")
+
+
+@pytest.fixture
+def slurm(slurm_cluster, monkeypatch):
+    """The state folder of a running SLURM, which this test's commands and processes reach; its jobs end with it."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm_cluster / "slurm.conf"))
+    yield slurm_cluster
+    monkeypatch.setenv("SLURM_CONF", str(slurm_cluster / "slurm.conf"))  # a test may have changed it
+    subprocess.run(["scancel", "-u", "root"], timeout=60)
+
+
+@pytest.fixture
+def short_path():
+    """An empty folder whose path is short enough for unix sockets, as tmp_path's may not be."""
+    path = Path(tempfile.mkdtemp(prefix="bench-"))
+    yield path
+    shutil.rmtree(path)

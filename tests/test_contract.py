@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from architectures import IOSpec, build, registry
 from architectures.check import CHECKS, TOY, toy_inputs, toy_network
 from architectures.registry import ARCHITECTURES
 
@@ -100,3 +101,23 @@ def test_missing_condition_is_named(arch, io, args, why):
     x, t, _ = toy_inputs(net)
     with pytest.raises(ValueError, match=why):
         net(x, t)
+
+
+@pytest.mark.parametrize(
+    ("arch", "args", "words"),
+    [
+        ("dit", {"depth": 2.5}, "depth is 2.5; it must be a whole number"),
+        ("dit", {"heads": "x"}, "heads is 'x'; it must be a whole number"),
+        ("dit", {"mlp_ratio": "abc"}, "mlp_ratio is 'abc'; it must be a number"),
+        ("uvit", {"time_mlp": "yes"}, "time_mlp is 'yes'; it must be true or false"),
+        ("unet", {"rescale_residual": "maybe"}, "rescale_residual is 'maybe'; it must be true or false"),
+        ("unet", {"attention": 16}, "attention is 16; it must be a list, each item a whole number"),
+        ("unet", {"channel_mult": 3}, "channel_mult is 3; it must be a list"),
+        ("unet", {"channel_mult": []}, "channel_mult is .*; it must hold a number above 0 for each level"),
+        ("unet", {"channel_mult": [0, 1]}, "channel_mult is .*; it must hold a number above 0"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_gets_a_sentence(arch, args, words):
+    toy = registry.entry(arch).toy
+    with pytest.raises(ValueError, match=words):
+        build(arch, toy, io=IOSpec(channels=1, size=8, num_classes=10), args=args)

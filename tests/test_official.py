@@ -403,3 +403,57 @@ def test_package_is_imported_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="no attribute 'from_nowhere'"):
         architectures.from_nowhere  # noqa: B018
+
+
+LDM = dict(image_size=8, in_channels=1, out_channels=1, model_channels=32, num_res_blocks=1, num_heads=1)
+UVIT = dict(img_size=8, patch_size=2, in_chans=1, embed_dim=32, num_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("family", "ctor", "key", "shape"),
+    [
+        # heads of exactly 24 channels: two of them do not fill 64
+        (
+            "ldm",
+            dict(LDM, attention_resolutions=(2,), channel_mult=(1, 2), num_head_channels=24, legacy=False)
+            | dict(use_spatial_transformer=True, context_dim=8),
+            "middle_block.1.proj_in.weight",
+            (48, 64, 1, 1),
+        ),
+        # 48 divides the attended width 96, and need not divide 32
+        (
+            "ldm",
+            dict(LDM, attention_resolutions=(2,), channel_mult=(1, 3), num_head_channels=48, legacy=False),
+            "middle_block.1.qkv.weight",
+            (288, 96, 1),
+        ),
+        ("uvit", dict(UVIT, depth=0), "mid_block.norm1.weight", (32,)),
+        ("uvit", dict(UVIT, depth=1), "mid_block.norm1.weight", (32,)),
+    ],
+)
+def test_a_published_constructors_rare_calls_are_taken(family, ctor, key, shape):
+    layout = official_layout(family, **ctor)
+    assert layout[key] == shape
+    net = from_official(family, {k: torch.randn(s) * 0.1 for k, s in layout.items()}, **ctor)
+    context = torch.randn(2, 3, 8) if "context_dim" in ctor else None
+    assert official_call(net, x=torch.randn(2, 1, 8, 8), t=torch.tensor([1, 500]), context=context).shape == (
+        2,
+        1,
+        8,
+        8,
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "ctor"),
+    [
+        ("dit", dict(patch_size=0)),
+        ("dit", dict(depth="3")),
+        ("dit", dict(num_classes=None)),
+        ("uvit", dict(patch_size=0)),
+        ("adm", dict(LDM, image_size=(8, 8), attention_resolutions=(2,))),
+    ],
+)
+def test_impossible_constructor_calls_are_value_errors(family, ctor):
+    with pytest.raises(ValueError, match=r"cannot be built|must be"):
+        official_layout(family, **ctor)

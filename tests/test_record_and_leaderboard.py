@@ -132,7 +132,20 @@ def test_equal_values_share_a_rank():
     assert list(leaderboard.rows([made("a"), made("b"), made("c", 2.0)])["rank"]) == [1, 1, 3]
 
 
-def test_seeds_are_rows_of_their_own():
+def test_seeds_of_one_configuration_are_one_row_with_mean_deviation_and_number(tmp_path):
+    runs = [made("a", value, seed=seed) for seed, value in enumerate((1.0, 2.0, 3.0))]
+    for r in (*runs, made("b", 1.9)):
+        record.publish(tmp_path, r)
+    text = leaderboard.write(tmp_path)
+    lines = [[cell.strip() for cell in x.split("|")] for x in text.splitlines() if x.startswith("| ")]
+    assert [(x[1], x[2]) for x in lines[1:]] == [("1", "b"), ("2", "a")]
+    assert lines[2][3] == "2.000 ± 1.000 (3)" and "0, 1, 2" in lines[2]
+    assert all(r.id in text for r in runs)
+    csv = pd.read_csv(tmp_path / "leaderboard.csv").sort_values("seed")
+    assert sorted(csv[csv["model"] == "a"]["rank"]) == [2, 2, 2] and set(csv["seeds"]) == {3, 1}
+
+
+def test_seeds_are_records_of_their_own():
     assert len({made(seed=s).id for s in range(3)}) == 3
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import SMALLEST, TINY
+from submitit.core.utils import JobPaths
 
 from bench import run, submit
 from bench.record import read_all
@@ -252,14 +253,15 @@ def test_ctrl_c_ends_in_one_sentence_and_the_run_goes_on(results):
 def test_what_is_submitted_to_slurm_is_left_to_the_cluster(results, capsys, monkeypatch):
     class Executor:
         def submit(self, job):
-            return type("Submitted", (), {"job_id": 42, "done": lambda self: False})()
+            paths = JobPaths(results, "42")
+            return type("Submitted", (), {"job_id": 42, "paths": paths, "done": lambda self: False})()
 
     monkeypatch.setattr(submit, "resolve_cluster", lambda name: "slurm")
     monkeypatch.setattr(submit, "executor", lambda *args: Executor())
     words = ["--arch", "dit", "--data", "digits", "--cluster", "slurm", "--results", str(results), *settings("dit")]
     assert run.main(words) == 0
     printed = capsys.readouterr()
-    assert "as job 42" in printed.out and not printed.err
+    assert f"as job 42, log {results.resolve()}/42_0_log.out" in printed.out and not printed.err
 
 
 def readme_block(marker):

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from architectures import IOSpec, build, from_official, official_layout, to_diffusers, to_official
 from bench import checkpoint, weights
+from bench.config import Diffusion
 
 TINY = {
     "dit": dict(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=10),
@@ -75,6 +76,8 @@ def test_a_training_checkpoint_gives_its_average(tmp_path):
     }
     torch.save(whole, tmp_path / "0050000.pt")
     assert same(weights.read(tmp_path / "0050000.pt", ctor=TINY["dit"]).net, average)
+    torch.save({"model": to_official(raw), "ema": {}}, tmp_path / "first.pt")
+    assert same(weights.read(tmp_path / "first.pt", ctor=TINY["dit"]).net, raw)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
@@ -101,12 +104,63 @@ def test_a_diffusers_folder_is_read_alone_or_in_its_pipeline(tmp_path, nested):
         assert torch.equal(found.net(x, t, y), net(x, t, y))
 
 
-def test_our_own_snapshot_brings_its_network_and_its_process(tmp_path):
+def own(path, change=lambda tensors, notes: None):
+    """A snapshot of ours, changed before it is written."""
     net = build("dit", "nano/2", io=IOSpec(channels=1, size=8, num_classes=10))
-    path = tmp_path / "x.safetensors"
-    checkpoint.save(path, net.state_dict(), spec=net.spec.to_dict(), diffusion={"schedule": "cosine"})
-    found = weights.read(path)
-    assert same(found.net, net) and found.family == "bench" and found.diffusion == {"schedule": "cosine"}
+    tensors, notes = dict(net.state_dict()), {"spec": net.spec.to_dict(), "diffusion": {"schedule": "cosine"}}
+    change(tensors, notes)
+    checkpoint.save(path, tensors, **notes)
+    return net
+
+
+def test_our_own_snapshot_brings_its_network_and_its_process(tmp_path):
+    net = own(tmp_path / "x.safetensors")
+    found = weights.read(tmp_path / "x.safetensors")
+    assert same(found.net, net) and found.family == "bench" and found.diffusion == Diffusion(schedule="cosine")
+
+
+OWN_MISTAKES = {
+    "NaN": (lambda t, n: t.update({"pos_embed": t["pos_embed"] * float("nan")}), "NaN or infinity: pos_embed"),
+    "missing": (lambda t, n: t.pop("pos_embed"), "pos_embed is missing"),
+    "misshapen": (lambda t, n: t.update({"pos_embed": torch.zeros(3)}), r"pos_embed has shape \(3,\)"),
+    "another version's network": (lambda t, n: n.update(spec={}), "a snapshot of another version of this project"),
+    "another version's process": (lambda t, n: n.update(diffusion={"kind": 1}), "a snapshot of another version"),
+}
+
+
+@pytest.mark.parametrize("mistake", OWN_MISTAKES)
+def test_a_wrong_snapshot_is_refused_like_any_other_file(tmp_path, mistake):
+    change, words = OWN_MISTAKES[mistake]
+    own(tmp_path / "x.safetensors", change)
+    with pytest.raises(ValueError, match=rf"x\.safetensors.*{words}"):
+        weights.read(tmp_path / "x.safetensors")
+
+
+def test_a_file_imports_no_module_that_was_not_named(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(
+        "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nclass Net: ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own(tmp_path / "x.safetensors", lambda t, n: n["spec"].update(arch="evil:Net"))
+    with pytest.raises(ValueError, match="is a snapshot of evil:Net; to run that code, name it with --arch evil:Net"):
+        weights.read(tmp_path / "x.safetensors")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("notes", ["null", "3", "[1]"])
+def test_foreign_metadata_are_passed_over(tmp_path, notes):
+    save_file(dict(to_official(tiny("dit"))), tmp_path / "x.safetensors", metadata={"metadata": notes})
+    assert weights.read(tmp_path / "x.safetensors", ctor=TINY["dit"]).family == "dit"
+
+
+def test_ldm_is_sampled_with_its_moving_average(tmp_path):
+    """LDM writes the average of model.a.b.weight as model_ema.abweight."""
+    net, average = to_official(tiny("ldm")), {}
+    whole = {f"model.diffusion_model.{key}": value for key, value in net.items()}
+    for key, value in net.items():
+        average["model_ema.diffusion_model" + key.replace(".", "")] = value + 1
+    found = weights._weights({"state_dict": {**whole, **average}})
+    assert all(torch.equal(found[f"model.diffusion_model.{key}"], value + 1) for key, value in net.items())
 
 
 class Evil:
@@ -182,7 +236,15 @@ def test_what_is_no_checkpoint_is_said_in_a_sentence(tmp_path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pt")
     (tmp_path / "x.npz").write_bytes(b"")
     (tmp_path / "folder").mkdir()
+    torch.save({1: torch.zeros(3)}, tmp_path / "whole.pt")
+    dense = dict(to_official(tiny("dit")))
+    torch.save({**dense, "pos_embed": dense["pos_embed"].to_sparse()}, tmp_path / "sparse.pt")
+    torch.save({k: v.to("meta") for k, v in dense.items()}, tmp_path / "meta.pt")
     for name, words in {
+        "whole.pt": "this one has the key 1",
+        "sparse.pt": "pos_embed is a sparse tensor",
+        "meta.pt": "holds names and shapes but no values",
+        "a" * 300 + ".pt": "cannot be opened: File name too long",
         "z.pt": "truncated or no file of torch.save",
         "tensor.pt": "holds a Tensor",
         "other.pt": "no DiT, U-ViT, ADM or LDM network; its first keys are a",
@@ -191,4 +253,4 @@ def test_what_is_no_checkpoint_is_said_in_a_sentence(tmp_path):
         "missing.pt": "is no file and no folder",
     }.items():
         with pytest.raises(ValueError, match=words):
-            weights.read(tmp_path / name)
+            weights.read(tmp_path / name, ctor=TINY["dit"] if name in ("sparse.pt", "meta.pt") else None)
