@@ -21,6 +21,8 @@ from .frechet import Moments
 from .images import Images
 from .metrics import Side
 
+NOT_FINITE = "has features with NaN or infinity"
+
 
 class Progress:
     """Images done, rate and ETA on stderr: one line rewritten on a terminal, a line every 15 s in a log."""
@@ -99,12 +101,11 @@ def collect(
     store = Store(images.count, keep, fit)
     for names, pixels in images.batches(batch):
         found = extract(net, pixels)
-        good = np.logical_and.reduce([np.isfinite(x).all(1) for x in found.values()])
+        good = finite(found)
         for name in (n for n, ok in zip(names, good, strict=True) if not ok):
-            reason = "has features with NaN or infinity"
             if not skip_bad:
-                raise ValueError(f"{name} {reason}; the weights or the image are damaged")
-            images.left_out.append({"file": name, "reason": reason})
+                raise ValueError(f"{name} {NOT_FINITE}; the weights or the image are damaged")
+            images.left_out.append({"file": name, "reason": NOT_FINITE})
         if good.any():
             store.add({layer: x[good] for layer, x in found.items()})
         if progress:
@@ -112,6 +113,26 @@ def collect(
     if progress:
         progress.end()
     return store.side(images.name)
+
+
+def finite(features: dict[str, np.ndarray]) -> np.ndarray:
+    """(B,) bool: images all of whose features are numbers."""
+    good: np.ndarray = np.logical_and.reduce([np.isfinite(x).all(1) for x in features.values()])
+    return good
+
+
+def in_pieces(
+    net: FeatureExtractorBase, numbers: np.ndarray, images_BCHW: np.ndarray, size: int = 64
+) -> dict[str, np.ndarray]:
+    """{layer: (B, F) float32} of samples with these numbers, `size` at a time, as memory allows.
+
+    ValueError for one whose features are not finite.
+    """
+    parts = [extract(net, images_BCHW[i : i + size]) for i in range(0, len(images_BCHW), size)]
+    found = {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
+    if not (good := finite(found)).all():
+        raise ValueError(f"sample {numbers[~good][0]} {NOT_FINITE}; the extractor's weights or the image are damaged")
+    return found
 
 
 def widths(net: FeatureExtractorBase, size: tuple[int, int, int]) -> dict[str, int]:

@@ -246,6 +246,8 @@ class Compute:
     """Seconds between checkpoints, besides those at evaluation points."""
     keep: int = 2
     """Checkpoints kept."""
+    export: Literal["none", "npz", "png"] = "none"
+    """Sampled images kept as files: npz is one file in ADM's layout, png a folder; none keeps their features only."""
 
     def __post_init__(self) -> None:
         _positive(self, "compute", "tflops", "checkpoint_seconds", "keep")

@@ -10,9 +10,11 @@ import argparse
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +26,8 @@ from .collect import Store
 from .frechet import Gaussian, fit, frechet
 from .manifold import precision_recall
 from .resampling import RESAMPLES
+from .shards import grid
+from .store import Features, FeatureStore, Made
 
 LAYERS = {"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"}
 WIDTHS = {"2048": 2048, "spatial": 2023, "logits_unbiased": 1008}
@@ -108,20 +112,38 @@ def row(name: str, ours: float, other: float, seconds: float, other_seconds: flo
 
 
 def of_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """All metrics from batches of features, stored as the evaluation stores them: seconds, and peak memory."""
-    sides = []
-    for seed, count, keep in ((1, flags.samples, set(WIDTHS)), (2, flags.reference, {"2048"})):
-        store = Store(count, keep, {"spatial"} - keep)
-        for start in range(0, count, 1000):
-            size = min(1000, count - start)
-            store.add({layer: features(seed * 10**6 + start, size, width) for layer, width in WIDTHS.items()})
-        sides.append(store.side())
-    rows = [{"what": "features stored", "peak GiB": peak()}]
-    comparison = metrics.Sides(samples=sides[0], reference=sides[1], layers=LAYERS)
+    """All metrics of features that sampling has stored, in batches: seconds, and peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        stored = stored_features(Path(folder) / "features", flags.samples)
+        rows = [{"what": "features of the samples stored on disk", "peak GiB": peak()}]
+        reference = Store(flags.reference, {"2048"}, {"spatial"})
+        for numbers in grid(np.zeros(flags.reference, bool), 1000):
+            reference.add(batch_of(2 * 10**6, numbers))
+        samples = metrics.Side(rows=stored.rows(), fitted=stored.fitted(LAYERS), count=stored.count)
+        comparison = metrics.Sides(samples=samples, reference=reference.side(), layers=LAYERS)
+        return rows + timed_metrics(comparison, flags.intervals)
+
+
+def batch_of(seed: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    return {layer: features(seed + int(numbers[0]), len(numbers), width) for layer, width in WIDTHS.items()}
+
+
+def stored_features(path: Path, count: int) -> FeatureStore:
+    """A feature store, made as sampling makes it, of images of one pixel."""
+    made = Made(extractor="generated", weights="", sha256="")
+    target = Features(path, count, 0, made, LAYERS, lambda numbers, _: batch_of(10**6, numbers))
+    for numbers in grid(target.shards.look(), 250):
+        target.add(numbers, np.zeros((len(numbers), 1, 1, 3), np.uint8))
+    target.finish()
+    return FeatureStore(path)
+
+
+def timed_metrics(comparison: metrics.Sides, intervals: bool) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"what": "features opened", "peak GiB": peak()}]
     for wanted in (["fid"], ["sfid"], ["is"], ["kid"], ["precision", "recall"]):
-        for intervals in (False, True) if flags.intervals else (False,):
-            _, seconds = timed(partial(metrics.compute, comparison, intervals=intervals, wanted=wanted))
-            name = " and ".join(wanted) + (", with its interval" if intervals else "")
+        for also in (False, True) if intervals else (False,):
+            _, seconds = timed(partial(metrics.compute, comparison, intervals=also, wanted=wanted))
+            name = " and ".join(wanted) + (", with its interval" if also else "")
             rows.append({"what": name, "seconds": f"{seconds:.1f}", "peak GiB": peak()})
     return rows
 

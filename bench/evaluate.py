@@ -1,7 +1,7 @@
 """Evaluation of any two sets of images: python -m bench.evaluate SAMPLES --reference REF
 
 Each side is a folder of images, an .npz with arr_0 (ADM's layout), stored statistics (mu, sigma, mu_s,
-sigma_s) or a run's folder.  Also the stage of a run: sampled images -> features -> metrics, one JSON
+sigma_s) or a run's folder.  Also the stage of a run: features of sampled images -> metrics, one JSON
 file an evaluation point.
 """
 
@@ -23,11 +23,12 @@ from . import manifest, metrics, selftest
 from .collect import collect
 from .config import RunConfig
 from .data import Arrays, source
-from .extractors import EXTRACTORS, network
-from .images import ArrayImages, Images, NpzImages, load_labels
+from .extractors import EXTRACTORS, network, weights_hash
+from .images import ArrayImages, Images
 from .manifold import Precision
 from .measure import Request, measure, named, wanted_layers
 from .runfolder import RunFolder, evaluation_points, write_json
+from .store import FeatureStore, Made
 from .tensorboard import Scalars
 
 Metrics = dict[str, dict[str, Any]]
@@ -40,6 +41,7 @@ class Evaluator:
         name, self.protocol = config.evaluation.extractor, config.evaluation.protocol
         self.entry, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
         self.net = network(name, weights, self.entry.layers.values(), cuda)
+        self.made = Made(extractor=name, weights=weights.name, sha256=weights_hash(weights))
         self.real = self.collect(ArrayImages(arrays.reference, "the reference"), sampled=False, intervals=False)
 
     def collect(self, images: Images, *, sampled: bool, intervals: bool) -> metrics.Side:
@@ -53,8 +55,18 @@ class Evaluator:
         Class accuracy is only measured by an extractor whose classes are the data's.
         """
         source = ArrayImages(images, "the samples") if isinstance(images, np.ndarray) else images
+        return self.compare(self.collect(source, sampled=True, intervals=intervals), labels, intervals=intervals)
+
+    def stored(self, store: FeatureStore, *, intervals: bool) -> Metrics:
+        """Metrics of samples whose features are stored; ValueError where they are another extractor's."""
+        store.check(self.made)
+        side = metrics.Side(rows=store.rows(), fitted=store.fitted(self.entry.layers), count=store.count)
+        return self.compare(side, store.labels, intervals=intervals)
+
+    def compare(self, samples: metrics.Side, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
+        """Metrics of the samples' features against the reference's."""
         sides = metrics.Sides(
-            samples=self.collect(source, sampled=True, intervals=intervals),
+            samples=samples,
             reference=self.real,
             layers=self.entry.layers,
             labels=np.asarray(labels) if labels is not None and self.entry.suffix else None,
@@ -62,12 +74,6 @@ class Evaluator:
             device=self.device,
         )
         return named(metrics.compute(sides, intervals=intervals), self.entry)
-
-
-def load_samples(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """(N, C, H, W) uint8 and labels, if any, of an .npz in ADM's layout (arr_0: N, H, W, C)."""
-    with np.load(path, allow_pickle=False) as z:
-        return z["arr_0"].transpose(0, 3, 1, 2), load_labels(path)
 
 
 def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], check: Callable[[], None]) -> None:
@@ -79,8 +85,7 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
         if target.is_file():
             continue
         evaluator = evaluator or make()
-        path = run.file("samples", point, "npz")
-        found = evaluator(NpzImages(path, (1, 3)), load_labels(path), intervals=point == points[-1])
+        found = evaluator.stored(FeatureStore(run.features(point)), intervals=point == points[-1])
         write_json(target, {"images": point, "metrics": found})
         Scalars(run).add(point, {k: v["value"] for k, v in found.items()})
         run.log("evaluate", images=i + 1, of=len(points), **{k: v["value"] for k, v in found.items()})

@@ -55,7 +55,7 @@ def work(run: RunFolder, door: int | None = None) -> None:
         return bool(asked) or (door is not None and not alive(door))
 
     with listening(asked), run.lock():
-        if run.record().is_file():
+        if run.record().is_file() and run.has_exports(run.config()):
             return
         (run.path / "error.txt").unlink(missing_ok=True)
         run.log("start", pid=os.getpid())
@@ -109,7 +109,8 @@ def stages(run: RunFolder, config: RunConfig, stop: Callable[[], bool]) -> None:
         return evaluators[0]
 
     evaluate.evaluate(run, config, evaluator, check)
-    record(run, config, arrays, weights_hash, evaluator)
+    if not run.record().is_file():
+        record(run, config, arrays, weights_hash, evaluator)
 
 
 def log_peak(run: RunFolder, device: str) -> None:
@@ -123,7 +124,7 @@ def log_peak(run: RunFolder, device: str) -> None:
 
 def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
-    from . import checkpoint, cost, evaluate, match, plots, presets, protocol
+    from . import checkpoint, cost, evaluate, match, plots, presets, protocol, store
     from . import record as records
 
     io = presets.io_of(config)
@@ -156,7 +157,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
             "weights": config.model.weights or "ema",
         },
     )
-    images, labels = evaluate.load_samples(run.file("samples", config.budget.images, "npz"))
+    images, labels = store.FeatureStore(run.features(config.budget.images)).pictures()
     plots.grid(images, labels, run.path / "samples.png")
     if config.budget.images:
         plots.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")

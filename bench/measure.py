@@ -21,10 +21,12 @@ from .manifold import Precision
 from .metrics import Side
 from .pretrained import is_published
 from .runfolder import RunFolder
-from .sides import KEYS, Given, Role, config_of, manifest_of, open_side
+from .sides import Given, Role, config_of, manifest_of, open_side
+from .store import KEYS, FeatureStore
 
 INCEPTION, DINOV2 = "inception-v3-compat", "dinov2-vit-l-14"
 PUBLISHED_SAMPLES, PUBLISHED_REFERENCES = 50_000, (10_000, 1_000)
+EXPORT = "run it again with --export npz, which makes them"
 ROLES: tuple[Role, Role] = ("samples", "reference")
 
 
@@ -58,10 +60,13 @@ def measure(request: Request) -> dict[str, Any]:
     config = config_of(request.samples)
     name, protocol = _chosen(request, config)
     entry, asked = EXTRACTORS[name], request.wanted or tuple(metrics.KINDS)
-    given = _open(request, entry)
+    given = {role: stored_or_images(g, name) for role, g in _open(request, entry).items()}
     layers, used, absent = dict(entry.layers), dict[str, Path](), dict[str, str]()
-    if any(g.images for g in given.values()):
+    if request.weights or any(g.images and not g.stored for g in given.values()):
         used[name] = _prepare(name, request, config)
+        given = {role: stored_or_images(g, name, weights_hash(used[name])) for role, g in given.items()}
+    if given["samples"].stored and not given["samples"].images and not entry.suffix:
+        absent["fd_dinov2"] = f"{request.samples} keeps no images; {EXPORT}"
     if "fd_dinov2" in asked and not entry.suffix and all(g.images for g in given.values()):
         layers |= EXTRACTORS[DINOV2].layers
         try:
@@ -73,12 +78,14 @@ def measure(request: Request) -> dict[str, Any]:
     if request.infinity:
         _extrapolable(given["samples"], asked)
     weights = {n: weights_of(path) for n, path in used.items()}
+    for stored in (g.stored for g in given.values() if g.stored):
+        weights.setdefault(name, _weights(stored.made.weights, stored.made.sha256))
     _agree(given, {"extractor": name, "protocol": protocol, "weights_sha256": weights.get(name, {}).get("sha256")})
     comparison = metrics.Sides(
         samples=_promised(given["samples"], layers),
         reference=_promised(given["reference"], layers),
         layers=layers,
-        labels=load_labels(given["samples"].path) if config and entry.suffix else None,
+        labels=_labels(given["samples"]) if config and entry.suffix else None,
         protocol=protocol,
         pr_dtype=request.pr_dtype,
         kid_size=request.kid_size,
@@ -86,7 +93,7 @@ def measure(request: Request) -> dict[str, Any]:
         device="cuda" if request.cuda else "cpu",
     )
     _refuse(request, metrics.missing(comparison) | absent)
-    sides = _features(request, given, used, entry.layers, {p for p in layers if set(metrics.NAMES[p]) & set(asked)})
+    sides = _features(request, given, used, entry, {p for p in layers if set(metrics.NAMES[p]) & set(asked)})
     comparison = replace(comparison, samples=sides["samples"], reference=sides["reference"])
     absent = metrics.missing(comparison) | absent
     _refuse(request, absent)
@@ -120,7 +127,7 @@ def _agree(given: Mapping[Role, Given], facts: Mapping[str, Any]) -> None:
     for role, g in given.items():
         if g.manifest:
             other = given["reference" if role == "samples" else "samples"]
-            own = other.images.size if other.images else other.manifest.size if other.manifest else None
+            own = other.size or (other.manifest.size if other.manifest else None)
             manifest.agree(str(g.path), g.manifest, str(other.path), {"size": own})
             manifest.agree(str(g.path), g.manifest, "this evaluation", facts)
     made = [g.manifest for g in given.values() if g.manifest]
@@ -152,8 +159,31 @@ def _unlike(sides: metrics.Sides, entry: Extractor, found: Mapping[str, Any]) ->
 
 def _promised(given: Given, layers: Mapping[str, str]) -> Side:
     """A side as it will be once its features are there, so that what cannot be is known before the work."""
-    rows = dict.fromkeys(layers.values(), np.empty((0, 0), np.float32)) if given.images else _stored_rows(given, layers)
-    return Side(rows=rows, fitted=_stored(given, layers), count=given.images.count if given.images else _stated(given))
+    known = given.images or given.stored
+    rows = dict.fromkeys(layers.values(), np.empty((0, 0), np.float32)) if known else _stored_rows(given, layers)
+    return Side(rows=rows, fitted=_stored(given, layers), count=given.count)
+
+
+def stored_or_images(given: Given, extractor: str, sha256: str = "") -> Given:
+    """The side with its stored features where they are this extractor's, or else by its images.
+
+    ValueError where neither is there.
+    """
+    if not given.stored or (given.stored.made.extractor == extractor and sha256 in ("", given.stored.made.sha256)):
+        return given
+    made = given.stored.made
+    if not given.images:
+        wanted = f"{extractor}{f' with weights {sha256[:12]}' if sha256 else ''}"
+        kept = f"features of {made.extractor} with weights {made.sha256[:12]}"
+        raise ValueError(f"{given.path} holds {kept}, and {wanted} needs the images; {EXPORT}")
+    return replace(given, stored=None, path=Path(given.images.name))
+
+
+def _labels(given: Given) -> np.ndarray | None:
+    """Classes that a run's samples were made for, where they are told."""
+    if given.stored:
+        return given.stored.labels
+    return load_labels(given.path) if given.path.suffix == ".npz" else None
 
 
 def _refuse(request: Request, absent: Mapping[str, str]) -> None:
@@ -188,17 +218,17 @@ def _open(request: Request, entry: Extractor) -> dict[Role, Given]:
     """Both sides; ValueError where their images differ in size."""
     paths = {"samples": request.samples, "reference": request.reference}
     given = {r: open_side(paths[r], r, channels=entry.channels, skip_bad=request.skip_bad) for r in ROLES}
-    a, b = (given[role].images for role in ROLES)
-    if a and b and a.size != b.size:
-        (_, h, w), (_, h0, w0) = a.size, b.size
+    a, b = (given[role].size for role in ROLES)
+    if a and b and a != b:
+        (_, h, w), (_, h0, w0) = a, b
         raise ValueError(
             f"the samples are {w}x{h} and the reference is {w0}x{h0}; resizing changes every metric, "
             "so bring both to one size yourself"
         )
-    least = min((g.images.count for g in given.values() if g.images), default=0)
+    least = min((g.count for g in given.values() if g.count), default=0)
     if request.kid_size and a and b and not 2 <= request.kid_size <= least:
         raise ValueError(f"--kid-subset is {request.kid_size}; it must be 2 to {least}, the images of the smaller side")
-    stored = [given[role].fitted for role in ROLES if not given[role].images]
+    stored = [given[role].fitted for role in ROLES if not given[role].size]
     for purpose in KEYS if len(stored) == 2 else ():
         if purpose in stored[0] and purpose in stored[1]:
             _same_width(given["samples"], purpose, len(stored[1][purpose].mu))
@@ -212,14 +242,14 @@ def _prepare(name: str, request: Request, config: RunConfig | None) -> Path:
 
 
 def _features(
-    request: Request,
-    given: Mapping[Role, Given],
-    used: Mapping[str, Path],
-    layers: Mapping[str, str],
-    purposes: set[str],
+    request: Request, given: Mapping[Role, Given], used: Mapping[str, Path], entry: Extractor, purposes: set[str]
 ) -> dict[Role, Side]:
     """Both sides' features: those stored in files, and a pass over the images for each extractor."""
-    kept: dict[Role, list[Side]] = {role: [] for role in ROLES}
+    kept: dict[Role, list[Side]] = {role: [_read(g.stored, entry)] if g.stored else [] for role, g in given.items()}
+    for stored in (g.stored for g in given.values() if g.stored):
+        for g in given.values():
+            for purpose in set(g.fitted) & set(entry.layers):
+                _same_width(g, purpose, stored.layers[entry.layers[purpose]]["width"])
     for name, weights in used.items():
         net = network(name, weights, EXTRACTORS[name].layers.values(), request.cuda)
         for g in given.values():
@@ -227,9 +257,13 @@ def _features(
         if request.infinity:
             _enough(net, name, given["samples"], purposes)
         for role, g in given.items():
-            if g.images:
+            if g.images and not (g.stored and name == g.stored.made.extractor):
                 kept[role].append(_pass(request, net, name, g, role, purposes & set(EXTRACTORS[name].layers)))
-    return {role: _joined(g, kept[role], layers) for role, g in given.items()}
+    return {role: _joined(g, kept[role], entry.layers) for role, g in given.items()}
+
+
+def _read(store: FeatureStore, entry: Extractor) -> Side:
+    return Side(rows=store.rows(), fitted=store.fitted(entry.layers), count=store.count)
 
 
 def _pass(request: Request, net: FeatureExtractorBase, name: str, given: Given, role: Role, purposes: set[str]) -> Side:
@@ -250,12 +284,8 @@ def _joined(given: Given, parts: list[Side], layers: Mapping[str, str]) -> Side:
     return Side(
         rows={layer: x for part in parts for layer, x in part.rows.items()} | _stored_rows(given, layers),
         fitted={layer: g for part in parts for layer, g in part.fitted.items()} | _stored(given, layers),
-        count=parts[0].count if parts else _stated(given),
+        count=parts[0].count if parts else given.count,
     )
-
-
-def _stated(given: Given) -> int | None:
-    return given.manifest.count if given.manifest else None
 
 
 def _stored_rows(given: Given, layers: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -290,7 +320,7 @@ def _extrapolable(given: Given, asked: Collection[str]) -> None:
 def _enough(net: FeatureExtractorBase, name: str, given: Given, purposes: set[str]) -> None:
     """ValueError where there are too few samples for --fid-infinity."""
     have, layers = widths(net, (3, 8, 8)), EXTRACTORS[name].layers
-    count = given.images.count if given.images else _stated(given)
+    count = given.count
     for purpose in [p for p in metrics.STATISTICAL if p in purposes & set(layers)]:
         if why := infinity.refusal(count, have[layers[purpose]]):
             raise ValueError(f"{given.path}: no --fid-infinity of {purpose}: {why}")
@@ -305,8 +335,11 @@ def _same_width(given: Given, purpose: str, width: int) -> None:
 
 def weights_of(path: Path) -> dict[str, Any]:
     """{file, sha256, published} of a file of weights."""
-    found = weights_hash(path)
-    return {"file": path.name, "sha256": found, "published": is_published(found)}
+    return _weights(path.name, weights_hash(path))
+
+
+def _weights(file: str, sha256: str) -> dict[str, Any]:
+    return {"file": file, "sha256": sha256, "published": is_published(sha256)}
 
 
 def _notes(request: Request, intervals: bool, weights: Mapping[str, dict[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from architectures import registry
 from architectures.interface import IOSpec
 
-from .config import Budget, Data, Diffusion, Evaluation, Model, Recipe, RunConfig, override
+from .config import Budget, Compute, Data, Diffusion, Evaluation, Model, Recipe, RunConfig, override
 from .data import SOURCES, Source, source
 
 
@@ -133,12 +133,18 @@ class Setting:
     budget: Budget = dataclasses.field(default_factory=Budget)
     evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
     shared: Way = SHARED
+    compute: Compute = dataclasses.field(default_factory=Compute)
 
 
 def setting(name: str, what: Source) -> Setting:
     """The setting of a data set: laptop scale for digits, the papers' scale for all others."""
     if name == "digits":
-        return Setting(budget=Budget(images=111_000, points=3), evaluation=TOY_EVALUATION, shared=SHARED_TOY)
+        return Setting(
+            budget=Budget(images=111_000, points=3),
+            evaluation=TOY_EVALUATION,
+            shared=SHARED_TOY,
+            compute=Compute(export="npz"),  # 64 bytes an image, fewer than its features
+        )
     return Setting(evaluation=Evaluation(clip=not what.latent))
 
 
@@ -186,6 +192,7 @@ def resolve(wish: Wish) -> RunConfig:
         recipe=way.recipe,
         budget=implied.budget,
         evaluation=implied.evaluation,
+        compute=implied.compute,
     )
     return override(config, wish.settings)
 
@@ -215,7 +222,8 @@ def of_checkpoint(
             f"{_shape(io.channels, io.size, io.num_classes)}"
         )
     process = process or replace(published_process(arch, size), variance=io.variance)
-    evaluation = setting(data, what).evaluation
+    implied = setting(data, what)
+    evaluation = implied.evaluation
     if wish.track == "native":
         evaluation = replace(evaluation, **published_sampling(arch, size))
     if not (io.num_classes and io.null_label):
@@ -229,6 +237,7 @@ def of_checkpoint(
         recipe=Recipe(name="published"),
         budget=Budget(images=0, points=1),
         evaluation=evaluation,
+        compute=implied.compute,
     )
     settings = {k: v for k, v in wish.settings.items() if not k.startswith("model.")}
     config = override(config, settings)

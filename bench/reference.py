@@ -30,7 +30,8 @@ from .manifest import FEATURES, FORMAT, KEY, Manifest, words
 from .measure import INCEPTION, weights_of
 from .pretrained import sha256
 from .runfolder import atomic
-from .sides import KEYS, Given, config_of, manifest_of, open_side
+from .sides import Given, config_of, manifest_of, open_side
+from .store import KEYS
 
 RESIZE = "none before the extractor, which resizes as its own code does"
 CROP = "none"

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,6 +80,9 @@ def parser() -> Parser:
     where.add_argument("--profile", metavar="NAME", default="default", help="slurm/NAME.toml (default: default)")
     where.add_argument("--parallel", type=int, metavar="N", help="runs at a time (default: by machine)")
     where.add_argument("--results", metavar="DIR", type=word, default="results", help="its folder (default: results)")
+    where.add_argument(
+        "--export", choices=("none", "npz", "png"), help="keep sampled images as files (default: digits npz, else none)"
+    )
     where.add_argument("--fresh", action="store_true", help="throw away what these runs have left and start over")
     where.add_argument("--dry-run", action="store_true", help="print the plan and its cost; write nothing")
     more = p.add_argument_group("information")
@@ -127,6 +131,8 @@ def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
         if not equals:
             raise ValueError(f"--set {assignment}: write KEY=VALUE, for example --set recipe.lr=2e-4")
         settings[key.strip()] = value.strip()
+    if flags.export:
+        settings["compute.export"] = flags.export
     wish = presets.Wish(
         arch=flags.arch or ("" if flags.checkpoint else "dit"),
         size=flags.size or "",
@@ -192,8 +198,9 @@ def go(flags: argparse.Namespace) -> int:
     configs = plan.resolve(asked)
     parallel = flags.parallel or default_parallel(cluster, len(configs))
     runs = {config.name: RunFolder.of(results, config) for config in configs}
-    if not (flags.dry_run or flags.fresh) and all(run.record().is_file() for run in runs.values()):
-        return show(runs, results, flags.suite, all_done=True)
+    export = "compute.export" in asked[0].settings
+    if not (flags.dry_run or flags.fresh) and not unfinished(runs, configs, export):
+        return show(runs, {}, results, flags.suite, all_done=True)
     if not flags.dry_run:
         plan.check_files(configs)
     plans = plan.make(configs, parallel)
@@ -210,10 +217,42 @@ def go(flags: argparse.Namespace) -> int:
         for run in runs.values():
             shutil.rmtree(run.path, ignore_errors=True)
     plan.install(asked, runs.values())
-    execute({p.config.name: p.config for p in plans}, runs, cluster, flags.profile, parallel)
+    todo = unfinished(runs, configs, export)
+    keep_configs(todo, {p.config.name: p.config for p in plans}, export)
+    execute(todo, cluster, flags.profile, parallel)
     if cluster == "slurm":
         return 0
-    return show(runs, results, flags.suite, all_done=False)
+    return show(runs, unfinished(runs, configs, export), results, flags.suite, all_done=False)
+
+
+def unfinished(runs: dict[str, RunFolder], configs: list[RunConfig], export: bool) -> dict[str, RunFolder]:
+    """Runs without a record and, where an export is asked for, those that lack their images.
+
+    ValueError for a finished run whose images cannot be made any more.
+    """
+    todo = {}
+    for config in configs:
+        run = runs[config.name]
+        if not run.record().is_file():
+            todo[config.name] = run
+        elif export and not run.has_exports(config):
+            todo[config.name] = run
+            if not (config.model.weights or run.has_snapshots(config)):
+                raise ValueError(f"{run.path} has no snapshots any more, so no images can be made; --fresh starts over")
+    return todo
+
+
+def keep_configs(todo: dict[str, RunFolder], configs: dict[str, RunConfig], export: bool) -> None:
+    """Write the configs of new runs; those that go on keep theirs, but for an export that is asked for."""
+    for name, run in todo.items():
+        path, config = run.path / "config.json", configs[name]
+        run.path.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            write_json(path, config.to_dict())
+        elif export:
+            before = run.config()
+            compute = replace(before.compute, export=config.compute.export)
+            write_json(path, replace(before, compute=compute).to_dict())
 
 
 def default_parallel(cluster: str, count: int) -> int:
@@ -227,21 +266,15 @@ def default_parallel(cluster: str, count: int) -> int:
     return min(count, max(3, os.cpu_count() or 1))
 
 
-def execute(
-    configs: dict[str, RunConfig], runs: dict[str, RunFolder], cluster: str, profile: str, parallel: int
-) -> None:
-    """Submit what has no record yet and watch it; on SLURM the jobs are left to the cluster."""
+def execute(todo: dict[str, RunFolder], cluster: str, profile: str, parallel: int) -> None:
+    """Submit what is not finished and watch it; on SLURM the jobs are left to the cluster."""
     from . import monitor, submit
     from .job import Job
 
-    todo = {name: run for name, run in runs.items() if not run.record().is_file()}
     gpus = 1 if submit.gpus_here() else 0
     logs = next(iter(todo.values())).results / "runs" / "jobs" / "%j"
     queue = submit.Queue(submit.executor(cluster, logs, profile, gpus), parallel)
     for name, run in todo.items():
-        run.path.mkdir(parents=True, exist_ok=True)
-        if not (run.path / "config.json").is_file():
-            write_json(run.path / "config.json", configs[name].to_dict())
         queue.add(name, Job(str(run.path), os.getpid() if cluster == "local" else None))
     if cluster == "slurm":
         while queue.waiting:
@@ -257,15 +290,16 @@ def execute(
     monitor.watch(todo, queue.advance)
 
 
-def show(runs: dict[str, RunFolder], results: Path, suite: str | None, all_done: bool) -> int:
-    """Failures, pictures, the leaderboard, and where the files are.
+def show(
+    runs: dict[str, RunFolder], missing: dict[str, RunFolder], results: Path, suite: str | None, all_done: bool
+) -> int:
+    """Failures of what is missing, pictures, the leaderboard, and where the files are.
 
     The exit status is 1 when a run is not finished, and 2 when something that can be mended stopped it.
     """
     from . import leaderboard
     from .record import read
 
-    missing = {name: run for name, run in runs.items() if not run.record().is_file()}
     status = max((explain(name, run) for name, run in missing.items()), default=0)
     finished = {name: read(run.record()) for name, run in runs.items() if name not in missing}
     if not finished:

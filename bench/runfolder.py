@@ -5,8 +5,9 @@ results/runs/NAME/
     log.jsonl                   events of all stages, one JSON object a line
     checkpoints/IMAGES.safetensors      training state, the last few
     snapshots/IMAGES.safetensors        averaged weights at the evaluation points
-    samples/IMAGES.npz                  images sampled from them; samples/IMAGES/ while they are made
-    evaluation/IMAGES.json              metrics of those
+    features/IMAGES/                    features of images sampled from them (bench/store.py)
+    samples/IMAGES.npz or IMAGES/       those images, or PNGs of them, where compute.export asks
+    evaluation/IMAGES.json              metrics of the features
     samples.png curves.png record.json
 
 Imports no torch.
@@ -72,6 +73,25 @@ class RunFolder:
     def file(self, stage: str, images: int, ending: str) -> Path:
         """Where a stage keeps what belongs to an evaluation point."""
         return self.path / stage / f"{images:012d}.{ending}"
+
+    def features(self, images: int) -> Path:
+        """The folder of an evaluation point's feature store."""
+        return self.path / "features" / f"{images:012d}"
+
+    def exported(self, images: int, kind: str) -> Path:
+        """An evaluation point's images as files, of a kind: npz or png."""
+        return self.path / "samples" / (f"{images:012d}.npz" if kind == "npz" else f"{images:012d}")
+
+    def has_exports(self, config: RunConfig) -> bool:
+        """Whether the images that compute.export asks for are all there."""
+        kind = config.compute.export
+        points = evaluation_points(config.budget.images, config.budget.points)
+        return kind == "none" or all(self.exported(point, kind).exists() for point in points)
+
+    def has_snapshots(self, config: RunConfig) -> bool:
+        """Whether there is something to sample at every evaluation point."""
+        points = evaluation_points(config.budget.images, config.budget.points)
+        return all(self.file("snapshots", point, "safetensors").is_file() for point in points)
 
     def record(self) -> Path:
         return self.path / "record.json"

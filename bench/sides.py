@@ -24,10 +24,9 @@ from .frechet import Gaussian
 from .images import ArrayImages, FolderImages, Images, NpzImages
 from .manifest import Manifest
 from .runfolder import RunFolder
+from .store import KEYS, FeatureStore
 
 Role = Literal["samples", "reference"]
-KEYS = {"fid": ("mu", "sigma"), "sfid": ("mu_s", "sigma_s")}
-"""Purpose -> names of its statistics in a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,8 @@ class Given:
     path: Path
     kind: Literal["folder", "npz", "statistics", "run"]
     images: Images | None = None
+    stored: FeatureStore | None = None
+    """Features of a run's samples, made when they were sampled."""
     fitted: dict[str, Gaussian] = field(default_factory=dict)
     """Purpose -> stored statistics."""
     manifest: Manifest | None = None
@@ -44,9 +45,21 @@ class Given:
     rows: np.ndarray | None = None
     """(N, F) stored features of precision, recall and KID."""
 
+    @property
+    def size(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of the images; None where only statistics are known."""
+        known = self.stored or self.images
+        return known.size if known else None
+
+    @property
+    def count(self) -> int | None:
+        """Images; None where a file of statistics does not tell."""
+        known = self.stored or self.images or self.manifest
+        return known.count if known else None
+
     def words(self) -> dict[str, Any]:
         """The side in a result file."""
-        size = list(self.images.size) if self.images else None
+        size = list(self.size) if self.size else None
         bad = self.images.left_out if self.images else []
         left_out = list({b["file"]: b for b in bad}.values())  # a second extractor finds them again
         return {
@@ -129,7 +142,20 @@ def _run(path: Path, role: Role, channels: tuple[int, ...]) -> Given:
         if images.size[0] not in channels:
             raise ValueError(f"the reference of {config.data.name} is grey; the extractor takes RGB images")
         return Given(path=path, kind="run", images=images)
-    found = sorted((path / "samples").glob("*.npz"))
-    if not found:
-        raise ValueError(f"{path} has no samples/*.npz yet; run it with python -m bench.run")
-    return Given(path=found[-1], kind="run", images=NpzImages(found[-1], channels))
+    return _samples_of(RunFolder(path), channels)
+
+
+def _samples_of(run: RunFolder, channels: tuple[int, ...]) -> Given:
+    """The newest samples of a run: their features, their images, or both."""
+    found = [*(run.path / "features").glob("[0-9]*"), *(run.path / "samples").glob("[0-9]*")]
+    points = [int(f.stem) for f in found if f.stem.isdigit() and f.suffix in ("", ".npz")]
+    if not points:
+        raise ValueError(f"{run.path} has no samples yet, in features/ or samples/; run it with python -m bench.run")
+    features, npz, png = run.features(max(points)), *(run.exported(max(points), kind) for kind in ("npz", "png"))
+    images: Images | None = NpzImages(npz, channels) if npz.is_file() else None
+    if png.is_dir() and not images:
+        images = FolderImages(png, channels)
+    if features.is_dir():
+        return Given(path=features, kind="run", images=images, stored=FeatureStore(features))
+    assert images
+    return Given(path=Path(images.name), kind="run", images=images)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import make_run, tiny_config
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from bench import (
@@ -25,6 +26,7 @@ from bench import (
     runfolder,
     selftest,
     sides,
+    store,
 )
 
 
@@ -34,9 +36,9 @@ def pictures(seed, count, size=8):
 
 
 def save_folder(path, pixels):
-    path.mkdir()
+    path.mkdir(parents=True)
     for i, image in enumerate(pixels):
-        Image.fromarray(image).save(path / f"{i:03d}.png")
+        Image.fromarray(image.squeeze()).save(path / f"{i:03d}.png")
     return path
 
 
@@ -60,8 +62,8 @@ class Mean(FeatureExtractorBase):
 def command(cache, capsys):
     """Runs bench.evaluate with the digits CNN: (exit status, what it printed, what it said on stderr)."""
 
-    def run(*words, extractor="digits-cnn"):
-        weights = ["--weights", cache / "digits-cnn.safetensors"] if extractor == "digits-cnn" else []
+    def run(*words, extractor="digits-cnn", weights=cache / "digits-cnn.safetensors"):
+        weights = ["--weights", weights] if weights and extractor == "digits-cnn" else []
         status = evaluate.main([str(w) for w in (*words, "--extractor", extractor, *weights, "--device", "cpu")])
         done = capsys.readouterr()
         return status, done.out, done.err
@@ -99,21 +101,77 @@ def test_the_table_names_metrics_counts_intervals_and_sides(pair, command):
     assert "samples, digits-cnn: 40 images in" in err
 
 
-def test_a_run_measures_as_its_own_evaluation_did(results, digits, command, capsys):
-    """Both sides may name the run: its newest samples, and its data's reference."""
+def stored(run, point, images_NCHW, weights, labels=10):
+    """A feature store of these images, as sampling leaves it."""
+    layers = extractors.EXTRACTORS["digits-cnn"].layers
+    net = extractors.network("digits-cnn", weights, layers.values())
+    made = store.Made(extractor="digits-cnn", weights=weights.name, sha256=extractors.weights_hash(weights))
+
+    def extract(numbers, images):
+        return collect.in_pieces(net, numbers, images.transpose(0, 3, 1, 2))
+
+    features = store.Features(run.features(point), len(images_NCHW), labels, made, layers, extract)
+    features.add(np.arange(len(images_NCHW)), images_NCHW.transpose(0, 2, 3, 1))
+    features.finish()
+
+
+@pytest.fixture
+def measured(results, digits):
+    """A run whose samples are real images, the last ones 40, and its metrics by its own evaluation."""
     config = tiny_config()
     run = make_run(results, config)
-    (run.path / "samples").mkdir()
-    for point, count in ((48, 30), (96, 40)):
-        arr = digits.held_out[:count].transpose(0, 2, 3, 1)
-        np.savez(run.file("samples", point, "npz"), arr_0=arr, labels=digits.held_out_labels[:count])
     weights = extractors.prepare("digits-cnn", "", run.cache)[0]
+    for point, count in ((48, 30), (96, 40)):
+        stored(run, point, digits.held_out[:count], weights)
     evaluate.evaluate(run, config, lambda: evaluate.Evaluator(config, weights, digits), lambda: None)
+    return run, evaluate.read_curve(run, config)[-1]["metrics"]
+
+
+def test_a_run_measures_as_its_own_evaluation_did(measured, command, capsys):
+    """Both sides may name the run: its newest features, and its data's reference."""
+    run, metrics_ = measured
     capsys.readouterr()
-    _, out, _ = command(run.path, "--reference", run.path, "--json")
+    _, out, err = command(run.path, "--reference", run.path, "--json")
     found = json.loads(out)
     assert found["protocol"] == "torch-fidelity" and found["samples"]["count"] == 40
-    assert found["metrics"] == evaluate.read_curve(run, config)[-1]["metrics"]
+    assert found["samples"]["path"].endswith("features/000000000096") and "samples, digits-cnn" not in err
+    assert found["metrics"] == metrics_
+
+
+def test_a_store_needs_no_weights_against_statistics(measured, command, capsys, tmp_path):
+    run, _ = measured
+    (run.results / "cache").unlink()
+    capsys.readouterr()
+    statistics = run.features(48) / "statistics.npz"
+    status, out, _ = command(run.path, "--reference", statistics, "--json", weights=None)
+    found = json.loads(out)
+    assert status == 0 and list(found["metrics"]) == ["fid[digits-cnn]", "is[digits-cnn]", "class_accuracy[digits-cnn]"]
+    assert found["extractors"]["digits-cnn"]["file"] == "digits-cnn.safetensors"
+    assert not (run.results / "cache").exists()
+    np.savez(tmp_path / "narrow.npz", mu=np.zeros(8), sigma=np.eye(8))
+    status, _, err = command(run.path, "--reference", tmp_path / "narrow.npz", weights=None)
+    assert status == 2 and err.endswith("narrow.npz: mu has 8 features where the other side has 64\n")
+
+
+@pytest.mark.parametrize("exported", ["npz", "png", "nothing"])
+def test_other_weights_than_the_stores_need_the_images(measured, digits, command, capsys, tmp_path, exported):
+    run, metrics_ = measured
+    other, images_ = tmp_path / "other.safetensors", digits.held_out[:40].transpose(0, 2, 3, 1)
+    save_file({k: 2 * v for k, v in load_file(run.cache / "digits-cnn.safetensors").items()}, other)
+    if exported == "npz":
+        run.exported(96, "npz").parent.mkdir()
+        np.savez(run.exported(96, "npz"), arr_0=images_, labels=np.arange(40) % 10)
+    if exported == "png":
+        save_folder(run.exported(96, "png"), images_)
+    capsys.readouterr()
+    status, out, err = command(run.path, "--reference", run.path, "--json", weights=other)
+    if exported == "nothing":
+        assert status == 2 and err.count("\n") == 1 and "run it again with --export npz, which makes them" in err
+        return
+    found = json.loads(out)
+    assert found["samples"]["path"] == str(run.exported(96, exported)) and found["samples"]["count"] == 40
+    assert found["metrics"]["fid[digits-cnn]"] != metrics_["fid[digits-cnn]"]
+    assert ("class_accuracy[digits-cnn]" in found["metrics"]) == (exported == "npz")
 
 
 def test_statistics_need_no_images_and_no_weights(tmp_path, command):
@@ -430,7 +488,7 @@ def test_layers_are_kept_as_rows_only_where_a_metric_needs_them():
 
 def test_a_run_without_samples_and_a_config_that_is_none_are_refused(results):
     run = make_run(results, tiny_config())
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="has no samples yet"):
         sides.open_side(run.path, "samples", channels=(1, 3))
     runfolder.write_json(run.path / "config.json", {"track": "fast"})
     with pytest.raises(ValueError, match="no config of a run"):
@@ -459,7 +517,7 @@ def test_the_benchmark_compares_with_the_other_way_in_the_same_run(words, whose,
 
 @pytest.mark.slow
 def test_fifty_thousand_images_are_evaluated_in_four_gibibytes():
-    """Two of the store's layers and all metrics without intervals; about five minutes on two cores."""
+    """A feature store made as sampling makes it, and all metrics without intervals; minutes on two cores."""
     words = [sys.executable, "-m", "bench.evalspeed", "evaluation"]
     out = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     assert float(out.split("peak memory ")[1].split()[0]) < 4

@@ -10,7 +10,7 @@ import torch_fidelity
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from bench import evaluate, extractors, metrics, pretrained
+from bench import collect, evaluate, extractors, metrics, pretrained
 
 SAMPLES, REAL, KID = 20, 8, 4
 
@@ -32,6 +32,16 @@ def sets(tmp_path_factory):
         Image.fromarray(image).save(root / "samples" / f"{i:05d}.png")
     np.savez(root / "reference.npz", arr_0=pictures(2, REAL))
     return root
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_features_do_not_depend_on_the_images_beside_them(inception, size):
+    """On a CPU all but the logits of a batch of one were equal to the last bit."""
+    net = extractors.network("inception-v3-compat", inception, ("2048", "spatial", "logits_unbiased"))
+    images, numbers = pictures(1, 6).transpose(0, 3, 1, 2), np.arange(6)
+    together, apart = (collect.in_pieces(net, numbers, images, n) for n in (6, size))
+    for layer, x in together.items():
+        np.testing.assert_allclose(apart[layer], x, rtol=0, atol=1e-5 * np.abs(x).max())
 
 
 def run(*words):

@@ -150,6 +150,36 @@ def test_one_run_from_nothing_to_its_row(results, capsys):
     assert (folder / "record.json").stat().st_mtime_ns > first
 
 
+def test_a_finished_run_makes_its_images_when_they_are_asked_for(results, capsys):
+    words = ["--arch", "dit", "--data", "digits", "--cluster", "debug", "--results", str(results), *settings("dit")]
+    assert run.main([*words, "--export", "none"]) == 0
+    folder = next((results / "runs").glob("dit*"))
+    assert not (folder / "samples").exists()
+    before = {p: p.read_bytes() for p in [folder / "record.json", *(folder / "features").rglob("*.*")]}
+    assert run.main(words) == 0  # the default of digits is no wish
+    assert "all of this is done already" in capsys.readouterr().out and not (folder / "samples").exists()
+    assert run.main([*words, "--export", "png"]) == 0
+    assert [len(list((folder / "samples" / point).iterdir())) for point in ("000000000048", "000000000096")] == [40, 40]
+    assert {p: p.read_bytes() for p in before} == before
+    assert run.main([*words, "--set", "compute.export=png"]) == 0
+    capsys.readouterr()
+    for snapshot in (folder / "snapshots").iterdir():
+        snapshot.unlink()
+    assert run.main([*words, "--export", "npz"]) == 2
+    assert "has no snapshots any more, so no images can be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "kept"), [([], "png"), (["--export", "none"], "none")])
+def test_a_run_that_goes_on_keeps_its_export_unless_another_is_asked_for(more, kept, tmp_path, monkeypatch):
+    words = ["--arch", "dit", "--data", "digits", "--results", str(tmp_path), *settings("dit")]
+    monkeypatch.setattr(run, "execute", lambda *_: None)  # nothing is done, so nothing is finished
+    monkeypatch.setattr("bench.plan.prepare_extractors", lambda *_: None)
+    for flags in (["--export", "png"], more):
+        assert run.main([*words, *flags]) == 1
+    saved = json.loads(next((tmp_path / "runs").glob("dit*/config.json")).read_text())
+    assert saved["compute"]["export"] == kept and saved["compute"]["threads"] == 1
+
+
 def test_a_failed_run_says_why_and_where(results, capsys):
     words = ["--arch", "dit", "--data", "digits", "--cluster", "local", "--results", str(results)]
     extra = settings("dit", recipe__lr="1e30", recipe__warmup="0", recipe__clip="0")

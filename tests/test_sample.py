@@ -1,17 +1,32 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import architectures
-from bench import checkpoint, presets, sample
-from bench.evaluate import load_samples
+from bench import (
+    checkpoint,
+    collect,
+    data,
+    evaluate,
+    export,
+    extractors,
+    plots,
+    presets,
+    runfolder,
+    sample,
+    shards,
+    store,
+)
 
 CPU = torch.device("cpu")
 DIE = """
@@ -31,10 +46,10 @@ sample.sample(run, run.config(), False, torch.device("cpu"), die)
 
 
 @pytest.fixture
-def run(tmp_path):
-    """A run with a snapshot that was not trained, at its one evaluation point."""
+def run(results):
+    """A run with a snapshot that was not trained, at its one evaluation point; it exports an .npz, as digits do."""
     config = tiny_config("dit", budget__points=1, evaluation__samples=43, evaluation__batch=10)
-    made = make_run(tmp_path, config)
+    made = make_run(results, config)
     torch.manual_seed(0)
     net = architectures.build("dit", config.model.size, io=presets.io_of(config), args=config.model.network)
     for p in net.parameters():
@@ -43,21 +58,70 @@ def run(tmp_path):
     return made
 
 
+def go(run, config=None, check=lambda: None):
+    sample.sample(run, config or run.config(), False, CPU, check)
+
+
+def files(run):
+    """{path: bytes} of everything that sampling leaves."""
+    found = [p for stage in ("features", "samples") for p in sorted((run.path / stage).rglob("*")) if p.is_file()]
+    return {str(p.relative_to(run.path)): p.read_bytes() for p in found}
+
+
 def all_at_once(run, config=None):
-    sample.sample(run, config or run.config(), False, CPU, lambda: None)
-    target = run.file("samples", 96, "npz")
-    data = target.read_bytes()
-    target.unlink()
-    return data
+    """The files of the samples, which are then removed."""
+    go(run, config)
+    found = files(run)
+    for stage in ("features", "samples"):
+        shutil.rmtree(run.path / stage, ignore_errors=True)
+    return found
 
 
-def test_samples_are_in_adms_layout(run):
-    sample.sample(run, run.config(), False, CPU, lambda: None)
-    with np.load(run.file("samples", 96, "npz"), allow_pickle=False) as z:
+def images(data):
+    """arr_0 of the bytes of an .npz."""
+    return np.load(BytesIO(data))["arr_0"].astype(int)
+
+
+NPZ, STORE = "samples/000000000096.npz", "features/000000000096"
+
+
+def test_samples_are_kept_as_features_and_where_asked_in_adms_layout(run):
+    go(run)
+    assert sorted(files(run)) == [
+        *(f"{STORE}/{name}" for name in ("64.npy", "logits.npy", "pictures.npy", "statistics.npz", "store.json")),
+        NPZ,
+    ]
+    with np.load(run.path / NPZ, allow_pickle=False) as z:
         assert z["arr_0"].shape == (43, 8, 8, 1) and z["arr_0"].dtype == np.uint8 and z["arr_0"].std() > 10
         assert z["labels"].tolist() == [i % 10 for i in range(43)]
-    assert [p.name for p in (run.path / "samples").iterdir()] == ["000000000096.npz"]
-    assert load_samples(run.file("samples", 96, "npz"))[0].shape == (43, 1, 8, 8)
+    found = store.FeatureStore(run.features(96))
+    rows = found.rows()
+    assert {k: (v.shape, v.dtype) for k, v in rows.items()} == {
+        "64": ((43, 64), np.float32),
+        "logits": ((43, 10), np.float32),
+    }
+    assert all(isinstance(x, np.memmap) for x in rows.values())
+    assert found.labels.tolist() == [i % 10 for i in range(43)]
+
+
+def test_nothing_but_features_and_a_few_pictures_is_kept_unless_asked(run):
+    go(run, replaced(run.config(), "compute", export="none"))
+    assert not (run.path / "samples").exists()
+    assert {p.name for p in (run.path / "features").iterdir()} == {"000000000096"}
+
+
+def test_the_features_are_those_of_the_images(run, cache):
+    go(run)
+    weights, _ = extractors.prepare("digits-cnn", "", cache)
+    net = extractors.network("digits-cnn", weights, ("64", "logits"))
+    found = store.FeatureStore(run.features(96))
+    pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
+    for layer, x in extractors.extract(net, pixels).items():
+        np.testing.assert_allclose(found.rows()[layer], x, rtol=1e-5, atol=1e-5)
+    moments = np.cov(found.rows()["64"].astype(np.float64), rowvar=False)
+    np.testing.assert_allclose(found.fitted({"fid": "64"})["64"].sigma, moments, atol=1e-9)
+    pictures, labels = found.pictures()
+    assert np.array_equal(pictures, pixels) and labels.tolist() == found.labels.tolist()
 
 
 def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
@@ -66,25 +130,28 @@ def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
         [sys.executable, "-c", DIE, str(run.path)], env={**os.environ, "PYTHONPATH": "."}, check=False
     )
     assert done.returncode == -signal.SIGKILL
-    kept = sorted(p.name for p in (run.path / "samples" / "000000000096").glob("*.npz"))
-    assert kept == ["00000000-00000009-1.npz", "00000010-00000019-1.npz"]
+    for stage in ("features", "samples"):
+        kept = sorted(p.name for p in (run.path / stage / "000000000096.parts").glob("*.npz"))
+        assert kept == ["00000000-00000009-1.npz", "00000010-00000019-1.npz"]
     counts = []
-    sample.sample(run, run.config(), False, CPU, lambda: counts.append(1))
+    go(run, check=lambda: counts.append(1))
     assert len(counts) == 3  # the two that were there are not made again
-    assert run.file("samples", 96, "npz").read_bytes() == whole
-    assert not (run.path / "samples" / "000000000096").exists()
+    assert files(run) == whole
 
 
-def test_one_that_was_stopped_between_the_last_batch_and_the_end_goes_on(run, monkeypatch):
+@pytest.mark.parametrize("where", [store.Features, export.NpzExport])
+def test_one_that_was_stopped_between_the_last_batch_and_the_end_goes_on(run, monkeypatch, where):
     whole = all_at_once(run)
 
     def no(*_):
         raise OSError("no space left")
 
     with monkeypatch.context() as patch, pytest.raises(OSError):
-        patch.setattr(sample, "assemble", no)
-        sample.sample(run, run.config(), False, CPU, lambda: None)
-    assert all_at_once(run) == whole
+        patch.setattr(where, "assemble", no)
+        go(run)
+    counts = []
+    go(run, check=lambda: counts.append(1))
+    assert files(run) == whole and not counts
 
 
 class Stop(Exception):
@@ -95,69 +162,179 @@ def stop():
     raise Stop
 
 
+def shard(run, stage):
+    (found,) = (run.path / stage / "000000000096.parts").glob("*.npz")
+    return found
+
+
+@pytest.mark.parametrize("stage", ["features", "samples"])
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 torn"])
-def test_a_damaged_batch_is_named_and_made_again(run, damage):
+def test_a_damaged_batch_is_named_and_made_again(run, damage, stage):
     whole = all_at_once(run)
     with pytest.raises(Stop):
-        sample.sample(run, run.config(), False, CPU, stop)
-    (shard,) = (run.path / "samples" / "000000000096").glob("*.npz")
-    shard.write_bytes(damage)
-    assert all_at_once(run) == whole
-    assert [e["file"] for e in run.events()[0] if e["event"] == "damaged"] == [f"samples/000000000096/{shard.name}"]
+        go(run, check=stop)
+    shard(run, stage).write_bytes(damage)
+    name = shard(run, stage).name
+    go(run)
+    assert files(run) == whole
+    assert [e["file"] for e in run.events()[0] if e["event"] == "damaged"] == [f"{stage}/000000000096.parts/{name}"]
+
+
+@pytest.mark.parametrize("stage", ["features", "samples"])
+def test_a_batch_that_rots_on_disk_is_named_instead_of_put_together(run, stage):
+    with pytest.raises(Stop):
+        go(run, check=stop)
+    rotten = shard(run, stage)
+    content = bytearray(rotten.read_bytes())
+    content[-900 if stage == "features" else -400] ^= 1  # within the last array, which is not compressed
+    rotten.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{rotten.name} is damaged"):
+        go(run)
+    assert not (run.path / stage / "000000000096").exists() and not (run.path / stage / "000000000096.npz").exists()
+
+
+def test_features_of_other_weights_are_not_gone_on_with(run, cache, tmp_path):
+    with pytest.raises(Stop):
+        go(run, check=stop)
+    other = tmp_path / "other.safetensors"
+    save_file({k: 2 * v for k, v in load_file(cache / "digits-cnn.safetensors").items()}, other)
+    config = replaced(run.config(), "evaluation", weights=str(other))
+    go(run, config)
+    assert [e["file"][-23:] for e in run.events()[0] if e["event"] == "damaged"] == ["00000000-00000009-1.npz"]
+    with pytest.raises(ValueError, match=r"holds features of digits-cnn with weights .*, not of digits-cnn with"):
+        go(run)
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_any_number_of_processes_makes_the_same_images(run, world):
+def test_any_number_of_processes_makes_the_same_images_and_features(run, tmp_path, world):
     config = run.config()
-    sample.sample(run, config, False, CPU, lambda: None)
-    alone, _ = load_samples(run.file("samples", 96, "npz"))
-    target = Path(run.path) / "samples" / "parted.npz"
+    go(run)
+    other = runfolder.RunFolder(tmp_path / "parted" / "runs" / "x")
+    other.path.mkdir(parents=True)
+    (other.results / "cache").symlink_to(run.cache)
+    made = sample.targets_of(other, config, CPU)(96)
 
     def net():
         return sample.load_network(run.file("snapshots", 96, "safetensors"), CPU)
 
     ended = [
-        sample.sample_point(net, config, False, CPU, target, lambda *_: None, rank=rank, world=world)
+        sample.sample_point(net, config, False, CPU, made, lambda *_: None, rank=rank, world=world)
         for rank in reversed(range(world))
     ]
     assert ended == [False] * (world - 1) + [True]
-    together, _ = load_samples(target)
-    assert np.abs(alone.astype(int) - together).max() <= 1 and (alone == together).mean() > 0.999
+    one, two = (images((folder.path / NPZ).read_bytes()) for folder in (run, other))
+    same = (one == two).all((1, 2, 3))
+    assert np.abs(one - two).max() <= 1 and same.mean() > 0.9
+    ours, theirs = (store.FeatureStore(folder.features(96)).rows() for folder in (run, other))
+    for layer in ours:
+        np.testing.assert_allclose(ours[layer][same], theirs[layer][same], rtol=1e-5, atol=1e-5)
 
 
 def test_another_batch_size_makes_the_same_images_and_may_finish_what_one_began(run):
     alone = all_at_once(run)
     with pytest.raises(Stop):
-        sample.sample(run, run.config(), False, CPU, stop)
+        go(run, check=stop)
     other = all_at_once(run, replaced(run.config(), "evaluation", batch=16))
-    one, two = (np.load(_file(run, name, data))["arr_0"].astype(int) for name, data in (("a", alone), ("b", other)))
+    one, two = images(alone[NPZ]), images(other[NPZ])
     assert np.abs(one - two).max() <= 1 and (one == two).mean() > 0.999
 
 
-def _file(run, name, data):
-    path = run.path / f"{name}.npz"
-    path.write_bytes(data)
-    return path
-
-
 def test_parts_of_several_processes_are_put_together_in_order_some_rows_at_a_time(tmp_path):
-    shards = sample.Shards(tmp_path, 2500)
+    parts = shards.Shards(tmp_path, 2500)
     for rank in range(2):
-        for block in sample.batches(np.zeros(2500, bool), 300, rank, 2):
-            shards.add(block, np.broadcast_to(block[:, None, None, None] % 251, (len(block), 2, 2, 3)).astype(np.uint8))
-    assert shards.look().all()
-    blocks = list(shards.rows(size=100))
+        for block in shards.grid(np.zeros(2500, bool), 300, rank, 2):
+            parts.add(block, x=np.broadcast_to(block[:, None], (len(block), 3)))
+    assert parts.look().all()
+    blocks = list(parts.rows("x", size=100))
     assert max(len(b) for b in blocks) == 100
-    assert np.array_equal(np.concatenate(blocks)[:, 0, 0, 0], np.arange(2500) % 251)
+    assert np.array_equal(np.concatenate(blocks)[:, 0], np.arange(2500))
 
 
-def test_images_that_rot_on_disk_are_named_instead_of_put_together(run):
-    with pytest.raises(Stop):
-        sample.sample(run, run.config(), False, CPU, stop)
-    (shard,) = (run.path / "samples" / "000000000096").glob("*.npz")
-    data = bytearray(shard.read_bytes())
-    data[-400] ^= 1  # within the images, which lie last and are not compressed
-    shard.write_bytes(data)
-    with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
-        sample.sample(run, run.config(), False, CPU, lambda: None)
-    assert not run.file("samples", 96, "npz").exists()
+def test_a_run_whose_images_are_asked_for_later_makes_them_without_its_features(run, monkeypatch):
+    whole = all_at_once(run)
+    go(run, replaced(run.config(), "compute", export="none"))
+    before = files(run)
+    monkeypatch.setattr(extractors, "network", None)
+    go(run)
+    assert files(run) == whole == {**before, NPZ: whole[NPZ]}
+
+
+def test_exported_pngs_are_the_images_of_the_npz(run):
+    go(run)
+    go(run, replaced(run.config(), "compute", export="png"))
+    folder = run.exported(96, "png")
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == [f"{i:08d}.png" for i in range(43)]
+    pngs = np.stack([np.asarray(Image.open(folder / name)) for name in names])
+    assert np.array_equal(pngs[..., None], images((run.path / NPZ).read_bytes()))
+
+
+@pytest.mark.parametrize("classes", [0, 3, 10, 1000])
+def test_the_pictures_are_those_that_a_grid_of_all_images_shows(classes, tmp_path):
+    count = 9500 if classes == 1000 else 150
+    numbers = np.arange(count)
+    every = np.random.RandomState(0).randint(0, 256, (count, 8, 8, 1)).astype(np.uint8)
+    made = store.Made(extractor="none", weights="w", sha256="0")
+    features = store.Features(tmp_path / "s", count, classes, made, {"fid": "f"}, lambda _, x: {"f": flat(x)})
+    for block in shards.grid(np.zeros(count, bool), 400, 0, 1):
+        features.add(block, every[block])
+    features.finish()
+    plots.grid(*store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
+    plots.grid(every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png")
+    assert (tmp_path / "some.png").read_bytes() == (tmp_path / "all.png").read_bytes()
+
+
+def flat(x):
+    return x.reshape(len(x), -1)[:, :5].astype(np.float32)
+
+
+def spoil(folder, name, old, new):
+    content = (folder / name).read_bytes()
+    assert old in content or not old
+    (folder / name).write_bytes(content.replace(old, new) if old else content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("64.npy", b"", b"", "64.npy is damaged: not what was written"),
+        ("logits.npy", b"NUMPY", b"NUMPI", "logits.npy is damaged"),
+        ("statistics.npz", b"PK", b"KP", "statistics.npz is damaged"),
+        ("store.json", b'"layers"', b'"lagers"', "is no feature store, or is damaged"),
+        ("store.json", b'"count": 43', b'"count": 42', "64.npy is damaged"),
+    ],
+)
+def test_a_store_that_was_damaged_is_refused(run, name, old, new, words, digits, cache):
+    go(run)
+    spoil(run.features(96), name, old, new)
+    weights, _ = extractors.prepare("digits-cnn", "", cache)
+    evaluator = evaluate.Evaluator(run.config(), weights, digits)
+    with pytest.raises(ValueError, match=words):
+        evaluate.evaluate(run, run.config(), lambda: evaluator, lambda: None)
+
+
+def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
+    go(run)
+    weights, _ = extractors.prepare("digits-cnn", "", cache)
+    evaluator = evaluate.Evaluator(run.config(), weights, digits)
+    pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
+    found = evaluator.stored(store.FeatureStore(run.features(96)), intervals=True)
+    direct = evaluator(pixels, np.arange(43) % 10, intervals=True)
+    for name, metric in direct.items():
+        assert found[name]["value"] == pytest.approx(metric["value"], rel=1e-6)
+        assert found[name]["interval"]["low"] == pytest.approx(metric["interval"]["low"], rel=1e-5)
+
+
+def test_features_that_are_no_numbers_are_refused_with_the_image_they_are_of(monkeypatch):
+    broken = np.ones((5, 2), np.float32)
+    broken[3] = np.nan
+    monkeypatch.setattr(collect, "extract", lambda net, x: {"f": broken[: len(x)]})
+    with pytest.raises(ValueError, match="sample 13 has features with NaN"):
+        collect.in_pieces(None, np.arange(10, 15), np.zeros((5, 1, 8, 8), np.uint8))
+
+
+def test_what_is_exported_is_no_part_of_a_runs_identity():
+    one, two = tiny_config(compute__export="none"), tiny_config(compute__export="png")
+    assert one.name == two.name and one != two
+    assert data.source("digits").size == 8 and presets.resolve(presets.Wish(data="digits")).compute.export == "npz"
+    assert one.identity() == two.identity()

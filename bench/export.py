@@ -1,0 +1,54 @@
+"""Images of a run as files, where they are asked for: ADM's .npz, or a folder of PNGs.  Imports no torch.
+
+H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .runfolder import atomic
+from .shards import Target, labels_of, member, whole_folder, write_rows
+
+
+class Export(Target):
+    """Whole images are kept in shards until all are there."""
+
+    def __init__(self, path: Path, count: int, num_classes: int) -> None:
+        super().__init__(path, count)
+        self.num_classes = num_classes
+
+    def add(self, indices: np.ndarray, images: np.ndarray) -> None:
+        self.shards.add(indices, images=images)
+
+
+class NpzExport(Export):
+    """One .npz in ADM's layout (arr_0: N, H, W, C uint8; labels)."""
+
+    def assemble(self) -> None:
+        count = self.shards.count
+        own = labels_of(np.arange(count), self.num_classes)
+        with atomic(self.path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as z:
+            with member(z, "arr_0.npy") as f:
+                write_rows(f, self.shards.rows("images"), count)
+            with member(z, "labels.npy") as f:
+                np.lib.format.write_array(f, np.zeros(0, np.int64) if own is None else own)
+
+
+class PngExport(Export):
+    """A folder of 00000000.png, 00000001.png, ...: image i, of class i modulo the number of classes."""
+
+    def assemble(self) -> None:
+        with whole_folder(self.path) as partial:
+            for i, image in enumerate(chain.from_iterable(self.shards.rows("images"))):
+                Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(partial / f"{i:08d}.png")
+
+
+def export_of(path: Path, count: int, num_classes: int) -> Export:
+    """The export whose name this is: samples/IMAGES.npz, or the folder samples/IMAGES."""
+    return (NpzExport if path.suffix == ".npz" else PngExport)(path, count, num_classes)
