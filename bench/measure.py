@@ -247,15 +247,11 @@ def _features(
     """Both sides' features: those stored in files, and a pass over the images for each extractor."""
     kept: dict[Role, list[Side]] = {role: [_read(g.stored, entry)] if g.stored else [] for role, g in given.items()}
     for stored in (g.stored for g in given.values() if g.stored):
-        for g in given.values():
-            for purpose in set(g.fitted) & set(entry.layers):
-                _same_width(g, purpose, stored.layers[entry.layers[purpose]]["width"])
+        _fit_all(request, given, stored.made.extractor, stored.widths(), purposes)
     for name, weights in used.items():
         net = network(name, weights, EXTRACTORS[name].layers.values(), request.cuda)
-        for g in given.values():
-            _fits(net, name, g)
-        if request.infinity:
-            _enough(net, name, given["samples"], purposes)
+        if request.infinity or any(g.fitted for g in given.values()):
+            _fit_all(request, given, name, widths(net, (3, 8, 8)), purposes)
         for role, g in given.items():
             if g.images and not (g.stored and name == g.stored.made.extractor):
                 kept[role].append(_pass(request, net, name, g, role, purposes & set(EXTRACTORS[name].layers)))
@@ -296,11 +292,18 @@ def _stored(given: Given, layers: Mapping[str, str]) -> dict[str, Gaussian]:
     return {layers[p]: g for p, g in given.fitted.items() if p in layers}
 
 
-def _fits(net: FeatureExtractorBase, name: str, given: Given) -> None:
+def _fit_all(
+    request: Request, given: Mapping[Role, Given], name: str, have: Mapping[str, int], purposes: set[str]
+) -> None:
+    """ValueError where a side does not fit features of these widths, or is too small for --fid-infinity."""
+    for g in given.values():
+        _fits(have, name, g)
+    if request.infinity:
+        _enough(have, name, given["samples"], purposes)
+
+
+def _fits(have: Mapping[str, int], name: str, given: Given) -> None:
     """ValueError where stored statistics are of another width than the extractor's features."""
-    if not given.fitted:
-        return
-    have = widths(net, (3, 8, 8))
     for purpose in given.fitted:
         if purpose in EXTRACTORS[name].layers:
             _same_width(given, purpose, have[EXTRACTORS[name].layers[purpose]])
@@ -312,17 +315,17 @@ def _extrapolable(given: Given, asked: Collection[str]) -> None:
     """ValueError where --fid-infinity has nothing to work on."""
     if not set(metrics.STATISTICAL) & set(asked):
         raise ValueError(f"--fid-infinity is for {', '.join(metrics.STATISTICAL)}; --metrics names none of them")
-    why = "" if given.images or given.rows is not None else infinity.refusal(None, 0)
+    known = given.images or given.stored or given.rows is not None
+    why = "" if known else infinity.refusal(None, 0)
     if why:
         raise ValueError(f"{given.path}: no --fid-infinity: {why}")
 
 
-def _enough(net: FeatureExtractorBase, name: str, given: Given, purposes: set[str]) -> None:
+def _enough(have: Mapping[str, int], name: str, given: Given, purposes: set[str]) -> None:
     """ValueError where there are too few samples for --fid-infinity."""
-    have, layers = widths(net, (3, 8, 8)), EXTRACTORS[name].layers
-    count = given.count
+    layers = EXTRACTORS[name].layers
     for purpose in [p for p in metrics.STATISTICAL if p in purposes & set(layers)]:
-        if why := infinity.refusal(count, have[layers[purpose]]):
+        if why := infinity.refusal(given.count, have[layers[purpose]]):
             raise ValueError(f"{given.path}: no --fid-infinity of {purpose}: {why}")
 
 

@@ -157,6 +157,10 @@ class FeatureStore:
                 f"{made.extractor} with {made.sha256[:12]}; remove it, or name the weights it was made with"
             )
 
+    def widths(self) -> dict[str, int]:
+        """Layer -> F."""
+        return {layer: told["width"] for layer, told in self.layers.items()}
+
     def rows(self) -> dict[str, np.ndarray]:
         """{layer: (N, F) float32}, memory-mapped; their checksums are compared first."""
         return {layer: self._layer(layer) for layer in self.layers}

@@ -153,6 +153,16 @@ def test_a_store_needs_no_weights_against_statistics(measured, command, capsys, 
     assert status == 2 and err.endswith("narrow.npz: mu has 8 features where the other side has 64\n")
 
 
+@pytest.mark.parametrize(("count", "status"), [(700, 0), (400, 2)])
+def test_stored_features_are_extrapolated_without_images(results, digits, command, count, status):
+    run = make_run(results, tiny_config())
+    stored(run, 96, digits.images[:count], extractors.prepare("digits-cnn", "", run.cache)[0])
+    words = [run.path, "--reference", run.path, "--fid-infinity", "--metrics", "fid", "--no-intervals"]
+    found, out, err = command(*words)
+    assert found == status
+    assert "N -> inf" in out if status == 0 else "400 samples are too few: with 64 features it needs 640" in err
+
+
 @pytest.mark.parametrize("exported", ["npz", "png", "nothing"])
 def test_other_weights_than_the_stores_need_the_images(measured, digits, command, capsys, tmp_path, exported):
     run, metrics_ = measured
