@@ -10,7 +10,6 @@ passes (one forward, two backward); guidance doubles the evaluations of a sampli
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from architectures import Conditions, IOSpec, TextCondition
 from architectures.classifier import SIZES, NoisyClassifier
 
 from . import published
+from .command import Parser
 from .config import RunConfig
 
 BYTES_PER_PARAMETER = 20
@@ -272,7 +272,7 @@ def chosen(words: Sequence[str]) -> list[published.Row]:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the table; status 1 when a count differs from the official definition's."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m bench.cost",
         description="Cost of the published networks, as counted here and as published.",
     )

@@ -21,6 +21,7 @@ from tabulate import tabulate
 
 from . import manifest, metrics, selftest
 from .collect import collect
+from .command import Parser
 from .config import RunConfig
 from .data import Arrays, source
 from .extractors import EXTRACTORS, network, weights_hash
@@ -136,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="python -m bench.evaluate",
         description="FID, sFID, IS, KID, precision, recall and FD-DINOv2 of one set of images against another.",
         epilog="Each side: a folder of PNG or JPEG files, an .npz with arr_0 (N, H, W, 3), an .npz of statistics "

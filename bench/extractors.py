@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -43,6 +44,8 @@ class Extractor:
     """torch-fidelity's constructor: (name, layers, feature_extractor_weights_path=...)."""
     channels: tuple[int, ...] = (3,)
     """Image channels it takes."""
+    side: int = 0
+    """Height and width of the images it takes; 0: any."""
     prepare: Callable[[str, Path], Path]
     """(path given by the user or "", cache folder) -> file of weights; ValueError says what is missing."""
     made_here: bool = False
@@ -138,6 +141,11 @@ def prepare_digits_cnn(given: str, cache: Path) -> Path:
     path = Path(given) if given else cache / "digits-cnn.safetensors"
     if given and not path.is_file():
         raise ValueError(f"evaluation.weights is {given}, which is no file")
+    if given:
+        try:
+            DigitsNet().load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError, OSError):
+            raise ValueError(f"{given} holds no weights of the digits CNN") from None
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -157,6 +165,7 @@ EXTRACTORS: dict[str, Extractor] = {
         layers={"fid": "64", "is": "logits", "prc": "64"},
         network=DigitsCNN,
         channels=(1, 3),
+        side=8,
         prepare=prepare_digits_cnn,
         suffix="[digits-cnn]",
         made_here=True,
@@ -188,6 +197,13 @@ def weights_hash(path: Path) -> str:
     for name, tensor in sorted(load_file(path).items()):
         h.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
     return h.hexdigest()
+
+
+def check_side(what: str, size: tuple[int, int, int], name: str) -> None:
+    """ValueError where images (C, H, W) are not of the size that an extractor takes."""
+    side, (_, height, width) = EXTRACTORS[name].side, size
+    if side and (height, width) != (side, side):
+        raise ValueError(f"{what} has images of {width}x{height}; {name} takes {side}x{side}")
 
 
 class Images(Dataset[Tensor]):

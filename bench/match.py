@@ -34,6 +34,7 @@ from architectures.interface import Free
 from architectures.shapes import heads_for
 
 from . import timing
+from .command import Parser
 from .cost import Cost, count, meta_network
 
 BYS = ("macs", "params")
@@ -262,7 +263,7 @@ def _prediction(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.match", description="Configurations of equal cost.")
+    parser = Parser(prog="python -m bench.match", description="Configurations of equal cost.")
     parser.add_argument("--to", required=True, metavar="ARCH:SIZE", help="the reference, for example dit:B/2")
     parser.add_argument("--arch", nargs="+", required=True, help="architectures to solve")
     parser.add_argument("--by", choices=(*BYS, "time"), default="macs", help="what is made equal (default: macs)")

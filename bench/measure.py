@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from . import infinity, manifest, metrics
 from .collect import Progress, collect, widths
 from .config import RunConfig
-from .extractors import EXTRACTORS, Extractor, network, weights_hash
+from .extractors import EXTRACTORS, Extractor, check_side, network, weights_hash
 from .frechet import Gaussian
 from .images import load_labels
 from .manifold import Precision
@@ -218,15 +218,24 @@ def _open(request: Request, entry: Extractor) -> dict[Role, Given]:
     """Both sides; ValueError where their images differ in size."""
     paths = {"samples": request.samples, "reference": request.reference}
     given = {r: open_side(paths[r], r, channels=entry.channels, skip_bad=request.skip_bad) for r in ROLES}
+    name = next(n for n, e in EXTRACTORS.items() if e is entry)
+    for g in given.values():
+        if g.images and g.images.count < 2:
+            raise ValueError(f"{g.path} has {g.images.count} usable image(s); at least 2 are needed")
     a, b = (given[role].size for role in ROLES)
+    if a and b and a[0] != b[0]:
+        raise ValueError(f"the samples have {a[0]} channel(s) and the reference has {b[0]}; bring both to one kind")
     if a and b and a != b:
         (_, h, w), (_, h0, w0) = a, b
         raise ValueError(
             f"the samples are {w}x{h} and the reference is {w0}x{h0}; resizing changes every metric, "
             "so bring both to one size yourself"
         )
+    for g in given.values():
+        if g.images:
+            check_side(str(g.path), g.images.size, name)
     least = min((g.count for g in given.values() if g.count), default=0)
-    if request.kid_size and a and b and not 2 <= request.kid_size <= least:
+    if request.kid_size is not None and a and b and not 2 <= request.kid_size <= least:
         raise ValueError(f"--kid-subset is {request.kid_size}; it must be 2 to {least}, the images of the smaller side")
     stored = [given[role].fitted for role in ROLES if not given[role].size]
     for purpose in KEYS if len(stored) == 2 else ():

@@ -23,8 +23,9 @@ import torch
 
 from . import data, metrics
 from .collect import Progress, collect
+from .command import Parser
 from .config import digest
-from .extractors import EXTRACTORS, network
+from .extractors import EXTRACTORS, check_side, network
 from .images import ArrayImages, Images
 from .manifest import FEATURES, FORMAT, KEY, Manifest, words
 from .measure import INCEPTION, weights_of
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m bench.reference", description=__doc__, formatter_class=Plain)
+    p = Parser(prog="python -m bench.reference", description=__doc__, formatter_class=Plain)
     p.add_argument("data", metavar="DATA", help=f"{', '.join(data.SOURCES)}; or a folder, an .npz, a run")
     p.add_argument("--features", action="store_true", help="also what precision, recall and KID need")
     p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
@@ -83,6 +84,9 @@ def build(flags: argparse.Namespace) -> tuple[Path, Manifest, bool]:
     name, protocol = chosen(flags)
     given, hashed = opened(flags, EXTRACTORS[name].channels)
     assert given.images
+    if given.images.count < 2:
+        raise ValueError(f"{flags.data} has {given.images.count} usable image(s); at least 2 are needed")
+    check_side(flags.data, given.images.size, name)
     weights = EXTRACTORS[name].prepare(flags.weights, Path(flags.cache))
     made = manifest(flags, given.images.size, given.images.count, hashed, name, weights_of(weights), protocol)
     path = target(Path(flags.cache), made, flags.skip_bad)

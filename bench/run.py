@@ -9,11 +9,12 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from architectures import registry
 
 from . import presets
+from .command import Parser
 from .config import RunConfig
 from .data import SOURCES
 from .runfolder import RunFolder, write_json
@@ -31,14 +32,6 @@ leaderboard and pictures to results/.  Run the same command again to go on where
   python -m bench.run --checkpoint DiT-XL-2-256x256.pt       sample and evaluate published weights
   python -m bench.run --arch my.module:Net --match macs:unet:nano --data digits    your own
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that answers a mistake in one sentence, with exit status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"bench.run: {message}; see --help", file=sys.stderr)
-        raise SystemExit(2)
 
 
 class Manual(argparse.RawDescriptionHelpFormatter):

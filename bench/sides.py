@@ -84,8 +84,13 @@ def open_side(path: Path, role: Role, *, channels: tuple[int, ...] = (3,), skip_
 
 
 def config_of(path: Path) -> RunConfig | None:
-    """The config of a run folder; None for anything else."""
-    return RunFolder(path).config() if (path / "config.json").is_file() else None
+    """The config of a run folder; None for anything else.  ValueError where it is damaged."""
+    if not (path / "config.json").is_file():
+        return None
+    try:
+        return RunFolder(path).config()
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
 
 
 def manifest_of(path: Path) -> Manifest | None:
@@ -128,6 +133,13 @@ def _gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:
         raise ValueError(f"{path}: {mean} is {mu.shape} and {covariance} {sigma.shape}; they must be (F,) and (F, F)")
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise ValueError(f"{path}: {mean} or {covariance} hold NaN or infinity")
+    if np.iscomplexobj(mu) or np.iscomplexobj(sigma):
+        raise ValueError(f"{path}: {mean} or {covariance} are complex; they must be real")
+    scale = np.abs(sigma).max(initial=0)
+    if np.abs(sigma - sigma.T).max(initial=0) > 1e-4 * scale or sigma.diagonal().min(initial=0) < -1e-6 * scale:
+        raise ValueError(
+            f"{path}: {covariance} is no covariance; it must be symmetric, with nothing below 0 on its diagonal"
+        )
     return Gaussian(mu=mu, sigma=sigma.astype(np.float64))
 
 

@@ -7,7 +7,6 @@ parameters and multiply-accumulates (checked), and take turns at forward + backw
 
 from __future__ import annotations
 
-import argparse
 import sys
 from statistics import median
 from typing import Any
@@ -24,6 +23,7 @@ from architectures import IOSpec
 from architectures.embeddings import timestep_embedding
 
 from . import timing
+from .command import Parser
 
 LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
 PLAIN = IOSpec(channels=4, size=32, num_classes=1000)
@@ -167,7 +167,7 @@ def measure(family: str, size: Any, batch: int, rounds: int, device: torch.devic
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.speed", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m bench.speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--arch", nargs="+", choices=("dit", "uvit", "unet"), default=["dit", "uvit", "unet"])
     parser.add_argument("--size", choices=tuple(SIZES), default="small", help="small (default) or large networks")
     parser.add_argument("--batch", type=int, default=8, help="images a step (default: 8)")

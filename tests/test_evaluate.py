@@ -531,3 +531,39 @@ def test_fifty_thousand_images_are_evaluated_in_four_gibibytes():
     words = [sys.executable, "-m", "bench.evalspeed", "evaluation"]
     out = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     assert float(out.split("peak memory ")[1].split()[0]) < 4
+
+
+def covariance(kind):
+    sigma = {"negative": -np.eye(64), "lopsided": np.eye(64), "complex": np.eye(64) + 0j}[kind]
+    if kind == "lopsided":
+        sigma[0, 1] = 5
+    return sigma
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("negative", "is no covariance"), ("lopsided", "is no covariance"), ("complex", "complex; they must be real")],
+)
+def test_statistics_that_are_none_are_refused(tmp_path, kind, words):
+    np.savez(tmp_path / "x.npz", mu=np.zeros(64), sigma=covariance(kind))
+    with pytest.raises(ValueError, match=words):
+        sides.open_side(tmp_path / "x.npz", "reference")
+
+
+def test_images_of_another_size_than_the_extractors_are_refused(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", arr_0=np.zeros((5, 16, 16, 1), np.uint8))
+    own = str(tmp_path / "x.npz")
+    assert evaluate.main([own, "--reference", own, "--extractor", "digits-cnn"]) == 2
+    assert "has images of 16x16; digits-cnn takes 8x8" in capsys.readouterr().err
+
+
+def test_a_damaged_config_of_a_run_is_named(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{")
+    assert evaluate.main([str(tmp_path), "--reference", str(tmp_path)]) == 2
+    assert "config.json is no config of a run" in capsys.readouterr().err
+
+
+def test_a_mistake_in_the_flags_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main(["--self-test", "x.npz"])
+    assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
