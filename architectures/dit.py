@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention, CrossAttention, mlp
-from .embeddings import Frequencies, PatchEmbed, TimestepEmbedding, sincos_2d, unpatchify
+from .embeddings import Frequencies, PatchEmbed, TimestepEmbedding, init_linears, sincos_2d, unpatchify
 from .interface import LABEL_MISSING, Free, IOSpec, conditions, require_divisible, require_no
 from .shapes import aspect_distance, heads_for, widths_and_depths
 
@@ -194,11 +194,7 @@ class DiT(nn.Module):
 
     def _init_weights(self) -> None:
         """Xavier linears, N(0, 0.02) embeddings, zero modulations and decoder (Section 3.2)."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight.flatten(1))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linears(self, nn.init.xavier_uniform_)
         if self.y_embedder is not None:
             nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
         for name, p in self.t_embedder.named_parameters():

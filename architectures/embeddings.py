@@ -6,7 +6,8 @@ B batch, C channels, H W image size, P patch, T tokens, D width, h w token grid 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -105,3 +106,12 @@ def unpatchify(tokens_BTF: Tensor, patch: int, grid_h: int, grid_w: int) -> Tens
     c = f // patch**2
     x = tokens_BTF.reshape(b, grid_h, grid_w, patch, patch, c)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(b, c, grid_h * patch, grid_w * patch)
+
+
+def init_linears(net: nn.Module, init: Callable[[Tensor], Any]) -> None:
+    """Initialise the weights of all linears and convolutions, as matrices, and set their biases to zero."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            init(module.weight.flatten(1))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention, mlp
-from .embeddings import PatchEmbed, timestep_embedding, unpatchify
+from .embeddings import PatchEmbed, init_linears, timestep_embedding, unpatchify
 from .interface import LABEL_MISSING, Free, IOSpec, conditions, require_divisible, require_no
 from .shapes import aspect_distance, heads_for, widths_and_depths
 
@@ -92,11 +92,7 @@ class GenViT(nn.Module):
 
     def _init_weights(self) -> None:
         """Xavier linears, N(0, 1) positions and class token, as in the official code; N(0, 0.02) labels."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.xavier_normal_(module.weight.flatten(1))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linears(self, nn.init.xavier_normal_)
         if self.label_emb is not None:
             nn.init.normal_(self.label_emb.weight, std=0.02)
 

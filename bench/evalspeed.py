@@ -23,6 +23,7 @@ from tabulate import tabulate
 
 from . import metrics
 from .collect import Store
+from .command import Parser
 from .frechet import Gaussian, fit, frechet
 from .manifold import precision_recall
 from .resampling import RESAMPLES
@@ -161,7 +162,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.evalspeed", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m bench.evalspeed", description=__doc__.splitlines()[0])
     parser.add_argument(
         "part", choices=PARTS, help="what to measure; each in a process of its own, for its peak memory"
     )

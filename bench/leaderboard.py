@@ -8,7 +8,6 @@ unranked.  Imports no torch.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from .command import Parser
 from .config import digest
 from .protocol import describe
 from .record import Metric, Record, read_all
@@ -168,7 +168,7 @@ def write(results: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.leaderboard", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m bench.leaderboard", description=__doc__.splitlines()[0])
     parser.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
     flags = parser.parse_args(argv)
     try:

@@ -60,7 +60,7 @@ def measure(request: Request) -> dict[str, Any]:
     config = config_of(request.samples)
     name, protocol = _chosen(request, config)
     entry, asked = EXTRACTORS[name], request.wanted or tuple(metrics.KINDS)
-    given = {role: stored_or_images(g, name) for role, g in _open(request, entry).items()}
+    given = {role: stored_or_images(g, name) for role, g in _open(request, name).items()}
     layers, used, absent = dict(entry.layers), dict[str, Path](), dict[str, str]()
     if request.weights or any(g.images and not g.stored for g in given.values()):
         used[name] = _prepare(name, request, config)
@@ -214,14 +214,10 @@ def wanted_layers(
     return keep, fit - keep
 
 
-def _open(request: Request, entry: Extractor) -> dict[Role, Given]:
+def _open(request: Request, name: str) -> dict[Role, Given]:
     """Both sides; ValueError where their images differ in size."""
     paths = {"samples": request.samples, "reference": request.reference}
-    given = {r: open_side(paths[r], r, channels=entry.channels, skip_bad=request.skip_bad) for r in ROLES}
-    name = next(n for n, e in EXTRACTORS.items() if e is entry)
-    for g in given.values():
-        if g.images and g.images.count < 2:
-            raise ValueError(f"{g.path} has {g.images.count} usable image(s); at least 2 are needed")
+    given = {r: open_side(paths[r], r, channels=EXTRACTORS[name].channels, skip_bad=request.skip_bad) for r in ROLES}
     a, b = (given[role].size for role in ROLES)
     if a and b and a[0] != b[0]:
         raise ValueError(f"the samples have {a[0]} channel(s) and the reference has {b[0]}; bring both to one kind")

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -49,9 +50,15 @@ def resolve(wishes: list[presets.Wish]) -> list[RunConfig]:
 def read_checkpoint(wish: presets.Wish) -> weights.Found:
     """The network of --checkpoint; model.args are the arguments of the published constructor."""
     first = "model.args."
-    given = {k.removeprefix(first): v for k, v in wish.settings.items() if k.startswith(first)}
+    given = tuple((k.removeprefix(first), v) for k, v in wish.settings.items() if k.startswith(first))
+    return _read(Path(wish.checkpoint), wish.arch, given)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, arch: str, given: tuple[tuple[str, str], ...]) -> weights.Found:
+    """A file is read once for its plan and its weights; `install` lets go of it."""
     try:
-        return weights.read(Path(wish.checkpoint), wish.arch, {k: value_of(v) for k, v in given.items()})
+        return weights.read(path, arch, {k: value_of(v) for k, v in given})
     except ValueError as error:
         hint = ", with --set model.args.num_heads=N" if str(error).endswith("pass num_heads") else ""
         raise ValueError(f"{error}{hint}") from None
@@ -76,6 +83,7 @@ def install(wishes: list[presets.Wish], runs: Iterable[RunFolder]) -> None:
         target = run.file("snapshots", 0, "safetensors")
         if wish.checkpoint and not target.is_file():
             weights.install(read_checkpoint(wish), target)
+    _read.cache_clear()
 
 
 def solved(config: RunConfig) -> RunConfig:

@@ -84,8 +84,6 @@ def build(flags: argparse.Namespace) -> tuple[Path, Manifest, bool]:
     name, protocol = chosen(flags)
     given, hashed = opened(flags, EXTRACTORS[name].channels)
     assert given.images
-    if given.images.count < 2:
-        raise ValueError(f"{flags.data} has {given.images.count} usable image(s); at least 2 are needed")
     check_side(flags.data, given.images.size, name)
     weights = EXTRACTORS[name].prepare(flags.weights, Path(flags.cache))
     made = manifest(flags, given.images.size, given.images.count, hashed, name, weights_of(weights), protocol)

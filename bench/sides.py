@@ -45,6 +45,10 @@ class Given:
     rows: np.ndarray | None = None
     """(N, F) stored features of precision, recall and KID."""
 
+    def __post_init__(self) -> None:
+        if self.images and self.images.count < 2:
+            raise ValueError(f"{self.path} has {self.images.count} usable image(s); at least 2 are needed")
+
     @property
     def size(self) -> tuple[int, int, int] | None:
         """(C, H, W) of the images; None where only statistics are known."""

@@ -6,7 +6,6 @@ hold even where the machine's speed drifts.  `relative` is to the first row of e
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import sys
 import time
@@ -18,6 +17,7 @@ import torch
 from tabulate import tabulate
 
 from . import plan, presets
+from .command import Parser
 from .config import RunConfig
 from .diffusion import process_of
 from .train import device_of, new_state, step
@@ -66,7 +66,7 @@ def parse_layout(text: str) -> tuple[int, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m bench.throughput", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", nargs="+", default=["dit", "uvit", "unet"], help="architectures (default: all three)")
     parser.add_argument("--layout", nargs="+", default=["1x2", "2x1", "3x1"], help="PROCESSESxTHREADS, the first is 1")
     parser.add_argument("--batch", nargs="+", type=int, default=[64], help="images a step (default: 64)")

@@ -97,8 +97,15 @@ def test_a_time_that_no_shape_takes_is_said_with_the_nearest(reference):
         match.solve_time("uvit", DIGITS, reference, wanted, 0.01, clock(lambda arch, macs: 1.0 + (arch == "uvit")))
 
 
-def test_the_matcher_says_what_it_timed_on(capsys):
-    flags = "--to dit:nano/2 --arch uvit --io 1x8x8 --classes 10 --by time --tolerance 60% --batch 4"
+def test_the_clock_measures():
+    small, large = ({"depth": depth, "width": 64, "heads": 2, "patch": 2} for depth in (1, 16))
+    seconds = match.clock_of(DIGITS, 16, torch.device("cpu"), turns=3)([("dit", small), ("dit", large)])
+    assert 0 < seconds[0] < seconds[1]
+
+
+def test_the_matcher_says_what_it_timed_on(capsys, monkeypatch):
+    monkeypatch.setattr(match, "clock_of", lambda *_, **__: clock(lambda arch, macs: macs * 1e-9))
+    flags = "--to dit:nano/2 --arch uvit --io 1x8x8 --classes 10 --by time --batch 4"
     assert match.main(flags.split()) == 0
     out = capsys.readouterr().out
     assert "time (ms)" in out and "forward + backward of one image in a batch of 4, CPU" in out
