@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from . import spacing
-from .settings import fields_of
+from .settings import fields_of, value_of
 
 Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -360,14 +360,6 @@ def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [k for k in known if k.endswith(f".{key}")]
     hint = f"did you mean {' or '.join(near)}?" if near else f"sections: {', '.join(_sections())}"
     return f"unknown setting {key!r}; {hint}"
-
-
-def value_of(text: str) -> Any:
-    """JSON, or else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _sentence(error: ValidationError) -> str:

@@ -8,30 +8,35 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import signal
-import subprocess
+import socket
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from . import snapshot
 from .config import RunConfig
+from .notices import Notices, on_slurm
 from .runfolder import RunFolder
 
+Stage = Literal["all", "train", "evaluate"]
 PACKAGES = ("torch", "torchvision", "diffusers", "timm", "torch-fidelity", "numpy")
 
 
 class Job:
-    """The callable that submitit pickles: a folder's name and nothing more."""
+    """The callable that submitit pickles: a folder's name, which part of the work, and what it may count on."""
 
-    def __init__(self, folder: str, door: int | None = None) -> None:
-        self.folder, self.door = folder, door
+    def __init__(self, folder: str, stage: Stage = "all", notice_seconds: float = 0.0, door: int | None = None) -> None:
+        self.folder, self.stage, self.notice_seconds, self.door = folder, stage, notice_seconds, door
 
     def __call__(self) -> str:
-        work(RunFolder(Path(self.folder)), self.door)
+        notices = Notices(self.notice_seconds)
+        with notices.listening():
+            finished = work(RunFolder(Path(self.folder)), self.stage, notices, self.door)
+            if not finished:
+                notices.leave(requeue=notices.requeue)
         return self.folder
 
     def checkpoint(self) -> Any:
@@ -41,66 +46,76 @@ class Job:
         return DelayedSubmission(self)
 
 
-def work(run: RunFolder, door: int | None = None) -> None:
-    """Train, sample, evaluate and record one run.
+def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, door: int | None = None) -> bool:
+    """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; whether that is done now.
 
-    A failure is logged, written to error.txt and raised.  The work stops, saved, on SIGINT, SIGTERM
-    or when the process `door` that started it is gone.
+    A failure is logged, written to error.txt and raised.  The work stops, saved, when a notice comes or
+    when the process `door` that started it is gone.
     """
     from .train import Stopped
 
-    asked: list[int] = []
+    notices = notices or Notices()
 
     def stop() -> bool:
-        return bool(asked) or (door is not None and not alive(door))
+        return notices.stop or (door is not None and not alive(door))
 
-    with listening(asked), run.lock():
-        if run.record().is_file() and run.has_exports(run.config()):
-            return
+    with run.lock():
+        config = run.config()
+        if run.record().is_file() and run.has_exports(config):
+            return True
         (run.path / "error.txt").unlink(missing_ok=True)
-        run.log("start", pid=os.getpid())
+        run.log("start", stage=stage, **place())
         try:
-            stages(run, run.config(), stop)
-            run.log("done")
+            stages(run, config, stage, stop)
         except Stopped:
-            run.log("stopped")
-        except BaseException as error:
+            run.log("requeued" if notices.requeue else "stopped")
+            return False
+        except Exception as error:
             (run.path / "error.txt").write_text(traceback.format_exc())
             run.log("failed", error=f"{type(error).__name__}: {error}")
             raise
+        run.log("trained" if stage == "train" else "done")
+        return True
 
 
-@contextmanager
-def listening(asked: list[int]) -> Iterator[None]:
-    """SIGINT and SIGTERM are noted in `asked` instead of ending the process."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda signum, _: asked.append(signum)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+def place() -> dict[str, Any]:
+    """Where this process runs: host, pid, and SLURM's job and how often it was requeued."""
+    env = os.environ
+    task = env.get("SLURM_ARRAY_TASK_ID")
+    job = f"{env['SLURM_ARRAY_JOB_ID']}_{task}" if task is not None else env.get("SLURM_JOB_ID")
+    turn = int(env.get("SLURM_RESTART_COUNT", 0))
+    return {"pid": os.getpid(), "host": socket.gethostname(), "job": job if on_slurm() else None, "requeues": turn}
 
 
-def stages(run: RunFolder, config: RunConfig, stop: Callable[[], bool]) -> None:
+def stages(run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool]) -> None:
     """The stages in order; each skips what is there already."""
-    from . import data, evaluate, extractors, presets, sample, train
+    from . import data, presets, train
+
+    train.set_threads(config)
+    device = train.device_of(config)
+    published = bool(config.model.weights)
+    arrays = (data.load_reference if published else data.load)(config.data.name, config.data.root)
+    if stage != "evaluate" and not published:
+        train.train(run, config, arrays, presets.io_of(config), stop)
+    log_peak(run, str(device))
+    if stage == "train":
+        return
+    if not run.has_snapshots(config):
+        raise ValueError(f"{run.path} has no snapshots to sample from; its training is not finished")
+    evaluated(run, config, arrays, device, stop)
+
+
+def evaluated(run: RunFolder, config: RunConfig, arrays: Any, device: Any, stop: Callable[[], bool]) -> None:
+    """Sample, evaluate and record."""
+    from . import data, evaluate, extractors, sample, train
 
     def check() -> None:
         if stop():
             raise train.Stopped
 
-    train.set_threads(config)
-    device = train.device_of(config)
-    what = data.source(config.data.name, config.data.root)
-    published = bool(config.model.weights)
-    arrays = (data.load_reference if published else data.load)(config.data.name, config.data.root)
-    e = config.evaluation
+    e, latent = config.evaluation, data.source(config.data.name, config.data.root).latent
     weights, weights_hash = extractors.prepare(e.extractor, e.weights, run.cache)
-    if not published:
-        train.train(run, config, arrays, presets.io_of(config), stop)
-    log_peak(run, str(device))
-    sample.sample(run, config, what.latent, device, check)
+    sample.sample(run, config, latent, device, check)
     evaluators: list[evaluate.Evaluator] = []
 
     def evaluator() -> evaluate.Evaluator:
@@ -227,12 +242,22 @@ def measured(run: RunFolder) -> dict[str, Any]:
 
 
 def incidents(run: RunFolder) -> list[dict[str, Any]]:
-    """Restarts and what was found damaged at them."""
-    return [
-        {"kind": "restart", "images": e["images"], "warnings": e["warnings"]}
-        for e in run.events()[0]
-        if e["event"] == "resume"
-    ]
+    """Restarts, with what ended the turn before (a notice, a failure, or a death without a word), and rollbacks."""
+    found: list[dict[str, Any]] = []
+    seen, last = set(), ""
+    ends = {"stopped": "notice", "requeued": "notice", "failed": "failure"}
+    for e in run.events()[0]:
+        stage = e.get("stage", "all")
+        if e["event"] == "start" and stage in seen:
+            after = ends.get(last, "death")
+            found.append({"kind": "restart", "stage": stage, "after": after, "images": 0, "warnings": []})
+        elif e["event"] == "resume" and found and last == "start":
+            found[-1] |= {"images": e["images"], "warnings": e["warnings"]}
+        elif e["event"] == "rollback":
+            found.append({"kind": "rollback", "images": e["images"], "to": e["to"], "why": e["why"]})
+        seen |= {stage} if e["event"] == "start" else set()
+        last = e["event"]
+    return found
 
 
 def environment() -> dict[str, Any]:
@@ -241,8 +266,7 @@ def environment() -> dict[str, Any]:
 
     cuda = torch.cuda.is_available()
     return {
-        "commit": git("rev-parse", "--short=12", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--", "architectures", "bench", "pyproject.toml")),
+        **snapshot.about(),
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if cuda else cpu_name(),
@@ -250,21 +274,6 @@ def environment() -> dict[str, Any]:
         "world_size": 1,
         "precision": "float32",
     }
-
-
-def git(*words: str) -> str | None:
-    """Output of a git command about the source of this package; None outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent.parent), *words],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def installed(package: str) -> str | None:

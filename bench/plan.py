@@ -15,10 +15,11 @@ from tabulate import tabulate
 from architectures import IOSpec
 
 from . import codec, cost, data, extractors, match, presets, weights
-from .config import RunConfig, value_of
+from .config import RunConfig
 from .diffusion import process_of
 from .leaderboard import human
 from .runfolder import RunFolder
+from .settings import value_of
 from .train import device_of, new_state, step
 
 PROBE_MACS = 200_000_000
@@ -97,13 +98,13 @@ def solved(config: RunConfig) -> RunConfig:
     return replace(config, model=replace(model, size="", match=full, solved=solution.args))
 
 
-def make(configs: list[RunConfig], parallel: int) -> list[Planned]:
-    """Plan each run; CPU runs are given their share of the cores."""
+def make(configs: list[RunConfig], parallel: int, here: bool = True) -> list[Planned]:
+    """Plan each run; CPU runs on this machine are given their share of the cores."""
     cores = os.cpu_count() or 1
     share = max(1, cores // max(1, min(parallel, len(configs))))
     plans = []
     for config in configs:
-        if not config.compute.threads:
+        if here and not config.compute.threads:
             config = replace(config, compute=replace(config.compute, threads=share))
         io = presets.io_of(config)
         price = cost.of(config, io)
@@ -148,7 +149,7 @@ def estimate(config: RunConfig, io: IOSpec, price: cost.Cost) -> tuple[float, st
 def probe(config: RunConfig, io: IOSpec) -> float:
     """Seconds of training an image, from the fastest of three steps on noise."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(config.compute.threads)
+    torch.set_num_threads(config.compute.threads or threads)
     try:
         device = device_of(config)
         state = new_state(config, io, device)
@@ -209,14 +210,15 @@ def total(plans: list[Planned], parallel: int) -> float:
     return max(sum(p.seconds for p in plans) / at_once, max(p.seconds for p in plans))
 
 
-def check_files(configs: list[RunConfig]) -> None:
-    """Everything that must be there before work starts; ValueError says what is missing."""
+def check_files(configs: list[RunConfig], here: bool = True) -> None:
+    """Everything that must be there before work starts (a device, if it is `here`); ValueError says what is missing."""
     for c in configs:
         arrays = (data.load_reference if c.model.weights else data.load)(c.data.name, c.data.root)
         what = data.source(c.data.name, c.data.root)
         if what.latent:
             codec.load_autoencoder(c.evaluation.decoder)
-        device_of(c)
+        if here:
+            device_of(c)
         extractors.check(c.evaluation.extractor, c.evaluation.weights)
         extractors.Images(arrays.reference)
         if c.evaluation.guidance != 1 and not what.num_classes:

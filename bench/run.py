@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from architectures import registry
 
-from . import presets
+from . import presets, profiles
 from .command import Parser
 from .config import RunConfig
 from .data import SOURCES
@@ -77,7 +77,12 @@ def parser() -> Parser:
         "--export", choices=("none", "npz", "png"), help="keep sampled images as files (default: digits npz, else none)"
     )
     where.add_argument("--fresh", action="store_true", help="throw away what these runs have left and start over")
-    where.add_argument("--dry-run", action="store_true", help="print the plan and its cost; write nothing")
+    where.add_argument("--retry-failed", action="store_true", help="on SLURM, submit also what failed before")
+    where.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the plan, its cost and the sbatch requests; write nothing",
+    )
     more = p.add_argument_group("information")
     more.add_argument("--list", action="store_true", help="architectures, sizes, data sets and suites")
     more.add_argument("-h", "--help", action="help", help="this page")
@@ -98,7 +103,7 @@ def settings_help() -> str:
         lines.append(f"    {key + '=' + kind.upper() if len(kind) < 6 else key + '=':<34} {doc}{shown}")
         if len(kind) >= 6 and "|" in kind:
             lines.append(f"    {'':<34} one of {kind.replace('|', ', ')}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *profiles.help_lines()])
 
 
 def listing() -> str:
@@ -116,14 +121,26 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
-    """What the command line asks for; ValueError for contradictions and unknown names."""
-    settings = {}
+def assignments(flags: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """What --set says; ValueError for what is no assignment."""
     for assignment in flags.set:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: write KEY=VALUE, for example --set recipe.lr=2e-4")
-        settings[key.strip()] = value.strip()
+        yield key.strip(), value.strip()
+
+
+def slurm_settings(flags: argparse.Namespace) -> dict[str, str]:
+    """Those of --set slurm.KEY=VALUE, without the slurm."""
+    return {key.removeprefix("slurm."): value for key, value in assignments(flags) if key.startswith("slurm.")}
+
+
+def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
+    """What the command line asks for; ValueError for contradictions and unknown names."""
+    settings = {}
+    for key, value in assignments(flags):
+        if not key.startswith("slurm."):
+            settings[key] = value
     if flags.export:
         settings["compute.export"] = flags.export
     wish = presets.Wish(
@@ -181,41 +198,62 @@ def go(flags: argparse.Namespace) -> int:
     asked = wishes(flags)
     if flags.parallel is not None and flags.parallel < 1:
         raise ValueError(f"--parallel is {flags.parallel}; it must be at least 1")
-    from . import submit
+    from . import chains, dispatch, submit
 
-    results, cluster = Path(flags.results), submit.resolve_cluster(flags.cluster)
-    if cluster == "slurm" or flags.profile != "default":
-        submit.profile(flags.profile)
+    results = Path(flags.results)
+    shown = flags.dry_run and flags.cluster == "slurm"  # also where there is none
+    cluster = "slurm" if shown else submit.resolve_cluster(flags.cluster)
+    profile = profiles.load(flags.profile, slurm_settings(flags))
     from . import plan
 
     configs = plan.resolve(asked)
-    parallel = flags.parallel or default_parallel(cluster, len(configs))
+    parallel = flags.parallel or dispatch.default_parallel(cluster, len(configs))
     runs = {config.name: RunFolder.of(results, config) for config in configs}
     export = "compute.export" in asked[0].settings
     if not (flags.dry_run or flags.fresh) and not unfinished(runs, configs, export):
         return show(runs, {}, results, flags.suite, all_done=True)
     if not flags.dry_run:
-        plan.check_files(configs)
-    plans = plan.make(configs, parallel)
+        plan.check_files(configs, here=cluster != "slurm")
+    plans = plan.make(configs, parallel, here=cluster != "slurm")
     if not flags.dry_run:
         writable(results)
     print(plan.table(plans))
     seconds = plan.total(plans, parallel)
     note = "" if all(p.source == "timed here" for p in plans) else " per accelerator (set compute.tflops)"
     print(f"about {plan.duration(seconds)} for {len(plans)} run{'s'[: len(plans) > 1]}, {parallel} at a time{note}\n")
+    label = flags.suite or configs[0].name
     if flags.dry_run:
+        if cluster == "slurm":
+            print_requests(chains.texts(results, profile, len(configs), flags.parallel, label))
         return 0
     plan.prepare_extractors(configs, results)
     if flags.fresh:
+        dispatch.must_be_free(runs)
         for run in runs.values():
             shutil.rmtree(run.path, ignore_errors=True)
     plan.install(asked, runs.values())
     todo = unfinished(runs, configs, export)
-    keep_configs(todo, {p.config.name: p.config for p in plans}, export)
-    execute(todo, cluster, flags.profile, parallel)
+    keep_configs(todo, {p.config.name: p.config for p in plans}, asked[0].settings)
+    wanted = dispatch.Wanted(
+        results=results,
+        cluster=cluster,
+        profile=profile,
+        parallel=flags.parallel,
+        label=label,
+        retry_failed=flags.retry_failed,
+    )
     if cluster == "slurm":
+        dispatch.to_slurm(todo, wanted)
+        print("python -m bench.status shows them, python -m bench.cancel ends them; you can log out")
         return 0
+    dispatch.here(todo, wanted)
     return show(runs, unfinished(runs, configs, export), results, flags.suite, all_done=False)
+
+
+def print_requests(texts: dict[str, str]) -> None:
+    """The sbatch requests of a run's two jobs, as they would be submitted."""
+    for stage, text in texts.items():
+        print(f"# ---- {stage}: sbatch ----\n{text}")
 
 
 def unfinished(runs: dict[str, RunFolder], configs: list[RunConfig], export: bool) -> dict[str, RunFolder]:
@@ -235,52 +273,18 @@ def unfinished(runs: dict[str, RunFolder], configs: list[RunConfig], export: boo
     return todo
 
 
-def keep_configs(todo: dict[str, RunFolder], configs: dict[str, RunConfig], export: bool) -> None:
-    """Write the configs of new runs; those that go on keep theirs, but for an export that is asked for."""
+def keep_configs(todo: dict[str, RunFolder], configs: dict[str, RunConfig], settings: Mapping[str, str]) -> None:
+    """Write the configs of new runs; those that go on keep theirs, but for the compute settings that are given."""
+    given = [key.removeprefix("compute.") for key in settings if key.startswith("compute.")]
     for name, run in todo.items():
         path, config = run.path / "config.json", configs[name]
         run.path.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             write_json(path, config.to_dict())
-        elif export:
+        elif given:
             before = run.config()
-            compute = replace(before.compute, export=config.compute.export)
+            compute = replace(before.compute, **{key: getattr(config.compute, key) for key in given})
             write_json(path, replace(before, compute=compute).to_dict())
-
-
-def default_parallel(cluster: str, count: int) -> int:
-    """All at once on a cluster; one on a GPU or in this process; a few on a CPU, each with its share."""
-    from . import submit
-
-    if cluster == "slurm":
-        return count
-    if cluster == "debug" or submit.gpus_here():
-        return 1
-    return min(count, max(3, os.cpu_count() or 1))
-
-
-def execute(todo: dict[str, RunFolder], cluster: str, profile: str, parallel: int) -> None:
-    """Submit what is not finished and watch it; on SLURM the jobs are left to the cluster."""
-    from . import monitor, submit
-    from .job import Job
-
-    gpus = 1 if submit.gpus_here() else 0
-    logs = next(iter(todo.values())).results / "runs" / "jobs" / "%j"
-    queue = submit.Queue(submit.executor(cluster, logs, profile, gpus), parallel)
-    for name, run in todo.items():
-        queue.add(name, Job(str(run.path), os.getpid() if cluster == "local" else None))
-    if cluster == "slurm":
-        while queue.waiting:
-            queue.advance()
-        for name, job in queue.jobs.items():
-            print(f"submitted {name} as job {job.job_id}, log {job.paths.stdout}")
-        return
-    if cluster == "debug":
-        for name, run in todo.items():
-            print(f"{name} runs in this process")
-            Job(str(run.path))()
-        return
-    monitor.watch(todo, queue.advance)
 
 
 def show(

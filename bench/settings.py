@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -25,7 +26,7 @@ def _type_name(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "|".join(map(str, get_args(hint)))
     if get_origin(hint) is tuple:
-        return "[low,high]"
+        return "list" if get_args(hint)[-1] is Ellipsis else "[low,high]"
     return {int: "int", float: "float", bool: "true|false", str: "text"}.get(hint, "key=value")
 
 
@@ -43,3 +44,11 @@ def _docstrings(cls: type) -> dict[str, str]:
         ):
             docs[statement.target.id] = " ".join(str(following.value.value).split())
     return docs
+
+
+def value_of(text: str) -> Any:
+    """JSON, or else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,6 +1,8 @@
 """Tiny runs for tests."""
 
 import dataclasses
+import subprocess
+import time
 
 from bench import presets
 from bench.runfolder import RunFolder, write_json
@@ -40,3 +42,26 @@ def make_run(path, config):
 def replaced(config, section, **values):
     """The config with fields of one section replaced."""
     return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+
+
+def ask(*command):
+    """The output of a command that must succeed."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+
+def until(true, seconds=60):
+    """Wait until something is true, and return it; what it was at the end when it never is."""
+    deadline = time.monotonic() + seconds
+    while not (done := true()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return done
+
+
+def state_of(job):
+    """SLURM's word for a job."""
+    return ask("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
+
+
+def words_of(settings):
+    """--set words of {key: value}."""
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]

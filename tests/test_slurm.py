@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import SMALLEST, TINY
+from helpers import SMALLEST, TINY, ask, state_of, until, words_of
 
 from bench import run, submit
 from bench.job import Job
@@ -21,21 +21,6 @@ NODES = [f"node{i}" for i in range(1, 5)]
 def dev_cluster(state, *words):
     command = [str(ROOT / "slurm" / "dev-cluster"), *words, "--state", str(state)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def ask(*command):
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-
-
-def until(true, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (done := true()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return done
-
-
-def state_of(job):
-    return ask("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
 
 
 def processes_of(state):

@@ -2,7 +2,6 @@ import subprocess
 from functools import partial
 
 import pytest
-import submitit
 
 from bench import submit
 from bench.job import Job, alive
@@ -29,21 +28,8 @@ def test_a_local_queue_runs_its_jobs_a_few_at_a_time(tmp_path):
     assert [(tmp_path / f"{i}.txt").read_text() for i in range(3)] == ["done"] * 3
 
 
-def test_an_unknown_profile_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"did you mean default|known: default"):
-        submit.profile("defualt")
-
-
-def test_a_profile_becomes_an_sbatch_request(tmp_path, monkeypatch):
-    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 1))
-    made = submit.executor("slurm", tmp_path, "default")
-    text = made._executor._make_submission_file_text("COMMAND", "uid")
-    for line in ("#SBATCH --gpus-per-node=1", "#SBATCH --time=1440", "#SBATCH --signal=USR2@120", "COMMAND"):
-        assert line in text
-
-
 def test_a_preempted_job_is_submitted_again_as_it_was():
-    job = Job("somewhere", 7)
+    job = Job("somewhere", "train", 7.0)
     delayed = job.checkpoint()
     assert delayed.function is job
 

@@ -1,0 +1,197 @@
+"""What a job asks SLURM for: slurm/NAME.toml with `--set slurm.KEY=VALUE` over it.  Imports no torch.
+
+Top-level keys are for training.  Evaluation asks for the same on one node and one GPU, and for what the table
+[evaluate] says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from .settings import fields_of, value_of
+
+FOLDER = Path(__file__).parent.parent / "slurm"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """The request of one job; names are sbatch's where sbatch has one."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    partition: str = ""
+    """Partitions, comma-separated; "" leaves the cluster's default, as for the next three."""
+    account: str = ""
+    """Account that is charged."""
+    qos: str = ""
+    """Quality of service."""
+    constraint: str = ""
+    """Features a node must have, e.g. h100&ib."""
+    nodes: int = 1
+    """Nodes of a training job."""
+    gpus_per_node: int = 1
+    """GPUs on each; 0 asks for none."""
+    tasks_per_node: int = 0
+    """Processes on each; 0 is one a GPU, or one."""
+    cpus_per_task: int = 8
+    """CPU cores a process."""
+    mem_gb: float = 64.0
+    """Memory a node in GiB; 0 leaves the cluster's default."""
+    time: str = "24:00:00"
+    """Limit of one job, as sbatch writes it (minutes, H:M:S, D-H:M:S); a run goes on in the next one."""
+    signal_seconds: int = 120
+    """Notice before the limit, in which a run saves and asks for its next turn."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before the job: modules, conda, a virtual environment."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables of the job."""
+    python: str = ""
+    """Command that starts Python on a node, e.g. apptainer exec --nv bench.sif python; "" is this Python."""
+    container: str = ""
+    """Image for srun --container-image (pyxis, enroot)."""
+    mounts: str = ""
+    """srun --container-mounts; the folder of the results must be among them."""
+    srun: tuple[str, ...] = ()
+    """Further arguments of srun."""
+    options: dict[str, str | int | bool] = field(default_factory=dict)
+    """Further options of sbatch, e.g. reservation, exclusive, gres, mail-type."""
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "cpus_per_task", "signal_seconds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"slurm.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("gpus_per_node", "tasks_per_node", "mem_gb"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"slurm.{name} is {getattr(self, name)}; it must be at least 0")
+        if minutes(self.time) * 60 <= self.signal_seconds:
+            raise ValueError(f"slurm.time is {self.time}, no longer than the notice, slurm.signal_seconds")
+        for name in self.env:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name):
+                raise ValueError(f"slurm.env.{name} is no name of an environment variable")
+
+    @property
+    def tasks(self) -> int:
+        """Processes a node."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    def parameters(self) -> dict[str, Any]:
+        """submitit's parameters of this request."""
+        srun = [f"--cpus-per-task={self.cpus_per_task}", "--kill-on-bad-exit=1", *self.srun]
+        srun += [f"--container-image={self.container}"] if self.container else []
+        srun += [f"--container-mounts={self.mounts}"] if self.mounts else []
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in self.env.items()]
+        own = {name: getattr(self, name) or None for name in ("partition", "account", "qos", "constraint")}
+        return {
+            **{name: value for name, value in own.items() if value},
+            "nodes": self.nodes,
+            "ntasks_per_node": self.tasks,
+            "cpus_per_task": self.cpus_per_task,
+            **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
+            **({"mem": f"{round(self.mem_gb * 1024)}M"} if self.mem_gb else {}),
+            "time": minutes(self.time),
+            "signal_delay_s": self.signal_seconds,
+            "setup": [*self.setup, *exports],
+            "srun_args": srun,
+            "additional_parameters": {"requeue": True, **self.options},
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """The requests of a run's two jobs."""
+
+    train: Request
+    evaluate: Request
+
+
+def minutes(text: str) -> int:
+    """Minutes of a time as sbatch writes it, rounded up; ValueError for anything else."""
+    found = re.fullmatch(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?)|(?:(\d+)(?::(\d+))?(?::(\d+))?)", text.strip())
+    if not found:
+        raise ValueError(f"slurm.time is {text!r}; write it as sbatch does: minutes, H:M:S or D-H:M:S")
+    days, *parts = found.groups()
+    if days is not None:
+        hours, mins, seconds = (int(x or 0) for x in parts[:3])
+        return int(days) * 1440 + hours * 60 + mins + (seconds > 0)
+    one, two, three = parts[3:]
+    if two is None:
+        return int(one)
+    if three is None:  # sbatch reads M:S
+        return int(one) + (int(two) > 0)
+    return int(one) * 60 + int(two) + (int(three) > 0)
+
+
+def load(name: str, settings: Mapping[str, str] | None = None) -> Profile:
+    """slurm/NAME.toml with {"time": "4:00:00", "evaluate.time": ...} over it; ValueError says what is wrong."""
+    table = read(name)
+    evaluate = table.pop("evaluate", {})
+    if not isinstance(evaluate, dict):
+        raise ValueError(f"slurm/{name}.toml: evaluate is {evaluate!r}; it must be a table, [evaluate]")
+    for key, text in (settings or {}).items():
+        own = key.removeprefix("evaluate.")
+        put(evaluate if own != key else table, own, text)
+    train = request(table, name)
+    small = {"nodes": 1, "gpus_per_node": min(1, train.gpus_per_node), "tasks_per_node": 0}
+    return Profile(train=train, evaluate=request({**table, **small, **evaluate}, name))
+
+
+def read(name: str) -> dict[str, Any]:
+    """The table of slurm/NAME.toml; ValueError names the profiles there are."""
+    path = FOLDER / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(p.stem for p in FOLDER.glob("*.toml"))
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise ValueError(f"no profile {name!r} in slurm/; {hint}")
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"slurm/{path.name} is no valid TOML: {error}") from error
+
+
+def put(table: dict[str, Any], key: str, text: str) -> None:
+    """One `--set slurm.KEY=TEXT`; a list may be given as JSON or as its one entry."""
+    first, dot, rest = key.partition(".")
+    if dot:
+        table[first] = {**table.get(first, {}), rest: value_of(text) if first == "options" else text}
+    elif first in ("setup", "srun"):
+        value = value_of(text)
+        table[first] = value if isinstance(value, list) else [text]
+    else:
+        table[first] = text
+
+
+def request(table: Mapping[str, Any], name: str) -> Request:
+    """A request from plain data; ValueError names the key and what would be right."""
+    known = [f.name for f in dataclasses.fields(Request)]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean slurm.{near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"unknown setting slurm.{key} (profile {name}); {hint}")
+    try:
+        return TypeAdapter(Request).validate_python({k: str(v) if k == "time" else v for k, v in table.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        said = first.get("ctx", {}).get("error") or f"slurm.{where} is {first['input']!r}; {first['msg'].lower()}"
+        raise ValueError(f"{said} (profile {name})") from None
+
+
+def help_lines() -> list[str]:
+    """Every setting with its type, default and meaning."""
+    lines = ["\n  slurm (slurm/NAME.toml; slurm.evaluate.KEY is for the evaluation job alone)"]
+    for key, kind, default, doc in fields_of(Request):
+        shown = "" if default in ("", {}, ()) else f" [{default}]"
+        lines.append(f"    {'slurm.' + key + '=' + kind.upper():<34} {doc}{shown}")
+    return lines

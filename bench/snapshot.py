@@ -1,0 +1,82 @@
+"""A copy of the code for jobs that wait: editing the checkout does not change what is queued.  Imports no torch.
+
+results/runs/jobs/code/HASH/ holds architectures/, bench/, what the runs name besides, and source.json with the commit.
+Equal code is one folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .shards import whole_folder
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("architectures", "bench")
+SOURCE = "source.json"
+
+
+def take(jobs: Path, modules: Iterable[str] = ()) -> Path:
+    """Copy the code, with top-level modules of users' own, below `jobs`; the folder for PYTHONPATH.
+
+    A module that is installed is left where it is.  ValueError for one that cannot be found.
+    """
+    files = dict(sources(modules))
+    told = json.dumps(about(), sort_keys=True)
+    digest = hashlib.sha256(told.encode())
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\0".encode() + path.read_bytes())
+    target = jobs / "code" / digest.hexdigest()[:16]
+    if not target.is_dir():
+        with whole_folder(target) as partial:
+            for name, path in files.items():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, partial / name)
+            (partial / SOURCE).write_text(told)
+    return target.absolute()
+
+
+def sources(modules: Iterable[str]) -> Iterable[tuple[str, Path]]:
+    """(name inside the copy, file) of everything."""
+    for package in PACKAGES:
+        yield from _files(ROOT / package, package)
+    for name in {module.partition(".")[0] for module in modules} - set(PACKAGES):
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.origin:
+            raise ValueError(f"no module {name!r} can be found; run from its folder, or put that on PYTHONPATH")
+        path = Path(spec.origin).resolve()
+        if "site-packages" in path.parts:
+            continue
+        yield from _files(path.parent, name) if path.name == "__init__.py" else [(path.name, path)]
+
+
+def _files(folder: Path, name: str) -> Iterable[tuple[str, Path]]:
+    for path in folder.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield f"{name}/{path.relative_to(folder)}", path
+
+
+def about() -> dict[str, Any]:
+    """{"commit", "dirty"} of this code: a copy's from its file, a checkout's from git."""
+    if (ROOT / SOURCE).is_file():
+        found: dict[str, Any] = json.loads((ROOT / SOURCE).read_text())
+        return found
+    return {
+        "commit": git("rev-parse", "--short=12", "HEAD"),
+        "dirty": bool(git("status", "--porcelain", "--", *PACKAGES, "pyproject.toml")),
+    }
+
+
+def git(*words: str) -> str | None:
+    """Output of a git command about this package; None outside a repository."""
+    command = ["git", "-C", str(ROOT), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

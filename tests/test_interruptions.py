@@ -1,0 +1,166 @@
+"""One run after the other way of being interrupted, all at once on a real SLURM; each ends as a quiet one does.
+
+The cluster takes a minute over time limits and dead nodes, so the stories are told at the same time, and tests read
+how they ended.
+"""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers import TINY, ask, state_of, until, words_of
+
+from bench import checkpoint, run
+from bench.record import read
+from bench.runfolder import RunFolder
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = {
+    **TINY,
+    "budget.images": 16 * 150,
+    "model.args.width": 16,
+    "compute.checkpoint_seconds": 2,
+    "slurm.gpus_per_node": 0,
+    "slurm.cpus_per_task": 1,
+    "slurm.mem_gb": 1,
+    "slurm.env.NAP": 0.2,
+}
+STORIES = {
+    "quiet": {},
+    "time limit": {"slurm.time": 1, "slurm.signal_seconds": 10, "slurm.env.NAP": 0.5},
+    "preempted": {"slurm.partition": "preemptable", "slurm.options.nodelist": "node1"},
+    "requeued": {},
+    "node failure": {"slurm.options.exclude": "node1,node2"},
+    "controller": {"slurm.env.NAP": 0.8},
+}
+"""Each with 30 seconds of training, but for those that have to wait for SLURM."""
+
+
+class Story:
+    """A run in a results folder of its own."""
+
+    def __init__(self, results, cache, settings):
+        self.results = results
+        results.mkdir()
+        (results / "cache").symlink_to(cache)
+        words = ["--arch", "slownet:Slow", "--data", "digits", "--results", str(results), "--cluster", "slurm"]
+        others = {} if "slurm.options.nodelist" in settings else {"slurm.options.exclude": "node1"}
+        assert run.main([*words, *words_of({**SETTINGS, **others, **settings})]) == 0
+        (path,) = (results / "runs").glob("slow*")
+        self.run = RunFolder(path)
+        jobs = json.loads((path / "jobs.json").read_text())["jobs"]
+        self.train, self.evaluate = jobs["train"]["id"], jobs["evaluate"]["id"]
+
+    def saved(self):
+        """Wait for a checkpoint."""
+        assert until(lambda: any((self.run.path / "checkpoints").glob("*.safetensors")), 90), self.told()
+
+    def resumed(self):
+        return any(e["event"] == "resume" for e in self.run.events()[0])
+
+    def over(self, job):
+        return state_of(job) not in ("", "PENDING", "RUNNING", "REQUEUED")
+
+    def images(self):
+        return max((e["images"] for e in self.run.events()[0] if e["event"] == "train"), default=0)
+
+    def turns(self):
+        """How often training has started."""
+        return sum(e["event"] == "start" and e["stage"] == "train" for e in self.run.events()[0])
+
+    def told(self):
+        """Everything that may explain a failure."""
+        logs = sorted(p for p in (self.results / "runs" / "jobs").glob("*/*.err"))
+        accounts = ask("sacct", "-X", "-D", "-n", "-P", "-o", "JobID,State,ExitCode,NodeList,Start,End")
+        return "\n".join([accounts, *(p.read_text() for p in logs), (self.run.path / "log.jsonl").read_text()])
+
+    def weights(self):
+        path = self.run.file("snapshots", SETTINGS["budget.images"], "safetensors")
+        return checkpoint.checksum(checkpoint.load(path)[0])
+
+
+@pytest.fixture(scope="module")
+def stories(slurm_cluster, tmp_path_factory, cache):
+    """All of them, interrupted and ended."""
+    folder, before = tmp_path_factory.mktemp("stories"), os.environ.get("SLURM_CONF")
+    os.environ["SLURM_CONF"] = str(slurm_cluster / "slurm.conf")
+    told = {}
+    try:
+        for name, own in STORIES.items():
+            told[name] = Story(folder / name.replace(" ", "-"), cache, own)
+        interrupt(told, slurm_cluster)
+        for story in told.values():
+            until(lambda story=story: story.over(story.evaluate), 240)
+        yield told
+    finally:
+        subprocess.run(["scancel", "-u", "root"], timeout=60)
+        up(slurm_cluster)
+        os.environ.pop("SLURM_CONF") if before is None else os.environ.update(SLURM_CONF=before)
+
+
+def up(cluster):
+    command = [ROOT / "slurm" / "dev-cluster", "up", "--state", cluster]
+    subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def kill(cluster, name):
+    os.kill(int((cluster / "run" / f"{name}.pid").read_text().split()[0]), signal.SIGKILL)
+
+
+def interrupt(told, cluster):
+    """Each its own way; the controller dies at the end, when the others no longer depend on its memory."""
+    told["preempted"].saved()
+    flags = ["-p", "normal", "-w", "node1", "--exclusive", "-t", "60", "-o", "/dev/null"]
+    ask("sbatch", *flags, "--wrap", "sleep 2")
+    told["requeued"].saved()
+    ask("scontrol", "requeue", told["requeued"].train)
+    told["node failure"].saved()
+    kill(cluster, ask("squeue", "-h", "-o", "%N", "-j", told["node failure"].train))
+    for name in ("node failure", "time limit"):
+        assert until(lambda name=name: told[name].resumed(), 120), told[name].told()
+    assert not told["controller"].over(told["controller"].train)
+    kill(cluster, "slurmctld")
+    up(cluster)
+
+
+def test_all_stories_end_in_a_record(stories):
+    for name, story in stories.items():
+        assert state_of(story.evaluate) == "COMPLETED", f"{name}\n{story.told()}"
+        assert read(story.run.record()).status == "done"
+
+
+@pytest.mark.parametrize("name", [name for name in STORIES if name != "quiet"])
+def test_an_interrupted_run_ends_with_the_weights_and_the_metrics_of_a_quiet_one(stories, name):
+    quiet, other = stories["quiet"], stories[name]
+    one, two = read(quiet.run.record()), read(other.run.record())
+    assert other.weights() == quiet.weights() and two.checkpoint == one.checkpoint
+    assert two.metrics == one.metrics and two.id == one.id
+    assert not one.incidents, "the quiet run was disturbed"
+
+
+ENDS = {"preempted": "notice", "time limit": "notice", "requeued": "notice", "node failure": "death"}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_an_interruption_is_counted_and_what_was_saved_is_gone_on_from(stories, name):
+    story = stories[name]
+    incident, *_ = read(story.run.record()).incidents
+    events = [e for e in story.run.events()[0] if e["event"] in ("train", "stopped", "requeued", "resume")]
+    at = next(i for i, e in enumerate(events) if e["event"] == "resume")
+    assert incident["kind"] == "restart" and incident["after"] == ENDS[name], story.told()
+    assert incident["images"] == events[at]["images"] > 0
+    if ENDS[name] == "notice":
+        assert events[at - 1]["event"] in ("stopped", "requeued")
+        assert events[at]["images"] == events[at - 2]["images"], "the notice did not suffice to save"
+
+
+def test_a_running_job_does_not_notice_a_new_controller(stories):
+    assert not read(stories["controller"].run.record()).incidents and stories["controller"].turns() == 1
+
+
+def test_the_dead_node_is_not_where_the_run_ended(stories):
+    hosts = [e["host"] for e in stories["node failure"].run.events()[0] if e["event"] == "start"]
+    assert len(set(hosts[:2])) == 2
