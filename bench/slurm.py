@@ -109,7 +109,7 @@ def settled(told: State, queue: State | None, array: bool) -> State:
         word=queue.word,
         alive=queue.alive,
         node=queue.node,
-        reason=queue.reason or told.reason,
+        reason=queue.reason or (told.reason if told.word == queue.word else ""),
         elapsed_seconds=queue.elapsed_seconds,
         exit_code="" if told.alive or queue.alive else told.exit_code,
         restarts=told.restarts + back,
