@@ -5,7 +5,6 @@ They keep their checkpoints; the bench.run command that started them goes on fro
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -72,8 +71,12 @@ def end(rows: Sequence[Row]) -> None:
         slurm.cancel(jobs)
     for r in rows:
         if r.pid:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(r.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                raise ValueError(f"process {r.pid} of {r.run} is another user's, who must end it") from None
 
 
 def main(argv: list[str] | None = None) -> int:

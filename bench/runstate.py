@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
 import socket
 import time
@@ -110,7 +111,8 @@ def read(run: RunFolder) -> Files:
     """What the files of a run say; torn or missing ones say nothing."""
     status = load(run.path / "status.json") or from_log(run)
     jobs = load(run.path / "jobs.json")
-    moved = status.get("job") is None and status.get("time", 0) > jobs.get("submitted", 0)  # it went on outside SLURM
+    # a run that went on outside of SLURM is no longer to be asked about there
+    moved = status.get("job") is None and (status.get("time") or 0) > jobs.get("submitted", 0)
     record = load(run.record())
     done = record if record.get("status") == "done" else {}
     return Files(run=run, status=status, jobs={} if moved else jobs.get("jobs", {}), record=done)
@@ -140,7 +142,7 @@ def from_log(run: RunFolder) -> dict[str, Any]:
         told["rollbacks"] += name == "rollback"
         fids = [(key, value) for key, value in event.items() if key.startswith("fid")]
         if name == "evaluate" and fids:
-            told["fid"] = {"name": fids[0][0], "value": fids[0][1], "images": None}
+            told["fid"] = {"name": fids[0][0], "value": fids[0][1], "images": event.get("point")}
     return told
 
 
@@ -171,7 +173,7 @@ def row(files: Files, states: Mapping[str, slurm.State] | None) -> Row:
     state, why = judge(files, told)
     stage = stage_of(files, told)
     images, of = progress(files, state)
-    rate = s.get("rate") if state in ("training", "sampling") and images is not None else None
+    rate = finite(s.get("rate")) if state in ("training", "sampling") and images is not None else None
     chained = "train" in files.jobs and s.get("job") == files.jobs.get("evaluate", {}).get("id", "")
     return Row(
         run=files.run.path.name,
@@ -181,7 +183,7 @@ def row(files: Files, states: Mapping[str, slurm.State] | None) -> Row:
         stage_of=of,
         rate=rate,
         eta_seconds=int((of - images) / rate) if rate and of and images is not None else None,
-        loss=s.get("loss"),
+        loss=None if s.get("loss") is None else float(s["loss"]),
         fid=fid_of(files),
         restarts=max(sum(j.restarts for j in told.values()), s.get("starts", 0) - 1 - chained, 0),
         rollbacks=s.get("rollbacks", 0),
@@ -194,13 +196,19 @@ def row(files: Files, states: Mapping[str, slurm.State] | None) -> Row:
     )
 
 
+def finite(value: Any) -> float | None:
+    """A number; None for none, and for what status.json holds as the words nan and inf."""
+    number = float("nan") if value is None else float(value)
+    return number if math.isfinite(number) else None
+
+
 def progress(files: Files, state: str) -> tuple[int | None, int | None]:
     """(done, of how many) images of the stage that a run is in."""
     s = files.status
     if state == "done":
         budget = files.record.get("config", {}).get("budget", {}).get("images")
         return budget, budget
-    if state in ("sampling", "evaluating") and DOING.get(s.get("event", "")) != state:
+    if state in ("sampling", "evaluating") and DOING.get(s.get("event") or "") != state:
         return None, None
     return s.get("images"), s.get("of")
 
@@ -211,7 +219,8 @@ def fid_of(files: Files) -> dict[str, Any] | None:
         if name.startswith("fid"):
             images = files.record.get("config", {}).get("budget", {}).get("images")
             return {"name": name, "value": metric["value"], "images": images}
-    return files.status.get("fid")
+    fid = files.status.get("fid")
+    return {**fid, "value": finite(fid["value"])} if fid else None
 
 
 def stage_of(files: Files, told: Mapping[str, slurm.State]) -> str | None:
@@ -227,7 +236,7 @@ def stage_of(files: Files, told: Mapping[str, slurm.State]) -> str | None:
 
 def judge(files: Files, told: Mapping[str, slurm.State]) -> tuple[str, str]:
     """(state, why) of a run."""
-    event = files.status.get("event", "")
+    event = files.status.get("event") or ""
     if files.record:
         return "done", ""
     if not told:
@@ -326,10 +335,9 @@ def last_words(files: Files, found: Row, lines: int = 4) -> list[str]:
         if not words and files.jobs:
             words = tail(Path(found.log).with_suffix(".err"), lines)
     words = words or ([found.why] if found.why else [])
-    if found.state in ("failed", "diverged") and {"train", "evaluate"} <= set(files.jobs) and not found.alive:
-        job = files.jobs["train"]["id"]
-        if found.log == files.jobs["train"]["log"]:
-            words.append(f"evaluate {files.jobs['evaluate']['id']} was cancelled: its training, {job}, failed")
+    both = {"train", "evaluate"} <= set(files.jobs)
+    if both and found.state in ("failed", "diverged") and found.log == files.jobs["train"]["log"]:
+        words.append("its evaluation is cancelled: its training failed")
     return words
 
 
@@ -360,4 +368,5 @@ def bury(files: Files, found: Row) -> None:
 
 
 def as_json(rows: Iterable[Row], note: str) -> dict[str, Any]:
-    return {"time": time.time(), "note": note, "runs": [asdict(r) for r in rows]}
+    """What --json prints; a loss that is no number is null."""
+    return {"time": time.time(), "note": note, "runs": [{**asdict(r), "loss": finite(r.loss)} for r in rows]}

@@ -151,15 +151,19 @@ def _told(starts: list[tuple[str, list[str]]]) -> State:
 
 
 def queued(bases: list[str]) -> dict[str, State]:
-    """What squeue shows, those that ended within the last minutes (MinJobAge) among it."""
+    """What squeue shows, those that ended within the last minutes (MinJobAge) among it.
+
+    Ranges of tasks are expanded here: of 0-597:3 squeue's own -r forgets the last (SLURM 22.05).
+    """
     found = {}
     for some in chunks(bases):
-        flags = ("-h", "-r", "-t", "all", "-o", "%i|%T|%N|%M|%r", "-j", ",".join(some))
+        flags = ("-h", "-t", "all", "-o", "%i|%T|%N|%M|%r", "-j", ",".join(some))
         for line in ask("squeue", *flags).splitlines():
-            id_, word, node, elapsed, reason = line.strip().split("|", 4)
+            job, word, node, elapsed, reason = line.strip().split("|", 4)
             told = "" if reason == "None" or word == "RUNNING" else reason
             alive = word in ALIVE or word == "REQUEUED"
-            found[id_] = State(word=word, alive=alive, node=node, reason=told, elapsed_seconds=seconds(elapsed))
+            state = State(word=word, alive=alive, node=node, reason=told, elapsed_seconds=seconds(elapsed))
+            found.update(dict.fromkeys(expand(job), state))
     return found
 
 

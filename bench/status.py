@@ -49,11 +49,11 @@ def cells(r: Row, width: int, runs: Path) -> dict[str, str]:
     if r.stage_images is not None and r.stage_of:
         progress = f"{human(r.stage_images)}/{human(r.stage_of)} {r.stage_images / r.stage_of:4.0%}"
     fid = ""
-    if r.fid:
+    if r.fid and r.fid["value"] is not None:
         fid = f"{r.fid['value']:.4g}" + (f" @ {human(r.fid['images'])}" if r.fid["images"] else "")
     return {
         "run": r.run,
-        "state": r.state + (why if width > 100 or not width else ""),
+        "state": r.state + (why if width > 100 or not width or r.state == "cancelled" else ""),
         "progress": progress,
         "img/s": human(r.rate) if r.rate else "",
         "ETA": clock(r.eta_seconds) if r.eta_seconds is not None else "",
@@ -75,20 +75,21 @@ def table(rows: Iterable[Row], width: int, runs: Path) -> list[str]:
     """Lines of at most `width` characters (0: as wide as they are), the heads first; logs are told from `runs`."""
     grid = [dict(zip(HEADS, HEADS, strict=True)), *(cells(r, width, runs) for r in rows)]
     heads = [h for h in HEADS if any(line[h] for line in grid[1:])]
-    widths = {h: max(len(line[h]) for line in grid) for h in heads}
-
-    def excess() -> int:
-        return sum(widths.values()) + 2 * len(widths) - 2 - width if width else 0
-
-    for head in (None, *SPARE):
-        if head:
-            widths.pop(head, None)
-        while excess() > 0 and (wide := [h for h in widths if widths[h] > LEAST.get(h, widths[h])]):
-            widths[max(wide, key=lambda h: widths[h] - LEAST[h])] -= 1
-        if excess() <= 0:
-            break
+    fitting = (fit(grid, [h for h in heads if h not in SPARE[:left_out]], width) for left_out in range(len(SPARE) + 1))
+    widths = next(filter(None, fitting), None) or {h: max(len(line[h]) for line in grid) for h in heads[:2]}
     lines = ["  ".join(shorten(line[h], w).ljust(w) for h, w in widths.items()).rstrip() for line in grid]
     return [line[:width] for line in lines] if width else lines
+
+
+def fit(grid: list[dict[str, str]], heads: list[str], width: int) -> dict[str, int] | None:
+    """Widths of columns that fill at most `width`, those of LEAST shortened where they must be; None if they cannot."""
+    widths = {h: max(len(line[h]) for line in grid) for h in heads}
+    while width and sum(widths.values()) + 2 * len(widths) - 2 > width:
+        widest = max(heads, key=lambda h: widths[h] - LEAST.get(h, widths[h]))
+        if widths[widest] <= LEAST.get(widest, widths[widest]):
+            return None
+        widths[widest] -= 1
+    return widths
 
 
 def shorten(text: str, width: int) -> str:
@@ -107,14 +108,26 @@ def summary(rows: Iterable[Row]) -> str:
     return f"{total} run{'s'[: total != 1]}" + (f": {states}" if states else "")
 
 
+def endings(rows: Iterable[Row]) -> list[str]:
+    """The last words of what failed, those of runs that ended alike told once; why one was cancelled its state says."""
+    alike: dict[tuple[str, ...], list[Row]] = {}
+    for r in (r for r in rows if r.error and r.state != "cancelled"):
+        alike.setdefault((r.state, *r.error), []).append(r)
+    lines = []
+    for (state, *words), some in alike.items():
+        more = f" and {len(some) - 3} more" if len(some) > 3 else ""
+        lines += [f"{', '.join(r.run for r in some[:3])}{more} {state}:", *(f"    {line}" for line in words)]
+        lines += [f"    log {near(some[0].log, Path())}"]
+    return lines
+
+
 def page(rows: list[Row], note: str, runs: Path, width: int, height: int = 0) -> list[str]:
     """The table, what ended the runs that failed, and how many there are; at most `height` lines (0: all)."""
     rows = sorted(rows, key=lambda r: (STATES.index(r.state), r.run))
     top = [f"note: {note}; what follows is what the files say"] if note else []
     body = table(rows, width, runs) if rows else []
     left = [h for h in SPARE[::-1] if body and h not in body[0].split()]
-    for r in (r for r in rows if r.error):
-        body += [f"{r.run} {r.state}:", *(f"    {line}" for line in r.error), f"    log {near(r.log, Path())}"]
+    body += endings(rows)
     rest = height - len(top) - 2
     if height and len(body) > rest:
         body = [*body[:rest], f"... {len(body) - rest} more lines; name a pattern, or --state WORD"]

@@ -212,6 +212,14 @@ def test_on_a_real_slurm_what_depended_on_a_failure_is_cancelled_for_that_reason
     assert state(f"{train}_1").word == "FAILED"
 
 
+@pytest.mark.parametrize("tasks", [range(0, 600, 3), [i * i for i in range(30)]])
+def test_on_a_real_slurm_the_many_tasks_of_one_row_are_all_told(tasks, slurm):
+    array = sbatch("-H", "-a", ",".join(map(str, tasks)), "--wrap", "true")
+    ids = [f"{array}_{i}" for i in tasks]
+    assert {words(s) for s in queries.states(ids).values()} == {"PENDING alive: JobHeldUser"}
+    assert until(lambda: sorted(queries.accounted([array])) == sorted(ids))
+
+
 @pytest.mark.slow
 def test_on_a_real_slurm_a_task_whose_node_dies_is_never_over(slurm):
     array = sbatch("-a", "0-1", "-w", "node3", "--wrap", "sleep 20")

@@ -141,6 +141,17 @@ def test_files_torn_by_a_crash_are_no_crash(tmp_path):
     assert runstate.look(runstate.find(tmp_path))[0][0].state == "stopped"
 
 
+def test_a_loss_that_is_no_number_is_shown_and_is_null_in_json(tmp_path, capsys):
+    bad = {"loss": "nan", "rate": "inf", "fid": {"name": "fid", "value": "nan", "images": 5}}
+    make(tmp_path, "dit", status=TRAINING | bad)
+    make(tmp_path, "new", status={"event": None, "time": None})
+    assert status.main(["--results", str(tmp_path)]) == 0
+    assert " ".join(capsys.readouterr().out.splitlines()[1].split()).startswith("dit training 43k/111k 39% nan 0")
+    assert status.main(["--results", str(tmp_path), "--json"]) == 0
+    run = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["runs"][0]
+    assert (run["loss"], run["rate"], run["fid"]["value"]) == (None, None, None)
+
+
 def test_restarts_are_the_starts_beyond_those_of_a_chain(tmp_path, fake):
     fake.answer("sacct", f"7|{BEFORE}|PREEMPTED|0:0|9|node1|None\n7|2026-11-23T04:00:00|RUNNING|0:0|9|node2|None")
     fake.answer("squeue", f"7|RUNNING|node2|0:09|None\n{WAITS}")
@@ -171,11 +182,22 @@ def test_the_last_words_of_a_failure_are_shown_and_what_it_did_to_the_rest(tmp_p
     assert a.splitlines()[:5] == [
         *["    Trace"] * 3,
         "    ValueError: no data",
-        "    evaluate 8 was cancelled: its training, 7, failed",
+        "    its evaluation is cancelled: its training failed",
     ]
-    assert b.startswith("    exceeded memory limit\n    evaluate 18 was cancelled: its training, 17, failed")
+    assert b.startswith("    exceeded memory limit\n    its evaluation is cancelled: its training failed\n")
     assert f"log {tmp_path / 'runs' / 'jobs' / '17_0_log.out'}" in b
     assert c.startswith("    evaluate job: FAILED, exit code 1:0 on node1\n")
+
+
+def test_runs_that_ended_alike_are_told_once_and_cancelled_ones_by_their_state(tmp_path, fake, capsys):
+    for name in "abcde":
+        make(tmp_path, name, status={"event": "failed"}, error="OSError: no space\n")
+    fake.answer("sacct", sacct(j7="CANCELLED by 1000", j8="CANCELLED"))
+    make(tmp_path, "f", jobs=CHAIN)
+    assert status.main(["--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[6].split()[:4] == ["f", "cancelled", "(by", "1000)"]
+    assert lines[7:9] == ["a, b, c and 2 more failed:", "    OSError: no space"] and len(lines) == 11
 
 
 def buried(monkeypatch):
@@ -313,7 +335,7 @@ def test_a_log_gets_the_changes_and_a_terminal_the_page(tmp_path, monkeypatch, c
 
 def test_a_thousand_runs_are_shown_by_one_sacct_call_in_less_than_three_seconds(tmp_path, fake):
     fake.answer("sacct", thousand(tmp_path))
-    queue = [f"7_{i}|PENDING||0:00|Priority" for i in range(550, 1000)]
+    queue = ["7_[550-999%100]|PENDING||0:00|Priority", "8_[400-999]|PENDING||0:00|Dependency"]
     queue += [f"7_{i}|RUNNING|node1|0:01|None" for i in range(400, 500)]
     fake.answer("squeue", "\n".join(queue))
     before = time.monotonic()
