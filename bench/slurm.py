@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 SECONDS = 30.0
@@ -222,6 +222,8 @@ def chunks(words: list[str]) -> Iterator[list[str]]:
         yield some
 
 
+WISHES = ("SQUEUE_", "SACCT_", "SCANCEL_")
+"""What users set to have less shown, or to be asked."""
 QUIET = re.compile(r"Invalid job id specified|already completing|Job/step already")
 
 
@@ -231,9 +233,12 @@ def ask(*command: str) -> str:
     NoAnswer, or NoAccounting for sacct, says in one sentence what failed.
     """
     problem = NoAccounting if command[0] == "sacct" else NoAnswer
-    env: Mapping[str, str] = {**os.environ, "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(WISHES)}
+    env = {**own, "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
+        )
     except FileNotFoundError:
         raise problem(f"{command[0]} is not on PATH, so SLURM cannot be asked; is this a login node?") from None
     except subprocess.TimeoutExpired:

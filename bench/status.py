@@ -126,7 +126,7 @@ def page(rows: list[Row], note: str, runs: Path, width: int, height: int = 0) ->
     rows = sorted(rows, key=lambda r: (STATES.index(r.state), r.run))
     top = [f"note: {note}; what follows is what the files say"] if note else []
     body = table(rows, width, runs) if rows else []
-    left = [h for h in SPARE[::-1] if body and h not in body[0].split()]
+    left = sorted(set(table(rows, 0, runs)[0].split()) - set(body[0].split()), key=HEADS.index) if body else []
     body += endings(rows)
     rest = height - len(top) - 2
     if height and len(body) > rest:

@@ -191,7 +191,9 @@ def test_on_a_real_slurm_a_job_is_known_from_its_first_moment_to_its_end(slurm):
     assert words(state("999999")) == "UNKNOWN"
 
 
-def test_on_a_real_slurm_tasks_wait_run_are_requeued_and_cancelled(slurm):
+def test_on_a_real_slurm_tasks_wait_run_are_requeued_and_cancelled(slurm, monkeypatch):
+    monkeypatch.setenv("SQUEUE_PARTITION", "preemptable")
+    monkeypatch.setenv("SCANCEL_INTERACTIVE", "1")
     array = sbatch("-a", "0-2%1", "--wrap", "sleep 60")
     ids = [f"{array}_{i}" for i in range(3)]
     assert until(lambda: state(ids[0]).word == "RUNNING")
