@@ -5,7 +5,6 @@ Of each run only status.json, jobs.json and record.json are read; of a run from 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import math
@@ -159,11 +158,12 @@ def look(runs: Iterable[RunFolder], *, reap: bool = True) -> tuple[list[Row], st
         states = slurm.states(ids)
     except slurm.NoAnswer as error:
         note = str(error)
-    rows = [row(f, states) for f in files]
-    for f, r in zip(files, rows, strict=True):
-        if reap and states and r.state == "failed":
-            bury(f, r)
-    return [replace(r, error=last_words(f, r)) for f, r in zip(files, rows, strict=True)], note
+    rows = []
+    for f in files:
+        found = row(f, states)
+        unwritten = bury(f, found) if reap and found.state == "failed" else ""
+        rows.append(replace(found, error=[*last_words(f, found), *filter(None, [unwritten])]))
+    return rows, note
 
 
 def row(files: Files, states: Mapping[str, slurm.State] | None) -> Row:
@@ -352,19 +352,22 @@ def tail(path: Path, lines: int) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
-def bury(files: Files, found: Row) -> None:
-    """Give a run whose job ended without a word an error.txt and a record of status failed."""
+def bury(files: Files, found: Row) -> str:
+    """Give a run whose job ended without a word an error.txt and a record of status failed; why that cannot be."""
     error = files.run.path / "error.txt"
-    if error.exists() or files.status.get("event") in ENDS or not files.jobs:
-        return
+    if error.exists() or files.status.get("event") in ENDS:
+        return ""
     if load(files.run.path / "jobs.json").get("jobs") != files.jobs:
-        return  # it was submitted again meanwhile
+        return ""  # it was submitted again meanwhile
     said = "\n".join(tail(Path(found.log).with_suffix(".err"), 20))
-    with contextlib.suppress(OSError, ModuleNotFoundError):  # results that may only be read are shown, not changed
+    try:
         failures = importlib.import_module("bench.failures")
         failures.publish(files.run, files.run.config(), "failed", f"SLURM ended it: {found.why}")
         with atomic(error) as partial:
             partial.write_text(f"{said}\nSLURM ended it: {found.why}\n".lstrip())
+    except (OSError, ValueError, ModuleNotFoundError) as problem:
+        return f"no record of this was written: {problem}"
+    return ""
 
 
 def as_json(rows: Iterable[Row], note: str) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def sacct(**jobs):
     return "\n".join(f"{id_[1:]}|{BEFORE}|{word}|1:0|60|node1|None" for id_, word in jobs.items())
 
 
-def one(results, **files):
+def one(results, *, reap=False, **files):
     make(results, "dit", **files)
-    rows, _ = runstate.look(runstate.find(results), reap=False)
+    rows, _ = runstate.look(runstate.find(results), reap=reap)
     return rows[0]
 
 
@@ -218,6 +218,19 @@ def test_a_job_that_ended_without_a_word_ends_in_a_record_once(tmp_path, fake, m
     assert calls == [("dit", "failed", "SLURM ended it: train job: OUT_OF_MEMORY, exit code 1:0 on node1")]
     assert rows[0].error[:2] == ["Killed", calls[0][2]]
     assert (path / "error.txt").read_text() == f"Killed\n{calls[0][2]}\n"
+
+
+def test_results_that_cannot_be_written_to_are_shown_and_the_run_says_so(tmp_path, fake, monkeypatch):
+    buried(monkeypatch)
+
+    def refused(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(sys.modules["bench.failures"], "publish", refused)
+    fake.answer("sacct", sacct(j7="FAILED", j8="CANCELLED"))
+    row = one(tmp_path, status=AT_7, jobs=CHAIN, reap=True)
+    assert row.state == "failed" and row.error[-1].endswith("written: [Errno 30] Read-only file system")
+    assert not (tmp_path / "runs" / "dit" / "error.txt").exists()
 
 
 @pytest.mark.parametrize(
