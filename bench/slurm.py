@@ -243,7 +243,8 @@ def ask(*command: str) -> str:
         raise problem(f"{command[0]} is not on PATH, so SLURM cannot be asked; is this a login node?") from None
     except subprocess.TimeoutExpired:
         raise problem(f"{command[0]} gave no answer in {SECONDS:.0f} s; try again when SLURM is back") from None
-    if done.returncode and not QUIET.search(done.stderr):
-        said = done.stderr.strip().splitlines()
+    lines = done.stderr.strip().splitlines()
+    said = [line for line in lines if not QUIET.search(line)]
+    if done.returncode and (said or not lines):
         raise problem(f"{command[0]} failed ({said[-1] if said else f'exit status {done.returncode}'}); is SLURM up?")
     return done.stdout

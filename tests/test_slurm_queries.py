@@ -159,6 +159,15 @@ def test_many_jobs_are_cancelled_by_one_call(fake):
     assert len(fake.calls("scancel")) == 1
 
 
+def test_a_job_that_is_gone_is_no_trouble_to_cancel_but_another_users_is(fake):
+    gone = "scancel: error: Kill job error on job id 9: Invalid job id specified\n"
+    fake.answer("scancel", "", error=gone, status=1)
+    queries.cancel(["9"])
+    fake.answer("scancel", "", error=f"scancel: error: job id 8: Access/permission denied\n{gone}", status=1)
+    with pytest.raises(queries.NoAnswer, match="permission denied"):
+        queries.cancel(["8", "9"])
+
+
 def test_limits_are_the_tighter_of_two(fake):
     text = "MaxArraySize            = 1001\nMaxJobCount             = 10000\nSchedulerParameters     = {}\n"
     fake.answer("scontrol", text.format("(null)"))

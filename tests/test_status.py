@@ -171,7 +171,8 @@ def test_when_slurm_does_not_answer_the_files_are_shown_with_a_note(tmp_path, fa
     assert "2 runs: 1 training, 1 queued" in out
 
 
-def test_the_last_words_of_a_failure_are_shown_and_what_it_did_to_the_rest(tmp_path, fake, capsys):
+def test_the_last_words_of_a_failure_are_shown_and_what_it_did_to_the_rest(tmp_path, fake, capsys, monkeypatch):
+    monkeypatch.setattr(runstate, "bury", lambda *_: "")
     fake.answer("sacct", sacct(j7="FAILED", j8="CANCELLED", j17="OUT_OF_MEMORY", j18="CANCELLED", j27="FAILED"))
     make(tmp_path, "a", status=AT_7 | {"event": "failed"}, jobs=CHAIN, error="Trace\n" * 9 + "ValueError: no data\n")
     make(tmp_path, "b", jobs={"train": "17", "evaluate": "18"}, log="exceeded memory limit\n\n")
