@@ -1,0 +1,375 @@
+"""How runs stand, from their files and one question to SLURM.  Imports no torch.
+
+Of each run only status.json, jobs.json and record.json are read; of a run from before status.json the end of its log.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from . import slurm
+from .runfolder import RunFolder, atomic
+
+STATES = (
+    *("training", "sampling", "evaluating", "requeued", "waiting", "queued"),
+    *("failed", "diverged", "lost", "cancelled", "stopped", "done"),
+)
+"""Every state a run may be in; those of runs that go on by themselves come first."""
+ACTIVE = frozenset(STATES[:6])
+BAD = frozenset(["failed", "diverged", "lost"])
+DOING = {"resume": "training", "train": "training", "rollback": "training"} | {
+    **{"trained": "sampling", "damaged": "sampling", "sample": "sampling", "evaluate": "evaluating"},
+}
+ENDS = frozenset(["failed", "diverged", "stopped", "done"])
+TAIL = 65_536
+SILENT_SECONDS = 3600.0
+"""After which a run of another machine without a SLURM job counts as lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run; what --json prints."""
+
+    run: str
+    state: str = ""
+    why: str = ""
+    """What it waits for, or what ended it."""
+    stage_images: int | None = None
+    """Images of the present stage that are done, and of how many; evaluating: points of the curve."""
+    stage_of: int | None = None
+    rate: float | None = None
+    """Images a second."""
+    eta_seconds: int | None = None
+    """To the end of the present stage."""
+    loss: float | None = None
+    fid: dict[str, Any] | None = None
+    """The latest: name, value, images."""
+    restarts: int = 0
+    """Starts beyond the first of each of its jobs."""
+    rollbacks: int = 0
+    node: str = ""
+    pid: int | None = None
+    """Of a run that lives on this machine, outside SLURM."""
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Ids of its SLURM jobs, by stage."""
+    alive: list[str] = field(default_factory=list)
+    """Those that SLURM still has."""
+    log: str = ""
+    updated: float | None = None
+    """When the run last wrote, in Unix seconds."""
+    error: list[str] = field(default_factory=list)
+    """The last lines of what ended it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What one run's files say."""
+
+    run: RunFolder
+    status: dict[str, Any]
+    jobs: dict[str, dict[str, str]]
+    """{stage: {"id", "log"}} while SLURM is, as far as the files say, where it runs."""
+    record: dict[str, Any]
+    """Of a run that is done, or else empty."""
+
+
+def find(results: Path, patterns: Sequence[str] = ()) -> list[RunFolder]:
+    """The runs of a results folder whose names match: shell patterns, or any part of a name.
+
+    ValueError when there is no such folder, or a pattern matches nothing.
+    """
+    if not results.is_dir():
+        raise ValueError(f"{results} is no folder; name a results folder with --results")
+    names = sorted(e.name for e in os.scandir(results / "runs") if e.is_dir()) if (results / "runs").is_dir() else []
+    names = [n for n in names if is_run(results / "runs" / n)]
+    for pattern in patterns:
+        if not any(matches(n, pattern) for n in names):
+            raise ValueError(f"no run of {results} matches {pattern!r}; python -m bench.status shows them all")
+    return [RunFolder(results / "runs" / n) for n in names if not patterns or any(matches(n, p) for p in patterns)]
+
+
+def is_run(path: Path) -> bool:
+    return (path / "config.json").is_file() or (path / "jobs.json").is_file()
+
+
+def matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) if set(pattern) & set("*?[") else pattern in name
+
+
+def read(run: RunFolder) -> Files:
+    """What the files of a run say; torn or missing ones say nothing."""
+    status = load(run.path / "status.json") or from_log(run)
+    jobs = load(run.path / "jobs.json")
+    # a run that went on outside of SLURM is no longer to be asked about there
+    moved = status.get("job") is None and (status.get("time") or 0) > jobs.get("submitted", 0)
+    record = load(run.record())
+    done = record if record.get("status") == "done" else {}
+    return Files(run=run, status=status, jobs={} if moved else jobs.get("jobs", {}), record=done)
+
+
+def load(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def from_log(run: RunFolder) -> dict[str, Any]:
+    """What status.json would say, from the end of the log of a run that has none."""
+    try:
+        size = (run.path / "log.jsonl").stat().st_size
+    except OSError:
+        return {}
+    events, _ = run.events(max(0, size - TAIL))
+    told: dict[str, Any] = {"starts": 0, "rollbacks": 0, "fid": None}
+    for event in events:
+        name = event["event"]
+        told |= {key: event[key] for key in ("images", "of", "rate", "loss", "pid", "error") if key in event}
+        told |= {"event": name, "time": event["time"]} if name in {*DOING, *ENDS, "start"} else {}
+        told["starts"] += name == "start"
+        told["rollbacks"] += name == "rollback"
+        fids = [(key, value) for key, value in event.items() if key.startswith("fid")]
+        if name == "evaluate" and fids:
+            told["fid"] = {"name": fids[0][0], "value": fids[0][1], "images": event.get("point")}
+    return told
+
+
+def look(runs: Iterable[RunFolder], *, reap: bool = True) -> tuple[list[Row], str]:
+    """(a row a run, a note when SLURM could not be asked); one sacct call, and one squeue call at most.
+
+    With `reap`, a run whose job ended without a word is given its error.txt and its record.
+    """
+    files = [read(run) for run in runs]
+    ids = [job["id"] for f in files if not f.record for job in f.jobs.values()]
+    states: Mapping[str, slurm.State] | None = None
+    note = ""
+    try:
+        states = slurm.states(ids)
+    except slurm.NoAnswer as error:
+        note = str(error)
+    rows = []
+    for f in files:
+        found = row(f, states)
+        unwritten = bury(f, found) if reap and found.state == "failed" else ""
+        rows.append(replace(found, error=[*last_words(f, found), *filter(None, [unwritten])]))
+    return rows, note
+
+
+def row(files: Files, states: Mapping[str, slurm.State] | None) -> Row:
+    """One run's row; `states` is None when SLURM does not answer."""
+    s = files.status
+    told = {stage: states.get(job["id"], slurm.State()) for stage, job in files.jobs.items()} if states else {}
+    state, why = judge(files, told)
+    stage = stage_of(files, told)
+    images, of = progress(files, state)
+    rate = finite(s.get("rate")) if state in ("training", "sampling") and images is not None else None
+    chained = "train" in files.jobs and s.get("job") == files.jobs.get("evaluate", {}).get("id", "")
+    return Row(
+        run=files.run.path.name,
+        state=state,
+        why=why,
+        stage_images=images,
+        stage_of=of,
+        rate=rate,
+        eta_seconds=int((of - images) / rate) if rate and of and images is not None else None,
+        loss=None if s.get("loss") is None else float(s["loss"]),
+        fid=fid_of(files),
+        restarts=max(sum(j.restarts for j in told.values()), s.get("starts", 0) - 1 - chained, 0),
+        rollbacks=s.get("rollbacks", 0),
+        node=(told[stage].node if stage in told else "") or s.get("host") or "",
+        pid=s.get("pid") if not files.jobs and state in ACTIVE and is_alive(s) else None,
+        jobs={stage: job["id"] for stage, job in files.jobs.items()},
+        alive=[files.jobs[stage]["id"] for stage, job in told.items() if job.alive],
+        log=files.jobs[stage]["log"] if stage else str(files.run.path / "log.jsonl"),
+        updated=s.get("time"),
+    )
+
+
+def finite(value: Any) -> float | None:
+    """A number; None for none, and for what status.json holds as the words nan and inf."""
+    number = float("nan") if value is None else float(value)
+    return number if math.isfinite(number) else None
+
+
+def progress(files: Files, state: str) -> tuple[int | None, int | None]:
+    """(done, of how many) images of the stage that a run is in."""
+    s = files.status
+    if state == "done":
+        budget = files.record.get("config", {}).get("budget", {}).get("images")
+        return budget, budget
+    if state in ("sampling", "evaluating") and DOING.get(s.get("event") or "") != state:
+        return None, None
+    return s.get("images"), s.get("of")
+
+
+def fid_of(files: Files) -> dict[str, Any] | None:
+    """The latest FID: of a finished run its record's."""
+    for name, metric in files.record.get("metrics", {}).items():
+        if name.startswith("fid"):
+            images = files.record.get("config", {}).get("budget", {}).get("images")
+            return {"name": name, "value": metric["value"], "images": images}
+    fid = files.status.get("fid")
+    return {**fid, "value": finite(fid["value"])} if fid else None
+
+
+def stage_of(files: Files, told: Mapping[str, slurm.State]) -> str | None:
+    """The stage whose job is at work, or else the first that is not finished; None without jobs."""
+    stages = [stage for stage in ("train", "evaluate") if stage in files.jobs]
+    working = [s for s in stages if s in told and told[s].alive and not told[s].queued]
+    if not told:  # the job that wrote last
+        working = [s for s in stages if files.jobs[s]["id"] == files.status.get("job")]
+    going = any(job.alive for job in told.values())  # then one that SLURM has forgotten went well
+    open_ = [s for s in stages if s in told and not (told[s].finished or (going and told[s].word == slurm.UNKNOWN))]
+    return next(iter(working or open_ or stages[-1:]), None)
+
+
+def judge(files: Files, told: Mapping[str, slurm.State]) -> tuple[str, str]:
+    """(state, why) of a run."""
+    event = files.status.get("event") or ""
+    if files.record:
+        return "done", ""
+    if not told:
+        return by_files(files, event)
+    if any(job.alive for job in told.values()):
+        return living(files, told, event)
+    if event in ("diverged", "failed"):
+        return event, str(files.status.get("error") or "")
+    stage = next((stage for stage, job in told.items() if not job.finished), None)
+    if stage is None or (told[stage].finished and event == "stopped"):
+        return ("stopped", "") if event == "stopped" else ("lost", "its jobs ended without a record")
+    return ended(stage, told[stage])
+
+
+def living(files: Files, told: Mapping[str, slurm.State], event: str) -> tuple[str, str]:
+    """Of a run that SLURM still has."""
+    stage = stage_of(files, told)
+    assert stage is not None
+    job = told[stage]
+    if not job.alive:  # a job that can no longer begin waits for its cancellation
+        return ended(stage, job)
+    mine = files.status.get("job") == files.jobs[stage]["id"]
+    if job.queued or job.word == "REQUEUED":
+        if job.restarts or mine:
+            return "requeued", ", ".join(filter(None, [job.interrupted, job.reason]))
+        if job.reason.startswith("Dependency"):
+            return "waiting", "for its training"
+        return "queued", job.reason
+    at_work = {"train": "training", "evaluate": "sampling"}[stage]
+    return (DOING.get(event, at_work) if mine else at_work), ""
+
+
+def ended(stage: str, job: slurm.State) -> tuple[str, str]:
+    """Of a run whose job of a stage is over and did not finish."""
+    if job.word == slurm.UNKNOWN:
+        return "lost", f"SLURM has no {stage} job of it any more"
+    if job.word == "CANCELLED":
+        return "cancelled", "its training did not finish" if job.reason.startswith("Dependency") else job.reason
+    code = f", exit code {job.exit_code}" if job.exit_code not in ("", "0:0") else ""
+    return "failed", f"{stage} job: {job.word}{code}{f' on {job.node}' if job.node else ''}"
+
+
+def by_files(files: Files, event: str) -> tuple[str, str]:
+    """Of a run that SLURM is not asked about, or does not answer for."""
+    if event in ENDS:
+        return event, str(files.status.get("error") or "")
+    if files.jobs:
+        return ("requeued" if event == "requeued" else DOING.get(event, "training" if event else "queued")), ""
+    if not event:
+        return "stopped", "never started"
+    if event == "requeued":
+        return "stopped", ""
+    s = files.status
+    silent = time.time() - s["time"]
+    if not is_alive(s) and (is_here(s) or silent > SILENT_SECONDS):
+        return "lost", "its process is gone" if is_here(s) else f"{s['host']} is silent for {int(silent / 60)} min"
+    return DOING.get(event, "training"), ""
+
+
+def is_here(status: Mapping[str, Any]) -> bool:
+    return status.get("host") in (None, socket.gethostname())
+
+
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a status lives on this machine, and is no later one of the same number."""
+    pid = status.get("pid")
+    if not pid or not is_here(status):
+        return False
+    try:
+        about = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        up = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return False if Path("/proc/self").exists() else signalled(pid)
+    born = time.time() - up + int(about[19]) / os.sysconf("SC_CLK_TCK")
+    return about[0] not in "ZX" and born < status["time"] + 2
+
+
+def signalled(pid: int) -> bool:
+    """Whether there is such a process, where there is no /proc."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def last_words(files: Files, found: Row, lines: int = 4) -> list[str]:
+    """The end of error.txt, else of the job's standard error, else what SLURM says; and what that did to the rest."""
+    words: list[str] = []
+    if found.state not in BAD | {"cancelled"}:
+        return words
+    if found.state != "cancelled":
+        words = tail(files.run.path / "error.txt", lines)
+        if not words and files.jobs:
+            words = tail(Path(found.log).with_suffix(".err"), lines)
+    words = words or ([found.why] if found.why else [])
+    both = {"train", "evaluate"} <= set(files.jobs)
+    if both and found.state in ("failed", "diverged") and found.log == files.jobs["train"]["log"]:
+        words.append("its evaluation is cancelled: its training failed")
+    return words
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a file that may be long or missing."""
+    try:
+        with path.open("rb") as f:
+            f.seek(max(0, path.stat().st_size - 8192))
+            text = f.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+
+def bury(files: Files, found: Row) -> str:
+    """Give a run whose job ended without a word an error.txt and a record of status failed; why that cannot be."""
+    error = files.run.path / "error.txt"
+    if error.exists() or files.status.get("event") in ENDS:
+        return ""
+    if load(files.run.path / "jobs.json").get("jobs") != files.jobs:
+        return ""  # it was submitted again meanwhile
+    said = "\n".join(tail(Path(found.log).with_suffix(".err"), 20))
+    try:
+        failures = importlib.import_module("bench.failures")
+        failures.publish(files.run, files.run.config(), "failed", f"SLURM ended it: {found.why}")
+        with atomic(error) as partial:
+            partial.write_text(f"{said}\nSLURM ended it: {found.why}\n".lstrip())
+    except (OSError, ValueError, ModuleNotFoundError) as problem:
+        return f"no record of this was written: {problem}"
+    return ""
+
+
+def as_json(rows: Iterable[Row], note: str) -> dict[str, Any]:
+    """What --json prints; a loss that is no number is null."""
+    return {"time": time.time(), "note": note, "runs": [{**asdict(r), "loss": finite(r.loss)} for r in rows]}
