@@ -26,8 +26,6 @@ from .profiles import Profile, Request
 from .runfolder import RunFolder, write_json
 
 MOST_TIMEOUTS = 1_000_000
-FAILED = ("FAILED", "OUT_OF_MEMORY", "DEADLINE")
-"""What is over by the run's own fault; other ends, such as TIMEOUT or NODE_FAIL, are made good by submitting again."""
 UNTIL_READY = """bash -c 'trap "" USR2 TERM; exec "$0" "$@"'"""
 """Notices that come while Python starts would kill the job, and SLURM would call that a failure."""
 
@@ -190,39 +188,3 @@ def mend(results: Path) -> list[str]:
 def cancel_names(names: Sequence[str]) -> None:
     for name in names:
         subprocess.run(["scancel", "--me", f"--name={name}"], capture_output=True, timeout=60)
-
-
-def jobs_of(run: RunFolder) -> dict[str, str]:
-    """{stage: job id} of a run's last submission; {} where there is none."""
-    try:
-        told = json.loads((run.path / "jobs.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return {stage: job["id"] for stage, job in told["jobs"].items()}
-
-
-def queued(runs: Sequence[RunFolder]) -> dict[str, str]:
-    """{run: "train 12_0 (RUNNING)"} of the runs that SLURM still has; one question for all."""
-    found = {}
-    for name, own in told_of(runs).items():
-        alive = [f"{stage} {job} ({state.word.lower()})" for stage, job, state in own if state.alive]
-        if alive:
-            found[name] = ", ".join(alive)
-    return found
-
-
-def failed(runs: Sequence[RunFolder]) -> dict[str, str]:
-    """{run: why} of the runs whose last submission failed."""
-    found = {}
-    for name, own in told_of(runs).items():
-        for stage, job, state in own:
-            if not state.alive and state.word in FAILED:
-                found[name] = f"{stage} {job}: {state.word.lower()}"
-    return found
-
-
-def told_of(runs: Sequence[RunFolder]) -> dict[str, list[tuple[str, str, slurm.State]]]:
-    """{run: [(stage, job id, state)]} of their last submissions."""
-    jobs = {run.path.name: jobs_of(run) for run in runs}
-    states = slurm.states([job for own in jobs.values() for job in own.values()])
-    return {name: [(stage, job, states[job]) for stage, job in own.items()] for name, own in jobs.items()}

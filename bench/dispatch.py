@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import chains, monitor, slurm, snapshot, submit
+from . import cancel, chains, claim, monitor, runstate, snapshot, status, submit
 from .job import Job
 from .profiles import Profile
 from .runfolder import RunFolder
+
+WATCH_SECONDS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,43 +58,83 @@ def here(todo: Mapping[str, RunFolder], wanted: Wanted) -> None:
 def to_slurm(todo: Mapping[str, RunFolder], wanted: Wanted) -> list[RunFolder]:
     """Submit what is neither queued nor failed (or also what failed); the runs that SLURM has afterwards.
 
-    ValueError with SLURM's reason when it refuses a request.
+    ValueError with SLURM's reason when it refuses a request.  A Ctrl-C meanwhile asks whether to cancel.
     """
-    for name in chains.mend(wanted.results):
-        print(f"{name}: its submission was cut off, so its jobs were cancelled")
-    queued = chains.queued(list(todo.values()))
-    for name, where in queued.items():
-        print(f"{name} is in the queue already: {where}")
-    failed = {} if wanted.retry_failed else chains.failed([r for n, r in todo.items() if n not in queued])
-    for name, why in failed.items():
-        print(f"{name} failed ({why}); --retry-failed submits it again")
-    rest = [run for name, run in todo.items() if name not in queued and name not in failed]
-    train = [run for run in rest if not run.has_snapshots(run.config())]
-    evaluate = [run for run in rest if run not in train]
-    if rest:
-        modules = {arch.partition(":")[0] for run in rest if ":" in (arch := run.config().model.arch)}
-        code = snapshot.take(chains.jobs_folder(wanted.results), modules)
-        submission = chains.Submission(
-            results=wanted.results,
-            profile=wanted.profile,
-            code=code,
-            make=Job,
-            label=wanted.label,
-            parallel=wanted.parallel,
-        )
-        for line in chains.submit(submission, train, evaluate):
-            print(f"submitted {line}", flush=True)
-    return [run for name, run in todo.items() if name in queued or run in rest]
+    with claim.hold(chains.jobs_folder(wanted.results), wait=60):
+        for name in chains.mend(wanted.results):
+            print(f"{name}: its submission was cut off, so its jobs were cancelled")
+        there, free = sorted_out(todo, wanted.retry_failed)
+        submitted = []
+        try:
+            for line in chains.submit(submission_of(free, wanted), *by_stage(free)):
+                submitted.append(todo[line.partition(":")[0]])
+                print(f"submitted {line}", flush=True)
+        except KeyboardInterrupt:
+            cancel.ask_and_cancel(submitted)
+            raise
+    return [*there, *submitted]
+
+
+def sorted_out(todo: Mapping[str, RunFolder], retry_failed: bool) -> tuple[list[RunFolder], list[RunFolder]]:
+    """(runs that are queued or running, runs to submit); of the others it says why they are left out."""
+    rows = standing(todo)
+    there, free = [], []
+    for name, run in todo.items():
+        row = rows[name]
+        if row.alive:
+            print(f"{name} is in the queue already: {cancel.where(row)}, {row.state}")
+            there.append(run)
+        elif row.state == "diverged":
+            print(f"{name} diverged, which it would do again; --fresh starts it over")
+        elif row.state == "failed" and not retry_failed:
+            why = row.error[-1] if row.error else row.why
+            print(f"{name} failed ({why}); --retry-failed submits it again")
+        else:
+            free.append(run)
+    return there, free
+
+
+def standing(runs: Mapping[str, RunFolder]) -> dict[str, runstate.Row]:
+    """How SLURM and their files say that runs stand; ValueError when SLURM does not answer."""
+    rows, note = runstate.look(runs.values())
+    if note:
+        raise ValueError(f"{note}; nothing was submitted or removed")
+    return {row.run: row for row in rows}
+
+
+def by_stage(runs: list[RunFolder]) -> tuple[list[RunFolder], list[RunFolder]]:
+    """(those that have to be trained, those that have only to be evaluated)."""
+    trained = [run.has_snapshots(run.config()) for run in runs]
+    pairs = list(zip(runs, trained, strict=True))
+    return [run for run, done in pairs if not done], [run for run, done in pairs if done]
+
+
+def submission_of(runs: list[RunFolder], wanted: Wanted) -> chains.Submission:
+    """What the jobs of these runs share, a copy of the code among it."""
+    modules = {arch.partition(":")[0] for run in runs if ":" in (arch := run.config().model.arch)}
+    return chains.Submission(
+        results=wanted.results,
+        profile=wanted.profile,
+        code=snapshot.take(chains.jobs_folder(wanted.results), modules),
+        make=Job,
+        label=wanted.label,
+        parallel=wanted.parallel,
+    )
+
+
+def watch(runs: list[RunFolder], wanted: Wanted) -> None:
+    """Show how the runs get on until all have ended; a Ctrl-C asks whether to cancel them, and leaves them otherwise."""
+    try:
+        status.watch(wanted.results, [run.path.name for run in runs], frozenset(runstate.STATES), WATCH_SECONDS)
+    except KeyboardInterrupt:
+        print()
+        cancel.ask_and_cancel(runs)
 
 
 def must_be_free(runs: Mapping[str, RunFolder]) -> None:
     """ValueError where SLURM still has a job of a run that is to be thrown away."""
-    own = [run for run in runs.values() if chains.jobs_of(run)]
-    if not own:
-        return
-    try:
-        queued = chains.queued(own)
-    except slurm.NoAnswer as error:
-        raise ValueError(f"{error}; --fresh must know that no job works on what it throws away") from None
-    for name, where in queued.items():
-        raise ValueError(f"{name} is in the queue: {where}; python -m bench.cancel {name} first, then --fresh")
+    own = {name: run for name, run in runs.items() if (run.path / "jobs.json").is_file()}
+    for name, row in standing(own).items() if own else ():
+        if row.alive:
+            where = cancel.where(row)
+            raise ValueError(f"{name} is in the queue: {where}; python -m bench.cancel {name} first, then --fresh")

@@ -77,6 +77,7 @@ def parser() -> Parser:
         "--export", choices=("none", "npz", "png"), help="keep sampled images as files (default: digits npz, else none)"
     )
     where.add_argument("--fresh", action="store_true", help="throw away what these runs have left and start over")
+    where.add_argument("--watch", action="store_true", help="on SLURM, stay and show how the runs get on")
     where.add_argument("--retry-failed", action="store_true", help="on SLURM, submit also what failed before")
     where.add_argument(
         "--dry-run",
@@ -243,9 +244,12 @@ def go(flags: argparse.Namespace) -> int:
         retry_failed=flags.retry_failed,
     )
     if cluster == "slurm":
-        dispatch.to_slurm(todo, wanted)
-        print("python -m bench.status shows them, python -m bench.cancel ends them; you can log out")
-        return 0
+        there = dispatch.to_slurm(todo, wanted)
+        if not (flags.watch and there):
+            print("python -m bench.status shows them, python -m bench.cancel ends them; you can log out")
+            return 0
+        dispatch.watch(there, wanted)
+        return show(runs, unfinished(runs, configs, export), results, flags.suite, all_done=False)
     dispatch.here(todo, wanted)
     return show(runs, unfinished(runs, configs, export), results, flags.suite, all_done=False)
 

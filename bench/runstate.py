@@ -275,6 +275,8 @@ def ended(stage: str, job: slurm.State) -> tuple[str, str]:
         return "lost", f"SLURM has no {stage} job of it any more"
     if job.word == "CANCELLED":
         return "cancelled", "its training did not finish" if job.reason.startswith("Dependency") else job.reason
+    if job.word in slurm.RETURNING:
+        return "stopped", f"{stage} job: {job.word}; the same command goes on with it"
     code = f", exit code {job.exit_code}" if job.exit_code not in ("", "0:0") else ""
     return "failed", f"{stage} job: {job.word}{code}{f' on {job.node}' if job.node else ''}"
 

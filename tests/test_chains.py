@@ -12,7 +12,7 @@ import pytest
 from helpers import ask, state_of, until
 from stubjob import Stub
 
-from bench import chains, profiles, run, slurm, snapshot
+from bench import chains, profiles, run, runstate, slurm, snapshot
 from bench.runfolder import RunFolder
 
 TESTS = Path(__file__).parent
@@ -46,7 +46,7 @@ def jobs(one):
 
 def over(*runs):
     """Wait until nothing of these runs is in the queue."""
-    assert until(lambda: not chains.queued(runs), 90), ask("sacct", "-X", "-n", "-o", "JobID,State")
+    assert until(lambda: not any(row.alive for row in runstate.look(runs, reap=False)[0]), 90), ask("sacct", "-X")
 
 
 def queue():
@@ -58,7 +58,7 @@ def test_a_suite_is_two_arrays_and_each_evaluation_waits_for_its_own_training(sl
     (runs[1].path / "broken").touch()
     lines = list(chains.submit(submission(parallel=2), runs, []))
     assert [line.partition(":")[0] for line in lines] == ["a", "b", "c"]
-    assert set(chains.queued(runs)) == {"a", "b", "c"}
+    assert all(row.alive for row in runstate.look(runs)[0])
     ids = [jobs(one) for one in runs]
     base = ids[0]["train"]["id"].partition("_")[0]
     assert [own["train"]["id"] for own in ids] == [f"{base}_{i}" for i in range(3)]
@@ -66,8 +66,9 @@ def test_a_suite_is_two_arrays_and_each_evaluation_waits_for_its_own_training(sl
     over(*runs)
     assert [(one.path / "evaluate.txt").exists() for one in runs] == [True, False, True]
     assert state_of(ids[1]["train"]["id"]) == "FAILED"
-    assert chains.failed(runs) == {"b": f"train {base}_1: failed"}
-    assert "this one is broken" in Path(ids[1]["train"]["log"]).with_suffix(".err").read_text()
+    (row,) = runstate.look(runs[1:2], reap=False)[0]
+    assert row.state == "failed" and "RuntimeError: this one is broken" in row.error[-2:]
+    assert row.error[-1] == "its evaluation is cancelled: its training failed"
 
 
 def test_a_single_run_is_two_jobs_and_a_failure_cancels_the_second(slurm, submission, tmp_path):
