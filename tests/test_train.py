@@ -20,7 +20,7 @@ def trained(path, config, digits, stops=()):
     io = presets.io_of(config)
 
     def seen():
-        return [e["images"] for e in run.events()[0] if e["event"] == "train"][-1]
+        return [0, *(e["images"] for e in run.events()[0] if e["event"] == "train")][-1]
 
     for at in (*stops, None):
         try:
