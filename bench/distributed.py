@@ -13,7 +13,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -215,22 +215,32 @@ def joined_at(own: Place, config: RunConfig) -> Iterator[World]:
         dist.destroy_process_group()
         raise
     except Exception as error:
+        first = first_failure(own, store, error)
         if not cuda:  # NCCL would wait for what is under way
             dist.destroy_process_group()
-        raise_first(own, store, error)
+        if own.rank == 0:
+            linger(own, store)
+        if first:
+            raise RuntimeError(first) from error
         raise
     dist.destroy_process_group()
 
 
-def raise_first(own: Place, store: Store, error: Exception) -> None:
-    """Raise what failed first, where that was in another process: the rest is noise of lost connections."""
+def first_failure(own: Place, store: Store, error: Exception) -> str:
+    """What failed first, where that was in another process: the rest is noise of lost connections."""
     words = f"{own} failed: {type(error).__name__}: {error}"
     try:
-        first = store.compare_set("failure", "", words).decode()
+        first: str = store.compare_set("failure", "", words).decode()
+        store.set(f"ended/{own.rank}", "yes")
     except RuntimeError:  # the store is gone
-        raise RuntimeError(f"process 0 on {own.host} is gone; its log may say why") from error
-    if first != words:
-        raise RuntimeError(first) from error
+        return f"process 0 on {own.host} is gone; its log may say why"
+    return "" if first == words else first
+
+
+def linger(own: Place, store: Store, seconds: float = 5.0) -> None:
+    """Keep the store until the others have read from it what failed, but not for long."""
+    with suppress(RuntimeError):
+        store.wait([f"ended/{rank}" for rank in range(1, own.size)], timedelta(seconds=seconds))
 
 
 def meet(own: Place, seconds: float) -> Store:

@@ -105,16 +105,17 @@ def log_rollback(run: RunFolder, state: State, fault: Exploded, warnings: list[s
 def require_hope(run: RunFolder, world: World, fault: Exploded, owned: Callable[[], None]) -> None:
     """Diverged where the run has gone back often enough.
 
-    A newest checkpoint that the run went back to the last time, too, is no good one: it is removed where
-    there is another.
+    Where it failed again after going back to its newest checkpoint, that one may be at fault, finite as it is:
+    it is removed, but not also the one before.
     """
     before = world.of_first(lambda: rollbacks(run))
     if len(before) >= ROLLBACKS:
         times = f"after {len(before)} rollbacks"
         raise Diverged(f"{fault.why} at image {fault.images:,}, {times}; a lower recipe.lr may hold")
-    if world.first and before:
-        *others, newest = [None, *sorted((run.path / "checkpoints").glob("*.safetensors"))]
-        if len(others) > 1 and newest and int(newest.stem) == before[-1]["to"]:
+    removed = len(before) > 1 and before[-2]["to"] > before[-1]["to"]
+    if world.first and before and not removed:
+        newest = max((run.path / "checkpoints").glob("*.safetensors"), default=None)
+        if newest and int(newest.stem) == before[-1]["to"]:
             owned()
             newest.unlink(missing_ok=True)
     world.barrier()

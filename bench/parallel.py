@@ -6,6 +6,7 @@ checkpoints are whole and do not tell how many processes wrote them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -39,9 +40,11 @@ def blocks(net: nn.Module) -> Iterator[nn.Module]:
 def replicate(net: nn.Module, device: torch.device) -> DistributedDataParallel:
     """The network behind a call that averages gradients; all processes hold the same weights (checked before)."""
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(
-        net, device_ids=ids, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its heir is too new
+        return DistributedDataParallel(
+            net, device_ids=ids, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
 
 @contextmanager
