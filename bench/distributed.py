@@ -97,10 +97,11 @@ class World:
         if self.size > 1 and self.store.check(["stop"]):
             raise Stopped
 
-    def alone(self, work: Callable[[], Any]) -> None:
+    def alone(self, work: Callable[[], Any], check: Callable[[], None] = lambda: None) -> None:
         """Process 0 does some work, however long; the others wait, and end as it ends.
 
-        Raises RuntimeError in the others where it fails, Stopped where it was stopped.
+        Raises RuntimeError in the others where it fails, Stopped where it was stopped.  They ask `check`, too,
+        which process 0 hears of where its work asks `World.check`.
         """
         key, word = f"alone/{next(self.turns)}", "failed"
         if self.first:
@@ -115,6 +116,8 @@ class World:
                     self.store.set(key, word)
             return
         while not self.store.check([key]):
+            with suppress(Stopped):
+                self.check(check)
             time.sleep(0.2)
         word = self.store.get(key).decode()
         if word == "stopped":
@@ -227,14 +230,15 @@ def joined_at(own: Place, config: RunConfig) -> Iterator[World]:
 
 
 def first_failure(own: Place, store: Store, error: Exception) -> str:
-    """What failed first, where that was in another process: the rest is noise of lost connections."""
+    """What failed first, where that was in another process and `error` is but a lost connection, or the like."""
     words = f"{own} failed: {type(error).__name__}: {error}"
+    noise = type(error) is RuntimeError or isinstance(error, dist.DistError)
     try:
         first: str = store.compare_set("failure", "", words).decode()
         store.set(f"ended/{own.rank}", "yes")
     except RuntimeError:  # the store is gone
-        return f"process 0 on {own.host} is gone; its log may say why"
-    return "" if first == words else first
+        return f"process 0 on {own.host} is gone; its log may say why" if noise else ""
+    return first if noise and first != words else ""
 
 
 def linger(own: Place, store: Store, seconds: float = 5.0) -> None:

@@ -72,15 +72,21 @@ def sampling(world, folder, stop=()):
 
 
 def waiting(world, folder, ends):
+    def check():
+        if world.rank == 1 and ends == "is stopped elsewhere":
+            raise train.Stopped
+
     def work():
-        time.sleep(0.5)
+        for _ in range(50 if ends == "is stopped elsewhere" else 3):
+            world.check(check)
+            time.sleep(0.1)
         if ends == "stops":
             raise train.Stopped
         if ends == "fails":
             raise OSError("no space left on device")
 
     try:
-        world.alone(work)
+        world.alone(work, check)
     except train.Stopped:
         return "stopped"
     return "done"

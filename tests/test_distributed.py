@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import make_run, tiny_config
+from helpers import make_run, replaced, tiny_config
 
 from bench import checkpoint, data, distributed, parallel, presets, train
 from bench.distributed import World
@@ -83,7 +83,7 @@ def test_a_process_learns_its_place_from_its_submitit_job(ranks, tmp_path):
     assert ranks("told", run, 3) == [[r, r, 3, [2, 7], 6, [0, 1, 2], "first"] for r in range(3)]
 
 
-FEW = {"compute__micro_batch": 2, "budget__images": 34}
+FEW = {"compute__micro_batch": 2, "budget__images": 20, "recipe__batch": 9}
 CASES = [
     ("dit", 2, "none", {}),
     ("dit", 2, "fsdp", {}),
@@ -91,7 +91,7 @@ CASES = [
     ("uvit", 3, "none", FEW),
     ("uvit", 3, "fsdp", {**FEW, "recipe__clip": 0.5}),
 ]
-"""The budget of FEW ends each half with a batch of one image, of which two processes have none."""
+"""Each half of the budget of FEW ends with a batch of one image, which two processes have none of."""
 
 
 @pytest.mark.parametrize(("arch", "size", "sharding", "settings"), CASES)
@@ -129,15 +129,13 @@ def test_a_process_draws_its_rows_of_what_one_alone_draws(digits):
         assert torch.equal(together, torch.cat([part[name] for part in parts]))
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_one_process_that_is_signalled_stops_all_at_one_step_and_another_number_goes_on(
-    ranks, tmp_path, digits, sharding
-):
-    config = tiny_config(compute__sharding=sharding)
+def test_one_process_that_is_signalled_stops_all_at_one_step_and_others_go_on(ranks, tmp_path, digits):
+    config = tiny_config()
     alone = in_one_process(tmp_path / "a", config, digits)
     run = make_run(tmp_path / "b", config)
     assert ranks("training", run, 2, stop=[1, 2], every_step=False) == [["stopped", 32]] * 2
     assert max(p.name for p in (run.path / "checkpoints").iterdir()) == "000000000032.safetensors"
+    make_run(tmp_path / "b", replaced(config, "compute", sharding="fsdp"))
     assert ranks("training", run, 3, stop=[0, 2]) == [["stopped", 64]] * 3
     in_one_process(tmp_path / "b", config, digits)
     assert [e["images"] for e in events(run, "resume")] == [32, 64]
@@ -148,13 +146,19 @@ def test_one_process_that_is_signalled_stops_all_at_one_step_and_another_number_
 
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])
 def test_all_go_back_when_one_finds_nan(ranks, tmp_path, sharding):
-    config = tiny_config(compute__sharding=sharding)
+    config = tiny_config(compute__sharding=sharding, budget__images=48, budget__points=1)
     quiet, run = (make_run(tmp_path / name, config) for name in "ab")
     ranks("training", quiet, 2)
-    assert ranks("training", run, 2, poison=[1, 4]) == [["done", 96]] * 2
+    assert ranks("training", run, 2, poison=[1, 2]) == [["done", 48]] * 2
     assert all(torch.equal(weights(quiet)[k], v) for k, v in weights(run).items())
     (event,) = events(run, "rollback")
-    assert (event["images"], event["to"], event["nth"]) == (64, 48, 1)
+    assert (event["images"], event["to"], event["nth"]) == (32, 16, 1)
+
+
+def test_all_say_that_the_run_diverged(ranks, tmp_path):
+    config = tiny_config(recipe__lr=1e30, recipe__warmup=0, recipe__clip=0)
+    for answer in ranks("training", make_run(tmp_path, config), 2):
+        assert answer.startswith("Diverged: the loss is")
 
 
 def test_processes_with_other_weights_are_named(ranks, tmp_path):
@@ -170,7 +174,10 @@ def test_a_failure_of_one_process_is_what_all_report(ranks, tmp_path):
     assert answers[0] == f"RuntimeError: process 1 of 2 on {HOST} failed: ValueError: images.npy is gone"
 
 
-@pytest.mark.parametrize(("ends", "answers"), [("well", ["done"] * 2), ("stops", ["stopped"] * 2)])
+@pytest.mark.parametrize(
+    ("ends", "answers"),
+    [("well", ["done"] * 2), ("stops", ["stopped"] * 2), ("is stopped elsewhere", ["stopped"] * 2)],
+)
 def test_the_others_wait_for_what_process_0_does_alone(ranks, tmp_path, ends, answers):
     assert ranks("waiting", make_run(tmp_path, tiny_config()), 2, ends=ends) == answers
 
