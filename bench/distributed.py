@@ -201,9 +201,10 @@ def joined_at(own: Place, config: RunConfig) -> Iterator[World]:
     """`joined`, for a place that is known."""
     store = meet(own, config.compute.rendezvous_seconds)
     device = device_of(config, World(own.rank, own.local_rank, own.size))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(device)
+        torch.cuda.init()  # or else a device mesh would choose by LOCAL_RANK, which SLURM's binding may not allow
     pairs = dist.PrefixStore("groups", store)  # type: ignore[attr-defined]
     dist.init_process_group(
         "nccl" if cuda else "gloo", store=pairs, rank=own.rank, world_size=own.size, timeout=PATIENCE
