@@ -1,7 +1,9 @@
 """Checkpoints: one safetensors file each, verified by a checksum, written atomically.
 
 Keys are model.*, ema.* and optimizer.INDEX.*; the metadata holds what else is needed to go on.
-There is no random state to keep: every draw is a pure function of (seed, step).
+There is no random state to keep: every draw is a pure function of (seed, step), torch's own generators
+included, which the trainer seeds at each step; the data's position is the number of images.  Tensors
+are whole, so that a run may go on with another number of processes, sharded or not.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .runfolder import atomic
 
@@ -66,14 +69,24 @@ def training_tensors(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Opti
 
 
 def restore(tensors: Mapping[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put training tensors back."""
-    net.load_state_dict(part(tensors, "model."))
-    ema.load_state_dict(part(tensors, "ema."))
+    """Put whole training tensors back, in shards where the network is sharded."""
+    for module, prefix in ((net, "model."), (ema, "ema.")):
+        own = module.state_dict()
+        module.load_state_dict({k: like(v, own.get(k)) for k, v in part(tensors, prefix).items()})
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in part(tensors, "optimizer.").items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
+        state.setdefault(int(index), {})[name] = like(value, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def like(whole: Tensor, target: Tensor | None) -> Tensor:
+    """A whole tensor, or this process's shard of it where the target of that shape is sharded."""
+    if not isinstance(target, DTensor) or whole.shape != target.shape:
+        return whole
+    moved = whole.to(target.device)
+    return distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
 
 
 def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:

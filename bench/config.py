@@ -248,11 +248,23 @@ class Compute:
     """Checkpoints kept."""
     export: Literal["none", "npz", "png"] = "none"
     """Sampled images kept as files: npz is one file in ADM's layout, png a folder; none keeps their features only."""
+    processes: int = 0
+    """Processes of a run on each node; 0: one a GPU, or one."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """none: each process holds the network (DDP); fsdp: they share out weights, average and moments (FSDP2)."""
+    micro_batch: int = 0
+    """Most training images a process takes at a time, gradients being summed; 0: its whole share of the batch."""
+    rendezvous_seconds: float = 300.0
+    """How long the processes of a run wait for each other at the start."""
+    deterministic: bool = False
+    """On a GPU, only algorithms that give the same bits each time: resuming is then exact there, as it is on CPUs."""
 
     def __post_init__(self) -> None:
-        _positive(self, "compute", "tflops", "checkpoint_seconds", "keep")
-        if self.threads < 0:
-            raise ValueError(f"compute.threads is {self.threads}; 0 leaves torch's default")
+        _positive(self, "compute", "tflops", "checkpoint_seconds", "keep", "rendezvous_seconds")
+        zeros = {"threads": "leaves torch's default", "processes": "is one a GPU", "micro_batch": "is the whole share"}
+        for name, meaning in zeros.items():
+            if getattr(self, name) < 0:
+                raise ValueError(f"compute.{name} is {getattr(self, name)}; 0 {meaning}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,6 +30,22 @@ class Arrays:
     held_out: np.ndarray | None = None
     """(K, C, H, W) uint8 real images that are never trained on, if any."""
     held_out_labels: np.ndarray | None = None
+    files: Mapping[Path, int] = field(default_factory=dict)
+    """What is memory-mapped: file -> bytes."""
+
+    def check(self) -> None:
+        """ValueError when a mapped file is gone or has shrunk, which reading from it would not survive."""
+        for path, size in self.files.items():
+            try:
+                now = path.stat().st_size
+            except OSError as error:
+                raise ValueError(
+                    f"{path} is gone while it is read ({error.strerror}); put it back, and go on"
+                ) from None
+            if now < size:
+                raise ValueError(
+                    f"{path} has shrunk from {size:,} to {now:,} bytes while it is read; put it back whole"
+                )
 
     def reference_hash(self) -> str:
         """SHA-256 of the reference images and their shape."""
@@ -93,7 +109,8 @@ def load_folder(folder: Path) -> Arrays:
         reference = images
     else:
         raise ValueError(f"{folder} has latents but no reference.npy, the real images (uint8) to compare with")
-    return Arrays(images=images, labels=labels, reference=reference)
+    files = {path: path.stat().st_size for path in (folder / "images.npy", folder / "reference.npy") if path.is_file()}
+    return Arrays(images=images, labels=labels, reference=reference, files=files)
 
 
 def _open(path: Path) -> np.ndarray:

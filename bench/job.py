@@ -162,6 +162,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         kind="model",
         config=config.identity(),
         protocol=whole,
+        processes=processes_of(run),
         metrics=curve[-1]["metrics"],
         cost={**cost.summary(config, cost.of(config, io)), **measured(run)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
@@ -203,7 +204,14 @@ def references(
 
 
 def make_record(
-    *, label: str, kind: Any, config: dict[str, Any], protocol: dict[str, Any], metrics: dict[str, Any], **more: Any
+    *,
+    label: str,
+    kind: Any,
+    config: dict[str, Any],
+    protocol: dict[str, Any],
+    metrics: dict[str, Any],
+    processes: int = 1,
+    **more: Any,
 ) -> Any:
     """A validated record, with its id, fingerprints, date and environment."""
     from . import record as records
@@ -220,7 +228,7 @@ def make_record(
         "fingerprint": whole,
         "evaluation_fingerprint": fingerprint(protocol["evaluation"]),
         "metrics": metrics,
-        "environment": environment(),
+        "environment": environment(processes),
         **more,
     }
     return records.parse(data, label)
@@ -231,14 +239,20 @@ def measured(run: RunFolder) -> dict[str, Any]:
     events, _ = run.events()
     training = [e for e in events if e["event"] == "train"]
     seconds = sum(e["seconds"] for e in training)
+    hours = sum(e["seconds"] * e.get("processes", 1) for e in training) / 3600
     images = sum(e["rate"] * e["seconds"] for e in training)
     peaks = [e["peak_memory_bytes"] for e in events if e["event"] == "memory"]
     return {
         "images_per_second": images / max(seconds, 1e-9) if training else None,
         "mfu": None,
         "peak_memory_bytes": max(peaks, default=0),
-        "accelerator_hours": seconds / 3600,
+        "accelerator_hours": hours,
     }
+
+
+def processes_of(run: RunFolder) -> int:
+    """How many processes trained a run, at most."""
+    return max((e.get("processes", 1) for e in run.events()[0] if e["event"] == "train"), default=1)
 
 
 def incidents(run: RunFolder) -> list[dict[str, Any]]:
@@ -254,14 +268,15 @@ def incidents(run: RunFolder) -> list[dict[str, Any]]:
         elif e["event"] == "resume" and found and last == "start":
             found[-1] |= {"images": e["images"], "warnings": e["warnings"]}
         elif e["event"] == "rollback":
-            found.append({"kind": "rollback", "images": e["images"], "to": e["to"], "why": e["why"]})
+            told = {key: e[key] for key in ("images", "to", "why", "nth", "warnings") if key in e}
+            found.append({"kind": "rollback", **told})
         seen |= {stage} if e["event"] == "start" else set()
         last = e["event"]
     return found
 
 
-def environment() -> dict[str, Any]:
-    """What the run ran on: versions, commit, device; no host or user names."""
+def environment(processes: int = 1) -> dict[str, Any]:
+    """What the run ran on: versions, commit, device, processes; no host or user names."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -271,7 +286,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: installed(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if cuda else cpu_name(),
         "threads": torch.get_num_threads(),
-        "world_size": 1,
+        "world_size": processes,
         "precision": "float32",
     }
 

@@ -8,7 +8,7 @@ so that a killed run goes on where it stopped, and ends with the same bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from . import checkpoint, extractors, presets, samplers
 from .codec import decoder, to_uint8
 from .collect import in_pieces
 from .config import RunConfig
+from .distributed import ALONE, Stopped, World
 from .export import export_of
 from .runfolder import RunFolder, evaluation_points
 from .shards import Target, grid, labels_of
@@ -54,69 +55,109 @@ def images_of(
         yield own, to_uint8(decode(x)).transpose(0, 2, 3, 1)
 
 
-def sample_point(
+def make_images(
     net: Callable[[], nn.Module],
     config: RunConfig,
     latent: bool,
     device: torch.device,
-    targets: Sequence[Target],
+    targets: Mapping[Target, np.ndarray],
     report: Callable[[int, int], Any],
-    *,
-    damaged: Callable[[str], Any] = print,
     rank: int = 0,
     world: int = 1,
-) -> bool:
-    """Make the targets of one evaluation point, or this process's part; whether they are all there.
+) -> None:
+    """Make what one evaluation point's targets lack, or this process's part of it.
 
-    `report` is told after each batch how many images this call has made and how many there were
-    before it, and may raise to stop; `damaged` is told the name of a file that could not be read,
-    whose images are made again.  Whichever process finds all images there puts them together.
+    `targets` tells which images (N,) bool each has.  `report` is told after each batch how many images
+    this call has made and how many there were before it, and may raise to stop.
     """
-    there = {target: target.shards.look() for target in targets if not target.done}
-    for target in there:
-        for name in target.shards.damaged:
-            damaged(f"{target.shards.folder.parent.name}/{target.shards.folder.name}/{name}")
-    if there:
-        have = np.logical_and.reduce(list(there.values()))
-        before, made = int(have.sum()), 0
-        todo = grid(have, config.evaluation.batch, rank, world)
-        for own, images in images_of(net(), config, latent, device, todo) if todo else ():
-            for target, kept in there.items():
-                if not kept[own].all():
-                    target.add(own, images)
-            made += len(own)
-            report(made, before)
-    for target in targets:
-        target.finish()
-    return all(target.done for target in targets)
+    have = np.logical_and.reduce(list(targets.values()))
+    before, made = int(have.sum()), 0
+    todo = grid(have, config.evaluation.batch, rank, world)
+    for own, images in images_of(net(), config, latent, device, todo) if todo else ():
+        for target, kept in targets.items():
+            if not kept[own].all():
+                target.add(own, images)
+        made += len(own)
+        report(made, before)
 
 
-def sample(run: RunFolder, config: RunConfig, latent: bool, device: torch.device, check: Callable[[], None]) -> None:
+def sample(
+    run: RunFolder,
+    config: RunConfig,
+    latent: bool,
+    device: torch.device,
+    check: Callable[[], None],
+    world: World = ALONE,
+) -> None:
     """Sample from the snapshot of every evaluation point whose features, or exported images, are not there yet.
 
-    `check` is called after each batch and may raise to stop.
+    `check` is called after each batch and may raise Stopped, which all processes then do.  Each makes every
+    world.size-th batch, so that networks see the same batches whatever the number of processes; process 0
+    puts them together.
     """
     points = evaluation_points(config.budget.images, config.budget.points)
-    total, targets = config.evaluation.samples, targets_of(run, config, device)
+    targets = targets_of(run, config, device, world)
     for done, point in enumerate(points):
-        began = time.monotonic()
-
-        def report(made: int, before: int, done: int = done, began: float = began) -> None:
-            rate = made / max(1e-9, time.monotonic() - began)
-            run.log("sample", images=done * total + before + made, of=len(points) * total, rate=rate)
-            check()
-
-        def damaged(name: str) -> None:
-            run.log("damaged", file=name)
-
+        there = missing(run, targets(point), world)
         net = partial(load_network, run.file("snapshots", point, "safetensors"), device)
-        sample_point(net, config, latent, device, targets(point), report, damaged=damaged)
+        report = progress(run, config, done, world, check)
+        stopped = False
+        if there:
+            try:
+                make_images(net, config, latent, device, there, report, world.rank, world.size)
+            except Stopped:
+                stopped = True
+        if world.agree(stopped)[0]:
+            raise Stopped
+        if world.first:
+            for target in targets(point):
+                target.finish()
+        world.barrier()
 
 
-def targets_of(run: RunFolder, config: RunConfig, device: torch.device) -> Callable[[int], list[Target]]:
+def missing(run: RunFolder, targets: list[Target], world: World) -> dict[Target, np.ndarray]:
+    """Which images (N,) bool each unfinished target has, as process 0 sees it.
+
+    A file that cannot be read is logged, and its images are made again.
+    """
+
+    def seen() -> list[np.ndarray | None]:
+        return [None if target.done else look(run, target) for target in targets]
+
+    return {target: there for target, there in zip(targets, world.of_first(seen), strict=True) if there is not None}
+
+
+def look(run: RunFolder, target: Target) -> np.ndarray:
+    there = target.shards.look()
+    for name in target.shards.damaged:
+        run.log("damaged", file=f"{target.shards.folder.parent.name}/{target.shards.folder.name}/{name}")
+    return there
+
+
+def progress(
+    run: RunFolder, config: RunConfig, done: int, world: World, check: Callable[[], None]
+) -> Callable[[int, int], None]:
+    """What logs the images of all processes, taken to be equally fast, once `done` points are done, and checks."""
+    points, samples, began = config.budget.points, config.evaluation.samples, time.monotonic()
+
+    def report(made: int, before: int) -> None:
+        made = min(made * world.size, samples - before)
+        if world.first:
+            rate = made / max(1e-9, time.monotonic() - began)
+            run.log("sample", images=done * samples + before + made, of=points * samples, rate=rate)
+        world.check(check)
+
+    return report
+
+
+def targets_of(
+    run: RunFolder, config: RunConfig, device: torch.device, world: World = ALONE
+) -> Callable[[int], list[Target]]:
     """What an evaluation point's images are made into: features, and files where they are to be exported."""
     e, classes = config.evaluation, presets.io_of(config).num_classes
-    weights, sha256 = extractors.prepare(e.extractor, e.weights, run.cache)
+    found = extractors.prepare(e.extractor, e.weights, run.cache) if world.first else None
+    world.barrier()  # process 0 may have made them just now
+    weights, sha256 = found or extractors.prepare(e.extractor, e.weights, run.cache)
     made = Made(extractor=e.extractor, weights=weights.name, sha256=sha256)
     purposes = extractors.EXTRACTORS[e.extractor].layers
 

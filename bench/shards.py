@@ -127,13 +127,13 @@ def labels_of(indices: np.ndarray, num_classes: int) -> np.ndarray | None:
 
 
 def grid(there: np.ndarray, size: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-    """Image numbers still to make by process `rank` of `world`, image i being that of process i % world.
+    """Image numbers still to make by process `rank` of `world`: block b is that of process b % world.
 
-    The grid does not depend on what is there, so that networks see the same batches again.
+    The grid depends on neither what is there nor the number of processes, so that networks always see
+    the same batches.
     """
-    own = np.arange(rank, len(there), world)
-    blocks = [own[i : i + size] for i in range(0, len(own), size)]
-    return [block for block in blocks if not there[block].all()]
+    blocks = [np.arange(i, min(i + size, len(there))) for i in range(0, len(there), size)]
+    return [block for block in blocks[rank::world] if not there[block].all()]
 
 
 def write_rows(f: IO[bytes], blocks: Iterable[np.ndarray], count: int) -> None:

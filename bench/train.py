@@ -1,7 +1,7 @@
-"""The trainer: one loop for every architecture and data set.
+"""The trainer: one loop for every architecture and data set, in one process or many.
 
 Each step is a pure function of (state, seed, step), so a run that was killed anywhere ends with the
-weights of one that was not.
+weights of one that was not.  All processes make the same draw and take their rows of it.
 
 B batch, C channels, H W image size.
 """
@@ -9,53 +9,28 @@ B batch, C channels, H W image size.
 from __future__ import annotations
 
 import copy
-import dataclasses
-import math
+import gc
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 import architectures
 
-from . import checkpoint
+from . import checkpoint, parallel
 from .config import RunConfig
 from .data import Arrays, indices_at, normalise
 from .diffusion import Diffusion, draw_times, process_of
+from .distributed import ALONE, World, require_same_start
+from .distributed import Stopped as Stopped
+from .distributed import device_of as device_of
+from .keep import Diverged as Diverged
+from .keep import State, has_snapshot, log_rollback, require_hope, restore, save
+from .meter import Exploded, Meter
 from .runfolder import RunFolder, evaluation_points
 from .seeds import fold
-from .tensorboard import Scalars
-
-
-class Stopped(Exception):
-    """Training was asked to stop; the state is saved."""
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer finite."""
-
-
-@dataclass
-class State:
-    """Everything that a step changes."""
-
-    net: nn.Module
-    ema: nn.Module
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    images: int = 0
-
-
-def device_of(config: RunConfig) -> torch.device:
-    """The device of a run; ValueError for CUDA where there is none."""
-    wanted = config.compute.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("compute.device is cuda, and torch finds no CUDA device; use cpu or auto")
-    return torch.device(wanted)
 
 
 def set_threads(config: RunConfig) -> None:
@@ -63,13 +38,27 @@ def set_threads(config: RunConfig) -> None:
         torch.set_num_threads(config.compute.threads)
 
 
-def new_state(config: RunConfig, io: architectures.IOSpec, device: torch.device) -> State:
-    """A network from the seed, its average, and the optimizer."""
+def set_determinism(config: RunConfig) -> None:
+    """Where compute.deterministic asks for it: the same bits on a GPU each time; before CUDA is first used."""
+    if config.compute.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def new_state(config: RunConfig, io: architectures.IOSpec, device: torch.device, world: World = ALONE) -> State:
+    """A network from the seed, its average, and the optimizer; RuntimeError where the processes' differ."""
     torch.manual_seed(fold(config.seed, "init"))
-    model = config.model
-    net = architectures.build(model.arch, model.size or None, io=io, args=model.network).to(device).train()
+    model, r = config.model, config.recipe
+    net = architectures.build(model.arch, model.size or None, io=io, args=model.network).train()
+    if world.size > 1:
+        require_same_start(world, config, weights=checkpoint.checksum(net.state_dict()))
+    sharded = world.size > 1 and config.compute.sharding == "fsdp"
+    net = net if sharded else net.to(device)  # sharding moves it block by block
     ema = copy.deepcopy(net).eval().requires_grad_(False)
-    r = config.recipe
+    if sharded:
+        parallel.shard(net, world, device)
+        parallel.shard(ema, world, device)
     optimizer = torch.optim.AdamW(
         [p for p in net.parameters() if p.requires_grad],
         lr=r.lr,
@@ -77,30 +66,46 @@ def new_state(config: RunConfig, io: architectures.IOSpec, device: torch.device)
         weight_decay=r.weight_decay,
         fused=True,
     )
-    return State(net, ema, optimizer)
+    replicas = parallel.replicate(net, device) if world.size > 1 and not sharded else None
+    return State(net, ema, optimizer, replicas=replicas)
 
 
-def draw(config: RunConfig, arrays: Arrays, state: State, size: int, null: int) -> tuple[Tensor, ...]:
-    """(x0, t, eps, labels) of the next step, on the CPU, from (seed, step) alone."""
-    rows = indices_at(config.seed, state.images, len(arrays.images), size)
+def draw(
+    config: RunConfig, arrays: Arrays, state: State, size: int, null: int, own: slice = slice(None)
+) -> tuple[Tensor, ...]:
+    """(x0, t, eps, labels) of the next step, or its rows `own`, on the CPU, from (seed, step) alone."""
+    arrays.check()
+    rows = indices_at(config.seed, state.images, len(arrays.images), size)[own]
     x0 = torch.from_numpy(normalise(arrays.images[rows]))
     labels = torch.from_numpy(arrays.labels[rows])
     generator = torch.Generator().manual_seed(fold(config.seed, "step", state.step))
     t = draw_times(config.diffusion, size, generator)
-    eps = torch.randn(x0.shape, generator=generator)
+    eps = torch.randn((size, *x0.shape[1:]), generator=generator)
     drop = torch.rand(size, generator=generator) < config.recipe.label_drop
-    return x0, t, eps, torch.where(drop, null, labels)
+    return x0, t[own], eps[own], torch.where(drop[own], null, labels)
 
 
-def step(state: State, config: RunConfig, diffusion: Diffusion, batch: tuple[Tensor, ...]) -> Tensor:
-    """One optimiser step; the batch's mean loss, still on the device."""
-    r = config.recipe
-    x0, t, eps, labels = (z.to(diffusion.device, non_blocking=True) for z in batch)
-    xt = diffusion.noisy(x0, t, eps)
-    cond = labels if state.net.spec.io.num_classes else None  # type: ignore[union-attr]
-    loss = diffusion.loss(state.net(xt, diffusion.time(t), cond), x0, xt, t, eps).mean()
+def step(
+    state: State,
+    config: RunConfig,
+    diffusion: Diffusion,
+    batch: tuple[Tensor, ...],
+    size: int = 0,
+    world: World = ALONE,
+) -> Tensor:
+    """One optimiser step on this process's rows of a batch of `size` (0: all of it).
+
+    Their part of the batch's mean loss, still on the device.  What a network itself draws, such as dropout,
+    is a function of (seed, step, rank).
+    """
+    r, size = config.recipe, size or len(batch[0])
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.manual_seed(fold(config.seed, "net", state.step, world.rank))
+    loss = torch.zeros((), device=diffusion.device)
+    count = parallel.pieces(size, config.compute.micro_batch, world)
+    for i, piece in enumerate(zip(*(torch.tensor_split(z, count) for z in batch), strict=True)):
+        with parallel.summing(state.call, last=i == count - 1):
+            loss = loss + backward(state, diffusion, piece, len(piece[0]) * world.size / size)
     if r.clip:
         nn.utils.clip_grad_norm_(state.net.parameters(), r.clip)
     for group in state.optimizer.param_groups:
@@ -109,114 +114,100 @@ def step(state: State, config: RunConfig, diffusion: Diffusion, batch: tuple[Ten
     decay = min(r.ema, (1 + state.step) / (10 + state.step)) if r.ema_ramp else r.ema
     update_average(state, decay)
     state.step += 1
-    state.images += len(x0)
+    state.images += size
+    return loss / world.size
+
+
+def backward(state: State, diffusion: Diffusion, piece: tuple[Tensor, ...], weight: float) -> Tensor:
+    """Add the gradient of the images' mean loss times `weight`; that product, still on the device.
+
+    Without an image one of zeros takes part, times nothing: all processes call the network equally often.
+    """
+    whole = piece if len(piece[0]) else tuple(z.new_zeros(1, *z.shape[1:]) for z in piece)
+    x0, t, eps, labels = (z.to(diffusion.device, non_blocking=True) for z in whole)
+    xt = diffusion.noisy(x0, t, eps)
+    cond = labels if state.net.spec.io.num_classes else None  # type: ignore[union-attr]
+    loss = diffusion.loss(state.call(xt, diffusion.time(t), cond), x0, xt, t, eps).mean() * weight
+    loss.backward()
     return loss.detach()
 
 
 @torch.no_grad()
 def update_average(state: State, decay: float) -> None:
     """ema <- decay ema + (1 - decay) weights; buffers are copied."""
-    torch._foreach_lerp_(list(state.ema.parameters()), list(state.net.parameters()), 1 - decay)
-    for own, new in zip(state.ema.buffers(), state.net.buffers(), strict=True):
-        own.copy_(new)
+    own, new = ([parallel.local(p) for p in net.parameters()] for net in (state.ema, state.net))
+    torch._foreach_lerp_(own, new, 1 - decay)
+    for kept, fresh in zip(state.ema.buffers(), state.net.buffers(), strict=True):
+        kept.copy_(fresh)
 
 
 def train(
-    run: RunFolder, config: RunConfig, arrays: Arrays, io: architectures.IOSpec, stop: Callable[[], bool]
+    run: RunFolder,
+    config: RunConfig,
+    arrays: Arrays,
+    io: architectures.IOSpec,
+    stop: Callable[[], bool],
+    world: World = ALONE,
+    owned: Callable[[], None] = lambda: None,
 ) -> None:
     """Train to the budget, leaving averaged weights at each evaluation point.
 
-    Goes on from the newest whole checkpoint.  Raises Stopped when `stop` says so, after saving, and
-    Diverged when the loss is not finite.
+    Goes on from the newest whole checkpoint.  `stop` is asked in every process at every step; where it
+    says so in any, all save and raise Stopped.  `owned` is called in process 0 before anything is written,
+    and may raise.
+
+    A loss or weights that are not finite, or a loss above EXPLODED, send the run back to the last good
+    checkpoint, to make exactly the same steps again: that heals faults of machines, and is not meant to heal
+    a recipe, since one recipe for all is the point of this benchmark.  Diverged after ROLLBACKS of these,
+    counted over restarts.
     """
-    points = evaluation_points(config.budget.images, config.budget.points)
-    if all(run.file("snapshots", p, "safetensors").is_file() for p in points):
+    set_determinism(config)
+    if world.of_first(lambda: run.has_snapshots(config)):
         return
-    device = device_of(config)
-    state = new_state(config, io, device)
-    resume(run, state)
-    diffusion = process_of(config.diffusion, device)
-    meter = Meter(run, config, state)
-    for point in (p for p in points if p > state.images):
+    fault = None
+    while True:
+        try:
+            return attempt(run, config, arrays, io, stop, world, owned, fault)
+        except Exploded as error:
+            fault = error
+            require_hope(run, world, fault, owned)
+            fault = fault.with_traceback(None)  # which holds the state that failed
+        gc.collect()
+
+
+def attempt(
+    run: RunFolder,
+    config: RunConfig,
+    arrays: Arrays,
+    io: architectures.IOSpec,
+    stop: Callable[[], bool],
+    world: World,
+    owned: Callable[[], None],
+    fault: Exploded | None,
+) -> None:
+    """Train from the newest checkpoint, or the start; Exploded where that goes wrong."""
+    device = device_of(config, world)
+    state = new_state(config, io, device, world)
+    warnings = restore(run, state, world)
+    if world.first and fault:
+        log_rollback(run, state, fault, warnings)
+    elif world.first and warnings is not None:
+        run.log("resume", images=state.images, warnings=warnings)
+    diffusion, meter = process_of(config.diffusion, device), Meter(run, config, state, world)
+    for point in evaluation_points(config.budget.images, config.budget.points):
+        if point < state.images or (point == state.images and has_snapshot(run, point, world)):
+            continue
         while state.images < point:
             size = min(config.recipe.batch, point - state.images)
-            batch = draw(config, arrays, state, size, io.num_classes)
-            meter.add(step(state, config, diffusion, batch), size)
-            if meter.due():
+            batch = draw(config, arrays, state, size, io.num_classes, parallel.share(size, world))
+            meter.add(step(state, config, diffusion, batch, size, world), size)
+            due, halt, write = world.agree(meter.due(), stop(), meter.checkpoint_due())
+            if due or halt:
                 meter.report()
-                if stop():
-                    save(run, config, state)
-                    raise Stopped
-                if meter.checkpoint_due():
-                    save(run, config, state)
+            if halt or write:
+                save(run, config, state, world, owned)
+                meter.saved = time.monotonic()
+            if halt:
+                raise Stopped
         meter.report()
-        snapshot(run, config, state)
-        save(run, config, state)
-
-
-class Meter:
-    """Mean loss and rate since the last report; the only place where a step's loss is fetched."""
-
-    def __init__(self, run: RunFolder, config: RunConfig, state: State, seconds: float = 1.0) -> None:
-        self.run, self.config, self.state, self.seconds = run, config, state, seconds
-        self.saved = time.monotonic()
-        self.scalars = Scalars(run, purge_after=state.images or None)
-        self._start()
-
-    def _start(self) -> None:
-        self.losses: list[Tensor] = []
-        self.images = 0
-        self.since = time.monotonic()
-
-    def add(self, loss: Tensor, size: int) -> None:
-        self.losses.append(loss * size)
-        self.images += size
-
-    def due(self) -> bool:
-        return time.monotonic() - self.since >= self.seconds
-
-    def checkpoint_due(self) -> bool:
-        if time.monotonic() - self.saved < self.config.compute.checkpoint_seconds:
-            return False
-        self.saved = time.monotonic()
-        return True
-
-    def report(self) -> None:
-        if not self.images:
-            return
-        loss = float(torch.stack(self.losses).sum()) / self.images
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss} at image {self.state.images:,}; a lower recipe.lr may hold")
-        rate = self.images / max(1e-9, time.monotonic() - self.since)
-        total = self.config.budget.images
-        seconds = round(time.monotonic() - self.since, 4)
-        self.run.log("train", images=self.state.images, of=total, loss=loss, rate=rate, seconds=seconds)
-        self.scalars.add(self.state.images, {"loss": loss, "images per second": rate})
-        self._start()
-
-
-def save(run: RunFolder, config: RunConfig, state: State) -> None:
-    """A checkpoint of the whole state."""
-    folder = run.path / "checkpoints"
-    tensors = checkpoint.training_tensors(state.net, state.ema, state.optimizer)
-    checkpoint.save(folder / f"{state.images:012d}.safetensors", tensors, step=state.step, images=state.images)
-    checkpoint.prune(folder, config.compute.keep)
-
-
-def resume(run: RunFolder, state: State) -> None:
-    """Put the newest whole checkpoint, if any, into the state, and log that."""
-    found = checkpoint.newest(run.path / "checkpoints")
-    if found is None:
-        return
-    tensors, metadata, warnings = found
-    checkpoint.restore(tensors, state.net, state.ema, state.optimizer)
-    state.step, state.images = metadata["step"], metadata["images"]
-    run.log("resume", images=state.images, warnings=warnings)
-
-
-def snapshot(run: RunFolder, config: RunConfig, state: State) -> None:
-    """Averaged weights with what they are a network of and the process it was trained with."""
-    spec = state.ema.spec.to_dict()  # type: ignore[union-attr, operator]
-    path = run.file("snapshots", state.images, "safetensors")
-    process = dataclasses.asdict(config.diffusion)
-    checkpoint.save(path, state.ema.state_dict(), spec=spec, images=state.images, diffusion=process)
+        save(run, config, state, world, owned, snapshot=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
 
-from bench import checkpoint, data, presets, train
+from bench import checkpoint, data, job, presets, train
 from bench.diffusion import Diffusion, process_of
 from bench.runfolder import RunFolder, evaluation_points
 from bench.schedule import levels, sigma
@@ -20,7 +20,7 @@ def trained(path, config, digits, stops=()):
     io = presets.io_of(config)
 
     def seen():
-        return [e["images"] for e in run.events()[0] if e["event"] == "train"][-1]
+        return [0, *(e["images"] for e in run.events()[0] if e["event"] == "train")][-1]
 
     for at in (*stops, None):
         try:
@@ -120,10 +120,113 @@ def test_training_lowers_the_loss_with_learned_variance_too(tmp_path, digits):
     assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits):
+def rollbacks(run):
+    return [e for e in run.events()[0] if e["event"] == "rollback"]
+
+
+def test_a_recipe_that_diverges_ends_after_three_rollbacks_counted_over_restarts(tmp_path, digits):
     config = tiny_config(recipe__lr=1e30, recipe__warmup=0, recipe__clip=0)
-    with pytest.raises(train.Diverged, match=r"a lower recipe\.lr"):
-        trained(tmp_path, config, digits)
+    run = make_run(tmp_path, config)
+    for _ in range(2):
+        with pytest.raises(train.Diverged, match=r"after 3 rollbacks; a lower recipe\.lr"):
+            train.train(run, config, digits, presets.io_of(config), lambda: False)
+        assert [(e["nth"], e["to"]) for e in rollbacks(run)] == [(1, 16), (2, 0), (3, 16)]
+    assert not list((run.path / "snapshots").glob("*"))
+
+
+NAN, INF, HUGE = float("nan"), float("inf"), 1e25
+
+
+@pytest.mark.parametrize(
+    ("value", "at", "back"),
+    [(NAN, 1, [0]), (NAN, 3, [32]), (INF, 6, [80]), (HUGE, 1, [16, 0]), (HUGE, 3, [48, 32])],
+)
+def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypatch, value, at, back):
+    config = tiny_config()
+    quiet, _ = trained(tmp_path / "a", config, digits)
+    run, steps, step = make_run(tmp_path / "b", config), [], train.step
+
+    def poisoned(state, *rest):
+        loss = step(state, *rest)
+        steps.append(state.images)
+        if len(steps) == at:
+            with torch.no_grad():
+                list(state.net.parameters())[-1].fill_(value)
+        return loss
+
+    monkeypatch.setattr(train, "step", poisoned)
+    train.train(run, config, digits, presets.io_of(config), lambda: False)
+    why = "the loss is inf" if value == HUGE else "hold NaN or infinity"
+    assert all(why in e["why"] for e in rollbacks(run)) and [e["to"] for e in rollbacks(run)] == back
+    assert [e["nth"] for e in job.incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
+    assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
+    for path in (run.path / "checkpoints").iterdir():
+        assert all(x.isfinite().all() and x.abs().max() < 100 for x in checkpoint.load(path)[0].values())
+
+
+def test_a_loss_that_explodes_goes_back_though_it_is_finite(tmp_path, digits, monkeypatch):
+    config, calls, step = tiny_config(), [], train.step
+    quiet, _ = trained(tmp_path / "a", config, digits)
+
+    def exploding(*args):
+        calls.append(1)
+        return step(*args) + (1000 if len(calls) == 3 else 0)
+
+    monkeypatch.setattr(train, "step", exploding)
+    again, run = trained(tmp_path / "b", config, digits)
+    assert [(e["images"], e["to"]) for e in rollbacks(run)] == [(48, 32)] and "loss is 1001" in rollbacks(run)[0]["why"]
+    assert all(torch.equal(quiet[k], v) for k, v in again.items())
+
+
+def test_nothing_is_written_once_another_process_has_the_run(tmp_path, digits):
+    config, run, calls = tiny_config(), make_run(tmp_path, tiny_config()), []
+
+    def owned():
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("taken over")
+
+    with pytest.raises(RuntimeError, match="taken over"):
+        train.train(run, config, digits, presets.io_of(config), lambda: False, owned=owned)
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
+        "000000000016.safetensors",
+        "000000000032.safetensors",
+    ]
+
+
+def test_a_run_that_was_stopped_at_an_evaluation_point_still_leaves_its_snapshot(tmp_path, digits):
+    config = tiny_config()
+    quiet, _ = trained(tmp_path / "a", config, digits)
+    run, calls = make_run(tmp_path / "b", config), iter(range(100))
+    for at in (2, 5):
+        with pytest.raises(train.Stopped):
+            train.train(run, config, digits, presets.io_of(config), lambda at=at: next(calls) == at)
+    train.train(run, config, digits, presets.io_of(config), lambda: False)
+    assert [e["images"] for e in run.events()[0] if e["event"] == "resume"] == [48, 96]
+    assert run.file("snapshots", 48, "safetensors").is_file()
+    assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
+
+
+def test_a_networks_own_randomness_is_a_function_of_seed_and_step(tmp_path, digits):
+    config = tiny_config("unet", model__args__dropout=0.5)
+    whole, _ = trained(tmp_path / "a", config, digits)
+    torch.manual_seed(123)
+    broken, _ = trained(tmp_path / "b", config, digits, stops=(32,))
+    assert all(torch.equal(whole[k], broken[k]) for k in whole)
+    plain, _ = trained(tmp_path / "c", tiny_config("unet"), digits)
+    assert any(not torch.equal(whole[k], plain[k]) for k in whole)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("arch", ["dit", "uvit", "unet"])
+def test_a_resumed_run_on_a_gpu_ends_with_the_same_bits_where_it_is_deterministic(tmp_path, digits, arch):
+    config = tiny_config(arch, compute__device="cuda", compute__deterministic="true")
+    try:
+        whole, _ = trained(tmp_path / "a", config, digits)
+        broken, _ = trained(tmp_path / "b", config, digits, stops=(16, 48))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(whole[k], broken[k]) for k in whole)
 
 
 def test_cuda_is_refused_where_there_is_none():

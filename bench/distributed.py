@@ -1,0 +1,339 @@
+"""The processes of one run: how they meet, what they agree on, and what is said when one of them fails.
+
+Process 0 listens on a port that the job's id decides, or on the next one where that is taken; the others
+look for it there and ask whose it is, so that two jobs on one host never mix.  Gradients go over NCCL on
+GPUs and gloo on CPUs; what is agreed on goes over gloo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from .config import RunConfig, digest
+
+Store = Any
+"""torch.distributed.Store, which torch does not export to type checkers."""
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others within a step, e.g. while a checkpoint is written."""
+
+
+class Stopped(Exception):
+    """The work was asked to stop; what was done is saved."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of its run; alone unless told otherwise."""
+
+    rank: int = 0
+    local_rank: int = 0
+    """Among the processes of its node."""
+    size: int = 1
+    control: Any = None
+    """The gloo group of all."""
+    store: Any = None
+    """What process 0 keeps for all: keys and values."""
+    turns: Iterator[int] = field(default_factory=count, compare=False, repr=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and the log."""
+        return self.rank == 0
+
+    def agree(self, *values: float) -> list[float]:
+        """The largest of all processes' values, one by one; every process must call it."""
+        if self.size == 1:
+            return list(values)
+        found = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
+        return found.tolist()
+
+    def total(self, value: float) -> float:
+        """The sum of all processes' values; NaN where one is."""
+        if self.size == 1:
+            return value
+        found = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(found, group=self.control)
+        return float(found)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in order of rank."""
+        found: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, value, group=self.control)
+        return found
+
+    def of_first(self, make: Callable[[], Any]) -> Any:
+        """What process 0 makes, everywhere."""
+        return self.gather(make() if self.first else None)[0]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def check(self, check: Callable[[], None]) -> None:
+        """Ask `check`, which may raise Stopped; where it did in any process, Stopped is raised in all that ask."""
+        try:
+            check()
+        except Stopped:
+            if self.size > 1:
+                self.store.set("stop", "yes")
+            raise
+        if self.size > 1 and self.store.check(["stop"]):
+            raise Stopped
+
+    def alone(self, work: Callable[[], Any], check: Callable[[], None] = lambda: None) -> None:
+        """Process 0 does some work, however long; the others wait, and end as it ends.
+
+        Raises RuntimeError in the others where it fails, Stopped where it was stopped.  They ask `check`, too,
+        which process 0 hears of where its work asks `World.check`.
+        """
+        key, word = f"alone/{next(self.turns)}", "failed"
+        if self.first:
+            try:
+                work()
+                word = "done"
+            except Stopped:
+                word = "stopped"
+                raise
+            finally:
+                if self.size > 1:
+                    self.store.set(key, word)
+            return
+        while not self.store.check([key]):
+            with suppress(Stopped):
+                self.check(check)
+            time.sleep(0.2)
+        word = self.store.get(key).decode()
+        if word == "stopped":
+            raise Stopped
+        if word == "failed":
+            raise RuntimeError("process 0 failed; its log says why")
+
+
+ALONE = World()
+
+
+def device_of(config: RunConfig, world: World = ALONE) -> torch.device:
+    """The device of a process; ValueError for CUDA where there is none."""
+    wanted = config.compute.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("compute.device is cuda, and torch finds no CUDA device; use cpu or auto")
+    if wanted == "cuda" and world.size > 1:
+        return torch.device("cuda", world.local_rank % torch.cuda.device_count())
+    return torch.device(wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a process finds the others."""
+
+    rank: int
+    local_rank: int = 0
+    size: int
+    host: str
+    """Process 0's."""
+    ports: tuple[int, ...]
+    """Where it listens: on the first that is free."""
+    job: str = ""
+    """Whose processes they are; the same for all, and for no other job."""
+
+    def __str__(self) -> str:
+        return f"process {self.rank} of {self.size} on {socket.gethostname()}"
+
+
+def place() -> Place | None:
+    """This process's place among the tasks of a submitit job; None where there is but one, or no job."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return None
+    import submitit
+    from submitit.helpers import TorchDistributedEnvironment
+
+    job = submitit.JobEnvironment()
+    if job.num_tasks == 1:
+        return None
+    own = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    name = f"{job.job_id}/{os.environ.get('SLURM_RESTART_COUNT', 0)}"
+    more = random.Random(name).sample(range(20_000, 32_000), 7)  # below the ports of outgoing connections
+    return Place(
+        rank=own.rank,
+        local_rank=own.local_rank,
+        size=own.world_size,
+        host=own.master_addr,
+        ports=(own.master_port, *more),
+        job=name,
+    )
+
+
+@contextmanager
+def joined(config: RunConfig) -> Iterator[World]:
+    """The world of this process: that of its submitit job's tasks, or itself alone.
+
+    RuntimeError names the host that could not be reached, or the processes that did not come.
+    """
+    own = place()
+    if own is None:
+        yield ALONE
+        return
+    with joined_at(own, config) as world:
+        yield world
+
+
+@contextmanager
+def joined_at(own: Place, config: RunConfig) -> Iterator[World]:
+    """`joined`, for a place that is known."""
+    store = meet(own, config.compute.rendezvous_seconds)
+    device = device_of(config, World(own.rank, own.local_rank, own.size))
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(device)
+        torch.cuda.init()  # or else a device mesh would choose by LOCAL_RANK, which SLURM's binding may not allow
+    pairs = dist.PrefixStore("groups", store)  # type: ignore[attr-defined]
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", store=pairs, rank=own.rank, world_size=own.size, timeout=PATIENCE
+    )
+    control = dist.new_group(backend="gloo", timeout=PATIENCE) if cuda else dist.group.WORLD
+    world = World(own.rank, own.local_rank, own.size, control, store)
+    try:
+        yield world
+        world.barrier()
+    except Stopped:
+        world.barrier()
+        dist.destroy_process_group()
+        raise
+    except Exception as error:
+        first = first_failure(own, store, error)
+        if not cuda:  # NCCL would wait for what is under way
+            dist.destroy_process_group()
+        if own.rank == 0:
+            linger(own, store)
+        if first:
+            raise RuntimeError(first) from error
+        raise
+    dist.destroy_process_group()
+
+
+def first_failure(own: Place, store: Store, error: Exception) -> str:
+    """What failed first, where that was in another process and `error` is but a lost connection, or the like."""
+    words = f"{own} failed: {type(error).__name__}: {error}"
+    noise = type(error) is RuntimeError or isinstance(error, dist.DistError)
+    try:
+        first: str = store.compare_set("failure", "", words).decode()
+        store.set(f"ended/{own.rank}", "yes")
+    except RuntimeError:  # the store is gone
+        return f"process 0 on {own.host} is gone; its log may say why" if noise else ""
+    return first if noise and first != words else ""
+
+
+def linger(own: Place, store: Store, seconds: float = 5.0) -> None:
+    """Keep the store until the others have read from it what failed, but not for long."""
+    with suppress(RuntimeError):
+        store.wait([f"ended/{rank}" for rank in range(1, own.size)], timedelta(seconds=seconds))
+
+
+def meet(own: Place, seconds: float) -> Store:
+    """The store of a job's processes, once all have come; RuntimeError in a sentence after `seconds`."""
+    deadline = time.monotonic() + seconds
+    store = listen(own) if own.rank == 0 else find(own, deadline)
+    store.set(f"here/{own.rank}", socket.gethostname())
+    keys = [f"here/{rank}" for rank in range(own.size)]
+    try:
+        store.wait(keys, timedelta(seconds=max(1.0, deadline - time.monotonic())))
+    except RuntimeError as error:
+        raise RuntimeError(f"{own} waited {seconds:g} s for {absent(own, store)}; their logs may say why") from error
+    return store
+
+
+def absent(own: Place, store: Store) -> str:
+    """Which processes have not come, in words."""
+    try:
+        ranks = [rank for rank in range(own.size) if not store.check([f"here/{rank}"])]
+    except RuntimeError:
+        return f"process 0 on {own.host}, which ended meanwhile"
+    return f"process{'es' * (len(ranks) > 1)} {', '.join(map(str, ranks))}, which did not come to {own.host}"
+
+
+def listen(own: Place) -> Store:
+    """Process 0's store, on the first port that is free."""
+    trouble = ""
+    for port in own.ports:
+        try:
+            store = dist.TCPStore("127.0.0.1", port, own.size, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+        except RuntimeError as error:
+            trouble = trouble or str(error).splitlines()[0]
+            continue
+        store.set("job", own.job)
+        os.environ["MASTER_PORT"] = str(port)
+        return store
+    ports = ", ".join(map(str, own.ports))
+    raise RuntimeError(f"{own} cannot listen on any of the ports {ports} ({trouble}); set MASTER_PORT to a free one")
+
+
+def find(own: Place, deadline: float) -> Store:
+    """Process 0's store, on whichever port it is."""
+    began, trouble = time.monotonic(), "nothing was tried"
+    while time.monotonic() < deadline:
+        for port in own.ports:
+            try:
+                with socket.create_connection((own.host, port), timeout=2):
+                    pass
+                brief = timedelta(seconds=5)
+                store = dist.TCPStore(own.host, port, own.size, timeout=brief, wait_for_workers=False)  # type: ignore[attr-defined]
+                if store.get("job").decode() == own.job:
+                    store.set_timeout(PATIENCE)
+                    os.environ["MASTER_PORT"] = str(port)
+                    return store
+                trouble = "another job listens there"
+            except (OSError, RuntimeError) as error:
+                trouble = str(error).splitlines()[0]
+        time.sleep(0.1)
+    raise RuntimeError(
+        f"{own} could not reach process 0 at {own.host}:{own.ports[0]} within {time.monotonic() - began:.0f} s "
+        f"({trouble}); check that {own.host} is up, that its name resolves here, that no firewall is between, "
+        f"and the log of process 0"
+    )
+
+
+def require_same(world: World, what: str, **facts: str) -> None:
+    """RuntimeError that names the processes whose facts are not those of process 0."""
+    if world.size == 1:
+        return
+    everyone = world.gather({"host": socket.gethostname(), **facts})
+    for name, value in everyone[0].items():
+        others = [f"{rank} on {own['host']}" for rank, own in enumerate(everyone) if own[name] != value]
+        if others and name != "host":
+            raise RuntimeError(
+                f"{what} differ: process{'es' * (len(others) > 1)} {', '.join(others)} and process 0 on "
+                f"{everyone[0]['host']} have different {name}; all nodes must see the same files and packages"
+            )
+
+
+def require_same_start(world: World, config: RunConfig, **facts: str) -> None:
+    """`require_same` of the code, torch, the config, and what else is given."""
+    own = {"code": code_hash(), "torch": torch.__version__, "config": digest(config.to_dict())}
+    require_same(world, "the processes of this run", **own, **facts)
+
+
+def code_hash() -> str:
+    """SHA-256 of the source of this package and of the networks'."""
+    root, h = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(p for name in ("architectures", "bench") for p in (root / name).glob("*.py")):
+        h.update(path.name.encode() + path.read_bytes())
+    return h.hexdigest()

@@ -1,0 +1,121 @@
+"""What a run keeps while it trains: checkpoints, averaged weights, and how often it went back to them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint, parallel
+from .config import RunConfig
+from .distributed import World, require_same
+from .meter import Exploded
+from .runfolder import RunFolder
+
+ROLLBACKS = 3
+"""How often a run goes back before it counts as diverged."""
+
+
+class Diverged(RuntimeError):
+    """The loss was not finite, or exploded, and going back did not help."""
+
+
+@dataclass
+class State:
+    """Everything that a step changes."""
+
+    net: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    images: int = 0
+    replicas: nn.Module | None = None
+    """The network as it is called where every process has one."""
+
+    @property
+    def call(self) -> nn.Module:
+        return self.net if self.replicas is None else self.replicas
+
+    def tensors(self) -> dict[str, Tensor]:
+        return checkpoint.training_tensors(self.net, self.ema, self.optimizer)
+
+
+def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
+    """Whether averaged weights of an evaluation point are there, as process 0 sees it."""
+    there: bool = world.of_first(lambda: run.file("snapshots", point, "safetensors").is_file())
+    return there
+
+
+def save(
+    run: RunFolder,
+    config: RunConfig,
+    state: State,
+    world: World,
+    owned: Callable[[], None],
+    snapshot: bool = False,
+) -> None:
+    """A checkpoint of the whole state, and averaged weights; Exploded where anything in it is not finite."""
+    tensors = state.tensors()
+    if not parallel.finite(tensors, world):
+        raise Exploded(state.images, "the weights, their average or the optimizer's moments hold NaN or infinity")
+    whole = parallel.gathered(tensors, world)
+    if not world.first:
+        return
+    owned()
+    if snapshot:  # with what they are a network of, and the process it was trained with
+        notes = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
+        path = run.file("snapshots", state.images, "safetensors")
+        checkpoint.save(path, checkpoint.part(whole, "ema."), images=state.images, **notes)
+        owned()
+    folder = run.path / "checkpoints"
+    checkpoint.save(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
+    checkpoint.prune(folder, config.compute.keep)
+
+
+def restore(run: RunFolder, state: State, world: World) -> list[str] | None:
+    """Put the newest whole checkpoint into the state of every process; its warnings, None where there is none."""
+    folder = run.path / "checkpoints"
+    found = checkpoint.newest(folder) if world.first else None
+    told = world.of_first(lambda: found and (found[1]["images"], found[2]))
+    if told is None:
+        return None
+    tensors, metadata = found[:2] if found else checkpoint.load(folder / f"{told[0]:012d}.safetensors")
+    if world.size > 1:
+        require_same(world, "the checkpoints that the processes read", content=checkpoint.checksum(tensors))
+    checkpoint.restore(tensors, state.net, state.ema, state.optimizer)
+    state.step, state.images = metadata["step"], metadata["images"]
+    warnings: list[str] = told[1]
+    return warnings
+
+
+def rollbacks(run: RunFolder) -> list[dict[str, Any]]:
+    return [e for e in run.events()[0] if e["event"] == "rollback"]
+
+
+def log_rollback(run: RunFolder, state: State, fault: Exploded, warnings: list[str] | None) -> None:
+    nth = len(rollbacks(run)) + 1
+    more = {"warnings": warnings} if warnings else {}
+    run.log("rollback", images=fault.images, to=state.images, why=fault.why, nth=nth, **more)
+
+
+def require_hope(run: RunFolder, world: World, fault: Exploded, owned: Callable[[], None]) -> None:
+    """Diverged where the run has gone back often enough.
+
+    Where it failed again after going back to its newest checkpoint, that one may be at fault, finite as it is:
+    it is removed, but not also the one before.
+    """
+    before = world.of_first(lambda: rollbacks(run))
+    if len(before) >= ROLLBACKS:
+        times = f"after {len(before)} rollbacks"
+        raise Diverged(f"{fault.why} at image {fault.images:,}, {times}; a lower recipe.lr may hold")
+    removed = len(before) > 1 and before[-2]["to"] > before[-1]["to"]
+    if world.first and before and not removed:
+        newest = max((run.path / "checkpoints").glob("*.safetensors"), default=None)
+        if newest and int(newest.stem) == before[-1]["to"]:
+            owned()
+            newest.unlink(missing_ok=True)
+    world.barrier()

@@ -1,0 +1,95 @@
+"""One network in several processes: DDP, where each holds it whole, and FSDP2, where they share it out.
+
+Either way a process gives the gradient of its part of the loss, and the mean over processes is taken;
+checkpoints are whole and do not tell how many processes wrote them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from .distributed import World
+
+
+def shard(net: nn.Module, world: World, device: torch.device) -> None:
+    """Share out the parameters over the processes, block by block, in place (FSDP2)."""
+    mesh = DeviceMesh(device.type, torch.arange(world.size))
+    for block in blocks(net):
+        fully_shard(block, mesh=mesh)
+    fully_shard(net, mesh=mesh)
+
+
+def blocks(net: nn.Module) -> Iterator[nn.Module]:
+    """The layers in a network's lists of them, lists of lists included."""
+    for child in net.children():
+        if type(child) is nn.ModuleList:
+            yield from blocks(child)
+        elif type(net) is nn.ModuleList and any(True for _ in child.parameters()):
+            yield child
+
+
+def replicate(net: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """The network behind a call that averages gradients; all processes hold the same weights (checked before)."""
+    ids = [device.index] if device.type == "cuda" else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its heir is too new
+        return DistributedDataParallel(
+            net, device_ids=ids, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
+@contextmanager
+def summing(call: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients of this forward and backward pass are only averaged over processes if it is the step's last."""
+    if isinstance(call, FSDPModule):
+        call.set_requires_gradient_sync(last)
+        yield
+    elif isinstance(call, DistributedDataParallel) and not last:
+        with call.no_sync():
+            yield
+    else:
+        yield
+
+
+def share(size: int, world: World) -> slice:
+    """The rows of a batch that are this process's; shares differ by at most one, and may be empty."""
+    return slice(size * world.rank // world.size, size * (world.rank + 1) // world.size)
+
+
+def pieces(size: int, micro_batch: int, world: World) -> int:
+    """In how many passes every process takes its share of a batch: the same number for all."""
+    largest = -(-size // world.size)
+    return -(-largest // micro_batch) if micro_batch else 1
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+    """Whole tensors on the CPU of process 0, one at a time; nothing elsewhere.  Every process must call it."""
+    found = {}
+    for name, tensor in tensors.items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if world.first:
+            found[name] = whole.detach().cpu()
+    return found
+
+
+@torch.no_grad()
+def finite(tensors: Mapping[str, Tensor], world: World) -> bool:
+    """Whether no process holds NaN or infinity in them."""
+    held = [local(t).detach() for t in tensors.values() if t.is_floating_point()]
+    norms = torch._foreach_norm([t for t in held if t.numel()], float("inf"))
+    broken = not bool(torch.isfinite(torch.stack(norms)).all())
+    return not world.agree(broken)[0]

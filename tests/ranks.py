@@ -1,0 +1,154 @@
+"""Forks the processes of a run for tests, from one that has imported all and started no thread.
+
+Reads a line {"check", "size", "folder", ...} and answers with one: what each process returned or raised.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import submitit.helpers  # noqa: F401
+import torch
+
+from bench import data, distributed, meter, presets, sample, train
+from bench.runfolder import RunFolder
+
+
+def training(world, folder, stop=(), poison=(), different=(), failing=(), every_step=True):
+    """Train a run; `stop`, `poison`, `different`, `failing` are (rank, step) of what happens where and when."""
+    run, steps = RunFolder(Path(folder)), []
+    arrays, before, build = data.load("digits"), train.step, train.architectures.build
+
+    def step(state, *rest):
+        loss = before(state, *rest)
+        steps.append(state.images)
+        if [world.rank, len(steps)] == list(failing):
+            raise ValueError("images.npy is gone")
+        if [world.rank, len(steps)] == list(poison):
+            with torch.no_grad():
+                next(state.net.parameters()).mul_(torch.nan)
+        return loss
+
+    def other(*args, **more):
+        net = build(*args, **more)
+        with torch.no_grad():
+            next(net.parameters()).add_(1)
+        return net
+
+    train.step = step
+    if different and world.rank == different[0]:
+        train.architectures.build = other
+    if every_step:
+        meter.Meter.due = lambda self: True
+    try:
+        train.train(run, run.config(), arrays, presets.io_of(run.config()), lambda: asked(world, steps, stop), world)
+    except train.Stopped:
+        return ["stopped", steps[-1]]
+    return ["done", steps[-1] if steps else 0]
+
+
+def asked(world, steps, stop):
+    return [world.rank, len(steps)] == list(stop)
+
+
+def sampling(world, folder, stop=()):
+    run, batches = RunFolder(Path(folder)), []
+
+    def check():
+        batches.append(1)
+        if asked(world, batches, stop):
+            raise train.Stopped
+        time.sleep(0.2 if stop else 0)
+
+    try:
+        sample.sample(run, run.config(), False, torch.device("cpu"), check, world)
+    except train.Stopped:
+        return ["stopped", len(batches)]
+    return ["done", len(batches)]
+
+
+def waiting(world, folder, ends):
+    def check():
+        if world.rank == 1 and ends == "is stopped elsewhere":
+            raise train.Stopped
+
+    def work():
+        for _ in range(50 if ends == "is stopped elsewhere" else 3):
+            world.check(check)
+            time.sleep(0.1)
+        if ends == "stops":
+            raise train.Stopped
+        if ends == "fails":
+            raise OSError("no space left on device")
+
+    try:
+        world.alone(work, check)
+    except train.Stopped:
+        return "stopped"
+    return "done"
+
+
+def told(world, folder):
+    """What a process sees of its submitit job."""
+    values = [world.rank, world.local_rank, world.size, world.agree(world.rank, 7), world.total(world.rank + 1)]
+    return [*values, world.gather(world.rank), world.of_first(lambda: "first")]
+
+
+def place_of(asked, rank):
+    """As submitit's local cluster tells it."""
+    os.environ |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": str(asked["size"]), "SUBMITIT_FOLDER": "."}
+    os.environ |= {"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)}
+    os.environ |= {"SUBMITIT_LOCAL_JOB_ID": str(asked["job"]), "SUBMITIT_LOCAL_JOB_NUM_NODES": "1"}
+
+
+def child(asked, rank):
+    torch.set_num_threads(1)
+    place_of(asked, rank)
+    check, folder = globals()[asked["check"]], Path(asked["folder"])
+    config = RunFolder(folder).config()
+    with (folder / f"rank{rank}.txt").open("a") as f:
+        os.dup2(f.fileno(), 1)
+        os.dup2(f.fileno(), 2)
+    try:
+        with distributed.joined(config) as world:
+            answer = check(world, folder, **asked.get("args", {}))
+    except Exception as error:
+        answer = f"{type(error).__name__}: {error}"
+    (folder / f"rank{rank}.json").write_text(json.dumps(answer))
+
+
+def fork(asked, rank):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        child(asked, rank)
+    finally:
+        os._exit(0)
+
+
+def main():
+    print("ready", flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        asked["job"] = f"{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns()}"
+        answers = [Path(asked["folder"]) / f"rank{rank}.json" for rank in range(asked["size"])]
+        for path in answers:
+            path.unlink(missing_ok=True)
+        pids = [fork(asked, rank) for rank in range(asked["size"])]
+        deadline = time.monotonic() + 100
+        while pids and time.monotonic() < deadline:
+            pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+            time.sleep(0.02)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        print(json.dumps([json.loads(p.read_text()) if p.exists() else "no answer" for p in answers]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
