@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .runfolder import atomic
+from .files import atomic
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

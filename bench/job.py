@@ -10,7 +10,6 @@ import platform
 import resource
 import signal
 import subprocess
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from . import failures
+from .claim import TakenOver
 from .config import RunConfig
 from .runfolder import RunFolder
 
@@ -47,26 +48,30 @@ def work(run: RunFolder, door: int | None = None) -> None:
     A failure is logged, written to error.txt and raised.  The work stops, saved, on SIGINT, SIGTERM
     or when the process `door` that started it is gone.
     """
-    from .train import Stopped
+    from .train import Diverged, Stopped
 
     asked: list[int] = []
 
     def stop() -> bool:
         return bool(asked) or (door is not None and not alive(door))
 
-    with listening(asked), run.lock():
+    with listening(asked), run.claim() as claim:
         if run.record().is_file() and run.has_exports(run.config()):
             return
         (run.path / "error.txt").unlink(missing_ok=True)
         run.log("start", pid=os.getpid())
         try:
-            stages(run, run.config(), stop)
+            stages(run, run.config(), stop, claim.check)
             run.log("done")
         except Stopped:
             run.log("stopped")
+        except TakenOver:
+            raise
+        except Exception as error:
+            failures.leave(run, error, "diverged" if isinstance(error, Diverged) else "failed")
+            raise
         except BaseException as error:
-            (run.path / "error.txt").write_text(traceback.format_exc())
-            run.log("failed", error=f"{type(error).__name__}: {error}")
+            run.keep_error(error)
             raise
 
 
@@ -82,13 +87,18 @@ def listening(asked: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stages(run: RunFolder, config: RunConfig, stop: Callable[[], bool]) -> None:
-    """The stages in order; each skips what is there already."""
+def stages(run: RunFolder, config: RunConfig, stop: Callable[[], bool], owned: Callable[[], None]) -> None:
+    """The stages in order; each skips what is there already.  `owned` raises when the run is another process's."""
     from . import data, evaluate, extractors, presets, sample, train
 
     def check() -> None:
+        owned()
         if stop():
             raise train.Stopped
+
+    def stop_training() -> bool:
+        owned()
+        return stop()
 
     train.set_threads(config)
     device = train.device_of(config)
@@ -98,7 +108,7 @@ def stages(run: RunFolder, config: RunConfig, stop: Callable[[], bool]) -> None:
     e = config.evaluation
     weights, weights_hash = extractors.prepare(e.extractor, e.weights, run.cache)
     if not published:
-        train.train(run, config, arrays, presets.io_of(config), stop)
+        train.train(run, config, arrays, presets.io_of(config), stop_training)
     log_peak(run, str(device))
     sample.sample(run, config, what.latent, device, check)
     evaluators: list[evaluate.Evaluator] = []
@@ -110,6 +120,7 @@ def stages(run: RunFolder, config: RunConfig, stop: Callable[[], bool]) -> None:
 
     evaluate.evaluate(run, config, evaluator, check)
     if not run.record().is_file():
+        owned()
         record(run, config, arrays, weights_hash, evaluator)
 
 
@@ -150,7 +161,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         metrics=curve[-1]["metrics"],
         cost={**cost.summary(config, cost.of(config, io)), **measured(run)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
-        incidents=incidents(run),
+        incidents=failures.incidents(run),
         checkpoint={
             "crc32": checkpoint.checksum(tensors),
             "images": config.budget.images,
@@ -224,15 +235,6 @@ def measured(run: RunFolder) -> dict[str, Any]:
         "peak_memory_bytes": max(peaks, default=0),
         "accelerator_hours": seconds / 3600,
     }
-
-
-def incidents(run: RunFolder) -> list[dict[str, Any]]:
-    """Restarts and what was found damaged at them."""
-    return [
-        {"kind": "restart", "images": e["images"], "warnings": e["warnings"]}
-        for e in run.events()[0]
-        if e["event"] == "resume"
-    ]
 
 
 def environment() -> dict[str, Any]:

@@ -17,7 +17,8 @@ from . import presets
 from .command import Parser
 from .config import RunConfig
 from .data import SOURCES
-from .runfolder import RunFolder, write_json
+from .files import write_json
+from .runfolder import RunFolder
 from .settings import fields_of
 from .submit import CLUSTERS
 
