@@ -43,7 +43,7 @@ def refusal(error: BaseException) -> tuple[str, str] | None:
     if number is None and (found := re.search(SHORT[0], str(error))):
         number = int(found[1])
     if number is None and isinstance(error, OSError) and re.search(SHORT[1], str(error)):
-        number = errno.ENOSPC
+        return "the disk took only a part of it; it, or your quota, is full", FREE
     return REFUSALS.get(number or 0)
 
 
@@ -133,14 +133,14 @@ def write_json(path: Path, data: Any, *, sync: bool = True) -> None:
 
 
 def append(path: Path, line: str) -> None:
-    """Append a line in one write; what a death left of the line before is ended first."""
+    """Append a line, at one go where there is room; what a death left of the line before is ended first."""
     with told(path), path.open("ab+", buffering=0) as f:
         data = line.encode() + b"\n"
         if f.seek(0, os.SEEK_END):
             f.seek(-1, os.SEEK_END)
             data = data if f.read(1) == b"\n" else b"\n" + data
-        if f.write(data) != len(data):
-            raise OSError(errno.ENOSPC, "short write", str(path))
+        while data:
+            data = data[f.write(data) :]
 
 
 def sweep(folder: Path, pattern: str, before: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,10 +141,16 @@ def unfinished_id(record: Record) -> str:
     return identity(record.label, record.config, fingerprint(known_before(record.protocol)))
 
 
+@cache
+def adapter() -> TypeAdapter[Record]:
+    """Made once: that costs more than a record's validation."""
+    return TypeAdapter(Record)
+
+
 def parse(data: Any, name: str) -> Record:
     """A record from plain data; ValueError names the file and the first thing that is wrong."""
     try:
-        return TypeAdapter(Record).validate_python(data)
+        return adapter().validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
