@@ -37,6 +37,8 @@ OFTEN = ("train", "sample")
 """Events that come every second; of these the status is written only so often:"""
 STATUS_SECONDS = 2.0
 HOUR, DAY = 3600.0, 86400.0
+HOLDERS = ("checkpoints", "snapshots")
+"""Where only the holder writes: what is hidden there, safetensors' own temporary files too, is of one before it."""
 PARTIALS = (".*.partial", "*/.*.partial", "*/*.parts/.*.partial")
 UNKNOWN: dict[str, Any] = {
     "event": None,
@@ -175,6 +177,8 @@ class RunFolder:
         ValueError when a process that is alive still holds it after `wait` seconds (bench/claim.py).
         """
         with hold(self.path, wait) as own:
+            for path in (p for stage in HOLDERS for p in (self.path / stage).glob(".*")):
+                path.unlink(missing_ok=True)
             now = own.path.stat().st_mtime
             for pattern in PARTIALS:
                 sweep(self.path, pattern, now - HOUR)

@@ -130,14 +130,14 @@ def train(
     Diverged when the loss is not finite.
     """
     points = evaluation_points(config.budget.images, config.budget.points)
-    if all(run.file("snapshots", p, "safetensors").is_file() for p in points):
+    if all(has_snapshot(run, p) for p in points):
         return
     device = device_of(config)
     state = new_state(config, io, device)
     resume(run, state)
     diffusion = process_of(config.diffusion, device)
     meter = Meter(run, config, state)
-    for point in (p for p in points if p > state.images):
+    for point in (p for p in points if p > state.images or (p == state.images and not has_snapshot(run, p))):
         while state.images < point:
             size = min(config.recipe.batch, point - state.images)
             batch = draw(config, arrays, state, size, io.num_classes)
@@ -212,6 +212,10 @@ def resume(run: RunFolder, state: State) -> None:
     checkpoint.restore(tensors, state.net, state.ema, state.optimizer)
     state.step, state.images = metadata["step"], metadata["images"]
     run.log("resume", images=state.images, warnings=warnings)
+
+
+def has_snapshot(run: RunFolder, point: int) -> bool:
+    return run.file("snapshots", point, "safetensors").is_file()
 
 
 def snapshot(run: RunFolder, config: RunConfig, state: State) -> None:

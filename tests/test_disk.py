@@ -222,7 +222,7 @@ def test_a_disk_that_becomes_full_stops_a_run_in_a_sentence_and_then_it_goes_on(
     assert "the disk is full; free some space, and the same command goes on from the last checkpoint" in str(
         caught.value
     )
-    assert fragment in str(caught.value) and not list(own.path.rglob("*.partial"))
+    assert fragment in str(caught.value) and not list(own.path.rglob(".*"))
     _, _, warnings = checkpoint.newest(own.path / "checkpoints")
     assert not warnings
     disk.free()
