@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -209,7 +208,7 @@ def go(flags: argparse.Namespace) -> int:
     plan.prepare_extractors(configs, results)
     if flags.fresh:
         for run in runs.values():
-            shutil.rmtree(run.path, ignore_errors=True)
+            run.clear()
     plan.install(asked, runs.values())
     todo = unfinished(runs, configs, export)
     keep_configs(todo, {p.config.name: p.config for p in plans}, export)

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -281,3 +283,46 @@ def test_a_start_clears_away_the_partials_of_the_dead_alone(start, tmp_path):
     gone.append(inside)
     with run.claim(0):
         assert all(map(os.path.exists, kept)) and not any(map(os.path.exists, [*gone, old, folder]))
+
+
+def compete(folder, counted):
+    """Hold the run again and again; in between nobody else may be inside."""
+    for name, value in (("POLL_SECONDS", 0.001), ("BEAT_SECONDS", 0.01)):
+        setattr(claim, name, value)
+    while True:
+        with claim.hold(folder, 60) as own:
+            inside = folder / "inside"
+            if inside.is_symlink() and not machine.started(int(os.readlink(inside))):
+                inside.unlink()  # of one that was killed there
+            inside.symlink_to(str(os.getpid()))
+            own.check()
+            os.write(counted, b".")
+            time.sleep(0.001)
+            inside.unlink()
+
+
+def test_of_many_that_come_and_are_killed_never_two_hold_a_run(tmp_path):
+    """Six processes for three seconds, one of which is killed ten times a second wherever it is."""
+    fork, rng, killed = multiprocessing.get_context("fork"), random.Random(5), 0
+    reader, writer = os.pipe()
+
+    def one():
+        process = fork.Process(target=compete, args=(tmp_path, writer))
+        process.start()
+        return process
+
+    many, ends = [one() for _ in range(6)], time.monotonic() + 3
+    while time.monotonic() < ends:
+        time.sleep(rng.uniform(0.02, 0.15))
+        assert all(p.exitcode is None for p in many), "one found another inside"
+        victim = many.pop(rng.randrange(6))
+        victim.kill()
+        victim.join()
+        killed += 1
+        many.append(one())
+    for p in many:
+        p.kill()
+        p.join()
+    os.close(writer)
+    turns = len(os.read(reader, 65536))
+    assert killed >= 10 and turns > 50 and len(claim.generations(tmp_path)) <= 2

@@ -267,3 +267,11 @@ def test_the_door_answers_a_read_only_results_folder_in_a_sentence(disk, capsys)
     assert run.main(["--data", "digits", "--results", str(disk.path / "results")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "choose another folder with --results" in err
+
+
+def test_of_two_that_make_a_folder_the_first_stays(tmp_path):
+    with files.whole_folder(tmp_path / "x") as late:
+        (late / "name").write_text("late")
+        with files.whole_folder(tmp_path / "x") as early:
+            (early / "name").write_text("early")
+    assert (tmp_path / "x" / "name").read_text() == "early" and len(list(tmp_path.iterdir())) == 1
