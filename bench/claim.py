@@ -211,6 +211,13 @@ def acquire(folder: Path, wait: float = 20.0) -> Claim:
         time.sleep(POLL_SECONDS)
 
 
+def holder_of(folder: Path) -> Holder | None:
+    """Who holds a run as far as one look tells; one of another place that is silent for a minute may be dead."""
+    watch = Watch(me())
+    watch.see(*latest(folder))
+    return None if watch.gone() else watch.holder
+
+
 def create(folder: Path, generation: int) -> Claim | None:
     """The claim of this generation; None when another process was first."""
     own, path = me(), file_of(folder, generation)

@@ -12,7 +12,7 @@ from typing import Any
 
 from architectures import registry
 
-from . import presets
+from . import claim, presets
 from .command import Parser
 from .config import RunConfig
 from .data import SOURCES
@@ -316,7 +316,9 @@ def explain(name: str, run: RunFolder) -> int:
     """Say why a run is not finished; 2 when a ValueError, which is for users, ended it, or else 1."""
     error = run.path / "error.txt"
     if not error.is_file():
-        print(f"{name} is not finished; the same command goes on with it", file=sys.stderr)
+        who = claim.holder_of(run.path)
+        word = f"being worked on by {who.words()}" if who else "not finished; the same command goes on with it"
+        print(f"{name} is {word}", file=sys.stderr)
         return 1
     last = error.read_text().strip().splitlines()[-1]
     print(f"{name} failed: {last.removeprefix('ValueError: ')}\n  the whole story: {error}", file=sys.stderr)

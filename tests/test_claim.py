@@ -12,14 +12,14 @@ import time
 
 import pytest
 
-from bench import claim, machine
+from bench import claim, machine, run
 from bench.files import beside
 from bench.runfolder import RunFolder
 
 HOLD = """
 import json, os, sys
 from pathlib import Path
-from bench import claim, machine
+from bench import claim, machine, run
 told = json.loads(sys.argv[2])
 for name, value in told.get("seconds", {}).items():
     setattr(claim, name, value)
@@ -112,6 +112,18 @@ def test_of_many_that_start_at_once_one_works_and_the_others_say_who(start, tmp_
     assert start().says().startswith("holds")
     assert time.monotonic() - began < 5  # most of it Python's start; the heartbeat would take 60 s
     assert len(names(tmp_path / "run")) == 1
+
+
+def test_one_look_tells_who_holds_a_run_and_the_door_says_so(start, tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    assert claim.holder_of(folder.path) is None
+    holder = start()
+    holder.says()
+    assert claim.holder_of(folder.path).pid == holder.pid
+    assert run.explain("dit", folder) == 1
+    assert f"dit is being worked on by {claim.me().host}, process {holder.pid}" in capsys.readouterr().err
+    holder.signal(signal.SIGKILL)
+    assert claim.holder_of(folder.path) is None
 
 
 def test_of_many_that_take_over_from_a_dead_one_one_works(start):
@@ -243,45 +255,45 @@ def test_one_whose_folder_is_emptied_finds_out(tmp_path):
 
 
 def test_a_run_is_cleared_but_not_under_a_process_that_works_on_it(start, tmp_path):
-    run = RunFolder(tmp_path / "results" / "runs" / "a")
-    (run.path / "checkpoints").mkdir(parents=True)
+    own = RunFolder(tmp_path / "results" / "runs" / "a")
+    (own.path / "checkpoints").mkdir(parents=True)
     for name in ("config.json", "checkpoints/1.safetensors"):
-        (run.path / name).write_text("x")
-    worker = start(run.path)
+        (own.path / name).write_text("x")
+    worker = start(own.path)
     worker.says()
     with pytest.raises(ValueError, match="is being worked on by"):
-        run.clear()
-    assert (run.path / "config.json").exists()
+        own.clear()
+    assert (own.path / "config.json").exists()
     worker.end()
-    run.clear()
-    assert names(run.path) == ["claim-000002.json"]
+    own.clear()
+    assert names(own.path) == ["claim-000002.json"]
 
 
 def test_a_start_clears_away_the_partials_of_the_dead_alone(start, tmp_path):
-    run = RunFolder(tmp_path / "runs" / "a")
+    place = RunFolder(tmp_path / "runs" / "a")
     dead = start()
     dead.says()
     dead.signal(signal.SIGKILL)
     own, elsewhere = f"{machine.place()}-{os.getpid()}-", "0123abcd-1-"
     kept, gone = [], []
     for folder in ("evaluation", "features/000000000096.parts", "."):
-        path = run.path / folder / "x"
+        path = place.path / folder / "x"
         path.parent.mkdir(parents=True, exist_ok=True)
         mine = str(beside(path))
         kept += [mine, mine.replace(own, elsewhere), str(path)]
         gone += [mine.replace(own, f"{machine.place()}-{dead.pid}-")]
     for path in (*kept, *gone):
         open(path, "w").close()
-    old = str(beside(run.path / "old")).replace(own, elsewhere)
-    (folder := run.path / os.path.basename(gone[0].replace("x", "y"))).mkdir()
+    old = str(beside(place.path / "old")).replace(own, elsewhere)
+    (folder := place.path / os.path.basename(gone[0].replace("x", "y"))).mkdir()
     (folder / "0.png").touch()
     open(old, "w").close()
     os.utime(old, (time.time() - 7200,) * 2)
-    inside = run.path / "checkpoints" / ".tmpA1b2C3"  # safetensors' own, without its maker's name
+    inside = place.path / "checkpoints" / ".tmpA1b2C3"  # safetensors' own, without its maker's name
     inside.parent.mkdir()
     inside.touch()
     gone.append(inside)
-    with run.claim(0):
+    with place.claim(0):
         assert all(map(os.path.exists, kept)) and not any(map(os.path.exists, [*gone, old, folder]))
 
 
