@@ -22,8 +22,9 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from . import slurm
+from .files import write_json
 from .profiles import Profile, Request
-from .runfolder import RunFolder, write_json
+from .runfolder import RunFolder
 
 MOST_TIMEOUTS = 1_000_000
 UNTIL_READY = """bash -c 'trap "" USR2 TERM; exec "$0" "$@"'"""

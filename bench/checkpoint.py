@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from .runfolder import atomic
+from .files import atomic
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

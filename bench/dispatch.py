@@ -37,6 +37,19 @@ def default_parallel(cluster: str, count: int) -> int:
     return min(count, max(3, os.cpu_count() or 1))
 
 
+def out(todo: Mapping[str, RunFolder], wanted: Wanted, stay: bool) -> bool:
+    """Dispatch what is not finished; whether it was waited for.  On SLURM it is not, unless told to `stay`."""
+    if wanted.cluster != "slurm":
+        here(todo, wanted)
+        return True
+    there = to_slurm(todo, wanted)
+    if stay and there:
+        watch(there, wanted)
+        return True
+    print("python -m bench.status shows them, python -m bench.cancel ends them; you can log out")
+    return False
+
+
 def here(todo: Mapping[str, RunFolder], wanted: Wanted) -> None:
     """Run them in this process (debug) or in processes of this machine, and watch them."""
     if wanted.cluster == "debug":
@@ -46,7 +59,7 @@ def here(todo: Mapping[str, RunFolder], wanted: Wanted) -> None:
         return
     first = next(iter(todo.values()))
     parallel = wanted.parallel or default_parallel(wanted.cluster, len(todo))
-    processes = max(1, getattr(first.config().compute, "processes", 1))
+    processes = max(1, first.config().compute.processes)
     gpus = processes if submit.gpus_here() else 0
     logs = chains.jobs_folder(wanted.results) / "%j"
     queue = submit.Queue(submit.executor(wanted.cluster, logs, gpus, processes), parallel)
@@ -123,7 +136,7 @@ def submission_of(runs: list[RunFolder], wanted: Wanted) -> chains.Submission:
 
 
 def watch(runs: list[RunFolder], wanted: Wanted) -> None:
-    """Show how the runs get on until all have ended; a Ctrl-C asks whether to cancel them, and leaves them otherwise."""
+    """Show how the runs get on until all have ended; a Ctrl-C asks whether to cancel them, or else leaves them."""
     try:
         status.watch(wanted.results, [run.path.name for run in runs], frozenset(runstate.STATES), WATCH_SECONDS)
     except KeyboardInterrupt:

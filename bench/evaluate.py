@@ -25,10 +25,11 @@ from .command import Parser
 from .config import RunConfig
 from .data import Arrays, source
 from .extractors import EXTRACTORS, network, weights_hash
+from .files import write_json
 from .images import ArrayImages, Images
 from .manifold import Precision
 from .measure import Request, measure, named, wanted_layers
-from .runfolder import RunFolder, evaluation_points, write_json
+from .runfolder import RunFolder, evaluation_points
 from .store import FeatureStore, Made
 from .tensorboard import Scalars
 
@@ -89,7 +90,7 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
         found = evaluator.stored(FeatureStore(run.features(point)), intervals=point == points[-1])
         write_json(target, {"images": point, "metrics": found})
         Scalars(run).add(point, {k: v["value"] for k, v in found.items()})
-        run.log("evaluate", images=i + 1, of=len(points), **{k: v["value"] for k, v in found.items()})
+        run.log("evaluate", images=i + 1, of=len(points), point=point, **{k: v["value"] for k, v in found.items()})
         check()
 
 

@@ -9,14 +9,16 @@ import os
 import platform
 import resource
 import socket
-import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from . import snapshot
+from . import claim as claims
+from . import failures, snapshot
 from .config import RunConfig
 from .notices import Notices, on_slurm
 from .runfolder import RunFolder
@@ -34,9 +36,7 @@ class Job:
     def __call__(self) -> str:
         notices = Notices(self.notice_seconds)
         with notices.listening():
-            finished = work(RunFolder(Path(self.folder)), self.stage, notices, self.door)
-            if not finished:
-                notices.leave(requeue=notices.requeue)
+            work(RunFolder(Path(self.folder)), self.stage, notices, self.door)
         return self.folder
 
     def checkpoint(self) -> Any:
@@ -49,33 +49,59 @@ class Job:
 def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, door: int | None = None) -> bool:
     """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; whether that is done now.
 
-    A failure is logged, written to error.txt and raised.  The work stops, saved, when a notice comes or
-    when the process `door` that started it is gone.
+    A failure is logged, written to error.txt and to a record, and raised.  The work stops, saved, when a
+    notice comes to any of its processes, or when the process `door` that started it is gone; a notice of
+    SLURM then ends in another turn.
     """
-    from .train import Stopped
+    from . import distributed
+    from .keep import Diverged
 
-    notices = notices or Notices()
+    notices, config, own = notices or Notices(), run.config(), distributed.place()
+    first = own is None or own.rank == 0
+    try:
+        with run.claim() if first else nullcontext() as claim, distributed.joined(config) as world:
+            done = turn(run, config, stage, notices, door, world, claim.check if claim else lambda: None)
+            requeue = not done and bool(world.agree(notices.requeue)[0])
+    except (claims.Held, claims.TakenOver):
+        raise
+    except Exception as error:
+        if first or type(error) not in (RuntimeError, Diverged):  # else it is the first process's to tell
+            failures.leave(run, error, "diverged" if isinstance(error, Diverged) else "failed")
+        raise
+    if not done:
+        notices.leave(requeue)
+    return done
+
+
+def turn(
+    run: RunFolder,
+    config: RunConfig,
+    stage: Stage,
+    notices: Notices,
+    door: int | None,
+    world: Any,
+    owned: Callable[[], None],
+) -> bool:
+    """The work of one process, until it is done or told to stop; whether it is done."""
+    from .distributed import Stopped
 
     def stop() -> bool:
         return notices.stop or (door is not None and not alive(door))
 
-    with run.lock():
-        config = run.config()
-        if run.record().is_file() and run.has_exports(config):
-            return True
+    if world.of_first(lambda: run.record().is_file() and run.has_exports(config)):
+        return True
+    if world.first:
         (run.path / "error.txt").unlink(missing_ok=True)
         run.log("start", stage=stage, **place())
-        try:
-            stages(run, config, stage, stop)
-        except Stopped:
+    try:
+        stages(run, config, stage, stop, world, owned)
+    except Stopped:
+        if world.first:
             run.log("requeued" if notices.requeue else "stopped")
-            return False
-        except Exception as error:
-            (run.path / "error.txt").write_text(traceback.format_exc())
-            run.log("failed", error=f"{type(error).__name__}: {error}")
-            raise
+        return False
+    if world.first:
         run.log("trained" if stage == "train" else "done")
-        return True
+    return True
 
 
 def place() -> dict[str, Any]:
@@ -83,49 +109,60 @@ def place() -> dict[str, Any]:
     env = os.environ
     task = env.get("SLURM_ARRAY_TASK_ID")
     job = f"{env['SLURM_ARRAY_JOB_ID']}_{task}" if task is not None else env.get("SLURM_JOB_ID")
-    turn = int(env.get("SLURM_RESTART_COUNT", 0))
-    return {"pid": os.getpid(), "host": socket.gethostname(), "job": job if on_slurm() else None, "requeues": turn}
+    turns = int(env.get("SLURM_RESTART_COUNT", 0))
+    return {"pid": os.getpid(), "host": socket.gethostname(), "job": job if on_slurm() else None, "requeues": turns}
 
 
-def stages(run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool]) -> None:
-    """The stages in order; each skips what is there already."""
+def stages(
+    run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool], world: Any, owned: Callable[[], None]
+) -> None:
+    """The stages in order; each skips what is there already.  `owned` raises when the run is another process's."""
     from . import data, presets, train
 
     train.set_threads(config)
-    device = train.device_of(config)
+    device = train.device_of(config, world)
     published = bool(config.model.weights)
     arrays = (data.load_reference if published else data.load)(config.data.name, config.data.root)
     if stage != "evaluate" and not published:
-        train.train(run, config, arrays, presets.io_of(config), stop)
-    log_peak(run, str(device))
+        train.train(run, config, arrays, presets.io_of(config), stop, world, owned)
+    if world.first:
+        log_peak(run, str(device))
     if stage == "train":
         return
-    if not run.has_snapshots(config):
+    if not world.of_first(lambda: run.has_snapshots(config)):
         raise ValueError(f"{run.path} has no snapshots to sample from; its training is not finished")
-    evaluated(run, config, arrays, device, stop)
+    evaluated(run, config, arrays, device, stop, world, owned)
 
 
-def evaluated(run: RunFolder, config: RunConfig, arrays: Any, device: Any, stop: Callable[[], bool]) -> None:
-    """Sample, evaluate and record."""
-    from . import data, evaluate, extractors, sample, train
+def evaluated(
+    run: RunFolder,
+    config: RunConfig,
+    arrays: Any,
+    device: Any,
+    stop: Callable[[], bool],
+    world: Any,
+    owned: Callable[[], None],
+) -> None:
+    """Sample, in all processes; evaluate and record, in the first."""
+    from . import data, evaluate, extractors, sample
+    from .distributed import Stopped
 
     def check() -> None:
+        owned()
         if stop():
-            raise train.Stopped
+            raise Stopped
+
+    def measure() -> None:
+        evaluate.evaluate(run, config, evaluator, lambda: world.check(check))
+        if not run.record().is_file():
+            owned()
+            record(run, config, arrays, weights_hash, evaluator)
 
     e, latent = config.evaluation, data.source(config.data.name, config.data.root).latent
     weights, weights_hash = extractors.prepare(e.extractor, e.weights, run.cache)
-    sample.sample(run, config, latent, device, check)
-    evaluators: list[evaluate.Evaluator] = []
-
-    def evaluator() -> evaluate.Evaluator:
-        if not evaluators:
-            evaluators.append(evaluate.Evaluator(config, weights, arrays, cuda=device.type == "cuda"))
-        return evaluators[0]
-
-    evaluate.evaluate(run, config, evaluator, check)
-    if not run.record().is_file():
-        record(run, config, arrays, weights_hash, evaluator)
+    sample.sample(run, config, latent, device, check, world)
+    evaluator = cache(lambda: evaluate.Evaluator(config, weights, arrays, cuda=device.type == "cuda"))
+    world.alone(measure, check)
 
 
 def log_peak(run: RunFolder, device: str) -> None:
@@ -166,7 +203,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         metrics=curve[-1]["metrics"],
         cost={**cost.summary(config, cost.of(config, io)), **measured(run)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
-        incidents=incidents(run),
+        incidents=failures.incidents(run),
         checkpoint={
             "crc32": checkpoint.checksum(tensors),
             "images": config.budget.images,
@@ -253,26 +290,6 @@ def measured(run: RunFolder) -> dict[str, Any]:
 def processes_of(run: RunFolder) -> int:
     """How many processes trained a run, at most."""
     return max((e.get("processes", 1) for e in run.events()[0] if e["event"] == "train"), default=1)
-
-
-def incidents(run: RunFolder) -> list[dict[str, Any]]:
-    """Restarts, with what ended the turn before (a notice, a failure, or a death without a word), and rollbacks."""
-    found: list[dict[str, Any]] = []
-    seen, last = set(), ""
-    ends = {"stopped": "notice", "requeued": "notice", "failed": "failure"}
-    for e in run.events()[0]:
-        stage = e.get("stage", "all")
-        if e["event"] == "start" and stage in seen:
-            after = ends.get(last, "death")
-            found.append({"kind": "restart", "stage": stage, "after": after, "images": 0, "warnings": []})
-        elif e["event"] == "resume" and found and last == "start":
-            found[-1] |= {"images": e["images"], "warnings": e["warnings"]}
-        elif e["event"] == "rollback":
-            told = {key: e[key] for key in ("images", "to", "why", "nth", "warnings") if key in e}
-            found.append({"kind": "rollback", **told})
-        seen |= {stage} if e["event"] == "start" else set()
-        last = e["event"]
-    return found
 
 
 def environment(processes: int = 1) -> dict[str, Any]:

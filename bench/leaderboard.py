@@ -3,13 +3,15 @@
 One table a protocol: rows are ranked within a fingerprint only.  Runs that differ in nothing but
 their training seed are one row of the Markdown, with mean, deviation and number; the CSV has each.
 Reference rows (held-out images, noise) stand beside every table that shares their evaluation,
-unranked.  Imports no torch.
+unranked.  Runs that failed or diverged stand in a list of their own, and in the CSV with that status and no
+numbers.  Imports no torch.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -19,12 +21,14 @@ from tabulate import tabulate
 
 from .command import Parser
 from .config import digest
+from .files import atomic
 from .protocol import describe
-from .record import Metric, Record, read_all
-from .runfolder import atomic
+from .record import Metric, Record, folder, read_all, unfinished_id
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 HEADLINE = "fid"
+ROUNDS = 5
+"""How often it is rebuilt at most; whoever publishes after that rebuilds it too."""
 
 
 def rows(records: Iterable[Record]) -> pd.DataFrame:
@@ -80,7 +84,7 @@ def rank(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return table
     headline = [c for c in table.columns if c == HEADLINE or (c.startswith(f"{HEADLINE}[") and c.endswith("]"))]
-    best = table[headline].bfill(axis=1).iloc[:, 0].astype(float)
+    best = table.reindex(columns=headline or [HEADLINE]).bfill(axis=1).iloc[:, 0].astype(float)
     ranked = (table["kind"] == "model") & (table["status"] == "done") & (table["track"] != "published")
     means = best.where(ranked).groupby(table["group"]).transform("mean")
     table["seeds"] = best.where(ranked).groupby(table["group"]).transform("count").where(ranked).astype("Int64")
@@ -94,13 +98,22 @@ def rank(table: pd.DataFrame) -> pd.DataFrame:
 
 def build(results: Path) -> tuple[str, str]:
     """(CSV, Markdown) of a results folder's records."""
-    records = list(read_all(results))
+    records = without_overtaken(read_all(results))
     table = rows(records)
     return table.to_csv(index=False, lineterminator="\n"), markdown(records, table)
 
 
+def without_overtaken(records: Iterable[Record]) -> list[Record]:
+    """Records without failures of runs that were finished since."""
+    there = list(records)
+    finished = {unfinished_id(r) for r in there if r.status == "done"}
+    return [r for r in there if r.status == "done" or r.id not in finished]
+
+
 def markdown(records: list[Record], table: pd.DataFrame) -> str:
-    """A table a protocol, with its caption."""
+    """A table a protocol, with its caption, and what did not finish."""
+    failed = [r for r in records if r.status != "done"]
+    records = [r for r in records if r.status == "done"]
     parts = ["# Leaderboard\n\nMade by `python -m bench.leaderboard` from the records; do not edit.\n"]
     references = [r for r in records if r.kind == "reference"]
     for print_ in sorted({r.fingerprint for r in records if r.kind == "model"}):
@@ -119,6 +132,10 @@ def markdown(records: list[Record], table: pd.DataFrame) -> str:
         "One seed: the value with the half-width of its 95 % interval. Several: mean ± standard deviation over the "
         "seeds (their number). Arrows say which way is better.\n"
     )
+    if failed:
+        lines = [_unfinished(r) for r in failed]
+        text = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
+        parts.append(f"## Did not finish\n\nNeither ranked nor averaged.\n\n{text}\n")
     return "\n".join(parts)
 
 
@@ -136,6 +153,21 @@ def _line(group: list[Record], rank_: Any) -> dict[str, str]:
     line["seed"] = ", ".join(str(run.config.get("seed", "")) for run in group) if r.kind == "model" else ""
     line["record"] = " ".join(f"[{run.id[-12:]}](records/v1/{run.id}.json)" for run in group)
     return line
+
+
+def _unfinished(r: Record) -> dict[str, str]:
+    """A row for a run that failed or diverged."""
+    images = r.incidents[-1]["images"] if r.incidents else 0
+    return {
+        "model": r.label,
+        "data": r.protocol["evaluation"]["data"],
+        "status": r.status,
+        "images": f"{images:,} of {r.protocol['training'].get('images') or 0:,}",
+        "error": " ".join((r.error or "").split()).replace("|", "/"),
+        "seed": str(r.config.get("seed", "")),
+        "date": r.created[:10],
+        "record": f"[{r.id[-12:]}](records/v1/{r.id}.json)",
+    }
 
 
 def show(metrics: Sequence[Metric]) -> str:
@@ -159,12 +191,29 @@ def human(count: float) -> str:
 
 
 def write(results: Path) -> str:
-    """Rebuild leaderboard.csv and leaderboard.md; the Markdown is returned."""
-    csv, text = build(results)
-    for name, content in (("leaderboard.csv", csv), ("leaderboard.md", text)):
-        with atomic(results / name) as partial:
-            partial.write_text(content)
+    """Rebuild leaderboard.csv and leaderboard.md; the Markdown is returned.
+
+    Where another process has published meanwhile it is done again, so that the last to write knows all.
+    """
+    for _ in range(ROUNDS):
+        before = ledger(results)
+        csv, text = build(results)
+        for name, content in (("leaderboard.csv", csv), ("leaderboard.md", text)):
+            with atomic(results / name) as partial:
+                partial.write_text(content)
+        if ledger(results) == before:
+            break
     return text
+
+
+def ledger(results: Path) -> set[tuple[str, int, int]]:
+    """What the leaderboard is made of: other records are another set."""
+    found = set()
+    for path in folder(results).glob("*.json"):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found.add((path.name, stat.st_ino, stat.st_mtime_ns))
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:

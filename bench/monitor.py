@@ -15,7 +15,7 @@ from typing import Any
 from .runfolder import RunFolder
 
 STAGES = {"train": "training", "sample": "sampling", "evaluate": "evaluating"}
-ENDS = ("failed", "stopped", "done")
+ENDS = ("failed", "diverged", "stopped", "done")
 SHOWN = (*STAGES, *ENDS)
 
 

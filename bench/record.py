@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .config import digest
+from .files import told, write_json
 from .protocol import fingerprint
-from .runfolder import write_json
 
 SCHEMA = 1
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -66,7 +67,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A finished run, or a reference row (real images, noise) that is never ranked."""
+    """A finished run, one that failed or diverged, or a reference row (real images, noise); the first are ranked."""
 
     __pydantic_config__ = STRICT
 
@@ -89,10 +90,12 @@ class Record:
     curve: list[dict[str, Any]] = field(default_factory=list)
     """[{images, metrics}] at the evaluation points."""
     incidents: list[dict[str, Any]] = field(default_factory=list)
-    """Restarts and damaged checkpoints, in order."""
+    """Restarts, damaged checkpoints, rollbacks and failures, in order."""
     environment: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
     """Checksum of the weights that were evaluated, and at how many images."""
+    error: str | None = None
+    """Why a run failed or diverged; None for one that is done."""
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
@@ -103,6 +106,14 @@ class Record:
             raise ValueError("the evaluation fingerprint is not that of the protocol; the record was altered")
         if self.id != identity(self.label, self.config, self.fingerprint):
             raise ValueError("the id is not that of config and protocol; the record was altered")
+        if self.status == "done":
+            self._check_done()
+        elif self.kind != "model" or not self.error:
+            raise ValueError(f"a record of status {self.status} is a model's, and needs its error")
+
+    def _check_done(self) -> None:
+        if self.error is not None:
+            raise ValueError("a record of status done has no error")
         if self.kind == "model" and (self.cost is None or self.checkpoint is None):
             raise ValueError("a model's record needs its cost and the checkpoint that was evaluated")
         if not self.metrics:
@@ -115,10 +126,31 @@ def identity(label: str, config: dict[str, Any], fingerprint_: str) -> str:
     return f"{words}-{digest([config, fingerprint_])[:12]}"
 
 
+def known_before(protocol: dict[str, Any]) -> dict[str, Any]:
+    """A protocol with nothing in it that is known only once data and weights are loaded, or networks built."""
+    unknown = dict.fromkeys(("extractor_hash", "reference_hash", "reference_count"))
+    known = {**protocol, "evaluation": {**protocol["evaluation"], **unknown}}
+    if "match" in protocol.get("training", {}):
+        match = {k: v for k, v in protocol["training"]["match"].items() if k != "target"}
+        known["training"] = {**protocol["training"], "match": match}
+    return known
+
+
+def unfinished_id(record: Record) -> str:
+    """The id under which the ledger keeps a run that failed or diverged, from that or the finished one's record."""
+    return identity(record.label, record.config, fingerprint(known_before(record.protocol)))
+
+
+@cache
+def adapter() -> TypeAdapter[Record]:
+    """Made once: that costs more than a record's validation."""
+    return TypeAdapter(Record)
+
+
 def parse(data: Any, name: str) -> Record:
     """A record from plain data; ValueError names the file and the first thing that is wrong."""
     try:
-        return TypeAdapter(Record).validate_python(data)
+        return adapter().validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -145,6 +177,8 @@ def _refuse(constant: str) -> None:
 def write(path: Path, record: Record) -> None:
     """Validate and write, atomically; NaN and infinity are refused."""
     data = asdict(record)
+    if record.error is None:
+        del data["error"]
     parse(data, str(path))
     write_json(path, data)
 
@@ -154,13 +188,23 @@ def folder(results: Path) -> Path:
 
 
 def publish(results: Path, record: Record) -> Path:
-    """Put a record into the ledger, where a newer run of the same config and protocol replaces it."""
+    """Put a record into the ledger, where a newer run of the same config and protocol replaces it.
+
+    One that is done also takes away what an earlier try of it left as failed or diverged.
+    """
     path = folder(results) / f"{record.id}.json"
     write(path, record)
+    if record.status == "done":
+        with told(path):
+            (folder(results) / f"{unfinished_id(record)}.json").unlink(missing_ok=True)
     return path
 
 
-def read_all(results: Path) -> Iterator[Record]:
-    """Every record of a results folder, in order of file name."""
-    for path in sorted(folder(results).glob("*.json")):
-        yield read(path)
+def read_all(results: Path, pattern: str = "*.json") -> Iterator[Record]:
+    """Every record of a results folder, in order of file name; others may write and remove some meanwhile."""
+    for path in sorted(folder(results).glob(pattern)):
+        try:
+            yield read(path)
+        except ValueError:
+            if path.exists():
+                raise

@@ -26,11 +26,11 @@ from .collect import Progress, collect
 from .command import Parser
 from .config import digest
 from .extractors import EXTRACTORS, check_side, network
+from .files import atomic
 from .images import ArrayImages, Images
 from .manifest import FEATURES, FORMAT, KEY, Manifest, words
 from .measure import INCEPTION, weights_of
 from .pretrained import sha256
-from .runfolder import atomic
 from .sides import Given, config_of, manifest_of, open_side
 from .store import KEYS
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,11 +12,12 @@ from typing import Any
 
 from architectures import registry
 
-from . import presets, profiles
+from . import claim, presets, profiles
 from .command import Parser
 from .config import RunConfig
 from .data import SOURCES
-from .runfolder import RunFolder, write_json
+from .files import write_json
+from .runfolder import RunFolder
 from .settings import fields_of
 from .submit import CLUSTERS
 
@@ -228,13 +228,6 @@ def go(flags: argparse.Namespace) -> int:
             print_requests(chains.texts(results, profile, len(configs), flags.parallel, label))
         return 0
     plan.prepare_extractors(configs, results)
-    if flags.fresh:
-        dispatch.must_be_free(runs)
-        for run in runs.values():
-            shutil.rmtree(run.path, ignore_errors=True)
-    plan.install(asked, runs.values())
-    todo = unfinished(runs, configs, export)
-    keep_configs(todo, {p.config.name: p.config for p in plans}, asked[0].settings)
     wanted = dispatch.Wanted(
         results=results,
         cluster=cluster,
@@ -243,14 +236,15 @@ def go(flags: argparse.Namespace) -> int:
         label=label,
         retry_failed=flags.retry_failed,
     )
-    if cluster == "slurm":
-        there = dispatch.to_slurm(todo, wanted)
-        if not (flags.watch and there):
-            print("python -m bench.status shows them, python -m bench.cancel ends them; you can log out")
-            return 0
-        dispatch.watch(there, wanted)
-        return show(runs, unfinished(runs, configs, export), results, flags.suite, all_done=False)
-    dispatch.here(todo, wanted)
+    if flags.fresh:
+        dispatch.must_be_free(runs)
+        for run in runs.values():
+            run.clear()
+    plan.install(asked, runs.values())
+    todo = unfinished(runs, configs, export)
+    keep_configs(todo, {p.config.name: p.config for p in plans}, asked[0].settings)
+    if not dispatch.out(todo, wanted, flags.watch):
+        return 0
     return show(runs, unfinished(runs, configs, export), results, flags.suite, all_done=False)
 
 
@@ -324,7 +318,9 @@ def explain(name: str, run: RunFolder) -> int:
     """Say why a run is not finished; 2 when a ValueError, which is for users, ended it, or else 1."""
     error = run.path / "error.txt"
     if not error.is_file():
-        print(f"{name} is not finished; the same command goes on with it", file=sys.stderr)
+        who = claim.holder_of(run.path)
+        word = f"being worked on by {who.words()}" if who else "not finished; the same command goes on with it"
+        print(f"{name} is {word}", file=sys.stderr)
         return 1
     last = error.read_text().strip().splitlines()[-1]
     print(f"{name} failed: {last.removeprefix('ValueError: ')}\n  the whole story: {error}", file=sys.stderr)

@@ -1,8 +1,10 @@
-"""The folder of one run: where each stage leaves its files, atomic writes, and the event log.
+"""The folder of one run: where each stage leaves its files, who works on it, and the event log.
 
 results/runs/NAME/
     config.json                 the resolved config
     log.jsonl                   events of all stages, one JSON object a line
+    status.json                 where the run is, for those who watch many (bench.status)
+    claim-GENERATION.json       which process works on it (bench/claim.py)
     checkpoints/IMAGES.safetensors      training state, the last few
     snapshots/IMAGES.safetensors        averaged weights at the evaluation points
     features/IMAGES/                    features of images sampled from them (bench/store.py)
@@ -15,38 +17,66 @@ Imports no torch.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
+import math
+import shutil
+import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .claim import Claim, hold
 from .config import RunConfig, from_dict
+from .files import append, atomic, sweep, write_json
+
+OFTEN = ("train", "sample")
+"""Events that come every second; of these the status is written only so often:"""
+STATUS_SECONDS = 2.0
+HOUR, DAY = 3600.0, 86400.0
+HOLDERS = ("checkpoints", "snapshots")
+"""Where only the holder writes: what is hidden there, safetensors' own temporary files too, is of one before it."""
+PARTIALS = (".*.partial", "*/.*.partial", "*/*.parts/.*.partial")
+UNKNOWN: dict[str, Any] = {
+    "event": None,
+    "time": None,
+    "images": None,
+    "of": None,
+    "rate": None,
+    "loss": None,
+    "fid": None,
+    "starts": 0,
+    "rollbacks": 0,
+    "host": None,
+    "job": None,
+    "pid": None,
+    "error": None,
+}
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of `path` only when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as f:
-            os.fsync(f.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def following(status: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
+    """The status after an event; what the event does not tell stays."""
+    name = event["event"]
+    told = ("event", "time", "images", "of", "rate", "loss", "host", "job", "pid", "error")
+    new = {**status, **{k: event[k] for k in told if k in event}}
+    if name == "start":
+        new |= {"starts": status["starts"] + 1, "rate": None, "error": None}
+    if name == "rollback":
+        new["rollbacks"] = status["rollbacks"] + 1
+    if name == "evaluate" and (metric := next((k for k in event if k.startswith("fid")), None)):
+        new["fid"] = {"name": metric, "value": event[metric], "images": event.get("point")}
+    return new
 
 
-def write_json(path: Path, data: Any) -> None:
-    """JSON, atomically; NaN and infinity are refused."""
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    with atomic(path) as partial:
-        partial.write_text(text)
+@dataclass
+class Shown:
+    """The status as this process knows it, and when it was last written."""
+
+    status: dict[str, Any] | None = None
+    written: float = -STATUS_SECONDS
 
 
 @dataclass(frozen=True)
@@ -54,6 +84,7 @@ class RunFolder:
     """One run's files."""
 
     path: Path
+    _shown: Shown = field(default_factory=Shown, repr=False, compare=False)
 
     @classmethod
     def of(cls, results: Path, config: RunConfig) -> RunFolder:
@@ -97,12 +128,36 @@ class RunFolder:
         return self.path / "record.json"
 
     def log(self, event: str, **values: Any) -> None:
-        """Append an event, {"time", "event", ...}, and print it as a plain line."""
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
-        with (self.path / "log.jsonl").open("a") as f:
-            f.write(line + "\n")
+        """Append an event, {"time", "event", ...}, bring the status up to it, and print it as a plain line.
+
+        ValueError when the disk refuses.
+        """
+        whole = {"time": round(time.time(), 3), "event": event, **values}
+        before = self._shown.status or self._status_so_far()
+        append(self.path / "log.jsonl", json.dumps(whole))
+        self._shown.status = following(before, whole)
+        if event not in OFTEN or time.monotonic() - self._shown.written >= STATUS_SECONDS:
+            write_json(self.path / "status.json", _finite(self._shown.status), sync=False)
+            self._shown.written = time.monotonic()
         words = "  ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
         print(f"{event}  {words}", flush=True)
+
+    def status(self) -> dict[str, Any]:
+        """Where the run is, at most some seconds ago (the keys of UNKNOWN); {} where nothing tells it."""
+        try:
+            status = json.loads((self.path / "status.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) and UNKNOWN.keys() <= status.keys() else {}
+
+    def _status_so_far(self) -> dict[str, Any]:
+        """What the file tells or, where it was lost, the log."""
+        status = self.status()
+        if not status:
+            status = UNKNOWN
+            for event in self.events()[0]:
+                status = following(status, event)
+        return status
 
     def events(self, start: int = 0) -> tuple[list[dict[str, Any]], int]:
         """(events from byte `start` on, where to go on); a torn last line is left for the next call."""
@@ -116,22 +171,48 @@ class RunFolder:
         return [e for e in map(_parse, whole.splitlines()) if e], start + len(whole)
 
     @contextmanager
-    def lock(self, wait_seconds: float = 20.0) -> Iterator[None]:
-        """Hold the run; the kernel lets go when the process dies, however it dies.
+    def claim(self, wait: float = 20.0) -> Iterator[Claim]:
+        """Hold the run, and clear away what processes that died have left half-written.
 
-        Raises ValueError when another process still holds it after `wait_seconds`.
+        ValueError when a process that is alive still holds it after `wait` seconds (bench/claim.py).
         """
-        with (self.path / "lock").open("a+") as f:
-            deadline = time.monotonic() + wait_seconds
-            while True:
-                try:
-                    fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise ValueError(f"another process is at work in {self.path}; wait for it, or end it") from None
-                    time.sleep(0.2)
-            yield
+        with hold(self.path, wait) as own:
+            for path in (p for stage in HOLDERS for p in (self.path / stage).glob(".*")):
+                path.unlink(missing_ok=True)
+            now = own.path.stat().st_mtime
+            for pattern in PARTIALS:
+                sweep(self.path, pattern, now - HOUR)
+            sweep(self.results / "records" / "v1", ".*.partial", now - DAY)
+            yield own
+
+    def clear(self, wait: float = 0.0) -> None:
+        """Remove all that the run has left; ValueError when a process that is alive works on it."""
+        if not self.path.is_dir():
+            return
+        with self.claim(wait) as own:
+            for path in self.path.iterdir():
+                if path != own.path:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def keep_error(self, error: BaseException, event: str = "failed") -> None:
+        """Leave error.txt and an event of a failure, each as far as the disk takes it; the rest goes to stderr."""
+        story = "".join(traceback.format_exception(error))
+        try:
+            with atomic(self.path / "error.txt") as partial:
+                partial.write_text(story)
+        except (ValueError, OSError) as refused:
+            print(f"{refused}\n{story}", file=sys.stderr, flush=True)
+        try:
+            self.log(event, error=f"{type(error).__name__}: {error}")
+        except (ValueError, OSError) as refused:
+            print(refused, file=sys.stderr, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity, which JSON does not know and a status may hold, as words."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

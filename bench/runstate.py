@@ -5,7 +5,6 @@ Of each run only status.json, jobs.json and record.json are read; of a run from 
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -17,8 +16,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from . import slurm
-from .runfolder import RunFolder, atomic
+from . import failures, slurm
+from .files import atomic
+from .runfolder import RunFolder
 
 STATES = (
     *("training", "sampling", "evaluating", "requeued", "waiting", "queued"),
@@ -363,11 +363,10 @@ def bury(files: Files, found: Row) -> str:
         return ""  # it was submitted again meanwhile
     said = "\n".join(tail(Path(found.log).with_suffix(".err"), 20))
     try:
-        failures = importlib.import_module("bench.failures")
         failures.publish(files.run, files.run.config(), "failed", f"SLURM ended it: {found.why}")
         with atomic(error) as partial:
             partial.write_text(f"{said}\nSLURM ended it: {found.why}\n".lstrip())
-    except (OSError, ValueError, ModuleNotFoundError) as problem:
+    except (OSError, ValueError) as problem:
         return f"no record of this was written: {problem}"
     return ""
 

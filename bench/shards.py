@@ -8,19 +8,16 @@ N images, B images of a shard.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from .runfolder import atomic
+from .files import atomic
 
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The date inside .npz files, so that equal content is equal files."""
@@ -46,6 +43,8 @@ class Shards:
             try:
                 own = self._indices(path)
             except ValueError:
+                if not path.exists():  # another process has put all together
+                    continue
                 self.damaged.append(path.name)
                 path.unlink(missing_ok=True)
                 continue
@@ -57,6 +56,12 @@ class Shards:
         """Keep the rows of these images, (B,) ascending and of one stride."""
         stride = int(indices[1] - indices[0]) if len(indices) > 1 else 1
         path = self.folder / f"{indices[0]:08d}-{indices[-1]:08d}-{stride}.npz"
+        try:
+            self._write(path, indices, arrays)
+        except FileNotFoundError:  # another process has put all together, and removed the folder meanwhile
+            self._write(path, indices, arrays)
+
+    def _write(self, path: Path, indices: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
         with atomic(path) as partial, partial.open("wb") as f:
             np.savez(f, allow_pickle=False, indices=indices, of=np.array(self.of), **arrays)
 
@@ -109,16 +114,19 @@ class Target(ABC):
         """Write `path`, all or nothing, from the shards of all images."""
 
     def finish(self) -> None:
-        """Put the shards together where all are there, and remove them; of two processes at once, one does."""
-        if self.done and not self.shards.folder.exists():
-            return
-        self.shards.folder.mkdir(parents=True, exist_ok=True)
-        with (self.shards.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self.done and self.shards.look().all():
-                self.assemble()
-            if self.done:
-                shutil.rmtree(self.shards.folder, ignore_errors=True)
+        """Put the shards together where all are there, and remove them.
+
+        Of processes that do so at once each makes the same, one's stays, and none fails.
+        """
+        if not self.done:
+            try:
+                if self.shards.look().all():
+                    self.assemble()
+            except (OSError, ValueError):
+                if not self.done:  # else another process was first, and removed the shards meanwhile
+                    raise
+        if self.done:
+            shutil.rmtree(self.shards.folder, ignore_errors=True)
 
 
 def labels_of(indices: np.ndarray, num_classes: int) -> np.ndarray | None:
@@ -152,14 +160,3 @@ def member(z: zipfile.ZipFile, name: str) -> Any:
     info = zipfile.ZipInfo(name, LONG_AGO)
     info.compress_type = z.compression
     return z.open(info, "w", force_zip64=True)
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to write files into; it becomes `path`, which must not exist, only when the block ends well."""
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    os.sync()  # one for all files
-    partial.rename(path)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .shards import whole_folder
+from .files import whole_folder
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("architectures", "bench")

@@ -1,5 +1,4 @@
-"""Which cluster there is, and the queue of this machine: processes through submitit, a few at a time.  Imports no torch.
-"""
+"""Which cluster there is, and the queue of this machine: processes through submitit.  Imports no torch."""
 
 from __future__ import annotations
 

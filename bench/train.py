@@ -29,13 +29,16 @@ from .distributed import device_of as device_of
 from .keep import Diverged as Diverged
 from .keep import State, has_snapshot, log_rollback, require_hope, restore, save
 from .meter import Exploded, Meter
+from .notices import on_slurm
 from .runfolder import RunFolder, evaluation_points
 from .seeds import fold
 
 
 def set_threads(config: RunConfig) -> None:
-    if config.compute.threads:
-        torch.set_num_threads(config.compute.threads)
+    """CPU threads of this process: those asked for, or a SLURM task's cores, or torch's default."""
+    given = min(int(os.environ.get("SLURM_CPUS_PER_TASK", 0)), os.cpu_count() or 1) if on_slurm() else 0
+    if threads := config.compute.threads or given:
+        torch.set_num_threads(threads)
 
 
 def set_determinism(config: RunConfig) -> None:

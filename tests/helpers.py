@@ -5,7 +5,8 @@ import subprocess
 import time
 
 from bench import presets
-from bench.runfolder import RunFolder, write_json
+from bench.files import write_json
+from bench.runfolder import RunFolder
 
 TINY = {
     "budget.images": "96",

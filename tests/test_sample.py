@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import shutil
 import signal
@@ -334,3 +335,30 @@ def test_what_is_exported_is_no_part_of_a_runs_identity():
     assert one.name == two.name and one != two
     assert data.source("digits").size == 8 and presets.resolve(presets.Wish(data="digits")).compute.export == "npz"
     assert one.identity() == two.identity()
+
+
+@pytest.mark.parametrize("kind", ["npz", "png"])
+def test_of_processes_that_put_the_shards_together_at_once_all_end_well(run, kind):
+    """Eight processes, for each of a store of features and an export."""
+    config = replaced(run.config(), "compute", export=kind)
+    whole = all_at_once(run, config)
+    fork = multiprocessing.get_context("fork")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards.Target, "finish", lambda self: None)
+        go(run, config)
+    start = fork.Event()
+
+    def finish():
+        start.wait()
+        for target in sample.targets_of(run, config, CPU)(96):
+            target.finish()
+            assert target.done
+
+    many = [fork.Process(target=finish) for _ in range(8)]
+    for p in many:
+        p.start()
+    start.set()
+    for p in many:
+        p.join()
+    assert [p.exitcode for p in many] == [0] * 8
+    assert files(run) == whole

@@ -5,11 +5,10 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from helpers import SMALLEST, TINY, ask, state_of, until, words_of
+from helpers import SMALLEST, TINY, ask, state_of, until
 
 from bench import run, submit
 from bench.job import Job

@@ -249,7 +249,7 @@ def test_a_torn_last_line_of_the_log_is_left_for_later(tmp_path):
 
 
 def test_json_refuses_nan_and_leaves_the_old_file(tmp_path):
-    from bench.runfolder import write_json
+    from bench.files import write_json
 
     write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError):

@@ -1,0 +1,124 @@
+"""A process that has imported everything and computed nothing, and forks one that works on a run for each order.
+
+An order is a line of JSON on stdin: {"start": FOLDER, "at": MOMENT or null, "mark": PATH}, answered by a process
+id; or {"wait": PID}, answered by how that ended: its exit status, or minus the signal.
+"""
+
+import fnmatch
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import sklearn.datasets  # noqa: F401
+import torch
+
+from bench import checkpoint, claim, cost, data, evaluate, files, job, match, plots, sample, store, train  # noqa: F401
+from bench.runfolder import RunFolder
+
+FASTER = 50
+"""So many times sooner does a trainer report and save, whose intervals are made for runs of hours."""
+
+
+class Hurried:
+    """The module time, with a clock that runs ahead."""
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+    @staticmethod
+    def monotonic():
+        return time.monotonic() * FASTER
+
+
+class Moment:
+    """The nth time that something of a name is written: {"path": PATTERN, "nth": N, "how": HOW}.
+
+    torn: half of it is there, under its partial's name; whole: all of it is; after: it has its own name.
+    There the process leaves its mark and waits for its end.  limit: the kernel ends it in the middle of a write.
+    """
+
+    def __init__(self, mark, path, nth, how):
+        self.mark, self.path, self.nth, self.how = Path(mark), path, nth, how
+        self.put, self.beside, self.link = files.put, files.beside, os.link
+        files.put, files.beside, os.link = self.watched_put, self.watched_beside, self.watched_link
+
+    def now(self, path):
+        if fnmatch.fnmatch(str(path), self.path):
+            self.nth -= 1
+            return self.nth == 0
+        return False
+
+    def wait(self):
+        self.mark.touch()
+        while True:
+            signal.pause()
+
+    def watched_put(self, partial, path):
+        if self.how == "limit" or not self.now(path):
+            return self.put(partial, path)
+        if self.how == "torn":
+            for half in [partial] if partial.is_file() else sorted(partial.iterdir())[::2]:
+                os.truncate(half, half.stat().st_size // 2)
+        if self.how == "after":
+            self.put(partial, path)
+        self.wait()
+
+    def watched_beside(self, path):
+        if self.how == "limit" and self.now(path):
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2)
+        return self.beside(path)
+
+    def watched_link(self, partial, path):
+        there = self.now(path)
+        if there and self.how == "whole":
+            self.wait()
+        self.link(partial, path)
+        if there:
+            self.wait()
+
+
+def work(order):
+    """In the child: the run, and this process's end."""
+    out = os.open(f"{order['start']}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(out, number)
+    os.close(0)
+    torch.set_num_threads(1)
+    train.time = Hurried()
+    if order["at"]:
+        Moment(order["mark"], **order["at"])
+    try:
+        job.work(RunFolder(Path(order["start"])))
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def main():
+    print("ready", flush=True)
+    mine = set()
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            _, status = os.waitpid(order["wait"], 0)
+            mine.discard(order["wait"])
+            print(os.waitstatus_to_exitcode(status), flush=True)
+        elif pid := os.fork():
+            mine.add(pid)
+            print(pid, flush=True)
+        else:
+            work(order)
+    for pid in mine:
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
