@@ -83,6 +83,7 @@ def turn(
     owned: Callable[[], None],
 ) -> bool:
     """The work of one process, until it is done or told to stop; whether it is done."""
+    from . import leaderboard
     from .distributed import Stopped
 
     def stop() -> bool:
@@ -100,6 +101,8 @@ def turn(
             run.log("requeued" if notices.requeue else "stopped")
         return False
     if world.first:
+        if stage == "evaluate":
+            leaderboard.write(run.results)
         run.log("trained" if stage == "train" else "done")
     return True
 

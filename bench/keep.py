@@ -66,14 +66,14 @@ def save(
     if not world.first:
         return
     owned()
-    if snapshot:  # with what they are a network of, and the process it was trained with
-        notes = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
-        path = run.file("snapshots", state.images, "safetensors")
-        checkpoint.save(path, checkpoint.part(whole, "ema."), images=state.images, **notes)
-        owned()
     folder = run.path / "checkpoints"
     checkpoint.save(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
     checkpoint.prune(folder, config.compute.keep)
+    if snapshot:  # last, so that whoever sees it need not go on; with what it is a network of, and its process
+        owned()
+        notes = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
+        path = run.file("snapshots", state.images, "safetensors")
+        checkpoint.save(path, checkpoint.part(whole, "ema."), images=state.images, **notes)
 
 
 def restore(run: RunFolder, state: State, world: World) -> list[str] | None:

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from . import failures, slurm
+from . import slurm
 from .files import atomic
 from .runfolder import RunFolder
 
@@ -276,7 +276,7 @@ def ended(stage: str, job: slurm.State) -> tuple[str, str]:
     if job.word == "CANCELLED":
         return "cancelled", "its training did not finish" if job.reason.startswith("Dependency") else job.reason
     if job.word in slurm.RETURNING:
-        return "stopped", f"{stage} job: {job.word}; the same command goes on with it"
+        return "stopped", f"{stage} job: {job.word}; run the command again"
     code = f", exit code {job.exit_code}" if job.exit_code not in ("", "0:0") else ""
     return "failed", f"{stage} job: {job.word}{code}{f' on {job.node}' if job.node else ''}"
 
@@ -361,6 +361,8 @@ def bury(files: Files, found: Row) -> str:
         return ""
     if load(files.run.path / "jobs.json").get("jobs") != files.jobs:
         return ""  # it was submitted again meanwhile
+    from . import failures  # which needs more than the other runs' rows do
+
     said = "\n".join(tail(Path(found.log).with_suffix(".err"), 20))
     try:
         failures.publish(files.run, files.run.config(), "failed", f"SLURM ended it: {found.why}")

@@ -4,6 +4,7 @@ The cluster takes a minute over time limits and dead nodes, so the stories are t
 how they ended.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import TINY, ask, state_of, until, words_of
 
 from bench import checkpoint, run
@@ -34,6 +36,7 @@ STORIES = {
     "preempted": {"slurm.partition": "preemptable", "slurm.options.nodelist": "node1"},
     "requeued": {},
     "node failure": {"slurm.options.exclude": "node1,node2"},
+    "one process": {"slurm.tasks_per_node": 4, "slurm.options.nodelist": "node2"},
     "controller": {"slurm.env.NAP": 0.8},
 }
 """Each with 30 seconds of training, but for those that have to wait for SLURM."""
@@ -77,9 +80,11 @@ class Story:
         accounts = ask("sacct", "-X", "-D", "-n", "-P", "-o", "JobID,State,ExitCode,NodeList,Start,End")
         return "\n".join([accounts, *(p.read_text() for p in logs), (self.run.path / "log.jsonl").read_text()])
 
+    def tensors(self):
+        return checkpoint.load(self.run.file("snapshots", SETTINGS["budget.images"], "safetensors"))[0]
+
     def weights(self):
-        path = self.run.file("snapshots", SETTINGS["budget.images"], "safetensors")
-        return checkpoint.checksum(checkpoint.load(path)[0])
+        return checkpoint.checksum(self.tensors())
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +122,8 @@ def interrupt(told, cluster):
     ask("sbatch", *flags, "--wrap", "sleep 2")
     told["requeued"].saved()
     ask("scontrol", "requeue", told["requeued"].train)
+    told["one process"].saved()
+    os.kill(task(told["one process"].train, 3), signal.SIGUSR2)
     told["node failure"].saved()
     kill(cluster, ask("squeue", "-h", "-o", "%N", "-j", told["node failure"].train))
     for name in ("node failure", "time limit"):
@@ -126,13 +133,23 @@ def interrupt(told, cluster):
     up(cluster)
 
 
+def task(job, rank):
+    """The process id of one task of a job."""
+    wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={rank}".encode(), b"SUBMITIT_EXECUTOR=slurm"}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted <= set((path / "environ").read_bytes().split(b"\0")) and "python" in os.readlink(path / "exe"):
+                return int(path.name)
+    raise AssertionError(f"task {rank} of job {job} does not run")
+
+
 def test_all_stories_end_in_a_record(stories):
     for name, story in stories.items():
         assert state_of(story.evaluate) == "COMPLETED", f"{name}\n{story.told()}"
         assert read(story.run.record()).status == "done"
 
 
-@pytest.mark.parametrize("name", [name for name in STORIES if name != "quiet"])
+@pytest.mark.parametrize("name", [name for name in STORIES if name not in ("quiet", "one process")])
 def test_an_interrupted_run_ends_with_the_weights_and_the_metrics_of_a_quiet_one(stories, name):
     quiet, other = stories["quiet"], stories[name]
     one, two = read(quiet.run.record()), read(other.run.record())
@@ -141,7 +158,13 @@ def test_an_interrupted_run_ends_with_the_weights_and_the_metrics_of_a_quiet_one
     assert not one.incidents, "the quiet run was disturbed"
 
 
-ENDS = {"preempted": "notice", "time limit": "notice", "requeued": "notice", "node failure": "death"}
+ENDS = {
+    "preempted": "notice",
+    "time limit": "notice",
+    "requeued": "notice",
+    "one process": "notice",
+    "node failure": "death",
+}
 
 
 @pytest.mark.parametrize("name", ENDS)
@@ -155,6 +178,15 @@ def test_an_interruption_is_counted_and_what_was_saved_is_gone_on_from(stories, 
     if ENDS[name] == "notice":
         assert events[at - 1]["event"] in ("stopped", "requeued")
         assert events[at]["images"] == events[at - 2]["images"], "the notice did not suffice to save"
+
+
+def test_four_processes_of_which_one_is_told_stop_together_and_end_near_one_alone(stories):
+    one, four = ({**story.tensors()} for story in (stories["quiet"], stories["one process"]))
+    assert all(torch.allclose(one[k], four[k], rtol=1e-3, atol=1e-5) for k in one)
+    record = read(stories["one process"].run.record())
+    assert record.environment["world_size"] == 4
+    started = [e for e in stories["one process"].run.events()[0] if e["event"] == "start" and e["stage"] == "train"]
+    assert len(started) == 2, "all processes of a turn are one start"
 
 
 def test_a_running_job_does_not_notice_a_new_controller(stories):

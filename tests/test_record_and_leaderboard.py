@@ -191,13 +191,15 @@ WORDS = "RuntimeError: the loss is nan | at image 512;\na lower recipe.lr may ho
 
 @pytest.fixture
 def broken(tmp_path):
-    """A run of 96 images that came to 64 and was restarted twice, once from a damaged checkpoint."""
+    """A run of 96 images that came to 64, was restarted from a damaged checkpoint, and rolled back."""
     run = make_run(tmp_path / "results", tiny_config())
     damaged = f"{run.path}/checkpoints/000000000048.safetensors cannot be read"
+    run.log("start", stage="all")
     run.log("train", images=32, of=96, loss=1.0, rate=5.0, seconds=1.0)
+    run.log("requeued")
+    run.log("start", stage="all")
     run.log("resume", images=16, warnings=[damaged])
     run.log("rollback", images=48, to=16, why="nan", nth=1)
-    run.log("requeued")
     run.log("train", images=64, of=96, loss=1.0, rate=5.0, seconds=1.0)
     return run
 
@@ -228,9 +230,8 @@ def test_a_run_that_does_not_finish_leaves_a_record_that_says_how_far_it_came_an
     assert (one.status, one.error, one.metrics, one.cost, one.checkpoint) == (status, WORDS, {}, None, None)
     warning = f"runs/{broken.path.name}/checkpoints/000000000048.safetensors cannot be read"
     assert one.incidents == [
-        {"kind": "restart", "images": 16, "warnings": [warning]},
+        {"kind": "restart", "stage": "all", "after": "notice", "images": 16, "warnings": [warning]},
         {"kind": "rollback", "images": 48, "to": 16, "why": "nan", "nth": 1},
-        {"kind": "requeued"},
         {"kind": status, "images": 64},
     ]
     again = failures.publish(broken, broken.config(), "failed", ValueError("something else"))

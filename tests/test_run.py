@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import SMALLEST, TINY
-from submitit.core.utils import JobPaths
 
 from bench import run, submit
 from bench.record import read_all
@@ -172,7 +171,7 @@ def test_a_finished_run_makes_its_images_when_they_are_asked_for(results, capsys
 @pytest.mark.parametrize(("more", "kept"), [([], "png"), (["--export", "none"], "none")])
 def test_a_run_that_goes_on_keeps_its_export_unless_another_is_asked_for(more, kept, tmp_path, monkeypatch):
     words = ["--arch", "dit", "--data", "digits", "--results", str(tmp_path), *settings("dit")]
-    monkeypatch.setattr(run, "execute", lambda *_: None)  # nothing is done, so nothing is finished
+    monkeypatch.setattr("bench.dispatch.out", lambda *_: True)  # nothing is done, so nothing is finished
     monkeypatch.setattr("bench.plan.prepare_extractors", lambda *_: None)
     for flags in (["--export", "png"], more):
         assert run.main([*words, *flags]) == 1
@@ -251,17 +250,16 @@ def test_ctrl_c_ends_in_one_sentence_and_the_run_goes_on(results):
 
 
 def test_what_is_submitted_to_slurm_is_left_to_the_cluster(results, capsys, monkeypatch):
-    class Executor:
-        def submit(self, job):
-            paths = JobPaths(results, "42")
-            return type("Submitted", (), {"job_id": 42, "paths": paths, "done": lambda self: False})()
-
     monkeypatch.setattr(submit, "resolve_cluster", lambda name: "slurm")
-    monkeypatch.setattr(submit, "executor", lambda *args: Executor())
+    monkeypatch.setattr("bench.chains.submit", lambda wanted, train, _: (f"{run.path.name}: train 42" for run in train))
     words = ["--arch", "dit", "--data", "digits", "--cluster", "slurm", "--results", str(results), *settings("dit")]
     assert run.main(words) == 0
-    printed = capsys.readouterr()
-    assert f"as job 42, log {results.resolve()}/42_0_log.out" in printed.out and not printed.err
+    out = capsys.readouterr().out
+    assert "train 42" in out and "bench.status" in out and "you can log out" in out
+    (path,) = (results / "runs").glob("dit*/config.json")
+    assert json.loads(path.read_text())["compute"]["threads"] == 1
+    (code,) = (results / "runs" / "jobs" / "code").iterdir()
+    assert (code / "bench" / "job.py").is_file()
 
 
 def readme_block(marker):

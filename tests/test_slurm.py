@@ -7,11 +7,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers import SMALLEST, TINY, ask, state_of, until
+from helpers import SMALLEST, TINY, ask, state_of, until, words_of
 
-from bench import run, submit
-from bench.job import Job
+from bench import chains, profiles, run, status, submit
+from bench.record import read_all
+from bench.runfolder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 NODES = [f"node{i}" for i in range(1, 5)]
@@ -95,37 +97,83 @@ def test_a_job_of_the_preemptable_partition_is_signalled_and_makes_room(slurm, t
 
 
 def test_the_request_of_the_default_profile_is_accepted(slurm, tmp_path):
-    text = submit.executor("slurm", tmp_path)._executor._make_submission_file_text("true", "uid")
-    (tmp_path / "request.sh").write_text(text)
-    subprocess.run(["sbatch", "--test-only", str(tmp_path / "request.sh")], check=True, timeout=30)
-
-
-def test_a_request_that_no_node_can_meet_is_refused_at_once(slurm, tmp_path):
-    made = submit.executor("slurm", tmp_path)
-    made.update_parameters(gpus_per_node=3)
-    queue = submit.Queue(made, parallel=1)
-    queue.add("much", Job(str(tmp_path)))
-    with pytest.raises(ValueError, match=r"does not take much: .*node configuration is not available"):
-        queue.advance()
+    for stage, text in chains.texts(tmp_path, profiles.load("default"), 1, None, "one").items():
+        kept = [line for line in text.splitlines() if "--dependency" not in line]
+        (tmp_path / stage).write_text("\n".join(kept))
+        subprocess.run(["sbatch", "--test-only", str(tmp_path / stage)], check=True, timeout=30)
 
 
 def test_the_command_of_a_login_node_ends_in_a_record_made_on_a_node(slurm, results, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    settings = [word for k, v in {**TINY, **SMALLEST["dit"]}.items() for word in ("--set", f"{k}={v}")]
-    words = ["--arch", "dit", "--data", "digits", "--results", str(results), *settings]
-    assert run.main([*words, "--cluster", "auto"]) == 0
-    name, job, log = re.search(r"submitted (\S+) as job (\d+), log (\S+)", capsys.readouterr().out).groups()
-    assert until(lambda: state_of(job) not in ("", "PENDING", "RUNNING"), 120)
-    told = Path(log).read_text() + Path(log).with_suffix(".err").read_text()
-    assert state_of(job) == "COMPLETED", told
-    assert (results / "runs" / name / "record.json").is_file(), told
-    assert "\ndone" in told
-    fields = ask("sacct", "-X", "-n", "-P", "-o", "AllocTRES,Timelimit,NodeList", "-j", job).split("|")
+    words = ["--arch", "dit", "--data", "digits", "--results", str(results)]
+    words += [*words_of({**TINY, **SMALLEST["dit"]}), "--cluster", "auto"]
+    assert run.main(words) == 0
+    pattern = r"submitted (\S+): train (\d+) -> evaluate (\d+)"
+    name, train, evaluate = re.search(pattern, capsys.readouterr().out).groups()
+    folder = results / "runs" / name
+    assert run.main(words) == 0
+    assert f"{name} is in the queue already: train {train}" in capsys.readouterr().out
+    assert until(lambda: state_of(evaluate) not in ("", "PENDING", "RUNNING"), 120)
+    logs = {stage: Path(job["log"]) for stage, job in json.loads((folder / "jobs.json").read_text())["jobs"].items()}
+    told = "\n".join(log.read_text() + log.with_suffix(".err").read_text() for log in logs.values() if log.exists())
+    assert [state_of(job) for job in (train, evaluate)] == ["COMPLETED"] * 2, told
+    assert "\ntrained" in logs["train"].read_text() and "\ndone" in logs["evaluate"].read_text()
+    fields = ask("sacct", "-X", "-n", "-P", "-o", "AllocTRES,Timelimit,NodeList", "-j", train).split("|")
     assert "gres/gpu=1" in fields[0] and fields[1] == "1-00:00:00" and fields[2] in NODES
-    events = [json.loads(line) for line in (results / "runs" / name / "log.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in events].count("start") == 1
+    starts = [e for e in RunFolder(folder).events()[0] if e["event"] == "start"]
+    assert [(e["stage"], e["job"]) for e in starts] == [("train", train), ("evaluate", evaluate)]
+    assert (results / "leaderboard.md").is_file(), "the row is there when the last job ends"
     assert run.main(words) == 0
     assert "done already" in capsys.readouterr().out
+
+
+def test_two_nodes_of_two_processes_give_the_losses_and_the_samples_of_one_process(slurm, results, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["--arch", "dit", "--data", "digits", *words_of({**TINY, **SMALLEST["dit"], "budget.images": 480})]
+    assert run.main([*words, "--results", str(results), "--cluster", "debug"]) == 0
+    (results.parent / "four").mkdir()
+    (results.parent / "four" / "cache").symlink_to(results / "cache")
+    four = {"slurm.nodes": 2, "slurm.tasks_per_node": 2, "slurm.gpus_per_node": 0, "slurm.cpus_per_task": 1}
+    words += [*words_of(four), "--results", str(results.parent / "four"), "--cluster", "slurm"]
+    assert run.main(words) == 0
+    job = re.search(r"evaluate (\d+)", capsys.readouterr().out)[1]
+    assert until(lambda: state_of(job) not in ("", "PENDING", "RUNNING"), 120)
+    one, many = (RunFolder(next((folder / "runs").glob("dit*"))) for folder in (results, results.parent / "four"))
+    assert state_of(job) == "COMPLETED", (many.path / "log.jsonl").read_text()
+    assert mean_loss(many) == pytest.approx(mean_loss(one), rel=1e-5)
+    assert {e["processes"] for e in many.events()[0] if e["event"] == "train"} == {4}
+    images = [np.load(own.exported(480, "npz"))["arr_0"].astype(int) for own in (one, many)]
+    assert np.abs(images[0] - images[1]).max() <= 1 and (images[0] == images[1]).mean() > 0.999
+
+
+def mean_loss(own):
+    """Over all of training, from the log."""
+    events = [e for e in own.events()[0] if e["event"] == "train"]
+    counts = np.diff([0, *(e["images"] for e in events)])
+    return np.average([e["loss"] for e in events], weights=counts)
+
+
+FAILING = {"recipe.lr": "1e30", "recipe.warmup": "0", "recipe.clip": "0", "slurm.gpus_per_node": 0}
+
+
+def test_a_job_that_fails_ends_in_a_record_its_evaluation_is_cancelled_and_it_is_not_tried_again(
+    slurm, results, capsys, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    words = ["--arch", "dit", "--data", "digits", "--results", str(results), "--cluster", "slurm"]
+    words += words_of({**TINY, **SMALLEST["dit"], **FAILING})
+    assert run.main(words) == 0
+    train, evaluate = re.search(r"train (\d+) -> evaluate (\d+)", capsys.readouterr().out).groups()
+    assert until(lambda: state_of(evaluate).startswith("CANCELLED"), 60), state_of(train)
+    assert state_of(train) == "FAILED"
+    (one,) = read_all(results)
+    assert one.status == "diverged" and "a lower recipe.lr may hold" in one.error
+    assert [i["kind"] for i in one.incidents] == ["rollback"] * 3 + ["diverged"]
+    assert status.main(["--results", str(results), "--failed"]) == 1
+    out = capsys.readouterr().out
+    assert "diverged" in out and "a lower recipe.lr may hold" in out and "evaluation is cancelled" in out
+    assert run.main(words) == 0
+    assert "diverged, which it would do again; --fresh starts it over" in capsys.readouterr().out
 
 
 def test_sbatch_without_a_configuration_is_no_cluster(slurm, monkeypatch):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fake_slurm import FakeSlurm
@@ -63,7 +62,7 @@ SLURM = [
     ("queued", "Priority", AT_7 | {"event": "trained"}, {}, "8|PENDING||0:00|Priority"),
     ("failed", "train job: FAILED, exit code 1:0 on node1", AT_7, {"j7": "FAILED", "j8": "CANCELLED"}, ""),
     ("failed", "train job: OUT_OF_MEMORY, exit code 1:0 on node1", AT_7, {"j7": "OUT_OF_MEMORY"}, WAITS),
-    ("failed", "train job: NODE_FAIL, exit code 1:0 on node1", AT_7, {"j7": "NODE_FAIL", "j8": "CANCELLED"}, ""),
+    ("stopped", "train job: NODE_FAIL; run the command again", AT_7, {"j7": "NODE_FAIL", "j8": "CANCELLED"}, ""),
     ("failed", "no disk", AT_7 | {"event": "failed", "error": "no disk"}, {"j7": "FAILED", "j8": "CANCELLED"}, ""),
     ("diverged", "", AT_7 | {"event": "diverged"}, {"j7": "FAILED", "j8": "CANCELLED"}, ""),
     ("cancelled", "by 0", AT_7 | {"event": "stopped"}, {"j7": "CANCELLED by 0", "j8": "CANCELLED by 0"}, ""),
@@ -204,8 +203,8 @@ def test_runs_that_ended_alike_are_told_once_and_cancelled_ones_by_their_state(t
 def buried(monkeypatch):
     """What failures.publish is called with."""
     calls = []
-    published = SimpleNamespace(publish=lambda run, config, word, error: calls.append((run.path.name, word, error)))
-    monkeypatch.setitem(sys.modules, "bench.failures", published)
+    publish = lambda run, config, word, error: calls.append((run.path.name, word, error))  # noqa: E731
+    monkeypatch.setattr("bench.failures.publish", publish)
     monkeypatch.setattr(RunFolder, "config", lambda self: None)
     return calls
 

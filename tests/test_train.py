@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
 
-from bench import checkpoint, data, job, presets, train
+from bench import checkpoint, data, failures, presets, train
 from bench.diffusion import Diffusion, process_of
 from bench.runfolder import RunFolder, evaluation_points
 from bench.schedule import levels, sigma
@@ -158,7 +158,7 @@ def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypa
     train.train(run, config, digits, presets.io_of(config), lambda: False)
     why = "the loss is inf" if value == HUGE else "hold NaN or infinity"
     assert all(why in e["why"] for e in rollbacks(run)) and [e["to"] for e in rollbacks(run)] == back
-    assert [e["nth"] for e in job.incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
+    assert [e["nth"] for e in failures.incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
     for path in (run.path / "checkpoints").iterdir():
         assert all(x.isfinite().all() and x.abs().max() < 100 for x in checkpoint.load(path)[0].values())

@@ -17,7 +17,7 @@ from pathlib import Path
 import sklearn.datasets  # noqa: F401
 import torch
 
-from bench import checkpoint, claim, cost, data, evaluate, files, job, match, plots, sample, store, train  # noqa: F401
+from bench import checkpoint, claim, cost, data, evaluate, files, job, match, meter, plots, sample, store, train  # noqa: F401
 from bench.runfolder import RunFolder
 
 FASTER = 50
@@ -91,7 +91,7 @@ def work(order):
         os.dup2(out, number)
     os.close(0)
     torch.set_num_threads(1)
-    train.time = Hurried()
+    train.time = meter.time = Hurried()
     if order["at"]:
         Moment(order["mark"], **order["at"])
     try:
