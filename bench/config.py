@@ -249,7 +249,7 @@ class Compute:
     export: Literal["none", "npz", "png"] = "none"
     """Sampled images kept as files: npz is one file in ADM's layout, png a folder; none keeps their features only."""
     processes: int = 0
-    """Processes of a run on each node; 0: one a GPU, or one."""
+    """Processes of a run on this machine, 0 being one; on SLURM slurm.tasks_per_node says it."""
     sharding: Literal["none", "fsdp"] = "none"
     """none: each process holds the network (DDP); fsdp: they share out weights, average and moments (FSDP2)."""
     micro_batch: int = 0
@@ -261,7 +261,7 @@ class Compute:
 
     def __post_init__(self) -> None:
         _positive(self, "compute", "tflops", "checkpoint_seconds", "keep", "rendezvous_seconds")
-        zeros = {"threads": "leaves torch's default", "processes": "is one a GPU", "micro_batch": "is the whole share"}
+        zeros = {"threads": "leaves torch's default", "processes": "is one", "micro_batch": "is the whole share"}
         for name, meaning in zeros.items():
             if getattr(self, name) < 0:
                 raise ValueError(f"compute.{name} is {getattr(self, name)}; 0 {meaning}")
