@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import claim as claims
-from . import failures, snapshot
+from . import failures, machine, snapshot
 from .config import RunConfig
 from .notices import Notices, on_slurm
 from .runfolder import RunFolder
@@ -83,11 +84,10 @@ def turn(
     owned: Callable[[], None],
 ) -> bool:
     """The work of one process, until it is done or told to stop; whether it is done."""
-    from . import leaderboard
     from .distributed import Stopped
 
     def stop() -> bool:
-        return notices.stop or (door is not None and not alive(door))
+        return notices.stop or (door is not None and not machine.exists(door))
 
     if world.of_first(lambda: run.record().is_file() and run.has_exports(config)):
         return True
@@ -102,9 +102,19 @@ def turn(
         return False
     if world.first:
         if stage == "evaluate":
-            leaderboard.write(run.results)
+            rank_again(run.results)
         run.log("trained" if stage == "train" else "done")
     return True
+
+
+def rank_again(results: Path) -> None:
+    """Bring the leaderboard up to date; what keeps it from that is said, and is no failure of this run."""
+    from . import leaderboard
+
+    try:
+        leaderboard.write(results)
+    except (ValueError, OSError) as error:
+        print(f"the leaderboard is not up to date: {error}", file=sys.stderr, flush=True)
 
 
 def place() -> dict[str, Any]:
@@ -324,14 +334,3 @@ def cpu_name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.machine())
-
-
-def alive(pid: int) -> bool:
-    """Whether a process exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from . import slurm
+from . import machine, slurm
 from .files import atomic
 from .runfolder import RunFolder
 
@@ -311,20 +311,9 @@ def is_alive(status: Mapping[str, Any]) -> bool:
         about = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         up = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
-        return False if Path("/proc/self").exists() else signalled(pid)
+        return False if Path("/proc/self").exists() else machine.exists(pid)
     born = time.time() - up + int(about[19]) / os.sysconf("SC_CLK_TCK")
     return about[0] not in "ZX" and born < status["time"] + 2
-
-
-def signalled(pid: int) -> bool:
-    """Whether there is such a process, where there is no /proc."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def last_words(files: Files, found: Row, lines: int = 4) -> list[str]:

@@ -4,7 +4,8 @@ from functools import partial
 import pytest
 
 from bench import submit
-from bench.job import Job, alive
+from bench.job import Job
+from bench.machine import exists
 
 
 def test_auto_is_local_without_sbatch_and_slurm_with_it(tmp_path, monkeypatch):
@@ -37,5 +38,5 @@ def test_a_preempted_job_is_submitted_again_as_it_was():
 def test_a_dead_process_is_known_to_be_dead():
     process = subprocess.Popen(["true"])
     process.wait()
-    assert not alive(process.pid)
-    assert alive(1)
+    assert not exists(process.pid)
+    assert exists(1)
