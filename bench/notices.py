@@ -17,7 +17,7 @@ from typing import Any
 
 LAST_CALL = 0.6
 """Share of the notice after which the job is queued again even where the work has not stopped."""
-PATIENCE_S = 600.0
+PATIENCE_S, RETRY_S = 600.0, 0.5
 
 
 class Notices:
@@ -59,15 +59,21 @@ class Notices:
 
     def _last_call(self, signum: int, frame: Any) -> None:
         print("the work did not stop in time; what it has saved so far is what the next turn goes on from", flush=True)
-        self.queue_again()
+        if not self.queue_again():
+            signal.setitimer(signal.ITIMER_REAL, RETRY_S)
 
-    def queue_again(self) -> None:
-        """Let submitit requeue this job, which ends this process (of several, only the first one's).
+    def queue_again(self) -> bool:
+        """Let submitit requeue this job, which ends this process (of several, only the first one's); False: not yet.
 
         Raises submitit's UncompletedJobError where it has been requeued too often.
         """
         assert self.submitit is not None, "only a SLURM job can be queued again"
-        self.submitit(signal.SIGUSR2, None)
+        try:
+            self.submitit(signal.SIGUSR2, None)
+        except subprocess.SubprocessError as error:  # the controller may be restarting
+            print(f"cannot be queued again yet: {error}", flush=True)
+            return False
+        return True
 
     def leave(self, requeue: bool) -> None:
         """End a job that has stopped, saved: queue it again, or wait for the end that was announced.
@@ -80,13 +86,8 @@ class Notices:
         deadline, queued = time.monotonic() + PATIENCE_S, False
         while time.monotonic() < deadline:
             if not queued and (requeue or self.requeue):
-                try:
-                    self.queue_again()
-                    queued = True
-                except subprocess.SubprocessError as error:  # the controller may be restarting
-                    print(f"cannot be queued again yet: {error}", flush=True)
-                    time.sleep(2)
-            time.sleep(0.2)
+                queued = self.queue_again()
+            time.sleep(RETRY_S)
         raise RuntimeError("the job was told to end, saved and waited, but was not ended; submit it again")
 
 

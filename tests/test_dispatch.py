@@ -1,0 +1,110 @@
+"""What is submitted, and what is not; SLURM's answers are made up."""
+
+import pytest
+from helpers import make_run, tiny_config
+
+from bench import dispatch, profiles, runstate
+from bench.files import write_json
+from bench.runstate import Row
+
+
+@pytest.fixture
+def wanted(tmp_path):
+    return dispatch.Wanted(
+        results=tmp_path, cluster="slurm", profile=profiles.load("default"), parallel=None, label="x"
+    )
+
+
+def runs(tmp_path, *seeds):
+    made = [make_run(tmp_path, tiny_config(seed=seed)) for seed in seeds]
+    return {run.path.name: run for run in made}
+
+
+@pytest.fixture
+def standing(monkeypatch):
+    """Says how runs stand, in the order given."""
+
+    def stand(*rows, note=""):
+        def look(asked, **_):
+            told = [Row(run=run.path.name, **row) for run, row in zip(asked, rows, strict=True)]
+            return told, note
+
+        monkeypatch.setattr(runstate, "look", look)
+
+    return stand
+
+
+ROWS = {
+    "queued": (dict(state="queued", jobs={"train": "7_0"}, alive=["7_0"]), "is in the queue already: train 7_0"),
+    "failed": (dict(state="failed", error=["no disk"]), "failed (no disk); --retry-failed submits it again"),
+    "diverged": (dict(state="diverged"), "diverged, which it would do again; --fresh starts it over"),
+    "cancelled": (dict(state="cancelled"), ""),
+    "stopped": (dict(state="stopped", why="train job: TIMEOUT"), ""),
+    "lost": (dict(state="lost"), ""),
+}
+
+
+@pytest.mark.parametrize("retry", [False, True])
+@pytest.mark.parametrize("state", ROWS)
+def test_only_what_is_neither_queued_nor_failed_is_submitted(tmp_path, standing, capsys, state, retry):
+    row, words = ROWS[state]
+    standing(row)
+    there, free = dispatch.sorted_out(runs(tmp_path, 0), retry)
+    submitted = not words or (state == "failed" and retry)
+    assert len(free) == submitted and len(there) == (state == "queued")
+    assert ("" if submitted else words) in capsys.readouterr().out
+
+
+def test_nothing_is_submitted_or_removed_while_slurm_does_not_answer(tmp_path, standing, wanted):
+    standing({}, note="sacct gave no answer in 30 s")
+    made = runs(tmp_path, 0)
+    with pytest.raises(ValueError, match="gave no answer in 30 s; nothing was submitted or removed"):
+        dispatch.to_slurm(made, wanted)
+    write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
+    with pytest.raises(ValueError, match="nothing was submitted or removed"):
+        dispatch.must_be_free(made)
+
+
+def test_what_slurm_works_on_is_not_thrown_away(tmp_path, standing):
+    made = runs(tmp_path, 0)
+    dispatch.must_be_free(made)  # never submitted: SLURM is not asked
+    write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
+    standing(ROWS["queued"][0])
+    with pytest.raises(ValueError, match=r"is in the queue: train 7_0; python -m bench\.cancel .* first, then --fresh"):
+        dispatch.must_be_free(made)
+
+
+def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, standing, wanted, monkeypatch, capsys):
+    def submit(_, train, evaluate):
+        yield f"{train[0].path.name}: train 7_0"
+        raise KeyboardInterrupt
+
+    asked = []
+    monkeypatch.setattr("bench.chains.submit", submit)
+    monkeypatch.setattr("bench.cancel.ask_and_cancel", asked.append)
+    standing({}, {})
+    made = runs(tmp_path, 0, 1)
+    with pytest.raises(KeyboardInterrupt):
+        dispatch.to_slurm(made, wanted)
+    assert asked == [[next(iter(made.values()))]]
+
+
+def test_a_ctrl_c_while_watching_asks_about_all(tmp_path, wanted, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    asked = []
+    monkeypatch.setattr("bench.status.watch", interrupted)
+    monkeypatch.setattr("bench.cancel.ask_and_cancel", asked.append)
+    made = list(runs(tmp_path, 0, 1).values())
+    dispatch.watch(made, wanted)
+    assert asked == [made]
+
+
+def test_runs_that_are_trained_are_told_from_those_that_are_not(tmp_path):
+    one, two = runs(tmp_path, 0, 1).values()
+    for images in (48, 96):
+        path = two.file("snapshots", images, "safetensors")
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert dispatch.by_stage([one, two]) == ([one], [two])

@@ -1,0 +1,99 @@
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from bench import notices
+from bench.notices import Notices
+
+
+class Submitit:
+    """Its handler of SIGUSR2, which fails as often as the controller is away, and then ends the process."""
+
+    def __init__(self, away=0, ends=True):
+        self.away, self.ends, self.calls = away, ends, 0
+
+    def __call__(self, signum, frame):
+        self.calls += 1
+        if self.calls <= self.away:
+            raise subprocess.CalledProcessError(1, ["scontrol", "requeue"])
+        if self.ends:
+            raise SystemExit(-1)
+
+
+@pytest.fixture
+def on_slurm(monkeypatch):
+    """As in a task of submitit's under SLURM, with a handler of one's own; what was set before is set again."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setattr(notices, "RETRY_S", 0.05)
+    before = signal.getsignal(signal.SIGUSR2)
+    yield lambda handler: signal.signal(signal.SIGUSR2, handler)
+    signal.signal(signal.SIGUSR2, before)
+
+
+def tell(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_end_is_noted_and_ends_nothing(number):
+    before, told = signal.getsignal(number), Notices()
+    with told.listening():
+        assert not told.stop
+        tell(number)
+        assert told.stop and not told.requeue
+        told.leave(requeue=False)  # outside of SLURM there is nothing to wait for
+    assert signal.getsignal(number) is before
+
+
+def test_a_notice_of_slurm_waits_until_the_work_has_saved(on_slurm):
+    handler, told = Submitit(), Notices(60.0)
+    on_slurm(handler)
+    with told.listening():
+        tell(signal.SIGUSR2)
+        assert told.stop and told.requeue and not handler.calls
+        with pytest.raises(SystemExit):
+            told.leave(requeue=told.requeue)
+    assert handler.calls == 1 and signal.getsignal(signal.SIGUSR2) is handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.parametrize("away", [0, 2])
+def test_work_that_does_not_stop_is_queued_again_before_the_notice_is_over(on_slurm, away):
+    handler, told = Submitit(away), Notices(0.5)
+    on_slurm(handler)
+    began = time.monotonic()
+    with told.listening(), pytest.raises(SystemExit):
+        tell(signal.SIGUSR2)
+        while time.monotonic() - began < 5:
+            time.sleep(0.01)
+    assert 0.3 <= time.monotonic() - began < 0.6 + away * 0.3 and handler.calls == away + 1
+
+
+def test_a_controller_that_is_away_is_asked_again(on_slurm):
+    handler, told = Submitit(away=2), Notices()
+    on_slurm(handler)
+    with told.listening(), pytest.raises(SystemExit):
+        told.leave(requeue=True)  # another process was told
+    assert handler.calls == 3
+
+
+def test_a_process_that_is_not_the_first_asks_once_and_waits_to_be_ended(on_slurm, monkeypatch):
+    monkeypatch.setattr(notices, "PATIENCE_S", 0.3)
+    handler, told = Submitit(ends=False), Notices()
+    on_slurm(handler)
+    with told.listening(), pytest.raises(RuntimeError, match="was not ended; submit it again"):
+        told.leave(requeue=True)
+    assert handler.calls == 1
+
+
+def test_a_sigterm_alone_waits_for_the_end_and_takes_a_notice_that_comes_later(on_slurm):
+    handler, told = Submitit(), Notices()
+    on_slurm(handler)
+    with told.listening(), pytest.raises(SystemExit):
+        tell(signal.SIGTERM)
+        subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -USR2 {os.getpid()}"])
+        told.leave(requeue=False)
+    assert handler.calls == 1
