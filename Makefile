@@ -23,7 +23,7 @@ lint: $(READY)  ## style, types and layers
 	$(BIN)/lint-imports
 
 test: lint  ## set up if needed, then lint, types, layers and the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 clean:  ## remove runs and caches, keep records
 	rm -rf results/runs results/cache .pytest_cache .mypy_cache .ruff_cache

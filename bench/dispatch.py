@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,17 +38,22 @@ def default_parallel(cluster: str, count: int) -> int:
     return min(count, max(3, os.cpu_count() or 1))
 
 
-def out(todo: Mapping[str, RunFolder], wanted: Wanted, stay: bool) -> bool:
-    """Dispatch what is not finished; whether it was waited for.  On SLURM it is not, unless told to `stay`."""
+def out(todo: Mapping[str, RunFolder], wanted: Wanted, stay: bool) -> int | None:
+    """Dispatch what is not finished; None when it was waited for, or else the exit status.
+
+    On SLURM it is not waited for, unless told to `stay`; 1 when nothing could be submitted.
+    """
     if wanted.cluster != "slurm":
+        must_be_free(todo, "or leave it to SLURM", ask=False)
         here(todo, wanted)
-        return True
+        return None
     there = to_slurm(todo, wanted)
-    if stay and there:
-        watch(there, wanted)
-        return True
+    if not there:
+        return 1
+    if stay:
+        return None if watch(there, wanted) else 130
     print("python -m bench.status shows them, python -m bench.cancel ends them; you can log out")
-    return False
+    return 0
 
 
 def here(todo: Mapping[str, RunFolder], wanted: Wanted) -> None:
@@ -85,6 +91,10 @@ def to_slurm(todo: Mapping[str, RunFolder], wanted: Wanted) -> list[RunFolder]:
         except KeyboardInterrupt:
             cancel.ask_and_cancel(submitted)
             raise
+        except ValueError:
+            for run in free:
+                forget(run)
+            raise
     return [*there, *submitted]
 
 
@@ -100,11 +110,18 @@ def sorted_out(todo: Mapping[str, RunFolder], retry_failed: bool) -> tuple[list[
         elif row.state == "diverged":
             print(f"{name} diverged, which it would do again; --fresh starts it over")
         elif row.state == "failed" and not retry_failed:
-            why = row.error[-1] if row.error else row.why
+            words = [line for line in row.error if not line.startswith("its evaluation is cancelled")]
+            why = words[-1] if words else row.why
             print(f"{name} failed ({why}); --retry-failed submits it again")
         else:
             free.append(run)
     return there, free
+
+
+def forget(run: RunFolder) -> None:
+    """Remove a run of which there is nothing but its config."""
+    if [path.name for path in run.path.iterdir()] == ["config.json"]:
+        shutil.rmtree(run.path)
 
 
 def standing(runs: Mapping[str, RunFolder]) -> dict[str, runstate.Row]:
@@ -135,19 +152,25 @@ def submission_of(runs: list[RunFolder], wanted: Wanted) -> chains.Submission:
     )
 
 
-def watch(runs: list[RunFolder], wanted: Wanted) -> None:
-    """Show how the runs get on until all have ended; a Ctrl-C asks whether to cancel them, or else leaves them."""
+def watch(runs: list[RunFolder], wanted: Wanted) -> bool:
+    """Show how the runs get on; whether all have ended.  A Ctrl-C asks whether to cancel them, or else leaves them."""
     try:
         status.watch(wanted.results, [run.path.name for run in runs], frozenset(runstate.STATES), WATCH_SECONDS)
     except KeyboardInterrupt:
         print()
         cancel.ask_and_cancel(runs)
+        return False
+    return True
 
 
-def must_be_free(runs: Mapping[str, RunFolder]) -> None:
-    """ValueError where SLURM still has a job of a run that is to be thrown away."""
+def must_be_free(runs: Mapping[str, RunFolder], advice: str, ask: bool = True) -> None:
+    """ValueError where SLURM still has a job of a run that something else is to be done with.
+
+    Also where it does not answer, unless `ask` is off: the run's lease then has the last word.
+    """
     own = {name: run for name, run in runs.items() if (run.path / "jobs.json").is_file()}
-    for name, row in standing(own).items() if own else ():
+    rows = standing(own) if ask else {row.run: row for row in runstate.look(own.values(), reap=False)[0]}
+    for name, row in rows.items():
         if row.alive:
             where = cancel.where(row)
-            raise ValueError(f"{name} is in the queue: {where}; python -m bench.cancel {name} first, then --fresh")
+            raise ValueError(f"{name} is in the queue: {where}; python -m bench.cancel {name} first, {advice}")

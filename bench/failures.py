@@ -81,25 +81,27 @@ def is_done(results: Path, failed: records.Record) -> bool:
 def incidents(run: RunFolder) -> list[dict[str, Any]]:
     """Restarts, with what ended the turn before (a notice, a failure, or a death without a word), and rollbacks."""
     found: list[dict[str, Any]] = []
-    seen, last = set(), ""
+    seen, last, reached = set(), "", 0
     for e in run.events()[0]:
         stage = e.get("stage", "all")
         if e["event"] == "start" and stage in seen:
             after = ENDS.get(last, "death")
-            found.append({"kind": "restart", "stage": stage, "after": after, "images": 0, "warnings": []})
+            saved = reached if after == "notice" else 0
+            found.append({"kind": "restart", "stage": stage, "after": after, "images": saved, "warnings": []})
         elif e["event"] == "resume" and found and last == "start":
             found[-1] |= {"images": e["images"], "warnings": [shortened(w, run.results) for w in e["warnings"]]}
         elif e["event"] == "rollback":
             told: dict[str, Any] = {key: e[key] for key in ("images", "to", "why", "nth", "warnings") if key in e}
             found.append({"kind": "rollback", **told})
         seen |= {stage} if e["event"] == "start" else set()
+        reached = e["images"] if e["event"] in ("train", "resume") else reached
         last = e["event"]
     return found
 
 
 def reached(run: RunFolder) -> int:
     """Images trained on when the run was last heard of."""
-    counts = [e["images"] for e in run.events()[0] if e["event"] in ("train", "resume")]
+    counts = [e["images"] for e in run.events()[0] if e["event"] in ("train", "resume", "rollback")]
     return counts[-1] if counts else 0
 
 

@@ -25,6 +25,7 @@ from .notices import Notices, on_slurm
 from .runfolder import RunFolder
 
 Stage = Literal["all", "train", "evaluate"]
+TURNS, PROGRESS = 5, ("train", "trained", "sample", "evaluate")
 PACKAGES = ("torch", "torchvision", "diffusers", "timm", "torch-fidelity", "numpy")
 
 
@@ -93,6 +94,7 @@ def turn(
         return True
     if world.first:
         (run.path / "error.txt").unlink(missing_ok=True)
+        require_progress(run)
         run.log("start", stage=stage, **place())
     try:
         stages(run, config, stage, stop, world, owned)
@@ -105,6 +107,20 @@ def turn(
             rank_again(run.results)
         run.log("trained" if stage == "train" else "done")
     return True
+
+
+def require_progress(run: RunFolder) -> None:
+    """ValueError where SLURM has started a run TURNS times in a row and nothing came of it."""
+    turns = 0
+    for event in reversed(run.events()[0]):
+        if event["event"] in (*PROGRESS, "failed"):
+            break
+        turns += event["event"] == "start"
+    if on_slurm() and turns >= TURNS:
+        raise ValueError(
+            f"{turns} turns in a row ended before a step was reported; raise slurm.time or lower slurm.signal_seconds "
+            "(the log says how far each came), then --retry-failed"
+        )
 
 
 def rank_again(results: Path) -> None:

@@ -110,7 +110,7 @@ def make(configs: list[RunConfig], parallel: int, here: bool = True) -> list[Pla
         price = cost.of(config, io)
         model = config.model
         saved = cost.activation_bytes(model.arch, model.size or None, io, model.network)
-        seconds, source = estimate(config, io, price)
+        seconds, source = estimate(config, io, price, here)
         error = mismatch(config, io, price)
         plans.append(
             Planned(
@@ -134,11 +134,11 @@ def mismatch(config: RunConfig, io: IOSpec, price: cost.Cost) -> float:
     return price.by(wanted.by) / match.target_of(wanted, io) - 1
 
 
-def estimate(config: RunConfig, io: IOSpec, price: cost.Cost) -> tuple[float, str]:
-    """(seconds, where from): a short probe on a CPU, or FLOPs at the stated throughput."""
+def estimate(config: RunConfig, io: IOSpec, price: cost.Cost, here: bool = True) -> tuple[float, str]:
+    """(seconds, where from): a short probe on this CPU, if it is `here`, or FLOPs at the stated throughput."""
     e = config.evaluation
     passes = e.samples * e.steps * (1 if e.guidance == 1 else 2) * config.budget.points
-    on_cpu = config.compute.device != "cuda" and not torch.cuda.is_available()
+    on_cpu = here and config.compute.device != "cuda" and not torch.cuda.is_available()
     if on_cpu and price.macs <= PROBE_MACS:
         per_image = probe(config, io)
         return per_image * (config.budget.images + passes / 3), "timed here"

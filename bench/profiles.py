@@ -23,6 +23,10 @@ from .settings import fields_of, value_of
 FOLDER = Path(__file__).parent.parent / "slurm"
 
 
+OURS = ("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "open-mode", "output", "requeue", "signal")
+"""Options of sbatch that the chain of a run decides itself."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """The request of one job; names are sbatch's where sbatch has one."""
@@ -46,7 +50,7 @@ class Request:
     cpus_per_task: int = 8
     """CPU cores a process."""
     mem_gb: float = 64.0
-    """Memory a node in GiB; 0 leaves the cluster's default."""
+    """Memory a node in GiB; 0 is all of it, as sbatch has it."""
     time: str = "24:00:00"
     """Limit of one job, as sbatch writes it (minutes, H:M:S, D-H:M:S); a run goes on in the next one."""
     signal_seconds: int = 120
@@ -64,7 +68,7 @@ class Request:
     srun: tuple[str, ...] = ()
     """Further arguments of srun."""
     options: dict[str, str | int | bool] = field(default_factory=dict)
-    """Further options of sbatch, e.g. reservation, exclusive, gres, mail-type."""
+    """Further options of sbatch, e.g. slurm.options.mail-type=END, reservation, exclusive, gres."""
 
     def __post_init__(self) -> None:
         for name in ("nodes", "cpus_per_task", "signal_seconds"):
@@ -75,6 +79,14 @@ class Request:
                 raise ValueError(f"slurm.{name} is {getattr(self, name)}; it must be at least 0")
         if minutes(self.time) * 60 <= self.signal_seconds:
             raise ValueError(f"slurm.time is {self.time}, no longer than the notice, slurm.signal_seconds")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        for name in self.options:
+            if name.replace("_", "-") in OURS:
+                raise ValueError(f"slurm.options.{name} is not free: runs depend on what bench asks for there")
+        if any("\n" in str(value) for value in (self.partition, self.account, self.qos, *self.options.values())):
+            raise ValueError("slurm.* holds a line break, which no option of sbatch may")
         for name in self.env:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):
                 raise ValueError(f"slurm.env.{name} is no name of an environment variable")
@@ -97,7 +109,7 @@ class Request:
             "ntasks_per_node": self.tasks,
             "cpus_per_task": self.cpus_per_task,
             **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
-            **({"mem": f"{round(self.mem_gb * 1024)}M"} if self.mem_gb else {}),
+            "mem": f"{round(self.mem_gb * 1024)}M" if self.mem_gb else "0",
             "time": minutes(self.time),
             "signal_delay_s": self.signal_seconds,
             "setup": [*self.setup, *exports],
@@ -164,6 +176,8 @@ def put(table: dict[str, Any], key: str, text: str) -> None:
     first, dot, rest = key.partition(".")
     if dot:
         table[first] = {**table.get(first, {}), rest: value_of(text) if first == "options" else text}
+    elif first in ("env", "options"):
+        raise ValueError(f"--set slurm.{key}: write slurm.{first}.NAME=VALUE, one for each")
     elif first in ("setup", "srun"):
         value = value_of(text)
         table[first] = value if isinstance(value, list) else [text]
@@ -193,5 +207,6 @@ def help_lines() -> list[str]:
     lines = ["\n  slurm (slurm/NAME.toml; slurm.evaluate.KEY is for the evaluation job alone)"]
     for key, kind, default, doc in fields_of(Request):
         shown = "" if default in ("", {}, ()) else f" [{default}]"
-        lines.append(f"    {'slurm.' + key + '=' + kind.upper():<34} {doc}{shown}")
+        name = f"slurm.{key}.NAME=TEXT" if kind == "key=value" else f"slurm.{key}={kind.upper()}"
+        lines.append(f"    {name:<34} {doc}{shown}")
     return lines

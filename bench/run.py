@@ -131,9 +131,14 @@ def assignments(flags: argparse.Namespace) -> Iterator[tuple[str, str]]:
         yield key.strip(), value.strip()
 
 
-def slurm_settings(flags: argparse.Namespace) -> dict[str, str]:
+def slurm_settings(flags: argparse.Namespace, cluster: str) -> dict[str, str]:
     """Those of --set slurm.KEY=VALUE, without the slurm."""
-    return {key.removeprefix("slurm."): value for key, value in assignments(flags) if key.startswith("slurm.")}
+    if cluster == "slurm" and "compute.processes" in dict(assignments(flags)):
+        raise ValueError("compute.processes is for this machine; on SLURM set slurm.tasks_per_node (and slurm.nodes)")
+    found = {key: value for key, value in assignments(flags) if key.partition(".")[0] == "slurm"}
+    if "slurm" in found:
+        raise ValueError("--set slurm: write slurm.KEY=VALUE, for example slurm.time=4:00:00; --help lists the keys")
+    return {key.removeprefix("slurm."): value for key, value in found.items()}
 
 
 def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
@@ -204,7 +209,7 @@ def go(flags: argparse.Namespace) -> int:
     results = Path(flags.results)
     shown = flags.dry_run and flags.cluster == "slurm"  # also where there is none
     cluster = "slurm" if shown else submit.resolve_cluster(flags.cluster)
-    profile = profiles.load(flags.profile, slurm_settings(flags))
+    profile = profiles.load(flags.profile, slurm_settings(flags, cluster))
     from . import plan
 
     configs = plan.resolve(asked)
@@ -237,19 +242,20 @@ def go(flags: argparse.Namespace) -> int:
         retry_failed=flags.retry_failed,
     )
     if flags.fresh:
-        dispatch.must_be_free(runs)
+        dispatch.must_be_free(runs, "then --fresh")
         for run in runs.values():
             run.clear()
     plan.install(asked, runs.values())
     todo = unfinished(runs, configs, export)
     keep_configs(todo, {p.config.name: p.config for p in plans}, asked[0].settings)
-    if not dispatch.out(todo, wanted, flags.watch):
-        return 0
+    if (status := dispatch.out(todo, wanted, flags.watch)) is not None:
+        return status
     return show(runs, unfinished(runs, configs, export), results, flags.suite, all_done=False)
 
 
 def print_requests(texts: dict[str, str]) -> None:
     """The sbatch requests of a run's two jobs, as they would be submitted."""
+    print("# UID, HASH and ID_OF_TRAINING are known when it is submitted.")
     for stage, text in texts.items():
         print(f"# ---- {stage}: sbatch ----\n{text}")
 

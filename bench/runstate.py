@@ -32,6 +32,8 @@ DOING = {"resume": "training", "train": "training", "rollback": "training"} | {
 }
 ENDS = frozenset(["failed", "diverged", "stopped", "done"])
 TAIL = 65_536
+STALE_SECONDS = 60.0
+"""After which a run's rate is no longer believed."""
 SILENT_SECONDS = 3600.0
 """After which a run of another machine without a SLURM job counts as lost."""
 
@@ -171,9 +173,12 @@ def row(files: Files, states: Mapping[str, slurm.State] | None) -> Row:
     s = files.status
     told = {stage: states.get(job["id"], slurm.State()) for stage, job in files.jobs.items()} if states else {}
     state, why = judge(files, told)
+    silent = time.time() - s["time"] if state in ("training", "sampling", "evaluating") and s.get("time") else 0.0
+    why = f"silent for {silent / 60:.0f} min" if silent > STALE_SECONDS else why
     stage = stage_of(files, told)
     images, of = progress(files, state)
-    rate = finite(s.get("rate")) if state in ("training", "sampling") and images is not None else None
+    going = state in ("training", "sampling") and images is not None and silent <= STALE_SECONDS
+    rate = finite(s.get("rate")) if going else None
     chained = "train" in files.jobs and s.get("job") == files.jobs.get("evaluate", {}).get("id", "")
     return Row(
         run=files.run.path.name,
@@ -208,7 +213,9 @@ def progress(files: Files, state: str) -> tuple[int | None, int | None]:
     if state == "done":
         budget = files.record.get("config", {}).get("budget", {}).get("images")
         return budget, budget
-    if state in ("sampling", "evaluating") and DOING.get(s.get("event") or "") != state:
+    if state in ("sampling", "evaluating") and (
+        s.get("event") == "trained" or DOING.get(s.get("event") or "") != state
+    ):
         return None, None
     return s.get("images"), s.get("of")
 
@@ -226,6 +233,8 @@ def fid_of(files: Files) -> dict[str, Any] | None:
 def stage_of(files: Files, told: Mapping[str, slurm.State]) -> str | None:
     """The stage whose job is at work, or else the first that is not finished; None without jobs."""
     stages = [stage for stage in ("train", "evaluate") if stage in files.jobs]
+    if files.record:
+        return next(iter(stages[-1:]), None)
     working = [s for s in stages if s in told and told[s].alive and not told[s].queued]
     if not told:  # the job that wrote last
         working = [s for s in stages if files.jobs[s]["id"] == files.status.get("job")]
@@ -322,7 +331,7 @@ def last_words(files: Files, found: Row, lines: int = 4) -> list[str]:
     if found.state not in BAD | {"cancelled"}:
         return words
     if found.state != "cancelled":
-        words = tail(files.run.path / "error.txt", lines)
+        words = tail(files.run.path / "error.txt", 1 if found.state == "diverged" else lines)
         if not words and files.jobs:
             words = tail(Path(found.log).with_suffix(".err"), lines)
     words = words or ([found.why] if found.why else [])

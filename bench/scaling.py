@@ -155,7 +155,7 @@ def groups(sizes: list[int], config: RunConfig) -> Iterator[dict[int, list[Conne
     if not sizes:
         yield {}
         return
-    print(f"starting {sizes[0]} processes", file=sys.stderr, flush=True)
+    print(f"starting {sizes[0]} process{'es' * (sizes[0] > 1)}", file=sys.stderr, flush=True)
     with group(sizes[0], config) as own, groups(sizes[1:], config) as rest:
         yield {sizes[0]: own, **rest}
 

@@ -6,6 +6,7 @@ Ids are SLURM's: "12", or "12_3" for task 3 of array 12; both outlive a requeue.
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import subprocess
 from collections import defaultdict
@@ -142,12 +143,21 @@ def _told(starts: list[tuple[str, list[str]]]) -> State:
         word=word,
         alive=word in ALIVE,
         node="" if node == "None assigned" else node,
-        reason=by or waited,
+        reason=named(by) or waited,
         elapsed_seconds=int(elapsed or 0),
         exit_code=code,
         restarts=len(starts) - 1,
         interrupted=starts[-2][1][0].partition(" ")[0] if len(starts) > 1 else "",
     )
+
+
+def named(by: str) -> str:
+    """ "by 0" as "by root"; as it is where the user is not known here."""
+    word, _, uid = by.partition(" ")
+    try:
+        return f"by {pwd.getpwuid(int(uid)).pw_name}" if word == "by" else by
+    except (KeyError, ValueError):
+        return by
 
 
 def queued(bases: list[str]) -> dict[str, State]:

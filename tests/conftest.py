@@ -17,6 +17,11 @@ from bench import data
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """First what waits for SLURM most of its time, so that the others work meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_interruptions.py")
+
+
 @pytest.fixture(scope="session")
 def digits():
     return data.load("digits")

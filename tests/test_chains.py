@@ -219,6 +219,9 @@ MISTAKES = {
     "nodes=two": "slurm.nodes is 'two'",
     "time=2": "no longer than the notice",
     "env.1A=x": "no name of an environment variable",
+    "env=A=x": "write slurm.env.NAME=VALUE",
+    "options.signal=USR1@5": "slurm.options.signal is not free",
+    "partition=a\nb": "holds a line break",
 }
 
 
@@ -227,6 +230,12 @@ def test_a_mistaken_setting_gets_one_sentence(setting, capsys):
     assert run.main([*WORDS, "--set", f"slurm.{setting}"]) == 2
     err = capsys.readouterr().err
     assert MISTAKES[setting] in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--set", "slurm=3"], ["--set", "compute.processes=2"]])
+def test_settings_that_are_slurms_are_asked_for_in_its_words(words, capsys):
+    assert run.main([*WORDS, *words]) == 2
+    assert "slurm." in capsys.readouterr().err
 
 
 def test_lists_and_tables_can_be_set(tmp_path):

@@ -1,5 +1,7 @@
 """What is submitted, and what is not; SLURM's answers are made up."""
 
+import dataclasses
+
 import pytest
 from helpers import make_run, tiny_config
 
@@ -62,16 +64,16 @@ def test_nothing_is_submitted_or_removed_while_slurm_does_not_answer(tmp_path, s
         dispatch.to_slurm(made, wanted)
     write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
     with pytest.raises(ValueError, match="nothing was submitted or removed"):
-        dispatch.must_be_free(made)
+        dispatch.must_be_free(made, "")
 
 
 def test_what_slurm_works_on_is_not_thrown_away(tmp_path, standing):
     made = runs(tmp_path, 0)
-    dispatch.must_be_free(made)  # never submitted: SLURM is not asked
+    dispatch.must_be_free(made, "")  # never submitted: SLURM is not asked
     write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
     standing(ROWS["queued"][0])
     with pytest.raises(ValueError, match=r"is in the queue: train 7_0; python -m bench\.cancel .* first, then --fresh"):
-        dispatch.must_be_free(made)
+        dispatch.must_be_free(made, "then --fresh")
 
 
 def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, standing, wanted, monkeypatch, capsys):
@@ -97,8 +99,36 @@ def test_a_ctrl_c_while_watching_asks_about_all(tmp_path, wanted, monkeypatch):
     monkeypatch.setattr("bench.status.watch", interrupted)
     monkeypatch.setattr("bench.cancel.ask_and_cancel", asked.append)
     made = list(runs(tmp_path, 0, 1).values())
-    dispatch.watch(made, wanted)
-    assert asked == [made]
+    assert dispatch.watch(made, wanted) is False and asked == [made]
+
+
+def test_a_run_that_slurm_has_is_not_also_done_here(tmp_path, standing, wanted):
+    made = runs(tmp_path, 0)
+    write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
+    standing(ROWS["queued"][0])
+    local = dataclasses.replace(wanted, cluster="local")
+    with pytest.raises(ValueError, match=r"is in the queue: train 7_0; .* or leave it to SLURM"):
+        dispatch.out(made, local, stay=False)
+
+
+def test_a_refused_submission_leaves_no_run(tmp_path, standing, wanted, monkeypatch):
+    def refused(*_):
+        raise ValueError("SLURM does not take it")
+        yield
+
+    monkeypatch.setattr("bench.chains.submit", refused)
+    standing({}, {})
+    new, old = runs(tmp_path, 0, 1).values()
+    old.log("start")
+    with pytest.raises(ValueError, match="does not take it"):
+        dispatch.to_slurm({run.path.name: run for run in (new, old)}, wanted)
+    assert not new.path.exists() and old.path.exists()
+
+
+def test_where_all_failed_nothing_is_submitted_and_the_status_says_so(tmp_path, standing, wanted, capsys):
+    standing(dict(state="failed", error=["no disk", "its evaluation is cancelled: its training failed"]))
+    assert dispatch.out(runs(tmp_path, 0), wanted, stay=False) == 1
+    assert "failed (no disk); --retry-failed" in capsys.readouterr().out
 
 
 def test_runs_that_are_trained_are_told_from_those_that_are_not(tmp_path):

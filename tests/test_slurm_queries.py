@@ -19,17 +19,17 @@ MEANING = {
     "array partly pending": {"6_1": "RUNNING alive on node1", "6_4": "PENDING alive: JobArrayTaskLimit"},
     "job just submitted": {"14": "RUNNING alive on node1"},
     "tasks cancelled, running and pending": {
-        **{"6_0": "CANCELLED on node1: by 0", "6_5": "CANCELLED: before it started"},
+        **{"6_0": "CANCELLED on node1: by root", "6_5": "CANCELLED: before it started"},
         **{"6_2": "RUNNING alive on node1", "6_3": "PENDING alive: JobArrayTaskLimit"},
     },
-    "pending job cancelled": {"16": "CANCELLED: by 0"},
+    "pending job cancelled": {"16": "CANCELLED: by root"},
     "requeued, right after": {
         **{"17_1": "PENDING alive: BeginTime after 1 REQUEUED", "17_0": "RUNNING alive on node1"},
     },
     "requeued, after 5 s": {"17_1": "PENDING alive: BeginTime after 1 REQUEUED"},
     "requeued, running again": {"17_1": "RUNNING alive on node1 after 1 REQUEUED"},
     "requeued, ended": {"17_1": "COMPLETED on node1 after 1 REQUEUED", "17_0": "COMPLETED on node1"},
-    "running jobs cancelled": {"9": "CANCELLED on node1: by 0", "11": "CANCELLED on node1: by 0"},
+    "running jobs cancelled": {"9": "CANCELLED on node1: by root", "11": "CANCELLED on node1: by root"},
     "dependency waits": {"20": "PENDING alive", "21": "PENDING alive: Dependency"},
     "afterok of a failed job": {
         **{"20": "FAILED on node1", "21": "CANCELLED: Dependency"},

@@ -192,11 +192,11 @@ def test_the_last_words_of_a_failure_are_shown_and_what_it_did_to_the_rest(tmp_p
 def test_runs_that_ended_alike_are_told_once_and_cancelled_ones_by_their_state(tmp_path, fake, capsys):
     for name in "abcde":
         make(tmp_path, name, status={"event": "failed"}, error="OSError: no space\n")
-    fake.answer("sacct", sacct(j7="CANCELLED by 1000", j8="CANCELLED"))
+    fake.answer("sacct", sacct(j7="CANCELLED by 654321", j8="CANCELLED"))
     make(tmp_path, "f", jobs=CHAIN)
     assert status.main(["--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[6].split()[:4] == ["f", "cancelled", "(by", "1000)"]
+    assert lines[6].split()[:4] == ["f", "cancelled", "(by", "654321)"]
     assert lines[7:9] == ["a, b, c and 2 more failed:", "    OSError: no space"] and len(lines) == 11
 
 

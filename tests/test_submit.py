@@ -4,8 +4,9 @@ from functools import partial
 import pytest
 
 from bench import submit
-from bench.job import Job
+from bench.job import Job, require_progress
 from bench.machine import exists
+from bench.runfolder import RunFolder
 
 
 def test_auto_is_local_without_sbatch_and_slurm_with_it(tmp_path, monkeypatch):
@@ -40,3 +41,25 @@ def test_a_dead_process_is_known_to_be_dead():
     process.wait()
     assert not exists(process.pid)
     assert exists(1)
+
+
+def test_a_run_that_slurm_starts_in_vain_again_and_again_fails_in_a_sentence(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    for _ in range(5):
+        require_progress(run)
+        run.log("start")
+    require_progress(run)  # not on SLURM
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    with pytest.raises(ValueError, match=r"5 turns in a row ended before a step was reported; raise slurm\.time"):
+        require_progress(run)
+    run.log("failed", error="that")
+    require_progress(run)  # --retry-failed starts counting again
+
+
+def test_a_sbatch_without_a_cluster_is_told_before_the_work_is_done_here(tmp_path, monkeypatch, capsys):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    assert submit.resolve_cluster("auto") == "local"
+    assert "is SLURM_CONF set?): this runs on this machine" in capsys.readouterr().out
