@@ -65,7 +65,7 @@ SLURM = [
     ("stopped", "train job: NODE_FAIL; run the command again", AT_7, {"j7": "NODE_FAIL", "j8": "CANCELLED"}, ""),
     ("failed", "no disk", AT_7 | {"event": "failed", "error": "no disk"}, {"j7": "FAILED", "j8": "CANCELLED"}, ""),
     ("diverged", "", AT_7 | {"event": "diverged"}, {"j7": "FAILED", "j8": "CANCELLED"}, ""),
-    ("cancelled", "by 0", AT_7 | {"event": "stopped"}, {"j7": "CANCELLED by 0", "j8": "CANCELLED by 0"}, ""),
+    ("cancelled", "by root", AT_7 | {"event": "stopped"}, {"j7": "CANCELLED by 0", "j8": "CANCELLED by 0"}, ""),
     ("stopped", "", AT_7 | {"event": "stopped", "job": "8"}, {"j7": "COMPLETED", "j8": "COMPLETED"}, ""),
     ("lost", "SLURM has no train job of it any more", AT_7, {}, ""),
     ("lost", "its jobs ended without a record", AT_7, {"j7": "COMPLETED", "j8": "COMPLETED"}, ""),
