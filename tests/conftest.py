@@ -18,8 +18,13 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
-    """First what waits for SLURM most of its time, so that the others work meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_interruptions.py")
+    """The longest files first: a worker has one at a time, and none should begin one when the others are done."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+LONGEST = [
+    f"test_{name}.py" for name in ("interruptions", "run", "slurm", "kills", "distributed", "chains", "cost_table")
+]
 
 
 @pytest.fixture(scope="session")

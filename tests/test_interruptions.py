@@ -28,7 +28,7 @@ SETTINGS = {
     "slurm.gpus_per_node": 0,
     "slurm.cpus_per_task": 1,
     "slurm.mem_gb": 1,
-    "slurm.env.NAP": 0.2,
+    "slurm.env.NAP": 0.3,
 }
 STORIES = {
     "quiet": {},
@@ -39,7 +39,7 @@ STORIES = {
     "one process": {"slurm.tasks_per_node": 4, "slurm.options.nodelist": "node2"},
     "controller": {"slurm.env.NAP": 0.8},
 }
-"""Each with 30 seconds of training, but for those that have to wait for SLURM."""
+"""Each with 45 seconds of training, but for those that have to wait for SLURM."""
 
 
 class Story:
@@ -120,12 +120,12 @@ def interrupt(told, cluster):
     told["preempted"].saved()
     flags = ["-p", "normal", "-w", "node1", "--exclusive", "-t", "60", "-o", "/dev/null"]
     ask("sbatch", *flags, "--wrap", "sleep 2")
+    told["node failure"].saved()
+    kill(cluster, ask("squeue", "-h", "-o", "%N", "-j", told["node failure"].train))
     told["requeued"].saved()
     ask("scontrol", "requeue", told["requeued"].train)
     told["one process"].saved()
     os.kill(task(told["one process"].train, 3), signal.SIGUSR2)
-    told["node failure"].saved()
-    kill(cluster, ask("squeue", "-h", "-o", "%N", "-j", told["node failure"].train))
     for name in ("node failure", "time limit"):
         assert until(lambda name=name: told[name].resumed(), 120), told[name].told()
     assert not told["controller"].over(told["controller"].train)
