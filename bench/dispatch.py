@@ -83,7 +83,9 @@ def to_slurm(todo: Mapping[str, RunFolder], wanted: Wanted) -> list[RunFolder]:
         for name in chains.mend(wanted.results):
             print(f"{name}: its submission was cut off, so its jobs were cancelled")
         there, free = sorted_out(todo, wanted.retry_failed)
-        submitted = []
+        submitted: list[RunFolder] = []
+        if not free:
+            return there
         try:
             for line in chains.submit(submission_of(free, wanted), *by_stage(free)):
                 submitted.append(todo[line.partition(":")[0]])

@@ -172,7 +172,7 @@ def test_a_job_that_fails_ends_in_a_record_its_evaluation_is_cancelled_and_it_is
     assert status.main(["--results", str(results), "--failed"]) == 1
     out = capsys.readouterr().out
     assert "diverged" in out and "a lower recipe.lr may hold" in out and "evaluation is cancelled" in out
-    assert run.main(words) == 0
+    assert run.main(words) == 1
     assert "diverged, which it would do again; --fresh starts it over" in capsys.readouterr().out
 
 
