@@ -204,9 +204,9 @@ def gigabytes(count: float) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
 
 
-def total(plans: list[Planned], parallel: int) -> float:
-    """Seconds for all runs, `parallel` at a time, each core busy."""
-    at_once = max(1, min(parallel, len(plans), os.cpu_count() or 1))
+def total(plans: list[Planned], parallel: int, here: bool = True) -> float:
+    """Seconds for all runs, `parallel` at a time; each core of this machine busy, if it is `here`."""
+    at_once = max(1, min(parallel, len(plans), (os.cpu_count() or 1) if here else parallel))
     return max(sum(p.seconds for p in plans) / at_once, max(p.seconds for p in plans))
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from architectures import registry
 
@@ -20,6 +20,9 @@ from .files import write_json
 from .runfolder import RunFolder
 from .settings import fields_of
 from .submit import CLUSTERS
+
+if TYPE_CHECKING:
+    from . import dispatch
 
 DESCRIPTION = """\
 Train a diffusion backbone, sample from it, measure the images, and write a record, a row of the
@@ -218,39 +221,53 @@ def go(flags: argparse.Namespace) -> int:
     export = "compute.export" in asked[0].settings
     if not (flags.dry_run or flags.fresh) and not unfinished(runs, configs, export):
         return show(runs, {}, results, flags.suite, all_done=True)
+    here = cluster != "slurm"
     if not flags.dry_run:
-        plan.check_files(configs, here=cluster != "slurm")
-    plans = plan.make(configs, parallel, here=cluster != "slurm")
+        plan.check_files(configs, here=here)
+    plans = plan.make(configs, parallel, here=here)
     if not flags.dry_run:
         writable(results)
     print(plan.table(plans))
-    seconds = plan.total(plans, parallel)
+    seconds = plan.total(plans, parallel, here=here)
     note = "" if all(p.source == "timed here" for p in plans) else " per accelerator (set compute.tflops)"
     print(f"about {plan.duration(seconds)} for {len(plans)} run{'s'[: len(plans) > 1]}, {parallel} at a time{note}\n")
-    label = flags.suite or configs[0].name
-    if flags.dry_run:
-        if cluster == "slurm":
-            print_requests(chains.texts(results, profile, len(configs), flags.parallel, label))
-        return 0
-    plan.prepare_extractors(configs, results)
     wanted = dispatch.Wanted(
         results=results,
         cluster=cluster,
         profile=profile,
         parallel=flags.parallel,
-        label=label,
+        label=flags.suite or configs[0].name,
         retry_failed=flags.retry_failed,
     )
+    if not flags.dry_run:
+        return do(flags, asked, {p.config.name: p.config for p in plans}, runs, wanted)
+    if cluster == "slurm":
+        print_requests(chains.texts(results, profile, len(configs), flags.parallel, wanted.label))
+    return 0
+
+
+def do(
+    flags: argparse.Namespace,
+    asked: list[presets.Wish],
+    configs: dict[str, RunConfig],
+    runs: dict[str, RunFolder],
+    wanted: dispatch.Wanted,
+) -> int:
+    """Prepare what all runs need, dispatch what is not done and, unless SLURM has it, show what came out."""
+    from . import dispatch, plan
+
+    planned, export = list(configs.values()), "compute.export" in asked[0].settings
+    plan.prepare_extractors(planned, wanted.results)
     if flags.fresh:
         dispatch.must_be_free(runs, "then --fresh")
         for run in runs.values():
             run.clear()
     plan.install(asked, runs.values())
-    todo = unfinished(runs, configs, export)
-    keep_configs(todo, {p.config.name: p.config for p in plans}, asked[0].settings)
+    todo = unfinished(runs, planned, export)
+    keep_configs(todo, configs, asked[0].settings)
     if (status := dispatch.out(todo, wanted, flags.watch)) is not None:
         return status
-    return show(runs, unfinished(runs, configs, export), results, flags.suite, all_done=False)
+    return show(runs, unfinished(runs, planned, export), wanted.results, flags.suite, all_done=False)
 
 
 def print_requests(texts: dict[str, str]) -> None:
