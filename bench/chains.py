@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +149,7 @@ def note(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) ->
     for i, run in enumerate(runs):
         own = {stage: found[i] for stage, found in jobs.items()}
         told = {stage: {"id": job.job_id, "log": str(job.paths.stdout)} for stage, job in own.items()}
-        write_json(run.path / "jobs.json", {"cluster": "slurm", "submitted": time.time(), "jobs": told})
+        write_json(run.path / "jobs.json", {"submitted": time.time(), "jobs": told})
 
 
 def lines(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> Iterator[str]:
@@ -169,23 +168,19 @@ def announced(submission: Submission, runs: Sequence[RunFolder]) -> Iterator[str
     try:
         yield uid
     except BaseException:
-        cancel_names(names)
-        path.unlink()
+        with suppress(slurm.NoAnswer):  # then the announcement stays, and the next submission cancels them
+            slurm.cancel_named(names)
+            path.unlink()
         raise
     path.unlink()
 
 
 def mend(results: Path) -> list[str]:
-    """Cancel what submissions that were killed have left; names of their runs."""
+    """Cancel what submissions that were killed have left; names of their runs.  NoAnswer as `slurm.cancel`."""
     left = []
     for path in sorted((jobs_folder(results) / "submissions").glob("*.json")):
         told = json.loads(path.read_text())
-        cancel_names(told["names"])
+        slurm.cancel_named(told["names"])
         left += told["runs"]
         path.unlink()
     return left
-
-
-def cancel_names(names: Sequence[str]) -> None:
-    for name in names:
-        subprocess.run(["scancel", "--me", f"--name={name}"], capture_output=True, timeout=60)

@@ -90,10 +90,9 @@ def to_slurm(todo: Mapping[str, RunFolder], wanted: Wanted) -> list[RunFolder]:
             for line in chains.submit(submission_of(free, wanted), *by_stage(free)):
                 submitted.append(todo[line.partition(":")[0]])
                 print(f"submitted {line}", flush=True)
-        except KeyboardInterrupt:
-            cancel.ask_and_cancel(submitted)
-            raise
-        except ValueError:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                cancel.ask_and_cancel(submitted)
             for run in free:
                 forget(run)
             raise

@@ -5,10 +5,8 @@ Every stage goes on where it stopped, so running a job again is always right.
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -135,11 +133,8 @@ def rank_again(results: Path) -> None:
 
 def place() -> dict[str, Any]:
     """Where this process runs: host, pid, and SLURM's job and how often it was requeued."""
-    env = os.environ
-    task = env.get("SLURM_ARRAY_TASK_ID")
-    job = f"{env['SLURM_ARRAY_JOB_ID']}_{task}" if task is not None else env.get("SLURM_JOB_ID")
-    turns = int(env.get("SLURM_RESTART_COUNT", 0))
-    return {"pid": os.getpid(), "host": socket.gethostname(), "job": job if on_slurm() else None, "requeues": turns}
+    own = claims.me()
+    return {"pid": own.pid, "host": own.host, "job": own.job if on_slurm() else None, "requeues": own.restarts}
 
 
 def stages(

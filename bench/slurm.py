@@ -188,6 +188,12 @@ def cancel(ids: Iterable[str]) -> None:
         ask("scancel", *some)
 
 
+def cancel_named(names: Iterable[str]) -> None:
+    """End all jobs of this user's that have one of these names.  NoAnswer as `states`."""
+    for name in names:
+        ask("scancel", "--me", f"--name={name}")
+
+
 def limits() -> Limits:
     """How much can be submitted; NoAnswer as `states`."""
     told = dict(re.findall(r"^(\S+)\s*= (.*)$", ask("scontrol", "show", "config"), re.MULTILINE))

@@ -28,12 +28,8 @@ def resolve_cluster(name: str) -> str:
     else:
         return "slurm"
     if name == "auto":
-        if "not on PATH" not in problem and os.environ.get("SLURM_CONF"):
-            print("sbatch is here, but finds no SLURM at SLURM_CONF: this runs on this machine")
-        elif "not on PATH" not in problem:
-            print(
-                "sbatch is here, but finds no configuration of a SLURM (is SLURM_CONF set?): this runs on this machine"
-            )
+        if shutil.which("sbatch"):
+            print("sbatch finds no configuration of a SLURM (is SLURM_CONF right?): this runs on this machine")
         return "local"
     raise ValueError(f"--cluster slurm {problem}; use --cluster local")
 

@@ -24,7 +24,7 @@ def make(results, name, *, status=None, jobs=None, record=None, error=None, log=
             if log:
                 Path(job["log"]).with_suffix(".err").write_text(log)
         when = submitted or time.time() - 60
-        (path / "jobs.json").write_text(json.dumps({"cluster": "slurm", "submitted": when, "jobs": own}))
+        (path / "jobs.json").write_text(json.dumps({"submitted": when, "jobs": own}))
     if error:
         (path / "error.txt").write_text(error)
     if record:

@@ -133,6 +133,22 @@ def test_a_submission_that_was_killed_is_cancelled_when_it_is_made_again(slurm, 
     assert chains.mend(tmp_path) == []
 
 
+def test_what_could_not_be_cancelled_yet_stays_announced(submission, tmp_path, monkeypatch):
+    calls = []
+
+    def ask(*command):
+        calls.append(command)
+        if len(calls) == 1:
+            raise slurm.NoAnswer("scancel gave no answer")
+        return ""
+
+    monkeypatch.setattr(slurm, "ask", ask)
+    with pytest.raises(KeyboardInterrupt), chains.announced(submission(), folders(tmp_path, "a")):
+        raise KeyboardInterrupt
+    assert chains.mend(tmp_path) == ["a"] and chains.mend(tmp_path) == []
+    assert [command[:2] for command in calls[1:]] == [("scancel", "--me")] * 2 and "train-some" in calls[1][2]
+
+
 def test_editing_the_checkout_does_not_change_what_is_queued(slurm, submission, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     module = tmp_path / "mine" / "wares.py"

@@ -78,6 +78,7 @@ def test_what_slurm_works_on_is_not_thrown_away(tmp_path, standing):
 
 def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, standing, wanted, monkeypatch, capsys):
     def submit(_, train, evaluate):
+        write_json(train[0].path / "jobs.json", {"jobs": {}})
         yield f"{train[0].path.name}: train 7_0"
         raise KeyboardInterrupt
 
@@ -88,7 +89,9 @@ def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, stand
     made = runs(tmp_path, 0, 1)
     with pytest.raises(KeyboardInterrupt):
         dispatch.to_slurm(made, wanted)
-    assert asked == [[next(iter(made.values()))]]
+    one, two = made.values()
+    assert asked == [[one]] and one.path.exists()
+    assert not two.path.exists(), "what was not submitted is no run"
 
 
 def test_a_ctrl_c_while_watching_asks_about_all(tmp_path, wanted, monkeypatch):

@@ -62,4 +62,4 @@ def test_a_sbatch_without_a_cluster_is_told_before_the_work_is_done_here(tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SLURM_CONF", raising=False)
     assert submit.resolve_cluster("auto") == "local"
-    assert "is SLURM_CONF set?): this runs on this machine" in capsys.readouterr().out
+    assert "is SLURM_CONF right?): this runs on this machine" in capsys.readouterr().out
