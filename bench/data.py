@@ -11,17 +11,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from .seeds import fold
 
 
+class Rows(Protocol):
+    """What is read a batch of rows at a time: an array, or what decodes, draws or maps its rows when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """A data set in memory or memory-mapped."""
+    """A data set in memory, memory-mapped, or made when it is asked for."""
 
-    images: np.ndarray
+    images: Rows
     """(N, C, H, W) uint8 pixels, or floating-point latents."""
     labels: np.ndarray
     """(N,) int64."""
@@ -32,6 +44,24 @@ class Arrays:
     held_out_labels: np.ndarray | None = None
     files: Mapping[Path, int] = field(default_factory=dict)
     """What is memory-mapped: file -> bytes."""
+    flip: bool = False
+    """Whether training mirrors each image with probability one half."""
+
+    def order(self, seed: int, position: int, size: int) -> np.ndarray:
+        """Rows of images number `position` to `position + size` of the training stream, (size,)."""
+        return indices_at(seed, position, len(self.images), size)
+
+    def inputs(self, rows: np.ndarray, seed: int, own: slice = slice(None)) -> np.ndarray:
+        """What the network is trained on, (B, C, H, W) float32: pixels in [-1, 1], or latents.
+
+        `rows` are the whole batch's, of which `own` are wanted; what is drawn (mirroring) is a function of
+        the seed and the place in the whole batch.
+        """
+        flips = np.random.Generator(np.random.PCG64(seed)).random(len(rows)) < 0.5 if self.flip else None
+        images = normalise(self.images[rows[own]])
+        if flips is not None:
+            images[flips[own]] = images[flips[own], ..., ::-1]
+        return images
 
     def check(self) -> None:
         """ValueError when a mapped file is gone or has shrunk, which reading from it would not survive."""

@@ -108,7 +108,7 @@ if "digits-cnn" not in FEATURE_EXTRACTORS_REGISTRY:
 def train_digits_cnn(epochs: int = 30, batch: int = 64) -> dict[str, Tensor]:
     """Weights of the digits CNN, float32 rounded to 1/4096, from the training split alone."""
     arrays = load("digits")
-    x, y = torch.from_numpy(normalise(arrays.images)).double(), torch.from_numpy(arrays.labels)
+    x, y = torch.from_numpy(normalise(np.asarray(arrays.images))).double(), torch.from_numpy(arrays.labels)
     net = DigitsNet().double()
     rng = np.random.RandomState(fold("digits-cnn") % 2**32)
     with torch.no_grad():

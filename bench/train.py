@@ -21,7 +21,7 @@ import architectures
 
 from . import checkpoint, parallel
 from .config import RunConfig
-from .data import Arrays, indices_at, normalise
+from .data import Arrays
 from .diffusion import Diffusion, draw_times, process_of
 from .distributed import ALONE, World, require_same_start
 from .distributed import Stopped as Stopped
@@ -78,9 +78,9 @@ def draw(
 ) -> tuple[Tensor, ...]:
     """(x0, t, eps, labels) of the next step, or its rows `own`, on the CPU, from (seed, step) alone."""
     arrays.check()
-    rows = indices_at(config.seed, state.images, len(arrays.images), size)[own]
-    x0 = torch.from_numpy(normalise(arrays.images[rows]))
-    labels = torch.from_numpy(arrays.labels[rows])
+    rows = arrays.order(config.seed, state.images, size)
+    x0 = torch.from_numpy(arrays.inputs(rows, fold(config.seed, "data", state.step), own))
+    labels = torch.from_numpy(arrays.labels[rows[own]])
     generator = torch.Generator().manual_seed(fold(config.seed, "step", state.step))
     t = draw_times(config.diffusion, size, generator)
     eps = torch.randn((size, *x0.shape[1:]), generator=generator)
