@@ -1,4 +1,4 @@
-"""What names imply: recipes by track, settings by data set, and suites.
+"""What names imply: processes and samplers of published networks, settings by data set, and suites.
 
 `resolve` turns a few words into a whole RunConfig.  Imports no torch.
 """
@@ -15,37 +15,7 @@ from architectures.interface import IOSpec
 
 from .config import Budget, Compute, Data, Diffusion, Evaluation, Model, Recipe, RunConfig, override
 from .data import SOURCES, Source, source
-
-
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """A recipe and the process it trains."""
-
-    recipe: Recipe
-    diffusion: Diffusion
-
-
-SHARED = Way(
-    recipe=Recipe(name="shared", lr=1e-4, batch=256, warmup=5000, clip=1.0, ema=0.9999, label_drop=0.1),
-    diffusion=Diffusion(),
-)
-"""One recipe for all: DiT's rate, batch, average and label drop, U-ViT's warm-up, clipped gradients."""
-
-SHARED_TOY = Way(
-    recipe=Recipe(name="shared-toy", lr=3e-3, beta2=0.99, batch=64, warmup=200, clip=1.0, ema=0.998, ema_ramp=True),
-    diffusion=Diffusion(schedule="cosine"),
-)
-"""The shared recipe at laptop size: a higher rate, shorter averages, iDDPM's schedule for small images."""
-
-NATIVE: Mapping[str, Recipe] = {
-    # arXiv:2212.09748 Section 4 and the official train.py (label drop 0.1 is in the code only)
-    "dit": Recipe(name="dit", lr=1e-4, batch=256),
-    # U-ViT-H/2's published configuration: weight decay 0.03 as in the configurations and the appendix
-    # (the main text prints 0.3), p_uncond 0.1
-    "uvit": Recipe(name="uvit", lr=2e-4, batch=1024, weight_decay=0.03, beta1=0.99, beta2=0.99, warmup=5000),
-    # arXiv:2105.05233 Table 11 at 256 pixels; classes are never dropped, so there is no guidance
-    "unet": Recipe(name="adm", lr=1e-4, batch=256, label_drop=0.0),
-}
+from .recipes import NATIVE, SHARED, SHARED_TOY, Way, native, preset_of
 
 _LEARNED = Diffusion(variance="learned_range")
 _IDDPM = Diffusion(schedule="cosine", steps=4000, time="rescaled", variance="learned_range")
@@ -182,7 +152,7 @@ def resolve(wish: Wish) -> RunConfig:
         raise ValueError(f"{wish.arch} needs a size: {', '.join(found.sizes)}")
     what = source(data, wish.settings.get("data.root", "data"))
     implied = setting(data, what)
-    way = way_of(wish.track, wish.arch, size, implied)
+    way = way_of(wish.track, wish.arch, size, what, implied)
     config = RunConfig(
         track="native" if wish.track == "native" else "shared",
         seed=wish.seed,
@@ -263,15 +233,13 @@ def _shape(channels: int, size: int, classes: int) -> str:
     return f"{channels}x{size}x{size} images {f'of {classes} classes' if classes else 'without classes'}"
 
 
-def way_of(track: str, arch: str, size: str, implied: Setting) -> Way:
+def way_of(track: str, arch: str, size: str, what: Source, implied: Setting) -> Way:
     """Recipe and process of a track; ValueError where an architecture has no published recipe."""
     if track == "shared":
         return implied.shared
     if track != "native":
         raise ValueError(f"track is {track!r}; choose shared or native")
-    if arch not in NATIVE:
-        raise ValueError(f"no published recipe of {arch} is known here; use --track shared")
-    return Way(recipe=NATIVE[arch], diffusion=published_process(arch, size))
+    return Way(recipe=native(arch, size, what.latent).recipe, diffusion=published_process(arch, size))
 
 
 def native_preset(config: RunConfig) -> dict[str, Any]:
@@ -282,11 +250,11 @@ def native_preset(config: RunConfig) -> dict[str, Any]:
     arch, size = config.model.arch, config.model.size
     if arch not in NATIVE:
         return {}
-    process = published_process(arch, size)
+    process, recipe = published_process(arch, size), preset_of(arch, config.recipe.name)
     if not size and config.diffusion in PROCESSES[arch].values():
         process = config.diffusion
     return {
-        **dataclasses.asdict(NATIVE[arch]),
+        **dataclasses.asdict(recipe),
         **{f"diffusion.{k}": v for k, v in dataclasses.asdict(process).items()},
     }
 

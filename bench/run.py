@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from architectures import registry
 
-from . import claim, presets, profiles
+from . import claim, presets, profiles, recipes
 from .command import Parser
 from .config import RunConfig
 from .data import SOURCES
@@ -120,6 +120,8 @@ def listing() -> str:
     for name, s in SOURCES.items():
         shape = f"{s.channels}x{s.size}x{s.size}"
         lines.append(f"  {name:<22} {shape:<10} {s.num_classes:>4} classes   {s.about}")
+    lines += ["", "recipes: --track shared (shared, and shared-toy on small images), --track native (the others)"]
+    lines += [f"  {line}".rstrip() for line in recipes.listed().splitlines()]
     lines += ["", "suites"]
     lines += [f"  {name:<12} {(make.__doc__ or '').strip()}" for name, make in presets.SUITES.items()]
     return "\n".join(lines)

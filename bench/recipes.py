@@ -1,0 +1,178 @@
+"""The recipes: one shared by all, and each paper's own, with where it was printed and what it settles.
+
+`python -m bench.run --list` prints them.  results/published/training.csv has everything that was found;
+tests hold the recipes to it.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tabulate import tabulate
+
+from .config import Diffusion, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A recipe and the process it trains."""
+
+    recipe: Recipe
+    diffusion: Diffusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Native:
+    """A published recipe."""
+
+    recipe: Recipe
+    iterations: int
+    """Optimiser steps of the published run; times the batch, its budget in images."""
+    source: str
+    choice: str = ""
+    """What is taken where the sources disagree or are silent, and why."""
+
+
+SHARED = Way(
+    recipe=Recipe(name="shared", lr=1e-4, batch=256, warmup=5000, clip=1.0, ema=0.9999, label_drop=0.1),
+    diffusion=Diffusion(),
+)
+"""One recipe for all: DiT's rate, batch, average and label drop, U-ViT's warm-up, clipped gradients."""
+
+SHARED_TOY = Way(
+    recipe=Recipe(name="shared-toy", lr=3e-3, beta2=0.99, batch=64, warmup=200, clip=1.0, ema=0.998, ema_ramp=True),
+    diffusion=Diffusion(schedule="cosine"),
+)
+"""The shared recipe at laptop size: a higher rate, shorter averages, iDDPM's schedule for small images."""
+
+_DIT = Native(
+    recipe=Recipe(name="dit", lr=1e-4, batch=256, label_drop=0.1),
+    iterations=400_000,
+    source="arXiv:2212.09748 Section 4 and the official train.py",
+    choice="label drop 0.1 is in the code only; the published steps are the sweep's",
+)
+_UVIT = Recipe(
+    name="uvit", lr=2e-4, batch=1024, weight_decay=0.03, beta1=0.99, beta2=0.99, warmup=5000, label_drop=0.15
+)
+_DECAY = "weight decay 0.03 as in the code and Table 5, where the main text prints 0.3"
+_ADM = Recipe(name="adm", lr=1e-4, batch=256, label_drop=0.0)
+_ADAM = "Adam or AdamW, without decay they are one; classes are never dropped, so there is no guidance"
+_LDM = Recipe(name="ldm", lr=1e-4, batch=1200, weight_decay=0.01, ema_ramp=True, label_drop=0.1)
+_SILENT = "decay 0.01 is AdamW's default, which the code leaves, and the average ramps up as in the code"
+_IDDPM = "Adam without decay, as in the official README"
+
+
+def _uvit(name: str, iterations: int, source: str, choice: str = "", **changes: float) -> Native:
+    recipe = replace(_UVIT, name=name, **changes)  # type: ignore[arg-type]
+    words = f"{_DECAY}; {choice}" if choice else _DECAY
+    return Native(recipe=recipe, iterations=iterations, source=source, choice=words)
+
+
+def _adm(size: str, iterations: int, choice: str = _ADAM, **changes: float) -> Native:
+    recipe = replace(_ADM, name=f"adm-{size}", **changes)  # type: ignore[arg-type]
+    return Native(recipe=recipe, iterations=iterations, source="arXiv:2105.05233 Table 11", choice=choice)
+
+
+def _old(name: str, iterations: int, source: str, choice: str, **changes: float) -> Native:
+    recipe = replace(_ADM, name=name, **changes)  # type: ignore[arg-type]
+    return Native(recipe=recipe, iterations=iterations, source=source, choice=choice)
+
+
+_CONFIGS = "the official configs, arXiv:2209.12152 Table 5"
+
+NATIVE: Mapping[str, Mapping[str, Native]] = {
+    "dit": {"": _DIT, "XL/2": replace(_DIT, iterations=7_000_000, choice="label drop 0.1 is in the code only")},
+    "uvit": {
+        "": _uvit("uvit-huge", 500_000, _CONFIGS, label_drop=0.1),
+        "L/2": _uvit(
+            "uvit-large", 300_000, _CONFIGS, "label drop 0.15 as in the code, where the paper is quoted with 0.1"
+        ),
+        "L/4": _uvit("uvit-large-512", 500_000, _CONFIGS),
+        "L/4 pixels": _uvit("uvit-imagenet64", 300_000, _CONFIGS, lr=3e-4, label_drop=0.0),
+        "M/4": _uvit("uvit-imagenet64", 300_000, _CONFIGS, lr=3e-4, label_drop=0.0),
+        "S/2": _uvit("uvit-cifar10", 500_000, _CONFIGS, batch=128, warmup=2500, beta2=0.999, label_drop=0.0),
+        "S/4": _uvit("uvit-celeba64", 500_000, _CONFIGS, batch=128, label_drop=0.0),
+    },
+    "unet": {
+        "": _adm("256", 1_980_000),
+        "ADM-64": _adm("64", 540_000, lr=3e-4, batch=2048),
+        "ADM-128": _adm("128", 4_360_000),
+        "ADM-512": _adm("512", 1_940_000),
+        "DDPM-32": _old(
+            "ddpm-32",
+            800_000,
+            "the official run_cifar.py, arXiv:2006.11239 Appendix B",
+            "Adam without decay, as in the official code; the average's 0.9999 was not seen in the sources",
+            lr=2e-4,
+            batch=128,
+            warmup=5000,
+            clip=1.0,
+        ),
+        "iDDPM-32": _old("iddpm-32", 500_000, "arXiv:2102.09672", _IDDPM, batch=128),
+        "iDDPM-64": _old("iddpm-64", 1_500_000, "arXiv:2102.09672", _IDDPM, batch=128),
+        "iDDPM-64-L": _old("iddpm-64-l", 250_000, "arXiv:2102.09672", _IDDPM, lr=3e-4, batch=2048),
+        "LDM-4": Native(
+            recipe=replace(_LDM, name="ldm-4"),
+            iterations=178_000,
+            source="arXiv:2112.10752 Tables 15 and 18",
+            choice=f"label drop is not printed: 0.1, DiT's; {_SILENT}",
+        ),
+        "LDM-8": Native(
+            recipe=replace(_LDM, name="ldm-8", lr=6.4e-5, batch=64, label_drop=0.0),
+            iterations=4_800_000,
+            source="arXiv:2112.10752 Tables 10 and 13",
+            choice=f"classes are never dropped: it was guided by a classifier; {_SILENT}",
+        ),
+    },
+}
+"""Architecture -> size -> recipe; "" is for sizes not named, "SIZE pixels" where pixels and latents differ.
+
+U-Nets without a size of their own take ADM's at 256 pixels, transformers those of DiT's sweep and of U-ViT-H/2.
+"""
+
+
+def native(arch: str, size: str, latent: bool) -> Native:
+    """The published recipe of a size; ValueError where there is none."""
+    if arch not in NATIVE:
+        raise ValueError(f"no published recipe of {arch} is known here; use --track shared")
+    own = NATIVE[arch]
+    named = own.get(size, own[""])
+    return named if latent else own.get(f"{size} pixels", named)
+
+
+def preset_of(arch: str, name: str) -> Recipe:
+    """The native recipe of that name; the one for sizes not named where the family has no such."""
+    own = NATIVE[arch]
+    return next((n.recipe for n in own.values() if n.recipe.name == name), own[""].recipe)
+
+
+def listed() -> str:
+    """All recipes, what they settle, and where they were printed."""
+    natives = [(f"{arch} {key}".strip(), n) for arch, own in NATIVE.items() for key, n in own.items()]
+    rows = [_row(way.recipe, "all", 0) for way in (SHARED, SHARED_TOY)]
+    rows += [_row(n.recipe, of, n.iterations) for of, n in natives]
+    settled: dict[str, list[str]] = {}
+    for _, n in natives:
+        for part in (f"from {n.source}", *filter(None, n.choice.split("; "))):
+            names = settled.setdefault(part, [])
+            if n.recipe.name not in names:
+                names.append(n.recipe.name)
+    notes = [f"{words}: {', '.join(names)}" for words, names in settled.items()]
+    return "\n".join([tabulate(rows, headers="keys"), "", *notes])
+
+
+def _row(r: Recipe, of: str, iterations: int) -> dict[str, object]:
+    return {
+        "recipe": r.name,
+        "of": of,
+        "lr": f"{r.lr:g}",
+        "batch": r.batch,
+        "decay": f"{r.weight_decay:g}",
+        "betas": f"{r.beta1:g}, {r.beta2:g}",
+        "warm-up": r.warmup,
+        "clip": f"{r.clip:g}",
+        "average": f"{r.ema:g}{' ramped' if r.ema_ramp else ''}",
+        "label drop": f"{r.label_drop:g}",
+        "published steps": f"{iterations:,}" if iterations else "",
+    }
