@@ -96,6 +96,12 @@ class Source:
     vq: bool = False
     """Latents of LDM's VQ autoencoders, which are not scaled."""
     about: str = ""
+    hash: str = ""
+    """Short digest of what the set is, wherever it lies; "" for what is built in."""
+    flip: bool = False
+    """The set's own habit: whether training mirrors its images unless it is told otherwise."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, where they are known."""
     load: Callable[[Path], Arrays]
 
 
@@ -177,9 +183,18 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
+ENCODED = "latents:"
+"""What a folder that bench.encode made is named with."""
+
+
 def folder_of(name: str, root: str) -> Path:
     """Where a data set's files are."""
-    return Path(root) / name if name in SOURCES else Path(name)
+    return Path(root) / name if name in SOURCES else Path(name.removeprefix(ENCODED))
+
+
+def is_encoded(name: str, root: str) -> bool:
+    """Whether a data set is latents of bench.encode: it is said so, or its folder is such a set."""
+    return name.startswith(ENCODED) or (folder_of(name, root) / "manifest.json").is_file()
 
 
 def source(name: str, root: str = "data") -> Source:
@@ -187,6 +202,8 @@ def source(name: str, root: str = "data") -> Source:
 
     Raises ValueError with the nearest known names when it is neither.
     """
+    if is_encoded(name, root):
+        return _encoded(name, root)
     if name in SOURCES:
         return SOURCES[name]
     if Path(name).is_file():
@@ -204,6 +221,19 @@ def source(name: str, root: str = "data") -> Source:
         latent=arrays.images.dtype != np.uint8,
         load=load_folder,
     )
+
+
+def _encoded(name: str, root: str) -> Source:
+    from . import latents
+
+    found, promised = latents.source_of(folder_of(name, root)), SOURCES.get(name)
+    for what in ("channels", "size", "vq") if promised else ():
+        if getattr(found, what) != getattr(promised, what):
+            raise ValueError(
+                f"{folder_of(name, root)} has latents of {what} {getattr(found, what)}; {name} means "
+                f"{getattr(promised, what)}: name the folder with --data latents:PATH"
+            )
+    return found
 
 
 def load_reference(name: str, root: str = "data") -> Arrays:
