@@ -51,7 +51,7 @@ def read_autoencoder(folder: str) -> Any:
     try:
         kind = json.loads((Path(folder) / "config.json").read_text()).get("_class_name")
         cls = VQModel if kind == "VQModel" else AutoencoderKL
-        return cls.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+        return cls.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}") from error
 
@@ -97,7 +97,8 @@ def latent_shape(vae: Any, resolution: int) -> tuple[int, int, int]:
     by = 2 ** (len(vae.config.block_out_channels) - 1)
     if resolution % by:
         raise ValueError(f"images have {resolution} pixels, which this autoencoder needs to be a multiple of {by}")
-    return int(vae.config.latent_channels), resolution // by, resolution // by
+    channels = (vae.config.vq_embed_dim if is_vq(vae) else None) or vae.config.latent_channels
+    return int(channels), resolution // by, resolution // by
 
 
 def encoder(vae: Any, device: torch.device, precision: Precision) -> Encoder:

@@ -184,7 +184,9 @@ class Evaluation:
     protocol: Literal["adm", "torch-fidelity"] = "adm"
     """Whose inception score: adm takes chunks of 5,000 in file order, torch-fidelity ten shuffled parts."""
     decoder: str = ""
-    """Folder of the AutoencoderKL (diffusers layout) that decodes latents."""
+    """Folder of the AutoencoderKL (diffusers layout) that decodes latents; "" is the one that bench.encode used."""
+    decoder_hash: str = ""
+    """SHA-256 of its configuration and tensors; filled in by the plan."""
     samples: int = 50_000
     """Images sampled."""
     sampler: Literal["ddpm", "ddim", "dpm++", "heun", "dpm-fast", "euler-sde"] = "ddpm"

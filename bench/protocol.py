@@ -24,7 +24,7 @@ OWN_TIMES = ("dpm-fast", "euler-sde")
 def evaluation_of(
     config: RunConfig, *, extractor_hash: str, reference_hash: str, reference_count: int
 ) -> dict[str, Any]:
-    """The evaluation half: data, extractor, reference, sampler, guidance, counts and seeds."""
+    """The evaluation half: data, extractor, reference, decoder, sampler, guidance, counts and seeds."""
     e = config.evaluation
     guides = e.guidance != 1
     return {
@@ -35,6 +35,7 @@ def evaluation_of(
         "extractor_hash": extractor_hash,
         "reference_hash": reference_hash,
         "reference_count": reference_count,
+        "decoder": e.decoder_hash,
         "samples": e.samples,
         "labels": "balanced",
         "sampler": e.sampler,
