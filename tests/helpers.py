@@ -50,11 +50,11 @@ def ask(*command):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
-def until(true, seconds=60):
+def until(true, seconds=60, wait=0.2):
     """Wait until something is true, and return it; what it was at the end when it never is."""
     deadline = time.monotonic() + seconds
     while not (done := true()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(wait)
     return done
 
 
