@@ -29,6 +29,7 @@ import torch
 from . import codec, data, encoding, latents
 from .collect import Progress
 from .command import Parser
+from .config import title_of
 from .encoding import entry, finish
 from .latents import Facts, Manifest, damage, read_manifest, shards_of
 
@@ -160,12 +161,12 @@ def plan(flags: argparse.Namespace) -> tuple[Work, data.Arrays]:
     if precision != "fp32" and not cuda:
         raise ValueError(f"--precision {precision} is for GPUs; on a CPU use fp32")
     arrays = data.load(flags.data, flags.root)
-    name = Path(flags.data.rstrip("/")).name
+    name = title_of(flags.data)
     facts = facts_of(flags, name, what, arrays, precision)
     work = Work(
         data=flags.data,
         root=flags.root,
-        out=Path(flags.out or Path(flags.root) / f"{name}-latents"),
+        out=Path(flags.out or Path(flags.root) / f"{name.replace('@', '-')}-latents"),
         vae=flags.vae,
         facts=facts,
         cuda=cuda,

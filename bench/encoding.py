@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
+from .arrays import Arrays
 from .codec import Encoder
-from .data import Arrays
 from .files import atomic, write_json
 from .latents import (
     CHECKS,

@@ -29,8 +29,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from .arrays import Arrays, Source
 from .config import digest
-from .data import Arrays, Source
 from .seeds import fold
 
 FORMAT = 1
@@ -230,7 +230,8 @@ class Shards:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
         return (widened(self.read(rows, np.zeros(len(rows), int))[:, 0]) - self.shift) * self.scale
 
     def read(self, rows: np.ndarray, flips: np.ndarray) -> np.ndarray:

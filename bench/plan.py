@@ -239,7 +239,7 @@ def total(plans: list[Planned], parallel: int, here: bool = True) -> float:
 def check_files(configs: list[RunConfig], here: bool = True) -> None:
     """Everything that must be there before work starts (a device, if it is `here`); ValueError says what is missing."""
     for c in configs:
-        arrays = (data.load_reference if c.model.weights else data.load)(c.data.name, c.data.root)
+        arrays = data.arrays_of(c.data, trained=not c.model.weights)
         what = data.source(c.data.name, c.data.root)
         if what.latent:
             check_decoder(c, what, arrays.reference.shape[-1])

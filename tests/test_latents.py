@@ -100,6 +100,7 @@ def test_rows_are_scaled_means(made, vae):
     arrays, rows = data.load(f"latents:{made}"), np.array([3, 49, 3])
     mean = latents.widened(arrays.images.read(rows, np.zeros(3, int))[:, 0])
     np.testing.assert_allclose(arrays.images[rows], (mean - 0.1) * 0.5, rtol=1e-6)
+    assert np.array_equal(arrays.images[3:5], arrays.images[np.array([3, 4])])
     assert arrays.images.shape == (50, 4, 8, 8) and len(arrays.images) == 50
 
 
