@@ -185,8 +185,6 @@ def facts_of(flags: argparse.Namespace, name: str, what: data.Source, arrays: da
     images = flags.images or len(arrays.images)
     if images > len(arrays.images):
         raise ValueError(f"--images is {images:,}; {flags.data} has {len(arrays.images):,}")
-    if images > 10**9:
-        raise ValueError(f"{flags.data} has no end; say how many of its images with --images N")
     flips = int(flags.flips) if flags.flips != "auto" else 2 if what.flip or arrays.flip else 1
     bytes_each = 2 * flips * len(moments) * int(np.prod(shape))
     labels = np.asarray(arrays.labels[np.arange(images)])

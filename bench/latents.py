@@ -274,7 +274,9 @@ class Latents(Arrays):
 
     def __post_init__(self) -> None:
         if self.flip and self.images.flips == 1:
-            raise ValueError(f"{self.images.folder} has no mirrored latents; use data.flip=never, or encode them")
+            raise ValueError(
+                f"{self.images.folder} has no mirrored latents: use data.flip=never, or encode them with --flips 2"
+            )
 
     def inputs(self, rows: np.ndarray, seed: int, own: slice = slice(None)) -> np.ndarray:
         flips = np.random.Generator(np.random.PCG64(seed)).random(len(rows)) < 0.5

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from helpers import save_images, save_vae, until
+from PIL import Image
 
-from bench import encode, latents, machine
+from bench import data, encode, latents, machine
 from bench.collect import Progress
+from bench.config import Data
 
 FLAGS = ["--flips", "2", "--batch", "3", "--shard-mib", "0.016", "--threads", "1", "--device", "cpu"]
 """8 images a shard."""
@@ -192,3 +195,26 @@ def test_the_same_autoencoder_has_the_same_hash_in_another_kind_of_file(given, t
     other = save_vae(tmp_path / "other", seed=1)
     with pytest.raises(ValueError, match="holds another autoencoder"):
         codec.load_autoencoder(str(other), again)
+
+
+def test_class_folders_keep_their_names_and_are_mirrored_as_photographs_are(given, tmp_path):
+    for i in range(12):
+        folder = tmp_path / "pets" / ("cat", "dog")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 30, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
+    command = [f"{tmp_path}/pets@16", "--vae", str(given[1]), "--root", str(tmp_path), "--threads", "1"]
+    assert encode.main(command) == 0
+    m = latents.read_manifest(tmp_path / "pets-16-latents")
+    assert (m.data, m.classes, m.counts, m.flips, m.resolution) == ("pets@16", ("cat", "dog"), (6, 6), 2, 16)
+    assert m.data_hash == data.source(f"{tmp_path}/pets@16").hash != ""
+    assert data.arrays_of(data.filled(Data(name=f"latents:{tmp_path}/pets-16-latents"))).flip
+
+
+def test_shapes_are_encoded_as_they_are_and_not_mirrored(given, tmp_path):
+    command = ["shapes", "--vae", str(given[1]), "--out", str(tmp_path / "out"), "--threads", "1"]
+    assert encode.main([*command, "--images", "12", "--reference", "5"]) == 0
+    m, arrays = latents.read_manifest(tmp_path / "out"), data.load("shapes")
+    assert (m.data, m.flips, m.num_classes, m.shape, m.references) == ("shapes", 1, 10, (4, 16, 16), 5)
+    assert np.array_equal(data.load(f"latents:{tmp_path}/out").labels, arrays.labels[np.arange(12)])
+    with pytest.raises(ValueError, match=r"no mirrored latents: use data\.flip=never, or encode them with --flips 2"):
+        data.arrays_of(data.filled(Data(name=f"latents:{tmp_path}/out", flip="always")))
