@@ -1,17 +1,23 @@
-"""From what a network makes to images: pixels as they are, latents through an autoencoder."""
+"""Between images and what a network makes: pixels as they are, latents through an autoencoder.
+
+B images, H W image size, h w latent size, C latent channels, M moments.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Decoder = Callable[[Tensor], Tensor]
+Encoder = Callable[[np.ndarray], np.ndarray]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def to_uint8(x_BCHW: Tensor) -> np.ndarray:
@@ -19,35 +25,101 @@ def to_uint8(x_BCHW: Tensor) -> np.ndarray:
     return ((x_BCHW.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
 
 
-def load_autoencoder(folder: str) -> Any:
-    """diffusers' AutoencoderKL or VQModel from a local folder; ValueError says what is missing."""
+def load_autoencoder(folder: str, expected: str = "") -> Any:
+    """diffusers' AutoencoderKL or VQModel from a local folder; ValueError says what is missing.
+
+    `expected`, unless empty, is the SHA-256 (`hash_of`) that it must have.
+    """
     if not folder or not (Path(folder) / "config.json").is_file():
         raise ValueError(
-            f"latents need a decoder, and evaluation.decoder is {folder or 'not set'}: name a folder with diffusers' "
-            "AutoencoderKL (config.json and its weights; VQModel for LDM) with --set evaluation.decoder=PATH"
+            f"latents need an autoencoder, and evaluation.decoder is {folder or 'not set'}: name a folder with "
+            "diffusers' AutoencoderKL (config.json and its weights; VQModel for LDM) with --set evaluation.decoder=PATH"
         )
+    vae = read_autoencoder(folder)
+    if expected and hash_of(folder, vae) != expected:
+        raise ValueError(
+            f"{folder} holds another autoencoder than these latents, or this run, began with; "
+            "put that one back, or name it with --set evaluation.decoder=PATH"
+        )
+    return vae
+
+
+def read_autoencoder(folder: str) -> Any:
+    """The autoencoder of a folder; ValueError where it cannot be read."""
     from diffusers import AutoencoderKL, VQModel
 
     try:
         kind = json.loads((Path(folder) / "config.json").read_text()).get("_class_name")
         cls = VQModel if kind == "VQModel" else AutoencoderKL
-        return cls.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+        return cls.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}") from error
 
 
-def decoder(latent: bool, folder: str, device: torch.device) -> Decoder:
-    """The map from samples to pixels in [-1, 1].
+def hash_of(folder: str, vae: Any) -> str:
+    """SHA-256 of an autoencoder's configuration and tensors, in whatever kind of file they are."""
+    config = json.loads((Path(folder) / "config.json").read_text())
+    own = {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}  # not versions and paths
+    h = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
+    for name, tensor in sorted(vae.state_dict().items()):
+        h.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        h.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return h.hexdigest()
 
-    AutoencoderKL's latents are divided by its scaling factor; a VQModel's (LDM) are not scaled.
-    """
+
+def is_vq(vae: Any) -> bool:
+    return type(vae).__name__ == "VQModel"
+
+
+def scaling(vae: Any) -> tuple[float, float]:
+    """(factor, shift): a network sees (latent - shift) * factor.  A VQModel's latents (LDM) are not scaled."""
+    if is_vq(vae):
+        return 1.0, 0.0
+    return float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
+
+
+def decoder(latent: bool, folder: str, device: torch.device, expected: str = "") -> Decoder:
+    """The map from samples to pixels in [-1, 1]; `expected` as for `load_autoencoder`."""
     if not latent:
         return lambda x_BCHW: x_BCHW
-    vae = load_autoencoder(folder).to(device)
-    scale = 1.0 if type(vae).__name__ == "VQModel" else float(vae.config.scaling_factor)
+    vae = load_autoencoder(folder, expected).to(device)
+    factor, shift = scaling(vae)
 
-    def decode(z_BCHW: Tensor) -> Tensor:
-        pixels: Tensor = vae.decode(z_BCHW / scale).sample
+    def decode(z_BChw: Tensor) -> Tensor:
+        pixels: Tensor = vae.decode(z_BChw / factor + shift).sample
         return pixels
 
     return decode
+
+
+def latent_shape(vae: Any, resolution: int) -> tuple[int, int, int]:
+    """(C, h, w) of an image's latent; ValueError for a resolution that the autoencoder would cut off."""
+    by = 2 ** (len(vae.config.block_out_channels) - 1)
+    if resolution % by:
+        raise ValueError(f"images have {resolution} pixels, which this autoencoder needs to be a multiple of {by}")
+    channels = (vae.config.vq_embed_dim if is_vq(vae) else None) or vae.config.latent_channels
+    return int(channels), resolution // by, resolution // by
+
+
+def encoder(vae: Any, device: torch.device, precision: Precision) -> Encoder:
+    """The map from images (B, 3, H, W) uint8 to the posterior's moments (B, M, C, h, w) float16, not scaled.
+
+    M is mean and standard deviation; of a VQModel only what its encoder gives, before it is quantised.
+    ValueError for latents beyond 16 bits.
+    """
+    vae = vae.to(device)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
+
+    @torch.inference_mode()
+    def encode(images_BCHW: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(np.ascontiguousarray(images_BCHW)).to(device).float() / 127.5 - 1
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = vae.encode(x)
+        moments = [found.latents] if is_vq(vae) else [found.latent_dist.mean, found.latent_dist.std]
+        half = torch.stack([m.float() for m in moments], 1).half()
+        if not torch.isfinite(half).all():
+            raise ValueError("this autoencoder gives latents that are not finite in 16 bits; is it damaged?")
+        return half.cpu().numpy()
+
+    return encode

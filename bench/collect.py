@@ -25,10 +25,11 @@ NOT_FINITE = "has features with NaN or infinity"
 
 
 class Progress:
-    """Images done, rate and ETA on stderr: one line rewritten on a terminal, a line every 15 s in a log."""
+    """Images (or what `unit` says) done, rate and ETA on stderr: one line rewritten on a terminal, a line every 15 s
+    in a log."""
 
-    def __init__(self, what: str, total: int, seconds: float = 15.0) -> None:
-        self.what, self.total, self.began, self.done = what, total, time.monotonic(), 0
+    def __init__(self, what: str, total: int, seconds: float = 15.0, unit: str = "images") -> None:
+        self.what, self.total, self.began, self.done, self.unit = what, total, time.monotonic(), 0, unit
         self.live = sys.stderr.isatty()
         self.seconds = 0.2 if self.live else seconds
         self.shown = self.began
@@ -43,8 +44,8 @@ class Progress:
     def _show(self, now: float) -> None:
         rate = self.done / max(now - self.began, 1e-9)
         left = int((self.total - self.done) / max(rate, 1e-9))
-        eta = f"{rate:,.1f} images/s  ETA {left // 60}:{left % 60:02d}"
-        text = f"{self.what}: {self.done:,} of {self.total:,} images  {eta}"
+        eta = f"{rate:,.1f} {self.unit}/s  ETA {left // 60}:{left % 60:02d}"
+        text = f"{self.what}: {self.done:,} of {self.total:,} {self.unit}  {eta}"
         print(f"\r\x1b[2K{text}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -53,7 +54,9 @@ class Progress:
         seconds = time.monotonic() - self.began
         rate = self.done / max(seconds, 1e-9)
         print(
-            f"{self.what}: {self.done:,} images in {seconds:.1f} s, {rate:,.1f} images/s", file=sys.stderr, flush=True
+            f"{self.what}: {self.done:,} {self.unit} in {seconds:.1f} s, {rate:,.1f} {self.unit}/s",
+            file=sys.stderr,
+            flush=True,
         )
 
 

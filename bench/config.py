@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -24,6 +25,7 @@ Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+ARCHIVE = r"\.(tar\.gz|tgz|tar|npz|parquet)$"
 
 
 def _positive(owner: Any, section: str, *names: str) -> None:
@@ -85,9 +87,18 @@ class Data:
     __pydantic_config__ = STRICT
 
     name: str = "digits"
-    """A known data set (see --list) or a folder with images.npy and labels.npy."""
+    """A name of --list, a path (images, an archive, parquet, arrays) or latents:PATH; PATH@64 crops to 64 pixels."""
     root: str = "data"
-    """Folder that holds the data sets which are not built in."""
+    """Folder that holds the data sets of --list which are not built in."""
+    flip: Literal["auto", "never", "always"] = "auto"
+    """Whether training mirrors half of the images; auto is the set's own habit (photographs yes; digits, shapes no)."""
+    hash: str = ""
+    """What the set is, wherever it lies; filled in by the plan."""
+
+    @property
+    def title(self) -> str:
+        """How records and tables call it: never with the machine's folders in it."""
+        return title_of(self.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,13 +189,15 @@ class Evaluation:
     __pydantic_config__ = STRICT
 
     extractor: str = "inception-v3-compat"
-    """Feature extractor: inception-v3-compat (torch-fidelity's), or digits-cnn."""
+    """Feature extractor: inception-v3-compat (torch-fidelity's), digits-cnn or shapes-cnn."""
     weights: str = ""
     """File of the extractor's weights; "" looks in torch's cache."""
     protocol: Literal["adm", "torch-fidelity"] = "adm"
     """Whose inception score: adm takes chunks of 5,000 in file order, torch-fidelity ten shuffled parts."""
     decoder: str = ""
-    """Folder of the AutoencoderKL (diffusers layout) that decodes latents."""
+    """Folder of the AutoencoderKL (diffusers layout) that decodes latents; "" is the one that bench.encode used."""
+    decoder_hash: str = ""
+    """SHA-256 of its configuration and tensors; filled in by the plan."""
     samples: int = 50_000
     """Images sampled."""
     sampler: Literal["ddpm", "ddim", "dpm++", "heun", "dpm-fast", "euler-sde"] = "ddpm"
@@ -316,6 +329,7 @@ class RunConfig:
         """The part that decides the result: no compute, no paths, no sampling batch."""
         data = self.to_dict()
         del data["compute"], data["data"]["root"]
+        data["data"]["name"] = self.data.title
         for name in ("weights", "decoder", "batch"):
             del data["evaluation"][name]
         return data
@@ -326,9 +340,18 @@ class RunConfig:
         arch = self.model.arch.rpartition(":")[2].lower()
         size = self.model.size or ("matched" if self.model.match else "custom")
         size = f"{size}-weights" if self.model.weights else size
-        data = self.data.name.rstrip("/").rpartition("/")[2]
+        data = re.sub(r"[^\w.@-]", "-", self.data.title)
         words = f"{arch}-{size.replace('/', '_')}-{data}-s{self.seed}"
         return f"{words}-{digest(self.identity())[:8]}"
+
+
+def title_of(name: str) -> str:
+    """A data set's name without folders and the endings of archives: latents:/a/b/cats is latents:cats."""
+    kind, colon, path = name.rpartition(":")
+    path, at, size = path.rpartition("@") if re.search(r"@\d+$", path) else (path, "", "")
+    where = PurePath(path)
+    last = (where.parent.name if where.name == "train" else "") or where.name or path
+    return f"{kind}{colon}{re.sub(ARCHIVE, '', last)}{at}{size}"
 
 
 def digest(data: Any) -> str:

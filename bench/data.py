@@ -1,102 +1,28 @@
-"""Data sets as plain arrays: what each one is, where it comes from, and the order it is seen in.
+"""Data sets by one string: a name of SOURCES, the path of images, of an archive or of arrays, or latents:PATH.
 
-N images, C channels, H W size.  Imports no torch: the trainer turns arrays into tensors.
+PATH@64 crops the images of a path to 64 pixels.  N images, C channels, H W size.  Imports no torch: the
+trainer turns arrays into tensors.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
+import importlib
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from .seeds import fold
-
-
-class Rows(Protocol):
-    """What is read a batch of rows at a time: an array, or what decodes, draws or maps its rows when asked."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arrays:
-    """A data set in memory, memory-mapped, or made when it is asked for."""
-
-    images: Rows
-    """(N, C, H, W) uint8 pixels, or floating-point latents."""
-    labels: np.ndarray
-    """(N,) int64."""
-    reference: np.ndarray
-    """(M, C, H, W) uint8 real images that the metrics compare with."""
-    held_out: np.ndarray | None = None
-    """(K, C, H, W) uint8 real images that are never trained on, if any."""
-    held_out_labels: np.ndarray | None = None
-    files: Mapping[Path, int] = field(default_factory=dict)
-    """What is memory-mapped: file -> bytes."""
-    flip: bool = False
-    """Whether training mirrors each image with probability one half."""
-
-    def order(self, seed: int, position: int, size: int) -> np.ndarray:
-        """Rows of images number `position` to `position + size` of the training stream, (size,)."""
-        return indices_at(seed, position, len(self.images), size)
-
-    def inputs(self, rows: np.ndarray, seed: int, own: slice = slice(None)) -> np.ndarray:
-        """What the network is trained on, (B, C, H, W) float32: pixels in [-1, 1], or latents.
-
-        `rows` are the whole batch's, of which `own` are wanted; what is drawn (mirroring) is a function of
-        the seed and the place in the whole batch.
-        """
-        flips = np.random.Generator(np.random.PCG64(seed)).random(len(rows)) < 0.5 if self.flip else None
-        images = normalise(self.images[rows[own]])
-        if flips is not None:
-            images[flips[own]] = images[flips[own], ..., ::-1]
-        return images
-
-    def check(self) -> None:
-        """ValueError when a mapped file is gone or has shrunk, which reading from it would not survive."""
-        for path, size in self.files.items():
-            try:
-                now = path.stat().st_size
-            except OSError as error:
-                raise ValueError(
-                    f"{path} is gone while it is read ({error.strerror}); put it back, and go on"
-                ) from None
-            if now < size:
-                raise ValueError(
-                    f"{path} has shrunk from {size:,} to {now:,} bytes while it is read; put it back whole"
-                )
-
-    def reference_hash(self) -> str:
-        """SHA-256 of the reference images and their shape."""
-        h = hashlib.sha256(repr((self.reference.shape, str(self.reference.dtype))).encode())
-        for start in range(0, len(self.reference), 4096):
-            h.update(np.ascontiguousarray(self.reference[start : start + 4096]).tobytes())
-        return h.hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One data set: its shape, known without loading it, and its loader."""
-
-    channels: int
-    size: int
-    num_classes: int
-    latent: bool = False
-    vq: bool = False
-    """Latents of LDM's VQ autoencoders, which are not scaled."""
-    about: str = ""
-    load: Callable[[Path], Arrays]
+from . import archives, folders, huggingface, shapes
+from .arrays import Arrays as Arrays
+from .arrays import Rows as Rows
+from .arrays import Source as Source
+from .arrays import indices_at as indices_at
+from .arrays import normalise as normalise
+from .config import Data
+from .pixels import digest_of
 
 
 def load_digits(folder: Path) -> Arrays:
@@ -114,6 +40,9 @@ def load_digits(folder: Path) -> Arrays:
         held_out=images[held],
         held_out_labels=labels[held],
     )
+
+
+ARRAYS = ("images.npy", "labels.npy", "reference.npy")
 
 
 def load_folder(folder: Path) -> Arrays:
@@ -151,59 +80,172 @@ def _open(path: Path) -> np.ndarray:
     return array
 
 
-def _imagenet(size: int, latent: bool) -> Source:
-    about = f"ImageNet at {size * 8 if latent else size} pixels{', Stable Diffusion latents' if latent else ''}"
-    channels = 4 if latent else 3
-    return Source(channels=channels, size=size, num_classes=1000, latent=latent, about=about, load=load_folder)
+def _pixels(size: int, classes: int, about: str) -> Source:
+    return Source(channels=3, size=size, num_classes=classes, about=about, flip=True, load=load_folder)
 
 
-def _vq(channels: int, size: int) -> Source:
-    about = f"ImageNet at 256 pixels, latents of LDM's VQ-f{256 // size}"
-    return Source(channels=channels, size=size, num_classes=1000, latent=True, vq=True, about=about, load=load_folder)
+def _latents(channels: int, size: int, about: str, vq: bool = False) -> Source:
+    return Source(channels=channels, size=size, num_classes=1000, latent=True, vq=vq, about=about, load=load_folder)
 
 
 SOURCES: Mapping[str, Source] = {
     "digits": Source(channels=1, size=8, num_classes=10, about="handwritten digits, 8x8, built in", load=load_digits),
-    "cifar10": Source(channels=3, size=32, num_classes=10, about="CIFAR-10", load=load_folder),
-    "celeba64": Source(channels=3, size=64, num_classes=0, about="CelebA, 64 pixels, no classes", load=load_folder),
-    "imagenet64": _imagenet(64, latent=False),
-    "imagenet128": _imagenet(128, latent=False),
-    "imagenet256": _imagenet(256, latent=False),
-    "imagenet512": _imagenet(512, latent=False),
-    "imagenet256-latents": _imagenet(32, latent=True),
-    "imagenet512-latents": _imagenet(64, latent=True),
-    "imagenet256-vq4": _vq(3, 64),
-    "imagenet256-vq8": _vq(4, 32),
+    "shapes": shapes.source_of(32),
+    "shapes-64": shapes.source_of(64),
+    "shapes-256": shapes.source_of(256),
+    "cifar10": _pixels(32, 10, "CIFAR-10"),
+    "celeba64": _pixels(64, 0, "CelebA, 64 pixels, no classes"),
+    "imagenet64": _pixels(64, 1000, "ImageNet at 64 pixels"),
+    "imagenet128": _pixels(128, 1000, "ImageNet at 128 pixels"),
+    "imagenet256": _pixels(256, 1000, "ImageNet at 256 pixels"),
+    "imagenet512": _pixels(512, 1000, "ImageNet at 512 pixels"),
+    "imagenet256-latents": _latents(4, 32, "ImageNet at 256 pixels, Stable Diffusion latents"),
+    "imagenet512-latents": _latents(4, 64, "ImageNet at 512 pixels, Stable Diffusion latents"),
+    "imagenet256-vq4": _latents(3, 64, "ImageNet at 256 pixels, latents of LDM's VQ-f4", vq=True),
+    "imagenet256-vq8": _latents(4, 32, "ImageNet at 256 pixels, latents of LDM's VQ-f8", vq=True),
 }
+OPENERS = {"latents": ".latents"}
+"""Prefix of a path -> the module whose source_of opens it."""
+ENCODED = "latents:"
+"""What a folder that bench.encode made is named with."""
+KINDS = """\
+  PATH@SIZE              images in class folders (PATH/CLASS/*, PATH/train/CLASS/*) or without (PATH/*),
+                         parquet, Hugging Face's save_to_disk, .npz, cropped; without @SIZE all of one size
+  PATH                   cifar-10-binary.tar.gz; .npz with arr_0 or images; a folder with images.npy, labels.npy
+  latents:PATH           what bench.encode made"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a path may be."""
+
+    here: Callable[[Path], bool]
+    source_of: Callable[[Path, int], Source]
+
+
+PATHS = (
+    Kind(here=archives.is_cifar10, source_of=archives.cifar10_source),
+    Kind(here=lambda path: path.suffix == ".npz", source_of=archives.npz_source),
+    Kind(
+        here=lambda path: huggingface.is_saved(path) or bool(huggingface.parquet_files(path)),
+        source_of=huggingface.source_of,
+    ),
+    Kind(here=Path.is_dir, source_of=folders.source_of),
+)
+"""The first that is there is what a path is."""
+
+
+def parsed(name: str) -> tuple[str, int]:
+    """(path, the size to crop to, or 0) of PATH@SIZE; a path that is there as it stands has no size."""
+    path, at, size = name.rpartition("@")
+    if not at or not size.isdecimal() or Path(name).exists():
+        return name, 0
+    if not 4 <= int(size) <= 4096:
+        raise ValueError(f"{name} asks for images of {size} pixels; it must be from 4 to 4096")
+    return path, int(size)
 
 
 def folder_of(name: str, root: str) -> Path:
     """Where a data set's files are."""
-    return Path(root) / name if name in SOURCES else Path(name)
+    if name in SOURCES:
+        return Path(root) / name
+    kind, colon, path = name.partition(":")
+    return Path(path if colon and kind in OPENERS else parsed(name)[0])
+
+
+def is_encoded(name: str, root: str = "data") -> bool:
+    """Whether a data set is latents of bench.encode: it is said so, or its folder is such a set."""
+    return name.startswith(ENCODED) or _is_encoded(folder_of(name, root))
+
+
+def _is_encoded(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file()
+
+
+def _opened(kind: str, folder: Path) -> Source:
+    made: Source = importlib.import_module(OPENERS[kind], __package__).source_of(folder)
+    return made
 
 
 def source(name: str, root: str = "data") -> Source:
-    """The entry of a known data set, or one made for a folder of arrays.
+    """The entry of a known data set, with the hash of its files if they are there, or one made for a path.
 
     Raises ValueError with the nearest known names when it is neither.
     """
     if name in SOURCES:
-        return SOURCES[name]
-    if Path(name).is_file():
-        raise ValueError(f"{name} is a file; name a folder with images.npy and labels.npy")
-    if not Path(name).is_dir():
+        return _known(name, Path(root) / name)
+    if drawn := re.fullmatch(r"shapes-(\d+)", name):
+        return shapes.source_of(int(drawn[1]))
+    kind, colon, _ = name.partition(":")
+    if colon and kind in OPENERS:
+        return _opened(kind, folder_of(name, root))
+    path, size = parsed(name)
+    if not Path(path).exists():
         near = difflib.get_close_matches(name, SOURCES, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(SOURCES)}"
-        raise ValueError(f"unknown data set {name!r}, and no such folder; {hint}")
-    arrays = load_folder(Path(name))
-    _, channels, size, _ = arrays.images.shape
+        raise ValueError(f"unknown data set {name!r}, and no such folder or file; {hint}")
+    return _of_path(Path(path), size)
+
+
+def _known(name: str, folder: Path) -> Source:
+    """A known data set: from arrays, or where there are none from the images in its folder."""
+    what = SOURCES[name]
+    if _is_encoded(folder):
+        return _encoded(name, folder)
+    if what.load is not load_folder or not folder.is_dir() or not any(folder.iterdir()):
+        return what
+    if what.latent or any((folder / file).is_file() for file in ARRAYS):
+        return replace(what, hash=_hash(folder))
+    own = _of_path(folder, what.size)
+    if what.num_classes and own.num_classes != what.num_classes:
+        raise ValueError(f"{folder} has {own.num_classes} classes; {name} has {what.num_classes}")
+    return replace(own, num_classes=what.num_classes, about=what.about)
+
+
+def _encoded(name: str, folder: Path) -> Source:
+    """A known set of latents that bench.encode made; ValueError where it made others there."""
+    found, promised = _opened("latents", folder), SOURCES[name]
+    for what in ("channels", "size", "vq"):
+        have, want = getattr(found, what), getattr(promised, what)
+        if have != want:
+            raise ValueError(
+                f"{folder} has latents of {what} {have}; {name} means {want}: name it with --data {ENCODED}{folder}"
+            )
+    return found
+
+
+def _of_path(path: Path, size: int) -> Source:
+    if (path / "images.npy").is_file():
+        return _of_arrays(path, size)
+    if _is_encoded(path):
+        return _opened("latents", path)
+    for kind in PATHS:
+        if kind.here(path):
+            return kind.source_of(path, size)
+    raise ValueError(
+        f"{path} is no data set that is known here; name a folder of images, cifar-10-binary.tar.gz, an .npz, "
+        "parquet files, or a folder with images.npy and labels.npy"
+    )
+
+
+def _of_arrays(folder: Path, size: int) -> Source:
+    arrays = load_folder(folder)
+    _, channels, side, _ = arrays.images.shape
+    if size and size != side:
+        raise ValueError(f"{folder} holds arrays of {side} pixels, which are taken as they are; leave @{size} out")
     return Source(
         channels=channels,
-        size=size,
-        num_classes=int(arrays.labels.max()) + 1,
+        size=side,
+        num_classes=int(arrays.labels[:].max()) + 1,
         latent=arrays.images.dtype != np.uint8,
+        hash=_hash(folder),
         load=load_folder,
     )
+
+
+def _hash(folder: Path) -> str:
+    files = [folder / file for file in ARRAYS if (folder / file).is_file()]
+    return digest_of([file.name for file in files], files) if files else ""
 
 
 def load_reference(name: str, root: str = "data") -> Arrays:
@@ -230,39 +272,45 @@ def load(name: str, root: str = "data") -> Arrays:
     """
     what, folder = source(name, root), folder_of(name, root)
     if what.load is load_folder and not (folder / "images.npy").is_file():
-        kind = "float16 latents, scaled by 0.18215" if what.latent else "uint8"
-        also = ", and reference.npy (M, 3, H, W) uint8," if what.latent else ""
-        raise ValueError(
-            f"{name} is not in {folder}: put images.npy (N, {what.channels}, {what.size}, {what.size}) {kind} and "
-            f"labels.npy (N,){also} there, or use --data digits, which works at once"
-        )
+        raise ValueError(_missing(name, what, folder))
     arrays = what.load(folder)
     shape = (what.channels, what.size, what.size)
     if arrays.images.shape[1:] != shape:
         raise ValueError(f"{folder / 'images.npy'} holds {arrays.images.shape[1:]} images; {name} means {shape}")
-    if what.num_classes and arrays.labels.max() >= what.num_classes:
-        raise ValueError(f"{folder} has the label {arrays.labels.max()}; {name} has {what.num_classes} classes")
-    return arrays
+    if what.load is load_folder and what.num_classes and (last := arrays.labels[:].max()) >= what.num_classes:
+        raise ValueError(f"{folder} has the label {last}; {name} has {what.num_classes} classes")
+    return replace(arrays, flip=what.flip)
 
 
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.Generator(np.random.PCG64(fold(seed, "epoch", epoch))).permutation(count)
+def _missing(name: str, what: Source, folder: Path) -> str:
+    kind = "float16 latents, scaled by 0.18215" if what.latent else "uint8"
+    also = ", and reference.npy (M, 3, H, W) uint8," if what.latent else ""
+    images = "" if what.latent else f", or the images{' in class folders' if what.num_classes else ''},"
+    return (
+        f"{name} is not in {folder}: put images.npy (N, {what.channels}, {what.size}, {what.size}) {kind} and "
+        f"labels.npy (N,){also}{images} there, or use --data digits, which works at once"
+    )
 
 
-def indices_at(seed: int, position: int, count: int, size: int) -> np.ndarray:
-    """Indices of images number `position` to `position + size` of the training stream, (size,).
+def arrays_of(data: Data, *, trained: bool = True) -> Arrays:
+    """What a run reads: its set, mirrored as the run says; not `trained`, perhaps the reference alone.
 
-    The stream visits every image once an epoch, in an order drawn from (seed, epoch): a pure
-    function of its arguments, so a resumed run goes on exactly where it stopped.
+    ValueError as `load`, and where the files are not those that the run was planned with.
     """
-    positions = np.arange(position, position + size)
-    epochs, offsets = positions // count, positions % count
-    return np.concatenate([_permutation(seed, int(e), count)[offsets[epochs == e]] for e in np.unique(epochs)])
+    arrays, found = (load if trained else load_reference)(data.name, data.root), source(data.name, data.root).hash
+    if data.hash and found != data.hash:
+        raise ValueError(
+            f"{data.name} has changed since this run was planned (its hash was {data.hash} and is {found or 'none'}); "
+            "put it back, or start a new run with the same command"
+        )
+    return arrays if data.flip == "auto" else replace(arrays, flip=data.flip == "always")
 
 
-def normalise(images: np.ndarray) -> np.ndarray:
-    """uint8 pixels to float32 in [-1, 1]; latents to float32 as they are."""
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) / 127.5 - 1
-    return images.astype(np.float32)
+def filled(data: Data) -> Data:
+    """The same with what the plan fills in: the hash of the set, and whether it is mirrored."""
+    what = source(data.name, data.root)
+    if data.flip == "always" and what.load is load_folder and what.latent:
+        raise ValueError(f"data.flip is always, but {data.name} holds no mirrored latents; make them with bench.encode")
+    if data.flip == "auto":
+        data = replace(data, flip="always" if what.flip else "never")
+    return replace(data, hash=what.hash)

@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +34,8 @@ from .store import FeatureStore, Made
 from .tensorboard import Scalars
 
 Metrics = dict[str, dict[str, Any]]
+PICTURED = 100
+"""Images of a reference row that its picture shows."""
 
 
 class Evaluator:
@@ -100,19 +102,34 @@ def read_curve(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
     return [json.loads(run.file("evaluation", p, "json").read_text()) for p in points]
 
 
+class Noise:
+    """Gaussian pixels (N, C, H, W) uint8, made batch by batch in their order."""
+
+    def __init__(self, count: int, size: tuple[int, int, int], seed: int) -> None:
+        self.name, self.count, self.size, self.seed = "noise", count, size, seed
+        self.left_out: list[dict[str, str]] = []
+
+    def batches(self, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
+        rng = np.random.RandomState(self.seed)
+        for start in range(0, self.count, size):
+            n = min(size, self.count - start)
+            values = rng.standard_normal((n, *self.size)) * 127.5 + 127.5
+            yield [f"noise {start + i}" for i in range(n)], np.clip(values, 0, 255).astype(np.uint8)
+
+
 def reference_rows(evaluator: Evaluator, arrays: Arrays, config: RunConfig) -> dict[str, tuple[Metrics, np.ndarray]]:
-    """{"held-out": ..., "noise": ...}: metrics of real images never trained on, and of Gaussian noise.
+    """{"held-out": ..., "noise": ...}: metrics of real images never trained on, and of Gaussian noise; some images.
 
     Noise is the ceiling, real images are the floor.
     """
-    e = config.evaluation
-    shape = arrays.reference.shape[1:]
-    rng = np.random.RandomState(e.seed)
-    noise = np.clip(rng.standard_normal((e.samples, *shape)) * 127.5 + 127.5, 0, 255).astype(np.uint8)
-    count = max(1, source(config.data.name, config.data.root).num_classes)
-    rows = {"noise": (evaluator(noise, np.arange(e.samples) % count, intervals=True), noise)}
+    e, (channels, height, width) = config.evaluation, arrays.reference.shape[1:]
+    noise = Noise(e.samples, (channels, height, width), e.seed)
+    classes = max(1, source(config.data.name, config.data.root).num_classes)
+    found = evaluator(noise, np.arange(e.samples) % classes, intervals=True)
+    rows = {"noise": (found, next(noise.batches(PICTURED))[1])}
     if arrays.held_out is not None:
-        rows["held-out"] = (evaluator(arrays.held_out, arrays.held_out_labels, intervals=True), arrays.held_out)
+        found = evaluator(ArrayImages(arrays.held_out, "held-out"), arrays.held_out_labels, intervals=True)
+        rows["held-out"] = (found, np.asarray(arrays.held_out[:PICTURED]))
     return rows
 
 

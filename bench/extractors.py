@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from .data import load, normalise
+from .data import Rows, load, normalise
 from .pretrained import DinoV2, InceptionV3, prepare_dinov2, prepare_inception, sha256
 from .seeds import fold
 
@@ -209,8 +209,8 @@ def check_side(what: str, size: tuple[int, int, int], name: str) -> None:
 class Images(Dataset[Tensor]):
     """uint8 images (N, C, H, W) as torch-fidelity wants them: three channels, one by one."""
 
-    def __init__(self, images: np.ndarray) -> None:
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+    def __init__(self, images: Rows) -> None:
+        if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"images are {images.dtype} {images.shape}; they must be uint8 (N, 1 or 3, H, W)")
         self.images = images
 
@@ -218,7 +218,7 @@ class Images(Dataset[Tensor]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        image = torch.from_numpy(np.array(self.images[index]))
+        image = torch.from_numpy(np.array(self.images[index : index + 1][0]))
         return image.expand(3, -1, -1)
 
 
@@ -237,7 +237,7 @@ def extract(net: FeatureExtractorBase, images_BCHW: np.ndarray) -> dict[str, np.
     return {layer: x.float().cpu().numpy() for layer, x in found.items()}
 
 
-def features(name: str, weights: Path, images: np.ndarray, cuda: bool = False, batch: int = 256) -> dict[str, Tensor]:
+def features(name: str, weights: Path, images: Rows, cuda: bool = False, batch: int = 256) -> dict[str, Tensor]:
     """{layer: (N, F)} of uint8 images (N, 1 or 3, H, W) that are all there."""
     Images(images)
     net = network(name, weights, EXTRACTORS[name].layers.values(), cuda)

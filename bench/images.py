@@ -19,6 +19,8 @@ from typing import IO, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from .arrays import Rows
+
 ENDINGS = (".png", ".jpg", ".jpeg")
 MODES = {1: ("L",), 3: ("RGB",)}
 KINDS = {"L": "grey", "LA": "grey with transparency", "RGBA": "RGBA", "P": "of a palette", "1": "black and white"}
@@ -43,10 +45,10 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """(N, C, H, W) uint8 that are there already, perhaps memory-mapped."""
+    """(N, C, H, W) uint8 that are there already, or read as they are asked for."""
 
-    def __init__(self, array: np.ndarray, name: str = "array") -> None:
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3):
+    def __init__(self, array: Rows, name: str = "array") -> None:
+        if array.dtype != np.uint8 or len(array.shape) != 4 or array.shape[1] not in (1, 3):
             raise ValueError(f"{name} is {array.dtype} {array.shape}; images must be uint8 (N, 1 or 3, H, W)")
         self.array, self.name, self.count = array, name, len(array)
         self.size = (array.shape[1], array.shape[2], array.shape[3])

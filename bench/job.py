@@ -146,7 +146,7 @@ def stages(
     train.set_threads(config)
     device = train.device_of(config, world)
     published = bool(config.model.weights)
-    arrays = (data.load_reference if published else data.load)(config.data.name, config.data.root)
+    arrays = data.arrays_of(config.data, trained=not published)
     if stage != "evaluate" and not published:
         train.train(run, config, arrays, presets.io_of(config), stop, world, owned)
     if world.first:

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from architectures import IOSpec
 
-from . import codec, cost, data, extractors, match, presets, weights
+from . import codec, cost, data, extractors, latents, match, presets, weights
 from .config import RunConfig
 from .diffusion import process_of
 from .leaderboard import human
@@ -45,7 +45,7 @@ class Planned:
 
 def resolve(wishes: list[presets.Wish]) -> list[RunConfig]:
     """Configurations of the wishes, matched where they ask for it; ValueError says what cannot be."""
-    return [_of_checkpoint(wish) if wish.checkpoint else solved(presets.resolve(wish)) for wish in wishes]
+    return [decoded(_of_checkpoint(wish) if wish.checkpoint else solved(presets.resolve(wish))) for wish in wishes]
 
 
 def read_checkpoint(wish: presets.Wish) -> weights.Found:
@@ -96,6 +96,32 @@ def solved(config: RunConfig) -> RunConfig:
     solution = match.solve(model.arch, presets.io_of(config), wanted, model.tolerance, model.size, model.args)
     full = f"{wanted.by}:{wanted.arch}:{wanted.size}"
     return replace(config, model=replace(model, size="", match=full, solved=solution.args))
+
+
+def decoded(config: RunConfig) -> RunConfig:
+    """The config with the autoencoder that decodes its latents: that which made them, unless another is named."""
+    d, e = config.data, config.evaluation
+    if not data.source(d.name, d.root).latent:
+        return config
+    folder, sha256 = e.decoder, ""
+    if folder and (Path(folder) / "config.json").is_file():
+        sha256 = codec.hash_of(folder, codec.read_autoencoder(folder))
+    elif not folder and data.is_encoded(d.name, d.root):
+        vae = latents.read_manifest(data.folder_of(d.name, d.root)).vae
+        folder, sha256 = vae.path, vae.sha256
+    return replace(config, evaluation=replace(e, decoder=folder, decoder_hash=sha256))
+
+
+def check_decoder(config: RunConfig, what: data.Source, resolution: int) -> None:
+    """ValueError where a run's latents cannot be decoded to images of the reference's size."""
+    folder = config.evaluation.decoder
+    vae = codec.load_autoencoder(folder, config.evaluation.decoder_hash)
+    shape = codec.latent_shape(vae, resolution)
+    if shape != (what.channels, what.size, what.size):
+        raise ValueError(
+            f"{folder} has latents {shape} for images of {resolution} pixels; {config.data.name} has "
+            f"{(what.channels, what.size, what.size)}: name its own with --set evaluation.decoder=PATH"
+        )
 
 
 def make(configs: list[RunConfig], parallel: int, here: bool = True) -> list[Planned]:
@@ -213,10 +239,10 @@ def total(plans: list[Planned], parallel: int, here: bool = True) -> float:
 def check_files(configs: list[RunConfig], here: bool = True) -> None:
     """Everything that must be there before work starts (a device, if it is `here`); ValueError says what is missing."""
     for c in configs:
-        arrays = (data.load_reference if c.model.weights else data.load)(c.data.name, c.data.root)
+        arrays = data.arrays_of(c.data, trained=not c.model.weights)
         what = data.source(c.data.name, c.data.root)
         if what.latent:
-            codec.load_autoencoder(c.evaluation.decoder)
+            check_decoder(c, what, arrays.reference.shape[-1])
         if here:
             device_of(c)
         extractors.check(c.evaluation.extractor, c.evaluation.weights)

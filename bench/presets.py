@@ -14,7 +14,7 @@ from architectures import registry
 from architectures.interface import IOSpec
 
 from .config import Budget, Compute, Data, Diffusion, Evaluation, Model, Recipe, RunConfig, override
-from .data import SOURCES, Source, source
+from .data import SOURCES, Source, filled, source
 from .recipes import NATIVE, SHARED, SHARED_TOY, Way, native, preset_of
 
 _LEARNED = Diffusion(variance="learned_range")
@@ -164,7 +164,12 @@ def resolve(wish: Wish) -> RunConfig:
         evaluation=implied.evaluation,
         compute=implied.compute,
     )
-    return override(config, wish.settings)
+    return known_data(override(config, wish.settings))
+
+
+def known_data(config: RunConfig) -> RunConfig:
+    """The config with the hash of its data, and whether they are mirrored, filled in."""
+    return replace(config, data=filled(config.data))
 
 
 def of_checkpoint(
@@ -213,7 +218,7 @@ def of_checkpoint(
     config = override(config, settings)
     if config.evaluation.guidance != 1 and not (io.num_classes and io.null_label):
         raise ValueError("these weights have no null class, so there is no guidance; set evaluation.guidance=1")
-    return config
+    return known_data(config)
 
 
 def data_of(io: IOSpec, *, vq: bool) -> str:
@@ -221,7 +226,8 @@ def data_of(io: IOSpec, *, vq: bool) -> str:
     fitting = [
         name
         for name, what in SOURCES.items()
-        if (what.channels, what.size, what.num_classes) == (io.channels, io.size, io.num_classes) and what.vq == vq
+        if (what.channels, what.size, what.num_classes, what.vq) == (io.channels, io.size, io.num_classes, vq)
+        and not name.startswith("shapes")
     ]
     if len(fitting) != 1:
         many = f"can be those of {' and '.join(fitting)}" if fitting else "are of no known data set"

@@ -11,10 +11,11 @@ from typing import Any
 
 from .config import RunConfig, digest
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the meaning of a field changes.
 
 2: the time that the network is given, eta, the channels and the interval of guidance; spacing adm.
+3: what was trained on, by its hash, and whether it was mirrored.
 """
 
 OWN_TIMES = ("dpm-fast", "euler-sde")
@@ -24,17 +25,18 @@ OWN_TIMES = ("dpm-fast", "euler-sde")
 def evaluation_of(
     config: RunConfig, *, extractor_hash: str, reference_hash: str, reference_count: int
 ) -> dict[str, Any]:
-    """The evaluation half: data, extractor, reference, sampler, guidance, counts and seeds."""
+    """The evaluation half: data, extractor, reference, decoder, sampler, guidance, counts and seeds."""
     e = config.evaluation
     guides = e.guidance != 1
     return {
         "version": VERSION,
-        "data": config.data.name,
+        "data": config.data.title,
         "extractor": e.extractor,
         "protocol": e.protocol,
         "extractor_hash": extractor_hash,
         "reference_hash": reference_hash,
         "reference_count": reference_count,
+        "decoder": e.decoder_hash,
         "samples": e.samples,
         "labels": "balanced",
         "sampler": e.sampler,
@@ -51,7 +53,7 @@ def evaluation_of(
 
 
 def training_of(config: RunConfig, *, native: dict[str, Any], match_target: int | None) -> dict[str, Any]:
-    """The training half: track, recipe, budget, diffusion and what costs were made equal.
+    """The training half: track, data, recipe, budget, diffusion and what costs were made equal.
 
     Of published weights nothing is equal but that: their rows stand in one table, and are not ranked.
 
@@ -70,6 +72,7 @@ def training_of(config: RunConfig, *, native: dict[str, Any], match_target: int 
     match = {"by": by, "to": reference, "target": match_target, "tolerance": config.model.tolerance}
     return {
         "track": config.track,
+        "data": {"hash": config.data.hash, "flip": config.data.flip},
         "recipe": recipe,
         "diffusion": process,
         "images": config.budget.images,

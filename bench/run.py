@@ -297,17 +297,23 @@ def unfinished(runs: dict[str, RunFolder], configs: list[RunConfig], export: boo
 
 
 def keep_configs(todo: dict[str, RunFolder], configs: dict[str, RunConfig], settings: Mapping[str, str]) -> None:
-    """Write the configs of new runs; those that go on keep theirs, but for the compute settings that are given."""
+    """Write the configs of new runs; those that go on keep theirs, but for paths and the compute settings given."""
     given = [key.removeprefix("compute.") for key in settings if key.startswith("compute.")]
     for name, run in todo.items():
         path, config = run.path / "config.json", configs[name]
         run.path.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             write_json(path, config.to_dict())
-        elif given:
-            before = run.config()
-            compute = replace(before.compute, **{key: getattr(config.compute, key) for key in given})
-            write_json(path, replace(before, compute=compute).to_dict())
+            continue
+        before, e = run.config(), config.evaluation
+        after = replace(
+            before,
+            data=config.data,
+            evaluation=replace(before.evaluation, decoder=e.decoder, weights=e.weights),
+            compute=replace(before.compute, **{key: getattr(config.compute, key) for key in given}),
+        )
+        if after != before:
+            write_json(path, after.to_dict())
 
 
 def show(

@@ -46,7 +46,7 @@ def images_of(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(indices, images (B, H, W, C) uint8) of each batch of image numbers."""
     io: architectures.IOSpec = net.spec.io  # type: ignore[union-attr, assignment]
-    decode = decoder(latent, config.evaluation.decoder, device)
+    decode = decoder(latent, config.evaluation.decoder, device, config.evaluation.decoder_hash)
     made = samplers.with_guidance(net, config, io.num_classes)
     for own in batches:
         labels = labels_of(own, io.num_classes)

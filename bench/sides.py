@@ -153,7 +153,7 @@ def _run(path: Path, role: Role, channels: tuple[int, ...]) -> Given:
     except (ValueError, json.JSONDecodeError) as error:
         raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
     if role == "reference":
-        arrays = data.load(config.data.name, config.data.root)
+        arrays = data.arrays_of(config.data)
         images = ArrayImages(arrays.reference, f"the reference of {config.data.name}")
         if images.size[0] not in channels:
             raise ValueError(f"the reference of {config.data.name} is grey; the extractor takes RGB images")

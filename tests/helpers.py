@@ -50,11 +50,11 @@ def ask(*command):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
-def until(true, seconds=60):
+def until(true, seconds=60, wait=0.2):
     """Wait until something is true, and return it; what it was at the end when it never is."""
     deadline = time.monotonic() + seconds
     while not (done := true()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(wait)
     return done
 
 
@@ -66,3 +66,32 @@ def state_of(job):
 def words_of(settings):
     """--set words of {key: value}."""
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
+def save_vae(folder, kind="AutoencoderKL", seed=0, latents=4, down=2, **more):
+    """A tiny autoencoder of seeded weights in diffusers' layout; an image has 2 ** (down - 1) times a latent's size."""
+    import diffusers
+    import torch
+
+    torch.manual_seed(seed)
+    vae = getattr(diffusers, kind)(
+        block_out_channels=(32,) * down,
+        down_block_types=("DownEncoderBlock2D",) * down,
+        up_block_types=("UpDecoderBlock2D",) * down,
+        latent_channels=latents,
+        **more,
+    )
+    vae.save_pretrained(folder)
+    return folder
+
+
+def save_images(folder, count=24, size=16, classes=3, seed=0):
+    """A data set of random RGB images, as two arrays."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 3, 4, 4), dtype=np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "images.npy", coarse.repeat(size // 4, 2).repeat(size // 4, 3))
+    np.save(folder / "labels.npy", np.arange(count) % classes)
+    return folder

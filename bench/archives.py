@@ -1,0 +1,208 @@
+"""Image sets in one file, read into memory: CIFAR-10's public archive, and .npz.  Imports no torch.
+
+N images, C channels, H W size.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arrays import Arrays, Source
+from .pixels import digest_of, resized
+
+TAR = (".tar.gz", ".tgz", ".tar")
+BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+TEST = "test_batch.bin"
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ROW = 1 + 3 * 32 * 32
+"""Bytes of an image in CIFAR-10's binary version: the label, then the red, green and blue planes."""
+KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("arr_0", "labels"))
+"""Names of images and labels in an .npz: ADM's, and plain ones."""
+
+
+def is_cifar10(path: Path) -> bool:
+    """Whether this is CIFAR-10's archive, or a folder that has it, packed or not."""
+    if path.is_file():
+        return path.name.lower().endswith(TAR)
+    return cifar10_in(path) is not None
+
+
+def cifar10_in(folder: Path) -> Path | None:
+    """Where in a folder CIFAR-10 lies: the folder of its batches, or its archive."""
+    for inside in (folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"):
+        if (inside / BATCHES[0]).is_file() or (inside / BATCHES[0].removesuffix(".bin")).is_file():
+            return inside
+    return next((folder / f"cifar-10-{kind}.tar.gz" for kind in ("binary", "python") if _has(folder, kind)), None)
+
+
+def _has(folder: Path, kind: str) -> bool:
+    return (folder / f"cifar-10-{kind}.tar.gz").is_file()
+
+
+def cifar10_source(path: Path, size: int = 0) -> Source:
+    """CIFAR-10; 0 means its 32 pixels."""
+    where = path if path.is_file() else cifar10_in(path)
+    assert where
+    files = [where] if where.is_file() else [where / name for name in BATCHES if (where / name).is_file()]
+    return Source(
+        channels=3,
+        size=size or 32,
+        num_classes=10,
+        about="CIFAR-10",
+        hash=digest_of([], files),
+        flip=True,
+        classes=CIFAR10,
+        load=lambda folder: load_cifar10(folder, size),
+    )
+
+
+def load_cifar10(path: Path, size: int = 0) -> Arrays:
+    """The binary version, packed or not: 50,000 images are trained on, 10,000 held out.
+
+    The Python version is a pickle, which is never read: ValueError asks for the other.
+    """
+    where = path if path.is_file() else cifar10_in(path)
+    assert where
+    with _reader(where) as read:
+        parts = [_batch(read(name), name, where) for name in BATCHES]
+        held, held_labels = _batch(read(TEST), TEST, where)
+    images = resized(np.concatenate([p for p, _ in parts]), size, str(where))
+    return Arrays(
+        images=images,
+        labels=np.concatenate([labels for _, labels in parts]),
+        reference=images,
+        held_out=resized(held, size, f"the test part of {where}"),
+        held_out_labels=held_labels,
+        flip=True,
+    )
+
+
+@contextmanager
+def _reader(where: Path) -> Iterator[Callable[[str], bytes]]:
+    """A function from a batch's name to its bytes."""
+    if where.is_dir():
+        _require_binary({p.name for p in where.iterdir()}, where)
+        yield lambda name: (where / name).read_bytes()
+        return
+    try:
+        with tarfile.open(where) as tar:
+            members = {m.name.rpartition("/")[2]: m for m in tar if m.isfile()}
+            _require_binary(set(members), where)
+
+            def read(name: str) -> bytes:
+                file = tar.extractfile(members[name])
+                assert file
+                return file.read()
+
+            yield read
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{where} is no tar archive, or is damaged or cut short ({error})") from None
+
+
+def _require_binary(names: set[str], where: Path) -> None:
+    if BATCHES[0].removesuffix(".bin") in names:
+        raise ValueError(
+            f"{where} is CIFAR-10's Python version, a pickle, which may run code and is never read here; "
+            "take the binary version, cifar-10-binary.tar.gz, from the same page"
+        )
+    if missing := [name for name in (*BATCHES, TEST) if name not in names]:
+        raise ValueError(f"{where} lacks {', '.join(missing)} of CIFAR-10's binary version")
+
+
+def _batch(data: bytes, name: str, where: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(images (N, 3, 32, 32) uint8, labels (N,) int64) of a batch's bytes."""
+    if not data or len(data) % ROW:
+        raise ValueError(f"{name} of {where} has {len(data):,} bytes, no multiple of {ROW:,}; it is cut short")
+    rows = np.frombuffer(data, np.uint8).reshape(-1, ROW)
+    if rows[:, 0].max() > 9:
+        raise ValueError(f"{name} of {where} has the label {rows[:, 0].max()}; CIFAR-10 has 10 classes")
+    return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64)
+
+
+def npz_source(path: Path, size: int = 0) -> Source:
+    """The images of an .npz, and its labels if it has any."""
+    with _npz(path) as z:
+        images_key, labels_key = _keys(path, z)
+        with z.zip.open(f"{images_key}.npy") as f:
+            shape = _shape_of(f)
+        labels = _labels(path, z, labels_key, shape[0])
+    channels, side = _layout(path, images_key, shape)[1:]
+    return Source(
+        channels=3 if size and size != side else channels,
+        size=size or side,
+        num_classes=0 if labels is None else int(labels.max()) + 1,
+        about="images in an .npz",
+        hash=digest_of([], [path]),
+        load=lambda file: load_npz(file, size),
+    )
+
+
+def load_npz(path: Path, size: int = 0) -> Arrays:
+    """arr_0 or images, (N, H, W, C) or (N, C, H, W) uint8; arr_1 or labels, (N,), where they are there."""
+    with _npz(path) as z:
+        images_key, labels_key = _keys(path, z)
+        images = z[images_key]
+        labels = _labels(path, z, labels_key, len(images))
+    last, _, _ = _layout(path, images_key, images.shape)
+    if images.dtype != np.uint8:
+        raise ValueError(f"{images_key} of {path} is {images.dtype}; images must be uint8, 0 to 255")
+    images = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if last else images
+    shown = resized(images, size, str(path))
+    return Arrays(images=shown, labels=np.zeros(len(images), np.int64) if labels is None else labels, reference=shown)
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            if not hasattr(z, "zip"):
+                raise ValueError(f"{path} is one array, no .npz")
+            yield z
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise ValueError(f"{path} is no .npz, or is damaged or cut short ({error})") from None
+    except ValueError as error:
+        raise ValueError(str(error) if str(path) in str(error) else f"{path} cannot be read ({error})") from None
+
+
+def _keys(path: Path, z: Any) -> tuple[str, str]:
+    """Names of images and of labels, which may be missing."""
+    for images, labels in sorted(KEYS, key=lambda pair: pair[1] not in z.files):
+        if images in z.files:
+            return images, labels if labels in z.files else ""
+    raise ValueError(f"{path} holds {', '.join(z.files) or 'nothing'}; it needs arr_0 or images, and labels if any")
+
+
+def _shape_of(f: Any) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(f)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape: tuple[int, ...] = read(f)[0]
+    return shape
+
+
+def _layout(path: Path, key: str, shape: tuple[int, ...]) -> tuple[bool, int, int]:
+    """(whether channels come last, channels, side); ValueError for what is no square images."""
+    if len(shape) == 4 and shape[0]:
+        for last, (c, h, w) in ((True, (shape[3], *shape[1:3])), (False, shape[1:])):
+            if c in (1, 3) and h == w:
+                return last, c, h
+    wanted = "(N, size, size, C) or (N, C, size, size) with 1 or 3 channels"
+    raise ValueError(f"{key} of {path} has shape {shape}; it must be {wanted}")
+
+
+def _labels(path: Path, z: Any, key: str, count: int) -> np.ndarray | None:
+    if not key:
+        return None
+    labels: np.ndarray = z[key]
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(f"{key} of {path} is {labels.dtype} {labels.shape}; it must be integers ({count},)")
+    if labels.min() < 0:
+        raise ValueError(f"{key} of {path} has the label {labels.min()}; labels start at 0")
+    return labels.astype(np.int64)

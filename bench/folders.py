@@ -1,0 +1,124 @@
+"""Folders of image files: PATH/CLASS/*, ImageNet's PATH/train/CLASS/*, or, without classes, PATH/*.
+
+Images are read when they are asked for.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .arrays import Arrays, Source
+from .pixels import Decoded, digest_of, side_of, spread
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+HELD_OUT = ("val", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The image files below a folder."""
+
+    root: Path
+    files: list[str]
+    """Relative to the root, class by class."""
+    labels: np.ndarray
+    """(N,) int64; zeros where there are no classes."""
+    classes: tuple[str, ...]
+    """Names of the class folders; () where there are none."""
+    hash: str
+
+    def rows(self, size: int, crop: bool, only: np.ndarray | slice = slice(None)) -> Decoded:
+        """The images, or some of them."""
+        chosen = np.arange(len(self.files))[only]
+
+        def path(row: int) -> Path:
+            return self.root / self.files[chosen[row]]
+
+        def read(row: int) -> Image.Image:
+            return Image.open(path(row))
+
+        return Decoded(count=len(chosen), size=size, crop=crop, read=read, name=lambda row: str(path(row)))
+
+
+def listing(path: Path) -> Listing:
+    """What is in a folder; ValueError where that is no set of images."""
+    root = path / "train" if (path / "train").is_dir() else path
+    subfolders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+    stamps = tuple((name, (root / name).stat().st_mtime_ns) for name in subfolders)
+    return _listing(root, stamps, root.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _listing(root: Path, subfolders: tuple[tuple[str, int], ...], stamp: int) -> Listing:
+    found = {name: _images(root / name) for name, _ in subfolders}
+    found = {name: [f"{name}/{file}" for file in files] for name, files in found.items() if files}
+    own = sorted(e.name for e in os.scandir(root) if e.is_file() and _is_image(e.name))
+    if own and found:
+        first = next(iter(found))
+        raise ValueError(f"{root} has images both of its own ({own[0]}) and in folders ({first}); keep one kind")
+    if not own and not found:
+        raise ValueError(
+            f"{root} holds neither images ({', '.join(ENDINGS)}) nor folders of them, one a class, nor images.npy "
+            "(N, C, size, size) with labels.npy"
+        )
+    classes = tuple(found) if len(found) > 1 else ()
+    groups = list(found.values()) or [own]
+    files = [file for group in groups for file in group]
+    labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    samples = [root / files[i] for i in spread(len(files), 16)]
+    return Listing(root=root, files=files, labels=labels, classes=classes, hash=digest_of(files, samples))
+
+
+def _images(folder: Path) -> list[str]:
+    """Image files anywhere below a folder, relative to it and in order."""
+    found = [os.path.relpath(f"{where}/{f}", folder) for where, _, files in os.walk(folder) for f in files]
+    return sorted(f for f in found if _is_image(f))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+
+
+def source_of(path: Path, size: int = 0) -> Source:
+    """The set in a folder, cropped to `size`, or with images that are all of one size already."""
+    own = listing(path)
+    return Source(
+        channels=3,
+        size=size or _first_side(own.root / own.files[0]),
+        num_classes=len(own.classes),
+        about="images in class folders" if own.classes else "images without classes",
+        hash=own.hash,
+        flip=True,
+        classes=own.classes,
+        load=lambda folder: load(folder, size),
+    )
+
+
+def _first_side(file: Path) -> int:
+    try:
+        with Image.open(file) as image:
+            return side_of(image, str(file))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{file} cannot be read as an image ({error}); mend or remove it") from None
+
+
+def load(path: Path, size: int = 0) -> Arrays:
+    """The set; its reference is evenly spread over it, and what lies in val or test is held out."""
+    own, side = listing(path), size or _first_side(listing(path).root / listing(path).files[0])
+    held = next((path / name for name in HELD_OUT if own.root != path and (path / name).is_dir()), None)
+    other = listing(held) if held else None
+    only = spread(len(other.files) if other else 0)
+    return Arrays(
+        images=own.rows(side, bool(size)),
+        labels=own.labels,
+        reference=own.rows(side, bool(size), spread(len(own.files))),
+        held_out=None if other is None else other.rows(side, bool(size), only),
+        held_out_labels=other.labels[only] if other and other.classes == own.classes else None,
+        flip=True,
+    )

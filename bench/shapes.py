@@ -1,0 +1,280 @@
+"""Shapes: a class-conditional set that is drawn, endless, at any resolution.
+
+Ten kinds of shape are the classes; colours, texture, place, size and rotation vary within each, on a
+background that is shaded from corner to corner.  Image i of seed s is a function of (s, i) alone.  What is
+done a pixel is sums, products, quotients, roots and comparisons of float32, which every machine rounds
+alike, so that all draw the same bytes.
+
+B batch, K numbers an image is drawn from, S size.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .arrays import Arrays, Source
+
+F = np.float32
+POSITIONS = 1 << 40
+"""Images of a seed's stream; row = seed * POSITIONS + place in the stream."""
+SEEDS = 1 << 22
+REFERENCE, HELD_OUT, EXTRACTOR = (SEEDS * POSITIONS + i * POSITIONS for i in range(3))
+"""First rows of images that no stream reaches: to compare with, held out, and for the extractor made here."""
+LISTED = 100_000
+"""Images of an endless set for those who read all of a set, as bench.encode does: the first of seed 0."""
+NUMBERS = 22
+PIECE = 1 << 22
+"""Pixels drawn at a time."""
+Field = np.ndarray
+"""(B, S, S) float32."""
+
+
+def _disk(u: Field, v: Field) -> Field:
+    return np.sqrt(u * u + v * v) - F(1)
+
+
+def _ring(u: Field, v: Field) -> Field:
+    return np.abs(np.sqrt(u * u + v * v) - F(0.74)) - F(0.26)
+
+
+def _half_disk(u: Field, v: Field) -> Field:
+    shifted = v - F(0.42)
+    return np.maximum(np.sqrt(u * u + shifted * shifted) - F(1), shifted)
+
+
+def _crescent(u: Field, v: Field) -> Field:
+    bite = u - F(0.5)
+    return np.maximum(np.sqrt(u * u + v * v) - F(1), F(0.78) - np.sqrt(bite * bite + v * v))
+
+
+def _square(u: Field, v: Field) -> Field:
+    return np.maximum(np.abs(u), np.abs(v)) - F(0.8)
+
+
+def _triangle(u: Field, v: Field) -> Field:
+    return np.maximum(F(0.8660254) * np.abs(u) - F(0.5) * v, v) - F(0.55)
+
+
+def _cross(u: Field, v: Field) -> Field:
+    u, v = np.abs(u), np.abs(v)
+    return np.minimum(np.maximum(u - F(1), v - F(0.3)), np.maximum(v - F(1), u - F(0.3)))
+
+
+def _star(u: Field, v: Field) -> Field:
+    """A point is in the pentagram where at least four of its five lines have it on their inner side."""
+    turns = np.arange(5) * (2 * np.pi / 5)
+    most = second = np.full_like(u, -np.inf)
+    for x, y in zip(np.sin(turns).astype(F), np.cos(turns).astype(F), strict=True):
+        side = x * u + y * v
+        second = np.maximum(second, np.minimum(most, side))
+        most = np.maximum(most, side)
+    return second - F(0.38)
+
+
+def _heart(u: Field, v: Field) -> Field:
+    lobes = []
+    for x, y in ((-0.52, 0.0), (0.0, -0.52)):
+        du, dv = u - F(x) - F(0.15), v - F(y) - F(0.15)
+        lobes.append(np.sqrt(du * du + dv * dv) - F(0.52))
+    block = np.maximum(np.abs(u - F(0.15)), np.abs(v - F(0.15))) - F(0.52)
+    return np.minimum(block, np.minimum(*lobes))
+
+
+def _arrow(u: Field, v: Field) -> Field:
+    v = np.abs(v)
+    head = np.maximum(F(-0.05) - u, F(0.62469506) * u + F(0.78086881) * v - F(0.62469506))
+    shaft = np.maximum(v - F(0.28), np.maximum(F(-1) - u, u - F(0.1)))
+    return np.minimum(head, shaft)
+
+
+KINDS: dict[str, Callable[[Field, Field], Field]] = {
+    "disk": _disk,
+    "ring": _ring,
+    "half disk": _half_disk,
+    "crescent": _crescent,
+    "square": _square,
+    "triangle": _triangle,
+    "cross": _cross,
+    "star": _star,
+    "heart": _heart,
+    "arrow": _arrow,
+}
+"""Class -> its signed distance, below 0 inside, in coordinates where the shape is about as wide as the unit disk."""
+
+
+def numbers(rows: np.ndarray) -> np.ndarray:
+    """(B, K) float64 uniform in [0, 1), a function of each row alone: splitmix64 of (row, k)."""
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    with np.errstate(over="ignore"):
+        key = _mix(rows.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + golden)
+        z = _mix(key[:, None] + golden * np.arange(1, NUMBERS + 1, dtype=np.uint64))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def labels_of(rows: np.ndarray) -> np.ndarray:
+    """(B,) int64: the class of each image."""
+    return (numbers(rows)[:, 0] * len(KINDS)).astype(np.int64)
+
+
+def draw(rows: np.ndarray, size: int) -> np.ndarray:
+    """(B, 3, S, S) uint8: the images of these rows."""
+    each = max(1, PIECE // (size * size))
+    parts = [_draw(rows[i : i + each], size) for i in range(0, len(rows), each)]
+    return np.concatenate(parts) if parts else np.empty((0, 3, size, size), np.uint8)
+
+
+def _draw(rows: np.ndarray, size: int) -> np.ndarray:
+    n = numbers(rows)
+    radius = 0.22 + 0.18 * n[:, 1]
+    centre = [radius + (1 - 2 * radius) * n[:, 2 + axis] for axis in range(2)]
+    x, y = (_column(c) for c in centre)
+    at = ((np.arange(size) + 0.5) / size).astype(F)
+    u, v = _turned((at[None, None, :] - x) / _column(radius), (at[None, :, None] - y) / _column(radius), n[:, 4] - 0.5)
+    inside, pixels = np.empty((len(rows), size, size), F), _column(radius * size)
+    kinds = (n[:, 0] * len(KINDS)).astype(np.int64)
+    for kind, distance in enumerate(KINDS.values()):
+        of = kinds == kind
+        if of.any():
+            inside[of] = np.clip(F(0.5) - distance(u[of], v[of]) * pixels[of], 0, 1)
+    marks = _texture(u, v, n[:, 5:8], pixels)
+    slope = _column(n[:, 8]) * at[None, None, :] + _column(1 - n[:, 8]) * at[None, :, None]
+    image = np.empty((len(rows), 3, size, size), np.uint8)
+    colours = _colours(n)
+    for c in range(3):
+        first, second, near, far = (_column(colour[:, c]) for colour in colours)
+        shape, ground = first + (second - first) * marks, near + (far - near) * slope
+        image[:, c] = (ground + (shape - ground) * inside) * F(255) + F(0.5)
+    return image
+
+
+def _turned(u: Field, v: Field, turn: np.ndarray) -> tuple[Field, Field]:
+    """Coordinates turned by so many radians, within half of one each way."""
+    cos, sin = _column(np.cos(turn)), _column(np.sin(turn))
+    return cos * u + sin * v, cos * v - sin * u
+
+
+def _texture(u: Field, v: Field, n: np.ndarray, pixels: Field) -> Field:
+    """How much of the second colour each point of the shape has: none, or stripes, squares or dots of it."""
+    wide = _column(0.5 + 0.4 * n[:, 1])
+    across, along = _turned(u / wide, v / wide, 6.0 * n[:, 2])
+    sharp = pixels * wide
+    waves = [np.abs(w - np.floor(w) - F(0.5)) - F(0.25) for w in (across, along)]
+    kind = (n[:, 0] * 4).astype(np.int64)[:, None, None]
+    squares = np.where((waves[0] < 0) == (waves[1] < 0), -1, 1) * np.minimum(*(np.abs(w) for w in waves))
+    dots = np.sqrt((waves[0] - F(0.25)) ** 2 + (waves[1] - F(0.25)) ** 2) - F(0.3)
+    marks = np.select([kind == 1, kind == 2, kind == 3], [waves[0], squares, dots], F(-1e3))
+    return np.clip(F(0.5) + marks * sharp, 0, 1)
+
+
+def _colours(n: np.ndarray) -> list[np.ndarray]:
+    """Four (B, 3): the shape's two, bright and full, and the background's ends, dark or pale."""
+    pale = n[:, 9] < 0.5
+    shape = _rgb(n[:, 10], 0.55 + 0.45 * n[:, 11], np.where(pale, 0.55, 0.8) + 0.2 * n[:, 12])
+    other = _rgb(n[:, 10] + 0.25 + 0.5 * n[:, 13], 0.55 + 0.45 * n[:, 14], np.where(pale, 0.25, 0.75) + 0.25 * n[:, 15])
+    ends = [_rgb(n[:, k], 0.3 * n[:, k + 1], np.where(pale, 0.8, 0.05) + 0.2 * n[:, k + 2]) for k in (16, 19)]
+    return [shape, other, *ends]
+
+
+def _rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """(B, 3) of hue (turns), saturation and value, (B,) each."""
+    k = (np.array([5.0, 3.0, 1.0]) + 6 * hue[:, None]) % 6
+    return value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1))
+
+
+def _column(x: np.ndarray) -> np.ndarray:
+    return x.astype(F)[:, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """(N, 3, S, S) uint8 that are drawn when asked for: rows `first` to `first + count`, and any others."""
+
+    size: int
+    count: int
+    first: int = 0
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count, 3, self.size, self.size)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        return draw(rows_at(rows, self.count) + self.first, self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """(N,) int64: the classes of such images."""
+
+    count: int
+    first: int = 0
+
+    dtype = np.dtype(np.int64)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count,)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        return labels_of(rows_at(rows, self.count) + self.first)
+
+
+def rows_at(rows: np.ndarray | slice, count: int) -> np.ndarray:
+    """Rows by number; a slice is of the first `count`."""
+    return np.arange(count)[rows] if isinstance(rows, slice) else np.asarray(rows, np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endless(Arrays):
+    """A set whose stream never repeats: image i of the run of seed s is drawn from (s, i)."""
+
+    def order(self, seed: int, position: int, size: int) -> np.ndarray:
+        """Rows of images number `position` to `position + size` of the seed's own stream, (size,)."""
+        if not 0 <= seed < SEEDS or position + size > POSITIONS:
+            raise ValueError(
+                f"seed {seed} at image {position + size:,} is beyond what shapes have: seeds below {SEEDS:,}, and "
+                f"{POSITIONS:,} images of each"
+            )
+        return seed * POSITIONS + np.arange(position, position + size)
+
+
+def source_of(size: int) -> Source:
+    """Shapes of so many pixels; ValueError where that is too few or too many."""
+    if not 16 <= size <= 1024:
+        raise ValueError(f"shapes-{size} would be {size} pixels wide; it must be from 16 to 1024")
+    return Source(
+        channels=3,
+        size=size,
+        num_classes=len(KINDS),
+        about=f"ten kinds of shape, {size}x{size}, drawn here, endless",
+        classes=tuple(KINDS),
+        load=lambda folder: load(size),
+    )
+
+
+def load(size: int) -> Endless:
+    """Shapes to train on, 10,000 (2,500 above 64 pixels) to compare with, and a fifth as many held out."""
+    real = 10_000 if size <= 64 else 2_500
+    return Endless(
+        images=Drawn(size=size, count=LISTED),
+        labels=Labels(count=LISTED),
+        reference=Drawn(size=size, count=real, first=REFERENCE),
+        held_out=Drawn(size=size, count=real // 5, first=HELD_OUT),
+        held_out_labels=labels_of(HELD_OUT + np.arange(real // 5)),
+    )

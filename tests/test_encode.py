@@ -1,0 +1,220 @@
+"""bench.encode: interrupted, in many processes, and given what it cannot use."""
+
+import json
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import save_images, save_vae, until
+from PIL import Image
+
+from bench import data, encode, latents, machine
+from bench.collect import Progress
+from bench.config import Data
+
+FLAGS = ["--flips", "2", "--batch", "3", "--shard-mib", "0.016", "--threads", "1", "--device", "cpu"]
+"""8 images a shard."""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """(pictures, autoencoder)."""
+    folder = tmp_path_factory.mktemp("given")
+    return save_images(folder / "cats", count=60), save_vae(folder / "vae")
+
+
+@pytest.fixture(scope="module")
+def digest(given, tmp_path_factory):
+    """Of the set that one process makes without a break."""
+    return made(tmp_path_factory.mktemp("made") / "out", given)
+
+
+def words(out, given, *more):
+    return [str(given[0]), "--vae", str(given[1]), "--out", str(out), *FLAGS, *more]
+
+
+def made(out, given, *more):
+    assert encode.main(words(out, given, *more)) == 0
+    assert encode.main([str(out), "--verify"]) == 0
+    return latents.read_manifest(out).digest()
+
+
+def test_a_killed_encoding_goes_on_in_other_processes_and_ends_with_the_same_bytes(given, tmp_path):
+    given, out = (save_images(tmp_path / "cats", count=240), given[1]), tmp_path / "out"
+    digest = made(tmp_path / "unbroken", given)
+    command = [sys.executable, "-m", "bench.encode", *words(out, given, "--processes", "2")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+        assert until(lambda: list(out.glob("shard-*.json")), wait=0.002)
+        children = offspring(first.pid)
+        first.kill()
+    assert len(children) >= 2
+    assert until(lambda: not any(machine.started(pid) for pid in children)), "children outlive their parent"
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("shard-*.npy") if path.with_suffix(".json").exists()}
+    assert kept and not (out / "manifest.json").exists()
+    assert made(out, given) == digest
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items()), "whole shards were made again"
+    shards = {f"shard-{i:05d}.npy" for i in range(30)}
+    assert {path.name for path in out.iterdir()} == {
+        "manifest.json",
+        "labels.npy",
+        "checks.npy",
+        "reference.npy",
+    } | shards
+
+
+def offspring(pid):
+    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True).stdout
+    return [int(word) for word in found.split()]
+
+
+def test_many_tasks_of_srun_share_the_shards_and_the_last_writes_the_manifest(given, digest, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    for rank in (2, 0, 1):
+        assert not (out / "manifest.json").exists()
+        monkeypatch.setenv("SLURM_PROCID", str(rank))
+        assert encode.main(words(out, given)) == 0
+        assert rank == 1 or len(list(out.glob("shard-*.json"))) == {2: 2, 0: 5}[rank]
+    assert latents.read_manifest(out).digest() == digest
+
+
+def test_what_is_there_already_is_said_and_left(given, digest, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert made(out, given) == digest
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert encode.main(words(out, given)) == 0
+    assert "is there already: 60 latents of cats, 8 shards" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_only_what_was_removed_is_made_again(given, digest, tmp_path):
+    out = tmp_path / "out"
+    made(out, given)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*")}
+    (out / "shard-00003.npy").unlink()
+    (out / "checks.npy").unlink()
+    assert made(out, given) == digest
+    changed = {path.name for path in out.glob("shard-*") if path.stat().st_mtime_ns != before[path.name]}
+    assert changed == {"shard-00003.npy"}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("more", "what"), [(["--batch", "4"], r"batch \(3, not 4\)"), (["--images", "9"], "images")])
+def test_another_set_in_the_same_folder_is_refused(given, tmp_path, capsys, finished, more, what):
+    out = tmp_path / "out"
+    if finished:
+        made(out, given)
+    else:
+        work, _ = encode.plan(encode.parser().parse_args(words(out, given)))
+        encode.encoding.begin(out, work.facts)
+    assert encode.main(words(out, given, *more)) == 2
+    kind = "finished" if finished else "unfinished"
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
+    assert re.search(f"holds {kind} latents of another {what}.*name another --out", said)
+
+
+def test_the_first_images_only(given, tmp_path):
+    made(tmp_path / "out", given, "--images", "20")
+    assert latents.read_manifest(tmp_path / "out").images == 20
+
+
+def test_a_dry_run_says_how_much_it_would_be_and_writes_nothing(given, tmp_path, capsys):
+    assert encode.main(words(tmp_path / "out", given, "--dry-run")) == 0
+    said = capsys.readouterr().err
+    assert "60 images of cats at 16 pixels, as they are and mirrored, to 4x8x8 (mean and std): 8 shards" in said
+    assert not (tmp_path / "out").exists()
+
+
+def with_other_things(tmp_path, given):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    return words(tmp_path, given)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (lambda t, g: words(t / "out", g, "--batch", "0"), "--batch is 0; it must be greater than 0"),
+        (lambda t, g: words(t / "out", g, "--processes", "-1"), "--processes is -1; it must be at least 0"),
+        (lambda t, g: words(t / "out", g, "--images", "61"), "--images is 61; "),
+        (lambda t, g: words(t / "out", g, "--precision", "bf16"), "bf16 is for GPUs; on a CPU use fp32"),
+        (lambda t, g: ["digits", "--vae", str(g[1])], "images of 1 channel; an autoencoder takes RGB"),
+        (lambda t, g: ["imagenet256-latents", "--vae", str(g[1])], "has latents already"),
+        (lambda t, g: [str(g[0])], "name the autoencoder's folder with --vae PATH"),
+        (lambda t, g: [str(g[0]), "--vae", str(t)], "has no config.json"),
+        (lambda t, g: [str(t / "nowhere"), "--vae", str(g[1])], "unknown data set"),
+        (lambda t, g: [str(t), "--verify"], "is no finished set of latents"),
+        (with_other_things, "holds other things than latents"),
+        (
+            lambda t, g: [str(save_images(t / "odd", size=20)), "--vae", str(save_vae(t / "f8", down=4))],
+            "multiple of 8",
+        ),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing(given, tmp_path, capsys, command, sentence):
+    command = command(tmp_path, given)
+    before = sorted(tmp_path.rglob("*"))
+    assert encode.main([*command, "--root", str(tmp_path)]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
+    assert len(said) == 1 and sentence in said[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_without_room_is_said_before_the_work(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(encode.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert encode.main(words(tmp_path / "out", given)) == 2
+    assert "GiB more, and its disk has" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "said"), [(-9, "was killed by signal 9"), (1, "ended with status 1")])
+def test_a_process_that_dies_is_said(status, said):
+    queue = SimpleNamespace(empty=lambda: True)
+    with pytest.raises(ValueError, match=f"a process {said}.*the same command goes on"):
+        encode.follow([SimpleNamespace(exitcode=None), SimpleNamespace(exitcode=status)], queue, Progress("x", 1))
+
+
+def test_what_a_process_says_went_wrong_is_said(given):
+    words = ["cats/1.png is damaged"]
+    queue = SimpleNamespace(empty=lambda: not words, get=words.pop)
+    with pytest.raises(ValueError, match=r"cats/1\.png is damaged"):
+        encode.follow([SimpleNamespace(exitcode=2)], queue, Progress("x", 1))
+
+
+def test_the_same_autoencoder_has_the_same_hash_in_another_kind_of_file(given, tmp_path):
+    from bench import codec
+
+    vae = codec.read_autoencoder(str(given[1]))
+    vae.save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    config = json.loads((tmp_path / "pickled" / "config.json").read_text())
+    again = codec.hash_of(str(tmp_path / "pickled"), codec.read_autoencoder(str(tmp_path / "pickled")))
+    assert again == codec.hash_of(str(given[1]), vae)
+    (tmp_path / "pickled" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.3}))
+    assert codec.hash_of(str(tmp_path / "pickled"), vae) != again
+    other = save_vae(tmp_path / "other", seed=1)
+    with pytest.raises(ValueError, match="holds another autoencoder"):
+        codec.load_autoencoder(str(other), again)
+
+
+def test_class_folders_keep_their_names_and_are_mirrored_as_photographs_are(given, tmp_path):
+    for i in range(12):
+        folder = tmp_path / "pets" / ("cat", "dog")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 30, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
+    command = [f"{tmp_path}/pets@16", "--vae", str(given[1]), "--root", str(tmp_path), "--threads", "1"]
+    assert encode.main(command) == 0
+    m = latents.read_manifest(tmp_path / "pets-16-latents")
+    assert (m.data, m.classes, m.counts, m.flips, m.resolution) == ("pets@16", ("cat", "dog"), (6, 6), 2, 16)
+    assert m.data_hash == data.source(f"{tmp_path}/pets@16").hash != ""
+    assert data.arrays_of(data.filled(Data(name=f"latents:{tmp_path}/pets-16-latents"))).flip
+
+
+def test_shapes_are_encoded_as_they_are_and_not_mirrored(given, tmp_path):
+    command = ["shapes", "--vae", str(given[1]), "--out", str(tmp_path / "out"), "--threads", "1"]
+    assert encode.main([*command, "--images", "12", "--reference", "5"]) == 0
+    m, arrays = latents.read_manifest(tmp_path / "out"), data.load("shapes")
+    assert (m.data, m.flips, m.num_classes, m.shape, m.references) == ("shapes", 1, 10, (4, 16, 16), 5)
+    assert np.array_equal(data.load(f"latents:{tmp_path}/out").labels, arrays.labels[np.arange(12)])
+    with pytest.raises(ValueError, match=r"no mirrored latents: use data\.flip=never, or encode them with --flips 2"):
+        data.arrays_of(data.filled(Data(name=f"latents:{tmp_path}/out", flip="always")))

@@ -1,0 +1,117 @@
+"""The main job, small: images are encoded, and a network trained on the latents, sampled, decoded and measured."""
+
+import json
+import re
+
+import pytest
+from helpers import SMALLEST, save_images, save_vae, state_of, until, words_of
+
+from bench import encode, presets, protocol, record, run
+from bench.plan import check_files, resolve
+from bench.runfolder import RunFolder
+
+FEW = {
+    "budget.images": 32,
+    "budget.points": 1,
+    "recipe.batch": 8,
+    "evaluation.samples": 20,
+    "evaluation.steps": 2,
+    "evaluation.guidance": 1.5,
+    "evaluation.batch": 10,
+    "compute.threads": 1,
+    "slurm.gpus_per_node": 0,
+    "slurm.cpus_per_task": 1,
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder with pictures, an autoencoder, and latents: data/cats-latents."""
+    monkeypatch.chdir(tmp_path)
+    save_images(tmp_path / "data" / "cats", count=24)
+    save_vae(tmp_path / "models" / "vae")
+    assert encode.main(["data/cats", "--vae", "models/vae", "--threads", "1", "--flips", "2"]) == 0
+    return tmp_path
+
+
+def test_each_architecture_goes_from_images_to_a_row_of_the_leaderboard_on_a_cluster(slurm, here, inception, capsys):
+    jobs = {}
+    for arch in ("dit", "uvit", "unet"):
+        words = ["--arch", arch, "--data", "latents:data/cats-latents", "--cluster", "slurm"]
+        words += words_of({**FEW, **SMALLEST[arch], "evaluation.weights": inception})
+        assert run.main(words) == 0
+        jobs[arch] = (
+            words,
+            *re.search(r"submitted (\S+): train \d+ -> evaluate (\d+)", capsys.readouterr().out).groups(),
+        )
+    for words, name, job in jobs.values():
+        assert until(lambda job=job: state_of(job) not in ("", "PENDING", "RUNNING"), 120)
+        log = (here / "results" / "runs" / name / "log.jsonl").read_text()
+        assert state_of(job) == "COMPLETED", log
+        assert run.main(words) == 0
+        assert "done already" in capsys.readouterr().out
+    made = [r for r in record.read_all(here / "results") if r.kind == "model"]
+    assert {r.config["model"]["arch"] for r in made} == set(jobs)
+    assert len({r.fingerprint for r in made}) == 1, "they are compared with each other"
+    texts = [path.read_text() for path in (here / "results" / "records").rglob("*.json")]
+    assert len(texts) >= 3 and all(str(here) not in text for text in texts), "no path is in a record"
+    (sha256,) = {r.protocol["evaluation"]["decoder"] for r in made}
+    assert sha256 == json.loads((here / "data" / "cats-latents" / "manifest.json").read_text())["vae"]["sha256"]
+    assert (here / "results" / "leaderboard.md").read_text().count("\n| 1 ") == 1
+
+
+def config_of(**settings):
+    own = {**FEW, **SMALLEST["dit"], **{k.replace("__", "."): v for k, v in settings.items()}}
+    wish = presets.Wish(
+        data="latents:data/cats-latents",
+        settings={k: str(v) for k, v in own.items() if not k.startswith("slurm.")},
+    )
+    return resolve([wish])[0]
+
+
+def test_the_decoder_is_the_encoders_own_and_belongs_to_the_protocol_but_its_place_does_not(here):
+    config = config_of()
+    assert config.evaluation.decoder == str(here / "models" / "vae")
+    (here / "models" / "vae").rename(here / "models" / "moved")
+    moved = config_of(evaluation__decoder="models/moved")
+    assert moved.evaluation.decoder == "models/moved" and moved.name == config.name
+    save_vae(here / "models" / "other", seed=1)
+    other = config_of(evaluation__decoder="models/other")
+    halves = [
+        protocol.evaluation_of(c, extractor_hash="", reference_hash="", reference_count=1)
+        for c in (config, moved, other)
+    ]
+    assert halves[0] == halves[1] != halves[2] and other.name != config.name
+
+
+def refused(config):
+    with pytest.raises(ValueError) as caught:
+        check_files([config])
+    return str(caught.value)
+
+
+def test_a_decoder_that_is_gone_or_another_one_is_said_before_work_starts(here):
+    config = config_of()
+    (here / "models" / "vae").rename(here / "models" / "moved")
+    assert f"evaluation.decoder is {here / 'models' / 'vae'}: name a folder" in refused(config)
+    save_vae(here / "models" / "vae", seed=1)
+    assert "holds another autoencoder" in refused(config)
+    save_vae(here / "models" / "f4", down=3)
+    assert "has latents (4, 4, 4) for images of 16 pixels" in refused(config_of(evaluation__decoder="models/f4"))
+
+
+def test_a_run_that_goes_on_takes_the_decoders_new_place(here):
+    config, results = config_of(), here / "results"
+    folder = RunFolder.of(results, config)
+    run.keep_configs({config.name: folder}, {config.name: config}, {})
+    (here / "models" / "vae").rename(here / "models" / "moved")
+    moved = config_of(evaluation__decoder="models/moved", compute__threads=2)
+    run.keep_configs({config.name: folder}, {config.name: moved}, {})
+    kept = folder.config()
+    assert kept.evaluation.decoder == "models/moved" and kept.compute.threads == 1 and kept.name == config.name
+
+
+def test_pixels_have_no_decoder_in_their_protocol(digits):
+    config = resolve([presets.Wish(data="digits")])[0]
+    half = protocol.evaluation_of(config, extractor_hash="", reference_hash="", reference_count=1)
+    assert half["decoder"] == "" and config.evaluation.decoder == ""

@@ -1,0 +1,247 @@
+"""Sets of latents: what bench.encode writes, what training reads of it, and what damage does."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, VQModel
+from helpers import save_images, save_vae
+
+from bench import data, encode, latents, loader, presets
+
+FLAGS = ["--batch", "4", "--shard-mib", "0.03", "--threads", "1", "--device", "cpu"]
+
+
+def encoded(folder, pictures, vae, *more):
+    assert encode.main([str(pictures), "--vae", str(vae), "--out", str(folder), *FLAGS, *more]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return save_images(tmp_path_factory.mktemp("data") / "cats", count=50)
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    return save_vae(tmp_path_factory.mktemp("models") / "vae", scaling_factor=0.5, shift_factor=0.1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, pictures, vae):
+    return encoded(tmp_path_factory.mktemp("data") / "cats-latents", pictures, vae, "--flips", "2", "--reference", "7")
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """The set once more, to be damaged."""
+    for path in made.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@torch.inference_mode()
+def posterior(vae, images):
+    x = torch.from_numpy(images.copy()).float() / 127.5 - 1
+    return AutoencoderKL.from_pretrained(vae).eval().encode(x).latent_dist
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+def test_a_set_holds_mean_and_deviation_of_each_image_and_its_mirror_image(made, pictures, vae, flip):
+    images = np.load(pictures / "images.npy")
+    expected = posterior(vae, images[..., ::-1] if flip else images)
+    found = latents.load(made).images.read(np.arange(50), np.full(50, flip))
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found[:, 0], expected.mean, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found[:, 1], expected.std, rtol=1e-3, atol=1e-5)
+
+
+def test_the_manifest_says_what_the_set_is_and_names_no_folder_in_its_digest(made, vae):
+    m, what = latents.read_manifest(made), data.source(f"latents:{made}")
+    assert (m.images, m.flips, m.resolution, m.shape, m.counts) == (50, 2, 16, (4, 8, 8), (17, 17, 16))
+    assert (m.vae.kind, m.vae.scaling_factor, m.vae.shift_factor) == ("AutoencoderKL", 0.5, 0.1)
+    assert len(m.shards) == 4 and m.reference.bytes == (made / "reference.npy").stat().st_size
+    assert (what.channels, what.size, what.num_classes, what.latent, what.vq) == (4, 8, 3, True, False)
+    assert str(vae.parent) not in json.dumps(m.told()) and what.hash == m.digest()[:16]
+
+
+def test_the_reference_is_evenly_spread_real_images_and_labels_are_the_sources(made, pictures):
+    arrays = data.load(f"latents:{made}")
+    images = np.load(pictures / "images.npy")
+    assert np.array_equal(arrays.reference, images[np.linspace(0, 49, 7).round().astype(int)])
+    assert np.array_equal(arrays.labels, np.arange(50) % 3)
+
+
+def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(made, vae):
+    arrays = data.load(f"latents:{made}")
+    rows = np.full(4000, 9)
+    drawn = arrays.inputs(rows, seed=5)
+    sides = [(latents.widened(arrays.images.read(rows[:1], np.array([f])))[0]) for f in (0, 1)]
+    expected = [((mean - 0.1) * 0.5, std * 0.5) for mean, std in sides]
+    flips = np.array([abs(z - expected[0][0]).sum() > abs(z - expected[1][0]).sum() for z in drawn])
+    assert 0.45 < flips.mean() < 0.55
+    for flip, (mean, std) in enumerate(expected):
+        own = drawn[flips == flip]
+        np.testing.assert_allclose(own.mean(0), mean, atol=6 * std.max() / len(own) ** 0.5)
+        np.testing.assert_allclose(own.std(0), std, rtol=0.12)
+    assert not np.array_equal(drawn, arrays.inputs(rows, seed=6))
+
+
+@pytest.mark.parametrize("own", [slice(0, 37), slice(37, 100), slice(5, 5), slice(99, 100)], ids=str)
+def test_a_share_of_a_batch_is_those_rows_of_the_whole(made, own):
+    arrays = data.load(f"latents:{made}")
+    rows = arrays.order(0, 30, 100)
+    assert np.array_equal(arrays.inputs(rows, 3, own), arrays.inputs(rows, 3)[own])
+
+
+def test_rows_are_scaled_means(made, vae):
+    arrays, rows = data.load(f"latents:{made}"), np.array([3, 49, 3])
+    mean = latents.widened(arrays.images.read(rows, np.zeros(3, int))[:, 0])
+    np.testing.assert_allclose(arrays.images[rows], (mean - 0.1) * 0.5, rtol=1e-6)
+    assert np.array_equal(arrays.images[3:5], arrays.images[np.array([3, 4])])
+    assert arrays.images.shape == (50, 4, 8, 8) and len(arrays.images) == 50
+
+
+def test_every_finite_half_is_widened_exactly():
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    assert np.array_equal(latents.widened(halves), halves.astype(np.float32))
+
+
+def test_noise_is_normal_and_of_the_place_alone():
+    drawn = latents.noise(1, 0, 4095)(64)
+    assert abs(drawn.mean()) < 0.01 and abs(drawn.std() - 1) < 0.01
+    assert abs((drawn**4).mean() - 3) < 0.1 and abs(drawn).max() > 4
+    assert abs(np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]) < 0.01
+    assert np.array_equal(latents.noise(1, 40, 4095)(24), drawn[40:])
+
+
+def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
+    save_vae(tmp_path / "vq", "VQModel", latents=3, num_vq_embeddings=16)
+    made = encoded(tmp_path / "made", pictures, tmp_path / "vq")
+    arrays, what = data.load(f"latents:{made}"), data.source(f"latents:{made}")
+    x = torch.from_numpy(np.load(pictures / "images.npy")[:4]).float() / 127.5 - 1
+    with torch.inference_mode():
+        expected = VQModel.from_pretrained(tmp_path / "vq").eval().encode(x).latents
+    assert what.vq and latents.read_manifest(made).moments == ("mean",) and not arrays.flip
+    np.testing.assert_allclose(arrays.inputs(np.arange(4), 0), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_set_without_mirror_images_is_not_mirrored(tmp_path, pictures, vae):
+    arrays = data.load(f"latents:{encoded(tmp_path / 'made', pictures, vae, '--flips', '1')}")
+    assert not arrays.flip and arrays.images.read(np.arange(2), np.zeros(2, int)).shape == (2, 2, 4, 8, 8)
+    with pytest.raises(ValueError, match="no mirrored latents"):
+        latents.Latents(images=arrays.images, labels=arrays.labels, reference=arrays.reference, flip=True)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+def reshape(path):
+    array = np.load(path)
+    np.save(path, array.reshape(array.shape[::-1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("shard-00002.npy", cut_short),
+        ("shard-00002.npy", lambda p: p.unlink()),
+        ("shard-00002.npy", reshape),
+        ("labels.npy", flip_a_bit),
+        ("checks.npy", flip_a_bit),
+        ("reference.npy", cut_short),
+    ],
+)
+def test_what_is_missing_or_misshapen_is_named_before_training(copy, name, harm):
+    harm(copy / name)
+    with pytest.raises(ValueError, match=rf"{name} is (damaged|not there).*run the same bench\.encode again"):
+        data.load(f"latents:{copy}")
+
+
+def test_a_changed_bit_is_never_trained_on(copy):
+    flip_a_bit(copy / "shard-00002.npy")
+    arrays = data.load(f"latents:{copy}")
+    rows = 2 * latents.read_manifest(copy).rows
+    with pytest.raises(ValueError, match=r"shard-00002\.npy is damaged: image \d+ is not what was written"):
+        for seed in range(20):  # each draws one of two sides
+            arrays.inputs(np.arange(rows, rows + latents.read_manifest(copy).rows), seed)
+    assert len(arrays.inputs(np.arange(rows), 0)) == rows
+
+
+def test_a_shard_that_shrinks_while_it_is_trained_on_is_named(copy):
+    config = presets.resolve(presets.Wish(data=f"latents:{copy}"))
+    arrays = data.load(f"latents:{copy}")
+    cut_short(copy / "shard-00001.npy")
+    with pytest.raises(ValueError, match=r"shard-00001\.npy has shrunk"):
+        loader.draw(config, arrays, 3, 0, 0, 8)
+
+
+@pytest.mark.parametrize("name", ["shard-00001.npy", "reference.npy", "labels.npy"])
+def test_verify_finds_and_names_what_is_damaged(copy, capsys, name):
+    assert encode.main([str(copy), "--verify"]) == 0
+    assert "is whole: 7 files of 50 latents" in capsys.readouterr().out
+    flip_a_bit(copy / name)
+    assert encode.main([f"latents:{copy}", "--verify"]) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
+    assert len(told) == 1 and f"{name} is damaged: its SHA-256" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "manifest.json cannot be read"),
+        ('{"format": 1}', "manifest.json cannot be read: data: "),
+        (None, "no manifest.json: it is no finished set"),
+    ],
+)
+def test_a_bad_manifest_gets_a_sentence(copy, text, words):
+    (copy / "manifest.json").unlink() if text is None else (copy / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        data.source(f"latents:{copy}")
+
+
+def test_a_manifest_of_another_format_gets_a_sentence(copy):
+    text = (copy / "manifest.json").read_text().replace('"format": 1', '"format": 9')
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match="is of format 9; this version reads 1"):
+        data.load(f"latents:{copy}")
+
+
+def test_a_known_name_finds_the_set_that_was_made_for_it(tmp_path, pictures, vae):
+    encoded(tmp_path / "imagenet256-latents", pictures, vae)
+    with pytest.raises(ValueError, match="has latents of size 8; imagenet256-latents means 32"):
+        data.source("imagenet256-latents", str(tmp_path))
+    encoded(tmp_path / "mine", pictures, vae)
+    assert isinstance(data.load(str(tmp_path / "mine")), latents.Latents)
+
+
+def test_threads_draw_latents_as_one_would_and_memory_stays_where_it_is(made):
+    config = presets.resolve(presets.Wish(data=f"latents:{made}"))
+    arrays, before = data.load(f"latents:{made}"), set(threading.enumerate())
+    steps = [(i, i * 64, 64) for i in range(300)]
+
+    def draw(step, images, size):
+        return loader.draw(config, arrays, 3, step, images, size)
+
+    def private():
+        with open("/proc/self/status") as f:
+            return int(next(line for line in f if line.startswith("RssAnon")).split()[1]) * 1024
+
+    resident = []
+    with loader.Loader(draw, steps, 2) as batches:
+        for step, batch in zip(steps, batches, strict=True):
+            if step[0] < 3:
+                assert all(torch.equal(a, b) for a, b in zip(batch, draw(*step), strict=True))
+            resident.append(private())
+    assert max(resident[150:]) - resident[50] < 4 * 2**20  # a batch is 130 KiB, an epoch one batch
+    assert set(threading.enumerate()) == before
