@@ -1,0 +1,129 @@
+"""Batches of steps to come, drawn ahead by threads, in the order and with the values of drawing one at a time.
+
+Whatever is drawn for a step is a function of (seed, step) alone, so that no thread needs to know of another.
+
+B batch, C channels, H W image size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from .config import RunConfig
+from .data import Arrays
+from .diffusion import draw_times
+from .seeds import fold
+
+Batch = tuple[Tensor, ...]
+Step = tuple[int, int, int]
+"""(step, images seen before it, images of it)."""
+PATIENCE = 0.5
+"""Seconds of `rate` that are not counted, while threads start and files come into memory."""
+
+
+def draw(
+    config: RunConfig, arrays: Arrays, null: int, step: int, images: int, size: int, own: slice = slice(None)
+) -> Batch:
+    """(x0, t, eps, labels) of a step, or its rows `own`, on the CPU, from (seed, step) alone.
+
+    `images` were seen before it; `null` replaces the labels that are dropped.
+    """
+    arrays.check()
+    rows = arrays.order(config.seed, images, size)
+    x0 = torch.from_numpy(arrays.inputs(rows, fold(config.seed, "data", step), own))
+    labels = torch.from_numpy(arrays.labels[rows[own]])
+    generator = torch.Generator().manual_seed(fold(config.seed, "step", step))
+    t = draw_times(config.diffusion, size, generator)
+    eps = torch.randn((size, *x0.shape[1:]), generator=generator)
+    drop = torch.rand(size, generator=generator) < config.recipe.label_drop
+    return x0, t[own], eps[own], torch.where(drop[own], null, labels)
+
+
+class Loader:
+    """Draws the batches of `steps` in order, `workers` at a time while the network is busy; 0 draws when asked.
+
+    At most workers + 1 batches wait in memory, in page-locked memory with `pin`, so that copies to a GPU need not be
+    waited for.  What `draw` raises is raised when its step is asked for.  As a context manager it ends its
+    threads, also where the steps are not all taken.
+    """
+
+    def __init__(
+        self, draw: Callable[[int, int, int], Batch], steps: Iterable[Step], workers: int, pin: bool = False
+    ) -> None:
+        if workers < 0:
+            raise ValueError(f"workers is {workers}; it must be at least 0, which draws in the trainer's own thread")
+        self._draw, self._steps, self._pin, self._ahead = draw, iter(steps), pin, workers + 1
+        self._waiting: deque[Future[Batch]] = deque()
+        self._threads: ThreadPoolExecutor | None = None
+        if workers:
+            device = torch.cuda.current_device() if pin else None
+            self._threads = ThreadPoolExecutor(workers, "loader", initializer=take_device, initargs=(device,))
+
+    def _made(self, step: Step) -> Batch:
+        batch = self._draw(*step)
+        return tuple(z.pin_memory() for z in batch) if self._pin else batch
+
+    def _fill(self) -> None:
+        if self._threads is None:
+            return
+        for step in itertools.islice(self._steps, self._ahead - len(self._waiting)):
+            self._waiting.append(self._threads.submit(self._made, step))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._threads is None:
+            return self._made(next(self._steps))
+        self._fill()
+        if not self._waiting:
+            raise StopIteration
+        batch = self._waiting.popleft().result()
+        self._fill()
+        return batch
+
+    def close(self) -> None:
+        """End the threads, which finish what they are drawing; no batch can be asked for any more."""
+        self._steps = iter(())
+        self._waiting.clear()
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def take_device(index: int | None) -> None:
+    """Threads begin on the first GPU; page-locked memory is to be this process's own GPU's."""
+    if index is not None:
+        torch.cuda.set_device(index)
+
+
+def rate(config: RunConfig, arrays: Arrays, seconds: float, workers: int) -> float:
+    """Images a second of the loader alone, over at least `seconds`, at the recipe's batch."""
+    size = config.recipe.batch
+    steps = ((i, i * size, size) for i in itertools.count())
+    count, began = 0, time.perf_counter()
+    with Loader(lambda *step: draw(config, arrays, 0, *step), steps, workers, torch.cuda.is_available()) as loader:
+        for _ in loader:
+            now = time.perf_counter()
+            if not count and now - began >= PATIENCE:
+                count, began = 1, now  # the batches before are the start's
+            elif count:
+                count += 1
+                if now - began >= seconds:
+                    break
+    return (count - 1) * size / (now - began)
