@@ -1,4 +1,4 @@
-"""Training images a second by processes, threads and batch: python -m bench.throughput
+"""Training images a second by processes, threads and batch: python -m bench.threads
 
 Every setting is timed in this one session, the settings taking turns, so that ratios between rows
 hold even where the machine's speed drifts.  `relative` is to the first row of each architecture.
@@ -66,7 +66,7 @@ def parse_layout(text: str) -> tuple[int, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m bench.throughput", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m bench.threads", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", nargs="+", default=["dit", "uvit", "unet"], help="architectures (default: all three)")
     parser.add_argument("--layout", nargs="+", default=["1x2", "2x1", "3x1"], help="PROCESSESxTHREADS, the first is 1")
     parser.add_argument("--batch", nargs="+", type=int, default=[64], help="images a step (default: 64)")
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         wishes = [presets.Wish(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
         configs = dict(zip(flags.arch, plan.resolve(wishes), strict=True))
     except ValueError as error:
-        print(f"bench.throughput: {error}", file=sys.stderr)
+        print(f"bench.threads: {error}", file=sys.stderr)
         return 2
     cases = [Case(arch, *layout, batch) for arch in flags.arch for layout in layouts for batch in flags.batch]
     rates: dict[Case, list[float]] = defaultdict(list)
