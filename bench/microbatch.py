@@ -23,10 +23,14 @@ MARGIN = 0.8
 """Share of the free memory that an estimate may fill; the rest is for fragments and kernels' own."""
 
 
+class TooLarge(ValueError):
+    """Not even one image fits."""
+
+
 def fitting(accumulate: Callable[[], Tensor], state: State, share: int, search: bool) -> Tensor:
     """What `accumulate` gives, which starts over with half the images at a time where memory does not suffice.
 
-    It ends before the optimizer's step, so nothing that it leaves is kept.  ValueError where one image is too many.
+    It ends before the optimizer's step, so nothing that it leaves is kept.  TooLarge where one image is too many.
     """
     while True:
         try:
@@ -35,7 +39,7 @@ def fitting(accumulate: Callable[[], Tensor], state: State, share: int, search: 
             if not search:
                 raise
             if not halve(state, share):
-                raise ValueError(
+                raise TooLarge(
                     "one training image at a time does not fit into the GPU's memory; try "
                     "compute.activation_checkpointing=blocks, or compute.sharding=fsdp on more GPUs"
                 ) from error
