@@ -82,9 +82,14 @@ def restore(tensors: Mapping[str, Tensor], net: nn.Module, ema: nn.Module, optim
 
 
 def like(whole: Tensor, target: Tensor | None) -> Tensor:
-    """A whole tensor, or this process's shard of it where the target of that shape is sharded."""
-    if not isinstance(target, DTensor) or whole.shape != target.shape:
+    """A whole tensor, or this process's shard of it where the target of that shape is sharded.
+
+    In the memory order of the target, which the fused optimizer asks of its moments.
+    """
+    if target is None or whole.shape != target.shape:
         return whole
+    if not isinstance(target, DTensor):
+        return whole if target.is_contiguous() else torch.empty_like(target, dtype=whole.dtype).copy_(whole)
     moved = whole.to(target.device)
     return distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
 

@@ -222,6 +222,8 @@ class Evaluation:
     """Image i starts from noise (seed, i)."""
     batch: int = 250
     """Images sampled at a time; has no effect on the images."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """How the network is computed when it makes images; below fp32 the images are near those, not the same."""
 
     def __post_init__(self) -> None:
         _positive(self, "evaluation", "steps", "batch")
@@ -265,8 +267,21 @@ class Compute:
     """Processes of a run on this machine, 0 being one; on SLURM slurm.tasks_per_node says it."""
     sharding: Literal["none", "fsdp"] = "none"
     """none: each process holds the network (DDP); fsdp: they share out weights, average and moments (FSDP2)."""
-    micro_batch: int = 0
-    """Most training images a process takes at a time, gradients being summed; 0: its whole share of the batch."""
+    micro_batch: int = -1
+    """Most training images a process takes at a time, gradients being summed; 0: its whole share of the batch;
+    -1: as many as its GPU's memory holds, found by halving, or on a CPU the whole share."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Of training: bf16 is autocast over float32 weights; auto is that where a GPU has it, and fp32 on CPUs.
+    What images are made in is evaluation.precision."""
+    compile: Literal["auto", "none", "blocks", "graphs"] = "auto"
+    """torch.compile, of training and sampling: each block of the network; or the whole of it in CUDA graphs, for small
+    networks whose kernels are shorter than their launches; auto is blocks on a GPU and none on CPUs."""
+    activation_checkpointing: Literal["none", "blocks"] = "none"
+    """blocks: only the inputs of blocks are kept for the backward pass, which computes the rest again."""
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    """Memory order of images in convolutions; auto is on for convolutional networks on a GPU."""
+    workers: int = -1
+    """Threads that draw batches ahead of the trainer; 0 draws when asked; -1 is up to 4 for a GPU, 0 on CPUs."""
     rendezvous_seconds: float = 300.0
     """How long the processes of a run wait for each other at the start."""
     deterministic: bool = False
@@ -274,10 +289,15 @@ class Compute:
 
     def __post_init__(self) -> None:
         _positive(self, "compute", "tflops", "checkpoint_seconds", "keep", "rendezvous_seconds")
-        zeros = {"threads": "leaves torch's default", "processes": "is one", "micro_batch": "is the whole share"}
+        zeros = {"threads": "leaves torch's default", "processes": "is one"}
         for name, meaning in zeros.items():
             if getattr(self, name) < 0:
                 raise ValueError(f"compute.{name} is {getattr(self, name)}; 0 {meaning}")
+        for name, meaning in {"micro_batch": "searches for the largest", "workers": "suits the device"}.items():
+            if getattr(self, name) < -1:
+                raise ValueError(f"compute.{name} is {getattr(self, name)}; -1 {meaning}")
+        if self.compile == "graphs" and self.sharding == "fsdp":
+            raise ValueError("compute.compile is graphs, which compute.sharding fsdp has no use for; use blocks")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

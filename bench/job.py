@@ -24,6 +24,7 @@ from .runfolder import RunFolder
 
 Stage = Literal["all", "train", "evaluate"]
 TURNS, PROGRESS = 5, ("train", "trained", "sample", "evaluate")
+WORDS = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
 PACKAGES = ("torch", "torchvision", "diffusers", "timm", "torch-fidelity", "numpy")
 
 
@@ -218,14 +219,16 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
     curve = evaluate.read_curve(run, config)
     last = run.file("snapshots", config.budget.images, "safetensors")
     tensors, _ = checkpoint.load(last)
+    counted = cost.of(config, io)
     made = make_record(
         label=config.model.label,
         kind="model",
         config=config.identity(),
         protocol=whole,
         processes=processes_of(run),
+        precision=precision_of(run, config),
         metrics=curve[-1]["metrics"],
-        cost={**cost.summary(config, cost.of(config, io)), **measured(run)},
+        cost={**cost.summary(config, counted), **measured(run, counted.training_flops)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
         incidents=failures.incidents(run),
         checkpoint={
@@ -272,6 +275,7 @@ def make_record(
     protocol: dict[str, Any],
     metrics: dict[str, Any],
     processes: int = 1,
+    precision: str = "fp32",
     **more: Any,
 ) -> Any:
     """A validated record, with its id, fingerprints, date and environment."""
@@ -289,26 +293,39 @@ def make_record(
         "fingerprint": whole,
         "evaluation_fingerprint": fingerprint(protocol["evaluation"]),
         "metrics": metrics,
-        "environment": environment(processes),
+        "environment": environment(processes, precision),
         **more,
     }
     return records.parse(data, label)
 
 
-def measured(run: RunFolder) -> dict[str, Any]:
-    """Measured cost from the log: every second of training counts, repeated ones too."""
+def measured(run: RunFolder, flops: int) -> dict[str, Any]:
+    """Measured cost from the log: every second of training counts, repeated ones too.
+
+    `flops` are those of training on one image.  MFU is against the dense bf16 peak of the GPUs, where it is known.
+    """
+    from . import peaks
+
     events, _ = run.events()
     training = [e for e in events if e["event"] == "train"]
     seconds = sum(e["seconds"] for e in training)
     hours = sum(e["seconds"] * e.get("processes", 1) for e in training) / 3600
     images = sum(e["rate"] * e["seconds"] for e in training)
-    peaks = [e["peak_memory_bytes"] for e in events if e["event"] == "memory"]
+    memory = [e["peak_memory_bytes"] for e in events if e["event"] == "memory"]
+    device = next((e["device"] for e in reversed(events) if e["event"] == "compute"), "")
+    peak = peaks.known(device)
     return {
         "images_per_second": images / max(seconds, 1e-9) if training else None,
-        "mfu": None,
-        "peak_memory_bytes": max(peaks, default=0),
+        "mfu": peaks.mfu(images / (3600 * hours), flops, peak) if peak and hours else None,
+        "peak_memory_bytes": max(memory, default=0),
         "accelerator_hours": hours,
     }
+
+
+def precision_of(run: RunFolder, config: RunConfig) -> str:
+    """What a run was trained in, or, of published weights, sampled."""
+    found = [e["precision"] for e in run.events()[0] if e["event"] == "compute"]
+    return found[-1] if found else config.evaluation.precision
 
 
 def processes_of(run: RunFolder) -> int:
@@ -316,7 +333,7 @@ def processes_of(run: RunFolder) -> int:
     return max((e.get("processes", 1) for e in run.events()[0] if e["event"] == "train"), default=1)
 
 
-def environment(processes: int = 1) -> dict[str, Any]:
+def environment(processes: int = 1, precision: str = "fp32") -> dict[str, Any]:
     """What the run ran on: versions, commit, device, processes; no host or user names."""
     import torch
 
@@ -328,7 +345,7 @@ def environment(processes: int = 1) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else cpu_name(),
         "threads": torch.get_num_threads(),
         "world_size": processes,
-        "precision": "float32",
+        "precision": WORDS[precision],
     }
 
 

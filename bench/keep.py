@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from . import checkpoint, parallel
 from .config import RunConfig
 from .distributed import World, require_same
+from .engine import Engine
 from .meter import Exploded
 from .runfolder import RunFolder
 
@@ -35,6 +36,9 @@ class State:
     images: int = 0
     replicas: nn.Module | None = None
     """The network as it is called where every process has one."""
+    engine: Engine = field(default_factory=lambda: Engine(device=torch.device("cpu")))
+    micro_batch: int = 0
+    """Most images at a time; 0 is a process's whole share."""
 
     @property
     def call(self) -> nn.Module:

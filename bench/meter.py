@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -31,8 +32,25 @@ class Progress(Protocol):
     images: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A sum of losses on its way from the device."""
+
+    total: Tensor
+    arrived: torch.cuda.Event | None
+    """None where it is there."""
+    count: int
+    """Images it is of."""
+    images: int
+    """Seen when it was asked for."""
+    seconds: float
+
+
 class Meter:
-    """The only place where a step's loss is fetched; process 0 logs it."""
+    """The only place where a step's loss is fetched; process 0 logs it.
+
+    What a GPU has not computed yet is waited for only where something is about to be saved.
+    """
 
     def __init__(
         self, run: RunFolder, config: RunConfig, state: Progress, world: World = ALONE, seconds: float = 1.0
@@ -40,16 +58,17 @@ class Meter:
         self.run, self.config, self.state, self.world, self.seconds = run, config, state, world, seconds
         self.saved = time.monotonic()
         self.scalars = Scalars(run, purge_after=state.images or None) if world.first else None
+        self.asked: Asked | None = None
         self._start()
 
     def _start(self) -> None:
-        self.losses: list[Tensor] = []
+        self.total: Tensor | None = None
         self.images = 0
         self.since = time.monotonic()
 
     def add(self, loss: Tensor, size: int) -> None:
         """This process's part of the mean loss of a batch of `size`."""
-        self.losses.append(loss * size)
+        self.total = loss * size if self.total is None else self.total + loss * size
         self.images += size
 
     def due(self) -> bool:
@@ -59,23 +78,62 @@ class Meter:
         """Checkpoints are written at reports only, which have seen that the loss is sane."""
         return self.due() and time.monotonic() - self.saved >= self.config.compute.checkpoint_seconds
 
-    def report(self) -> None:
-        """Log the mean loss; Exploded, in every process, where it is not finite or above EXPLODED."""
-        if not self.images:
+    def late(self) -> bool:
+        """Whether a loss that was asked for is still on its way."""
+        return self.asked is not None and self.asked.arrived is not None and not self.asked.arrived.query()
+
+    def report(self, wait: bool = True) -> None:
+        """Ask for the loss since the last report, and log it where it can be waited for or is there.
+
+        Exploded, in every process, where it is not finite or above EXPLODED; without `wait` that is for `settle`.
+        """
+        self.settle()
+        if self.total is None:
             return
-        loss = self.world.total(float(torch.stack(self.losses).sum())) / self.images
+        total, arrived = fetched(self.total)
+        if wait and arrived is not None:
+            arrived.synchronize()
+        self.asked = Asked(
+            total=total,
+            arrived=arrived,
+            count=self.images,
+            images=self.state.images,
+            seconds=max(1e-9, time.monotonic() - self.since),
+        )
+        self._start()
+        if wait or arrived is None:
+            self.settle()
+
+    def settle(self) -> None:
+        """Log what was asked for, waiting for it if need be; raises as `report`.  All processes must call it."""
+        asked, self.asked = self.asked, None
+        if asked is None:
+            return
+        if asked.arrived is not None:
+            asked.arrived.synchronize()
+        loss = self.world.total(float(asked.total)) / asked.count
         if not math.isfinite(loss) or loss > EXPLODED:
-            raise Exploded(self.state.images, f"the loss is {loss:.4g}")
+            raise Exploded(asked.images, f"the loss is {loss:.4g}")
         if self.scalars:
-            seconds = max(1e-9, time.monotonic() - self.since)
+            rate = asked.count / asked.seconds
             self.run.log(
                 "train",
-                images=self.state.images,
+                images=asked.images,
                 of=self.config.budget.images,
                 loss=loss,
-                rate=self.images / seconds,
-                seconds=round(seconds, 4),
+                rate=rate,
+                seconds=round(asked.seconds, 4),
                 processes=self.world.size,
             )
-            self.scalars.add(self.state.images, {"loss": loss, "images per second": self.images / seconds})
-        self._start()
+            self.scalars.add(asked.images, {"loss": loss, "images per second": rate})
+
+
+def fetched(value: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """A number on its way from a GPU into page-locked memory, and what tells when it is there."""
+    if value.device.type != "cuda":
+        return value, None
+    there = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+    there.copy_(value, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return there, arrived

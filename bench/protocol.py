@@ -48,6 +48,7 @@ def evaluation_of(
         "guidance_channels": e.guidance_channels if guides else "all",
         "guidance_interval": list(e.guidance_interval) if guides else [0.0, 1.0],
         "seed": e.seed,
+        "precision": e.precision,
         "weights": "ema",
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from architectures import registry
 
 from . import claim, presets, profiles, recipes
-from .command import Parser
+from .command import Parser, assignments
 from .config import RunConfig
 from .data import SOURCES
 from .files import write_json
@@ -125,15 +125,6 @@ def listing() -> str:
     lines += ["", "suites"]
     lines += [f"  {name:<12} {(make.__doc__ or '').strip()}" for name, make in presets.SUITES.items()]
     return "\n".join(lines)
-
-
-def assignments(flags: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """What --set says; ValueError for what is no assignment."""
-    for assignment in flags.set:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set {assignment}: write KEY=VALUE, for example --set recipe.lr=2e-4")
-        yield key.strip(), value.strip()
 
 
 def slurm_settings(flags: argparse.Namespace, cluster: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 import architectures
 
-from . import checkpoint, extractors, presets, samplers
+from . import checkpoint, engine, extractors, presets, samplers
 from .codec import decoder, to_uint8
 from .collect import in_pieces
 from .config import RunConfig
@@ -47,7 +47,7 @@ def images_of(
     """(indices, images (B, H, W, C) uint8) of each batch of image numbers."""
     io: architectures.IOSpec = net.spec.io  # type: ignore[union-attr, assignment]
     decode = decoder(latent, config.evaluation.decoder, device, config.evaluation.decoder_hash)
-    made = samplers.with_guidance(net, config, io.num_classes)
+    made = samplers.with_guidance(engine.of_sampling(config, device).sampler(net), config, io.num_classes)
     for own in batches:
         labels = labels_of(own, io.num_classes)
         cond = None if labels is None else torch.from_numpy(labels).to(device)

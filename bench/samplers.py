@@ -38,21 +38,21 @@ def guided(
     null: int,
     *,
     channels: Channels = "all",
-    acts: Callable[[float], bool] = lambda time: True,
+    acts: Callable[[float], bool] | None = None,
 ) -> Net:
     """Classifier-free guidance eps_null + scale (eps - eps_null), both halves in one batch.
 
     With channels "three" it is DiT's guided forward: only the first three noise channels are guided.
     All others, the variance's too, are as the conditional half predicted them.  Scale 1 gives the
-    network itself.  `acts` says for a network time whether guidance acts; elsewhere the conditional
-    prediction is taken, at half the cost.
+    network itself.  `acts` says for a network time whether guidance acts (None: always);
+    elsewhere the conditional prediction is taken, at half the cost.
     """
     if scale == 1.0:
         return net
 
     def both(x_BCHW: Tensor, t_B: Tensor, cond: Tensor | None) -> Tensor:
         assert cond is not None, "guidance needs labels"
-        if not acts(float(t_B[0])):
+        if acts is not None and not acts(float(t_B[0])):
             return net(x_BCHW, t_B, cond)
         out = net(x_BCHW.repeat(2, 1, 1, 1), t_B.repeat(2), torch.cat([cond, torch.full_like(cond, null)]))
         with_label, without = out.chunk(2)

@@ -1,112 +1,378 @@
-"""Training images a second by processes, threads and batch: python -m bench.throughput
+"""Images a second of training, forward passes and sampling: python -m bench.throughput
 
-Every setting is timed in this one session, the settings taking turns, so that ratios between rows
-hold even where the machine's speed drifts.  `relative` is to the first row of each architecture.
+Each network is timed as a run computes it and, with --baseline eager, as the published loops do: no compile,
+float32 (TF32 in training on a GPU), the loss read at each step.  Both are in this process and take turns, so that
+their ratio holds where the machine drifts.  Tables go to results/benchmark-{train,infer}-PRECISION-DEVICE.csv.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import argparse
+import csv
+import gc
+import math
+import re
 import sys
 import time
-from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from tabulate import tabulate
 
-from . import plan, presets
-from .command import Parser
+from . import cost, data, engine, loader, microbatch, peaks, plan, presets, timing, works
+from .command import Parser, assignments
 from .config import RunConfig
-from .diffusion import process_of
-from .train import device_of, new_state, step
+from .files import atomic
+from .train import device_of, workers_of
+
+MODES = ("train", "forward", "sample", "loader")
+SUITES: dict[str, tuple[str, ...]] = {
+    "small": ("dit:nano/2", "uvit:nano/2", "unet:nano"),
+    "h100": (
+        "dit:S/2",
+        "dit:B/2",
+        "dit:L/2",
+        "dit:XL/2",
+        "uvit:L/2",
+        "uvit:H/2",
+        "unet:ADM-64@imagenet256-latents",
+        "unet:LDM-8@imagenet256-latents",
+    ),
+}
+"""ADM-64 is ADM's network for its smallest images, here at 32x32 latents of 256 pixels."""
+COLUMNS = (
+    "model",
+    "mode",
+    "way",
+    "images_per_second",
+    "relative",
+    "latency_ms",
+    "spread",
+    "mfu",
+    "tflops",
+    "batch",
+    "micro_batch",
+    "steps",
+    "difference",
+    "compile_seconds",
+    "peak_memory_gib",
+    "params_millions",
+    "gmacs",
+    "img_size",
+    "precision",
+    "compile",
+    "peak_tflops",
+    "peak_source",
+    "device",
+    "torch",
+    "note",
+)
+"""results/README.md says what each is."""
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row: so many processes, each with so many threads and such a batch."""
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What all rows share."""
 
-    arch: str
-    processes: int
-    threads: int
-    batch: int
+    device: torch.device
+    name: str
+    peak: float
+    source: str
+    rounds: int
+    seconds: float
+    baseline: bool
+
+    def row(self, label: str, mode: str, way: str, config: RunConfig, **more: Any) -> Row:
+        """A row, its network counted; `flops` are those of one image."""
+        io, price = presets.io_of(config), cost.of(config, presets.io_of(config))
+        chosen = (engine.of_training if mode == "train" else engine.of_sampling)(config, self.device)
+        rate, flops = more.get("images_per_second"), more.pop("flops", 0)
+        speed = {"tflops": rate * flops / 1e12, "mfu": peaks.mfu(rate, flops, self.peak)} if rate else {}
+        return {
+            "model": label,
+            "mode": mode,
+            "way": way,
+            "img_size": io.size,
+            "params_millions": price.params / 1e6,
+            "gmacs": price.macs / 1e9,
+            "precision": chosen.precision,
+            "compile": chosen.compile,
+            "peak_tflops": self.peak,
+            "peak_source": self.source,
+            "device": self.name,
+            "torch": torch.__version__,
+            **more,
+            **speed,
+        }
 
 
-def rate(config: RunConfig, threads: int, seconds: float) -> float:
-    """Training images a second of one process on noise."""
-    torch.set_num_threads(threads)
-    device, io = device_of(config), presets.io_of(config)
-    state = new_state(config, io, device)
-    diffusion = process_of(config.diffusion, device)
-    x = torch.randn(config.recipe.batch, io.channels, io.size, io.size)
-    zeros = torch.zeros(len(x), dtype=torch.long)
-    for _ in range(3):
-        float(step(state, config, diffusion, (x, zeros, x, zeros)))
-    began, images = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        float(step(state, config, diffusion, (x, zeros, x, zeros)))
-        images += len(x)
-    return images / (time.perf_counter() - began)
+def session_of(device: torch.device, flags: argparse.Namespace) -> Session:
+    """The device, and its dense peak: bf16 from the table, or measured, on a CPU in float32."""
+    name = peaks.name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    peak, source = peaks.known(name), "bf16, table"
+    if peak is None:
+        kind = "bf16" if device.type == "cuda" else "fp32"
+        peak, source = peaks.measured(device, kind), f"{kind}, measured"
+    return Session(
+        device=device,
+        name=name,
+        peak=peak,
+        source=source,
+        rounds=flags.rounds,
+        seconds=flags.seconds,
+        baseline=flags.baseline == "eager",
+    )
 
 
-def measure(case: Case, config: RunConfig, seconds: float) -> float:
-    """Images a second of all processes of a case together."""
-    sized = replace(config, recipe=replace(config.recipe, batch=case.batch))
-    with multiprocessing.get_context("spawn").Pool(case.processes) as pool:
-        return sum(pool.starmap(rate, [(sized, case.threads, seconds)] * case.processes))
+def timed(made: dict[str, works.Work], session: Session) -> dict[str, dict[str, Any]]:
+    """Rate, latency and spread of works that take turns, in windows of about so many seconds."""
+    calls = {name: window(work.call, session) for name, work in made.items()}
+    seconds = timing.alternate({name: call for name, (call, _) in calls.items()}, session.rounds)
+    found = {}
+    for name, work in made.items():
+        each = [s / calls[name][1] for s in seconds[name]]
+        found[name] = {
+            "images_per_second": work.images / median(each),
+            "latency_ms": 1e3 * median(each),
+            "spread": (max(each) - min(each)) / median(each),
+            "relative": 1 / timing.ratio({k: [s / calls[k][1] for s in v] for k, v in seconds.items()}, name, "eager")
+            if "eager" in made
+            else None,
+            "compile_seconds": work.compile_seconds,
+            "peak_memory_gib": work.peak_bytes / 2**30 if work.peak_bytes is not None else None,
+            "micro_batch": work.micro_batch(),
+            "batch": work.images,
+        }
+    return found
 
 
-def parse_layout(text: str) -> tuple[int, int]:
-    """ "2x1" is two processes of one thread each."""
-    processes, _, threads = text.partition("x")
-    if not (processes.isdigit() and threads.isdigit() and int(processes) and int(threads)):
-        raise ValueError(f"layout is {text!r}; write PROCESSESxTHREADS, for example 2x1")
-    return int(processes), int(threads)
+def window(call: works.Call, session: Session) -> tuple[works.Call, int]:
+    """(so many calls that fill a window, how many); the device is waited for at its end only."""
+    began = time.perf_counter()
+    call()
+    works.synchronize(session.device)
+    count = max(1, math.ceil(session.seconds / max(1e-9, time.perf_counter() - began)))
+
+    def calls() -> None:
+        for _ in range(count):
+            call()
+        works.synchronize(session.device)
+
+    return calls, count
+
+
+Makers = dict[str, Callable[[], tuple[works.Call, Callable[[], int]]]]
+
+
+def compared(label: str, mode: str, config: RunConfig, batch: int, flops: int, makers: Makers, s: Session) -> list[Row]:
+    """Rows of one network, one a way; one that does not fit into memory says so."""
+    configs = {"ours": config, "eager": works.eager(config, s.device)}
+    made, rows = {}, []
+    for way, maker in makers.items():
+        before = works.allocated(s.device)
+        try:
+            made[way] = works.ready(maker(), batch, s.device, before)
+        except (torch.OutOfMemoryError, microbatch.TooLarge) as error:
+            why = str(error).splitlines()[0]
+            rows.append(s.row(label, mode, way, configs[way], batch=batch, note=f"out of memory: {why}"))
+    found = timed(made, s) if made else {}
+    return [s.row(label, mode, way, configs[way], flops=flops, **found[way]) for way in found] + rows
+
+
+def ways(session: Session, ours: Any, eager: Any) -> Makers:
+    return {"ours": ours, "eager": eager} if session.baseline else {"ours": ours}
+
+
+def train_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
+    flops = cost.of(config, presets.io_of(config)).training_flops
+    makers = ways(s, lambda: works.training(config, s.device), lambda: works.published_training(config, s.device))
+    return compared(label, "train", config, config.recipe.batch, flops, makers, s)
+
+
+def forward_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
+    flops, batch, plain = cost.of(config, presets.io_of(config)).flops, flags.batch, works.eager(config, s.device)
+    makers = ways(s, lambda: works.forward(config, s.device, batch), lambda: works.forward(plain, s.device, batch))
+    return compared(label, "forward", config, batch, flops, makers, s)
+
+
+def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
+    """Whole guided sampling, each once for each number of steps, after two steps to warm up."""
+    configs = {"ours": config, "eager": works.eager(config, s.device)}
+    samplers = {w: works.sampling(configs[w], s.device, flags.batch) for w in ways(s, None, None)}
+    flops, rows = cost.of(config, presets.io_of(config)).flops * (2 if presets.io_of(config).num_classes else 1), []
+    try:
+        first = {way: clocked(sampler, 2, s)[1] for way, sampler in samplers.items()}
+        again = {way: clocked(sampler, 2, s)[1] for way, sampler in samplers.items()}
+        for steps in flags.steps:
+            made = {way: clocked(sampler, steps, s) for way, sampler in samplers.items()}
+            for way, (images, seconds) in made.items():
+                theirs = made.get("eager")
+                more = {"relative": theirs[1] / seconds} if theirs else {}
+                if theirs and way == "ours":
+                    more["difference"] = works.difference(images, theirs[0])
+                rows.append(
+                    s.row(
+                        label,
+                        "sample",
+                        way,
+                        configs[way],
+                        flops=flops * steps,
+                        images_per_second=flags.batch / seconds,
+                        latency_ms=1e3 * seconds,
+                        batch=flags.batch,
+                        steps=steps,
+                        compile_seconds=max(0.0, first[way] - again[way]),
+                        **more,
+                    )
+                )
+    except torch.OutOfMemoryError as error:
+        rows.append(s.row(label, "sample", "ours", config, batch=flags.batch, note=f"out of memory: {error}"))
+    return rows
+
+
+def clocked(sampler: Callable[[int], torch.Tensor], steps: int, session: Session) -> tuple[torch.Tensor, float]:
+    began = time.perf_counter()
+    images = sampler(steps)
+    works.synchronize(session.device)
+    return images, time.perf_counter() - began
+
+
+def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s: Session) -> list[Row]:
+    """Images a second of the loader alone, relative to what the fastest network trains on."""
+    arrays, rows = data.load(config.data.name, config.data.root), []
+    for workers in flags.workers or [workers_of(config, s.device)]:
+        rate = loader.rate(config, arrays, s.seconds * s.rounds, workers)
+        row = {
+            "model": config.data.name,
+            "mode": "loader",
+            "way": f"{workers} workers",
+            "images_per_second": rate,
+            "batch": config.recipe.batch,
+            "relative": rate / fastest if fastest else None,
+            "device": s.name,
+            "torch": torch.__version__,
+            "note": "relative to the fastest network that was trained",
+        }
+        rows.append(row)
+    return rows
+
+
+PARTS = {"train": train_rows, "forward": forward_rows, "sample": sample_rows}
+
+
+def configs_of(flags: argparse.Namespace, device: torch.device) -> dict[str, RunConfig]:
+    """The networks by the name they were asked for; ValueError for what is unknown."""
+    settings = dict(assignments(flags))
+    if device.type == "cuda" and engine.has_bf16():
+        settings.setdefault("evaluation.precision", "bf16")
+    found = {}
+    for word in flags.net or SUITES[flags.suite or ("h100" if device.type == "cuda" else "small")]:
+        name, _, source = word.partition("@")
+        arch, _, size = name.partition(":")
+        wish = presets.Wish(arch=arch, size=size, data=source, track=flags.track, settings=settings)
+        found[word] = plan.solved(presets.resolve(wish))
+    return found
+
+
+def measured(flags: argparse.Namespace, configs: dict[str, RunConfig], s: Session) -> Iterator[Row]:
+    fastest = 0.0
+    for label, config in configs.items():
+        for mode in flags.mode:
+            if mode not in PARTS:
+                continue
+            print(f"{label}: {mode}", file=sys.stderr, flush=True)
+            rows = PARTS[mode](label, config, flags, s)
+            fastest = max([fastest, *(r.get("images_per_second", 0) for r in rows if mode == "train")])
+            yield from rows
+            del rows
+            release(s.device)
+    if "loader" in flags.mode:
+        first = next(iter(configs.values()))
+        for source in flags.data or [first.data.name]:
+            own = replace(first, data=replace(first.data, name=source))
+            yield from loader_rows(flags, own, fastest, s)
+
+
+def release(device: torch.device) -> None:
+    """Let go of a network's memory and compiled code."""
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """A table with every column, in full or not at all."""
+    with atomic(path) as partial, partial.open("w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows({k: shown(v) for k, v in row.items()} for row in rows)
+
+
+def shown(value: Any) -> str:
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def files_of(rows: Sequence[Row], device: torch.device, out: Path) -> dict[Path, list[Row]]:
+    """Which rows go into which table: training and the loader's, and forward passes and samples."""
+    short, found = slug(peaks.name(device)), {}
+    for kind, modes in (("train", ("train", "loader")), ("infer", ("forward", "sample"))):
+        own = [row for row in rows if row["mode"] in modes]
+        precision = next((r["precision"] for r in own if r.get("way") == "ours"), "fp32")
+        if own:
+            found[out / f"benchmark-{kind}-{precision}-{short}.csv"] = own
+    return found
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m bench.throughput", description=(__doc__ or "").splitlines()[0])
+    p.add_argument("--suite", choices=SUITES, help="networks (default: h100 on a GPU, small on a CPU)")
+    p.add_argument("--net", nargs="+", metavar="ARCH:SIZE[@DATA]", help="networks of your own choice")
+    p.add_argument("--mode", nargs="+", choices=MODES, default=["train", "forward"], help="(default: train forward)")
+    p.add_argument("--baseline", choices=("eager", "none"), default="eager", help="what to compare with (eager)")
+    p.add_argument("--track", choices=("shared", "native"), default="shared", help="whose recipe and process")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of bench.run's")
+    p.add_argument("--batch", type=int, default=0, help="images of a forward pass or a sampler (64, on a CPU 16)")
+    p.add_argument("--steps", type=int, nargs="+", default=[50, 250], help="of samplers (default: 50 250)")
+    p.add_argument("--data", nargs="+", metavar="SOURCE", help="of the loader's rows (default: the first network's)")
+    p.add_argument("--workers", type=int, nargs="+", help="of the loader's rows (default: as a run has)")
+    p.add_argument("--rounds", type=int, default=5, help="timed turns of each (default: 5)")
+    p.add_argument("--seconds", type=float, default=1.0, help="of a turn, about (default: 1)")
+    p.add_argument("--out", type=Path, default=Path("results"), help="folder of the tables (default: results)")
+    return p
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m bench.throughput", description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", nargs="+", default=["dit", "uvit", "unet"], help="architectures (default: all three)")
-    parser.add_argument("--layout", nargs="+", default=["1x2", "2x1", "3x1"], help="PROCESSESxTHREADS, the first is 1")
-    parser.add_argument("--batch", nargs="+", type=int, default=[64], help="images a step (default: 64)")
-    parser.add_argument("--match", default="macs:unet:nano", help="equal cost with (default: macs:unet:nano)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="timed seconds a row and round (default: 4)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; the median is shown (default: 3)")
-    flags = parser.parse_args(argv)
+    flags = parser().parse_args(argv)
     try:
-        layouts = [parse_layout(text) for text in flags.layout]
-        wishes = [presets.Wish(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
-        configs = dict(zip(flags.arch, plan.resolve(wishes), strict=True))
+        if flags.rounds < 1 or flags.batch < 0 or min(flags.steps) < 2:
+            raise ValueError("--rounds must be at least 1, --batch at least 0 and --steps at least 2")
+        device = device_of(RunConfig())
+        flags.batch = flags.batch or (64 if device.type == "cuda" else 16)
+        configs, rows = configs_of(flags, device), []
+        session = session_of(device, flags)
+        for row in measured(flags, configs, session):
+            rows.append(row)
+            for path, own in files_of(rows, device, flags.out).items():
+                write(path, own)
     except ValueError as error:
         print(f"bench.throughput: {error}", file=sys.stderr)
         return 2
-    cases = [Case(arch, *layout, batch) for arch in flags.arch for layout in layouts for batch in flags.batch]
-    rates: dict[Case, list[float]] = defaultdict(list)
-    for _ in range(flags.rounds):
-        for case in cases:
-            rates[case].append(measure(case, configs[case.arch], flags.seconds))
-    print(tabulate(table(rates), headers="keys"))
+    narrow = [{k: shown(row.get(k)) for k in COLUMNS[:13]} for row in rows]
+    print(tabulate(narrow, headers="keys", disable_numparse=True))
+    print(f"{session.name}, peak {session.peak:.4g} TFLOP/s ({session.source}), torch {torch.__version__}")
+    for path in files_of(rows, device, flags.out):
+        print(path)
     return 0
-
-
-def table(rates: dict[Case, list[float]]) -> list[dict[str, object]]:
-    """Rows with the median rate and its ratio to the architecture's first row."""
-    rows: list[dict[str, object]] = []
-    first: dict[str, float] = {}
-    for case, found in rates.items():
-        middle = median(found)
-        base = first.setdefault(case.arch, middle)
-        rows.append(
-            {
-                "arch": case.arch,
-                "processes x threads": f"{case.processes} x {case.threads}",
-                "batch": case.batch,
-                "images/s": round(middle),
-                "relative": f"{middle / base:.2f}",
-            }
-        )
-    return rows
 
 
 if __name__ == "__main__":

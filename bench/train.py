@@ -12,14 +12,16 @@ import copy
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 import architectures
 
-from . import checkpoint, parallel
+from . import checkpoint, engine, loader, microbatch, parallel
 from .config import RunConfig
 from .data import Arrays
 from .diffusion import Diffusion, draw_times, process_of
@@ -52,40 +54,48 @@ def set_determinism(config: RunConfig) -> None:
 def new_state(config: RunConfig, io: architectures.IOSpec, device: torch.device, world: World = ALONE) -> State:
     """A network from the seed, its average, and the optimizer; RuntimeError where the processes' differ."""
     torch.manual_seed(fold(config.seed, "init"))
-    model, r = config.model, config.recipe
+    model, r, way = config.model, config.recipe, engine.of_training(config, device)
     net = architectures.build(model.arch, model.size or None, io=io, args=model.network).train()
     if world.size > 1:
         require_same_start(world, config, weights=checkpoint.checksum(net.state_dict()))
     sharded = world.size > 1 and config.compute.sharding == "fsdp"
-    net = net if sharded else net.to(device)  # sharding moves it block by block
+    net = net if sharded else way.place(net.to(device))  # sharding moves it block by block
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     if sharded:
         parallel.shard(net, world, device)
         parallel.shard(ema, world, device)
-    optimizer = torch.optim.AdamW(
-        [p for p in net.parameters() if p.requires_grad],
-        lr=r.lr,
-        betas=(r.beta1, r.beta2),
-        weight_decay=r.weight_decay,
-        fused=True,
-    )
+    way.prepare(net)
+    own = [p for p in net.parameters() if p.requires_grad]
+    if way.compile == "graphs":  # gradients must not lie in a graph's memory, which its next pass takes
+        for p in own:
+            p.grad = torch.zeros_like(p)
+    optimizer = torch.optim.AdamW(own, lr=r.lr, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay, fused=True)
     replicas = parallel.replicate(net, device) if world.size > 1 and not sharded else None
-    return State(net, ema, optimizer, replicas=replicas)
+    return State(net, ema, optimizer, replicas=replicas, engine=way, micro_batch=max(0, config.compute.micro_batch))
+
+
+class Place(Protocol):
+    """A place in the training stream."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def images(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class At:
+    """A place in it that is to come."""
+
+    step: int
+    images: int
 
 
 def draw(
-    config: RunConfig, arrays: Arrays, state: State, size: int, null: int, own: slice = slice(None)
+    config: RunConfig, arrays: Arrays, at: Place, size: int, null: int, own: slice = slice(None)
 ) -> tuple[Tensor, ...]:
-    """(x0, t, eps, labels) of the next step, or its rows `own`, on the CPU, from (seed, step) alone."""
-    arrays.check()
-    rows = arrays.order(config.seed, state.images, size)
-    x0 = torch.from_numpy(arrays.inputs(rows, fold(config.seed, "data", state.step), own))
-    labels = torch.from_numpy(arrays.labels[rows[own]])
-    generator = torch.Generator().manual_seed(fold(config.seed, "step", state.step))
-    t = draw_times(config.diffusion, size, generator)
-    eps = torch.randn((size, *x0.shape[1:]), generator=generator)
-    drop = torch.rand(size, generator=generator) < config.recipe.label_drop
-    return x0, t[own], eps[own], torch.where(drop[own], null, labels)
+    """(x0, t, eps, labels) of the step at that place, or its rows `own`, on the CPU, from (seed, step) alone."""
+    return loader.draw(config, arrays, null, at.step, at.images, size, own)
 
 
 def step(
@@ -98,17 +108,23 @@ def step(
 ) -> Tensor:
     """One optimiser step on this process's rows of a batch of `size` (0: all of it).
 
-    Their part of the batch's mean loss, still on the device.  What a network itself draws, such as dropout,
-    is a function of (seed, step, rank).
+    Their part of the batch's mean loss, still on the device, which is not waited for.  What a network itself
+    draws, such as dropout, is a function of (seed, step, rank).
     """
     r, size = config.recipe, size or len(batch[0])
-    state.optimizer.zero_grad(set_to_none=True)
-    torch.manual_seed(fold(config.seed, "net", state.step, world.rank))
-    loss = torch.zeros((), device=diffusion.device)
-    count = parallel.pieces(size, config.compute.micro_batch, world)
-    for i, piece in enumerate(zip(*(torch.tensor_split(z, count) for z in batch), strict=True)):
-        with parallel.summing(state.call, last=i == count - 1):
-            loss = loss + backward(state, diffusion, piece, len(piece[0]) * world.size / size)
+
+    def accumulate() -> Tensor:
+        state.optimizer.zero_grad(set_to_none=state.engine.compile != "graphs")
+        torch.manual_seed(fold(config.seed, "net", state.step, world.rank))
+        loss = torch.zeros((), device=diffusion.device)
+        count = parallel.pieces(size, state.micro_batch, world)
+        for i, piece in enumerate(zip(*(torch.tensor_split(z, count) for z in batch), strict=True)):
+            with parallel.summing(state.call, last=i == count - 1):
+                loss = loss + backward(state, diffusion, piece, len(piece[0]) * world.size / size)
+        return loss
+
+    search = config.compute.micro_batch == microbatch.SEARCH and world.size == 1
+    loss = microbatch.fitting(accumulate, state, len(batch[0]), search)
     if r.clip:
         nn.utils.clip_grad_norm_(state.net.parameters(), r.clip)
     for group in state.optimizer.param_groups:
@@ -130,7 +146,8 @@ def backward(state: State, diffusion: Diffusion, piece: tuple[Tensor, ...], weig
     x0, t, eps, labels = (z.to(diffusion.device, non_blocking=True) for z in whole)
     xt = diffusion.noisy(x0, t, eps)
     cond = labels if state.net.spec.io.num_classes else None  # type: ignore[union-attr]
-    loss = diffusion.loss(state.call(xt, diffusion.time(t), cond), x0, xt, t, eps).mean() * weight
+    out = state.engine.call(state.call, xt, diffusion.time(t), cond)
+    loss = diffusion.loss(out, x0, xt, t, eps).mean() * weight
     loss.backward()
     return loss.detach()
 
@@ -196,17 +213,60 @@ def attempt(
         log_rollback(run, state, fault, warnings)
     elif world.first and warnings is not None:
         run.log("resume", images=state.images, warnings=warnings)
-    diffusion, meter = process_of(config.diffusion, device), Meter(run, config, state, world)
+
+    def drawn(step: int, images: int, size: int) -> tuple[Tensor, ...]:
+        return draw(config, arrays, At(step, images), size, io.num_classes, parallel.share(size, world))
+
+    workers, cuda = workers_of(config, device), device.type == "cuda"
+    steps = steps_from(state.step, state.images, config)
+    with state.engine.running(), loader.Loader(drawn, steps, workers, pin=cuda) as batches:
+        proceed(run, config, state, batches, stop, world, owned)
+
+
+def steps_from(step: int, images: int, config: RunConfig) -> Iterator[tuple[int, int, int]]:
+    """(step, images seen before it, images of it) to the end of the budget; none goes beyond an evaluation point."""
+    for point in evaluation_points(config.budget.images, config.budget.points):
+        while images < point:
+            size = min(config.recipe.batch, point - images)
+            yield step, images, size
+            step, images = step + 1, images + size
+
+
+def workers_of(config: RunConfig, device: torch.device) -> int:
+    """Threads that draw ahead: those asked for, or for a GPU up to 4, and one core is the trainer's."""
+    if config.compute.workers >= 0:
+        return config.compute.workers
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(4, cores - 1)) if device.type == "cuda" else 0
+
+
+def proceed(
+    run: RunFolder,
+    config: RunConfig,
+    state: State,
+    batches: Iterator[tuple[Tensor, ...]],
+    stop: Callable[[], bool],
+    world: World,
+    owned: Callable[[], None],
+) -> None:
+    """Make the steps that are left; Exploded where one goes wrong, Stopped where that is asked for."""
+    diffusion, meter = process_of(config.diffusion, state.engine.device), Meter(run, config, state, world)
+    share = parallel.share(min(config.recipe.batch, config.budget.images), world)
+    microbatch.choose(run, state, config, world, share.stop - share.start, trial_of(config, state, diffusion))
+    told: int | None = None
     for point in evaluation_points(config.budget.images, config.budget.points):
         if point < state.images or (point == state.images and has_snapshot(run, point, world)):
             continue
         while state.images < point:
+            if told != state.micro_batch:
+                told = microbatch.note(run, state, world)
             size = min(config.recipe.batch, point - state.images)
-            batch = draw(config, arrays, state, size, io.num_classes, parallel.share(size, world))
-            meter.add(step(state, config, diffusion, batch, size, world), size)
-            due, halt, write = world.agree(meter.due(), stop(), meter.checkpoint_due())
+            meter.add(step(state, config, diffusion, next(batches), size, world), size)
+            due, halt, write, late = world.agree(meter.due(), stop(), meter.checkpoint_due(), meter.late())
+            if not late:
+                meter.settle()
             if due or halt:
-                meter.report()
+                meter.report(wait=bool(halt or write))
             if halt or write:
                 save(run, config, state, world, owned)
                 meter.saved = time.monotonic()
@@ -214,3 +274,14 @@ def attempt(
                 raise Stopped
         meter.report()
         save(run, config, state, world, owned, snapshot=True)
+
+
+def trial_of(config: RunConfig, state: State, diffusion: Diffusion) -> Callable[[int], None]:
+    """A forward and a backward pass of so many images of zeros."""
+
+    def trial(images: int) -> None:
+        io: architectures.IOSpec = state.net.spec.io  # type: ignore[union-attr, assignment]
+        x, labels = torch.zeros(images, io.channels, io.size, io.size), torch.zeros(images, dtype=torch.long)
+        backward(state, diffusion, (x, draw_times(config.diffusion, images, torch.Generator()), x, labels), 1.0)
+
+    return trial

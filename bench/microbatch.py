@@ -1,0 +1,128 @@
+"""How many images a process takes at a time: as many as its GPU's memory holds, found by halving.
+
+The batch of a step stays what the recipe says: gradients are summed.  What was found is in the run's log, so that
+a run goes on with the sums it began with.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import cost, parallel, peaks
+from .config import RunConfig
+from .distributed import World
+from .keep import State
+from .runfolder import RunFolder
+
+SEARCH = -1
+MARGIN = 0.8
+"""Share of the free memory that an estimate may fill; the rest is for fragments and kernels' own."""
+
+
+class TooLarge(ValueError):
+    """Not even one image fits."""
+
+
+def fitting(accumulate: Callable[[], Tensor], state: State, share: int, search: bool) -> Tensor:
+    """What `accumulate` gives, which starts over with half the images at a time where memory does not suffice.
+
+    It ends before the optimizer's step, so nothing that it leaves is kept.  TooLarge where one image is too many.
+    """
+    while True:
+        try:
+            return accumulate()
+        except torch.OutOfMemoryError as error:
+            if not search:
+                raise
+            if not halve(state, share):
+                raise TooLarge(
+                    "one training image at a time does not fit into the GPU's memory; try "
+                    "compute.activation_checkpointing=blocks, or compute.sharding=fsdp on more GPUs"
+                ) from error
+        clear(state)
+
+
+def halve(state: State, share: int) -> bool:
+    """Take half as many images at a time; False where it was one."""
+    now = min(state.micro_batch or share, share)
+    state.micro_batch = max(1, -(-now // 2))
+    return now > 1
+
+
+def clear(state: State) -> None:
+    """Let go of what a step that failed has left."""
+    state.optimizer.zero_grad(set_to_none=state.engine.compile != "graphs")
+    gc.collect()
+    if state.engine.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def choose(
+    run: RunFolder, state: State, config: RunConfig, world: World, share: int, trial: Callable[[int], None]
+) -> None:
+    """Set the state's micro-batch at the start, the same in all processes.
+
+    That of the configuration, or of the log.  Where it is to be searched, one process begins with its whole
+    share, and halves when it must (`fitting`).  Many agree on what fits all of them, before anything goes between
+    them: of replicas each tries `trial(images)`, a pass that keeps to itself; sharded ones estimate.
+    """
+    if config.compute.micro_batch != SEARCH:
+        state.micro_batch = config.compute.micro_batch
+        return
+    kept = world.of_first(lambda: noted(run, world))
+    if kept is not None or world.size == 1 or state.engine.device.type != "cuda":
+        state.micro_batch = kept or 0
+        return
+    state.micro_batch = share
+    if state.replicas is None:
+        state.micro_batch = max(1, min(share, estimate(config, state, world)))
+    else:
+        moments = sum(2 * p.numel() for p in state.net.parameters())
+        room = torch.empty(moments, device=state.engine.device)  # the optimizer's, which come later
+        fitting(lambda: tried(state, trial, share), state, share, search=True)
+        del room
+        clear(state)
+    state.micro_batch = int(-world.agree(-state.micro_batch)[0])
+
+
+def tried(state: State, trial: Callable[[int], None], share: int) -> Tensor:
+    with parallel.summing(state.call, last=False):
+        trial(min(state.micro_batch or share, share))
+    torch.cuda.synchronize(state.engine.device)
+    return torch.zeros(())
+
+
+def estimate(config: RunConfig, state: State, world: World) -> int:
+    """Images whose float32 activations fit into what the shards leave free; a pass of one image is at least tried."""
+    model = config.model
+    each = cost.activation_bytes(model.arch, model.size or None, state.net.spec.io, model.network)  # type: ignore[union-attr, arg-type]
+    own = sum(parallel.local(p).numel() for p in state.net.parameters())
+    free = torch.cuda.mem_get_info(state.engine.device)[0] - 12 * own  # gradients and two moments
+    return int(MARGIN * max(0, free) / each)
+
+
+def noted(run: RunFolder, world: World) -> int | None:
+    """What the log says of a turn with as many processes; None where it says nothing."""
+    turns = [e for e in run.events()[0] if e["event"] == "compute" and e["processes"] == world.size]
+    found: int | None = turns[-1]["micro_batch"] if turns else None
+    return found
+
+
+def note(run: RunFolder, state: State, world: World) -> int:
+    """Log how the run is computed from here on; the micro-batch."""
+    way = state.engine
+    if world.first:
+        run.log(
+            "compute",
+            device=peaks.name(way.device),
+            precision=way.precision,
+            compile=way.compile,
+            checkpointing=way.checkpointing,
+            micro_batch=state.micro_batch,
+            processes=world.size,
+        )
+    return state.micro_batch

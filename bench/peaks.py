@@ -1,0 +1,84 @@
+"""What a device computes at most: dense TFLOP/s by its name, or measured; and the share of it that is used (MFU).
+
+Figures are the makers' for dense matrix products (NVIDIA prints bf16 and TF32 with sparsity, which is twice these).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import median
+
+import torch
+
+PEAKS: Mapping[str, Mapping[str, float]] = {
+    # NVIDIA's datasheets of H100, H200 and GH200; SXM and superchips are one silicon, PCIe and NVL run slower
+    "H100 PCIe": {"bf16": 756.5, "tf32": 378.0, "fp32": 51.2},
+    "H100 NVL": {"bf16": 835.5, "tf32": 417.5, "fp32": 60.0},
+    "H100": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
+    "H200 NVL": {"bf16": 835.5, "tf32": 417.5, "fp32": 60.0},
+    "H200": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
+    "GH200": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
+    "H800": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
+    # A100 and A800, A30, A10, A40 and RTX A6000: Ampere datasheets
+    "A100": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
+    "A800": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
+    "A30": {"bf16": 165.0, "tf32": 82.0, "fp32": 10.3},
+    "A40": {"bf16": 149.7, "tf32": 74.8, "fp32": 37.4},
+    "A10": {"bf16": 125.0, "tf32": 62.5, "fp32": 31.2},
+    "RTX A6000": {"bf16": 154.8, "tf32": 77.4, "fp32": 38.7},
+    # L4 and L40S: Ada datasheets; GeForce: the architectures' white papers, products summed up in float32
+    "L4": {"bf16": 121.0, "tf32": 60.0, "fp32": 30.3},
+    "L40S": {"bf16": 362.0, "tf32": 183.0, "fp32": 91.6},
+    "RTX 4090": {"bf16": 165.2, "tf32": 82.6, "fp32": 82.6},
+    "RTX 3090": {"bf16": 71.0, "tf32": 35.6, "fp32": 35.6},
+    # B200: datasheet of HGX B200
+    "B200": {"bf16": 2250.0, "tf32": 1100.0, "fp32": 75.0},
+}
+"""Words that a device's name holds, the longest match winning -> precision -> dense TFLOP/s."""
+
+
+def known(device: str, precision: str = "bf16") -> float | None:
+    """Dense TFLOP/s of a device by name; None for one that is not in the table, or a part of one (MIG)."""
+    words = device.replace("-", " ").split()
+    if "MIG" in words:
+        return None
+    fitting = [name for name in PEAKS if _within(name.split(), words)]
+    return PEAKS[max(fitting, key=len)].get(precision) if fitting else None
+
+
+def _within(name: list[str], words: list[str]) -> bool:
+    return any(words[i : i + len(name)] == name for i in range(len(words)))
+
+
+def name(device: torch.device) -> str:
+    """A GPU's name, or "CPU"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def mfu(rate: float, flops: float, peak: float) -> float:
+    """Share of the peak (TFLOP/s) that is used at `rate` images a second of `flops` each."""
+    return rate * flops / (peak * 1e12)
+
+
+@torch.no_grad()
+def measured(device: torch.device, precision: str = "bf16", size: int = 0, rounds: int = 5) -> float:
+    """TFLOP/s of a product of two square matrices, the median of some; what a device without an entry is held to."""
+    size = size or (8192 if device.type == "cuda" else 1024)
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" and device.type == "cuda" else "highest")
+    try:
+        seconds = [_timed(a, b, device) for _ in range(rounds + 1)][1:]
+    finally:
+        torch.set_float32_matmul_precision(before)
+    return 2 * size**3 / median(seconds) / 1e12
+
+
+def _timed(a: torch.Tensor, b: torch.Tensor, device: torch.device) -> float:
+    began = time.perf_counter()
+    a @ b
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
