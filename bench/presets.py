@@ -15,7 +15,7 @@ from architectures.interface import IOSpec
 
 from .config import Budget, Compute, Data, Diffusion, Evaluation, Model, Recipe, RunConfig, override
 from .data import SOURCES, Source, filled, source
-from .recipes import NATIVE, SHARED, SHARED_TOY, Way, native, preset_of
+from .recipes import NATIVE, SHARED, SHARED_SHAPES, SHARED_TOY, Way, native, preset_of
 
 _LEARNED = Diffusion(variance="learned_range")
 _IDDPM = Diffusion(schedule="cosine", steps=4000, time="rescaled", variance="learned_range")
@@ -96,10 +96,6 @@ TOY_EVALUATION = Evaluation(
 )
 
 
-SHAPES_IMAGES = 48_000
-"""Some ten minutes of a small network on two cores."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What a data set implies for everything else."""
@@ -121,9 +117,9 @@ def setting(name: str, what: Source) -> Setting:
         )
     if name.startswith("shapes"):
         return Setting(
-            budget=Budget(images=SHAPES_IMAGES, points=2),
+            budget=Budget(images=96_000, points=2),
             evaluation=replace(TOY_EVALUATION, extractor="shapes-cnn"),
-            shared=SHARED_TOY,
+            shared=SHARED_SHAPES,
         )
     return Setting(evaluation=Evaluation(clip=not what.latent))
 

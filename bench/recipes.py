@@ -46,6 +46,9 @@ SHARED_TOY = Way(
 )
 """The shared recipe at laptop size: a higher rate, shorter averages, iDDPM's schedule for small images."""
 
+SHARED_SHAPES = replace(SHARED_TOY, recipe=replace(SHARED_TOY.recipe, name="shared-shapes", lr=2e-3, batch=32))
+"""The same with more and smaller steps: after 8,000 shapes DiT's loss was 0.135, and 0.160 at SHARED_TOY's."""
+
 _DIT = Native(
     recipe=Recipe(name="dit", lr=1e-4, batch=256, label_drop=0.1),
     iterations=400_000,
@@ -150,7 +153,7 @@ def preset_of(arch: str, name: str) -> Recipe:
 def listed() -> str:
     """All recipes, what they settle, and where they were printed."""
     natives = [(f"{arch} {key}".strip(), n) for arch, own in NATIVE.items() for key, n in own.items()]
-    rows = [_row(way.recipe, "all", 0) for way in (SHARED, SHARED_TOY)]
+    rows = [_row(way.recipe, "all", 0) for way in (SHARED, SHARED_TOY, SHARED_SHAPES)]
     rows += [_row(n.recipe, of, n.iterations) for of, n in natives]
     settled: dict[str, list[str]] = {}
     for _, n in natives:
