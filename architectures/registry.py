@@ -33,10 +33,16 @@ class Entry:
     latents; "" where there is none near."""
     toy: str = ""
     """The size that runs on a laptop, used for data sets without a paper setting."""
+    toy_large: str = ""
+    """The same for images above 16 pixels; "" is toy."""
 
     def setting(self, size: str) -> str:
         """The data set that a paper size implies; "" where none of those known here fits."""
         return self.settings.get(size, IMAGENET)
+
+    def toy_for(self, pixels: int) -> str:
+        """The laptop's size for images that wide."""
+        return (pixels > 16 and self.toy_large) or self.toy
 
 
 def _dit_sizes() -> dict[str, dict[str, int]]:
@@ -54,7 +60,7 @@ def _uvit(depth: int, width: int, heads: int, patch: int, **more: Any) -> dict[s
 
 
 def _adm(channels: int, mult: tuple[float, ...], res_blocks: int = 2, **more: Any) -> dict[str, Any]:
-    return dict(channels=channels, channel_mult=mult, res_blocks=res_blocks, attention=(32, 16, 8), **more)
+    return {"channels": channels, "channel_mult": mult, "res_blocks": res_blocks, "attention": (32, 16, 8), **more}
 
 
 def _ddpm(channels: int, mult: tuple[int, ...], res_blocks: int, **more: Any) -> dict[str, Any]:
@@ -77,9 +83,10 @@ ARCHITECTURES: dict[str, Entry] = {
     "dit": Entry(
         target="architectures.dit:DiT",
         paper="arXiv:2212.09748",
-        sizes={**_dit_sizes(), "nano/2": dict(depth=4, width=96, heads=3, patch=2)},
-        settings={"nano/2": "digits"},
+        sizes={**_dit_sizes(), **{f"nano/{p}": dict(depth=4, width=96, heads=3, patch=p) for p in (2, 4)}},
+        settings={"nano/2": "digits", "nano/4": "shapes"},
         toy="nano/2",
+        toy_large="nano/4",
     ),
     "uvit": Entry(
         target="architectures.uvit:UViT",
@@ -95,7 +102,7 @@ ARCHITECTURES: dict[str, Entry] = {
             "H/4": _uvit(28, 1152, 16, 4, head="none"),
             # the published code's time MLP is on: a raw sinusoid of 72 to 88 values is learned slowly
             # narrow: the published code's time MLP is on, and weights start at about 1 / sqrt(width)
-            "nano/2": _uvit(4, 88, 4, 2, time_mlp=True, init_std=0.1),
+            **{f"nano/{p}": _uvit(4, 88, 4, p, time_mlp=True, init_std=0.1) for p in (2, 4)},
         },
         settings={
             "S/2": "cifar10",
@@ -104,8 +111,10 @@ ARCHITECTURES: dict[str, Entry] = {
             "L/4": "imagenet512-latents",
             "H/4": "imagenet512-latents",
             "nano/2": "digits",
+            "nano/4": "shapes",
         },
         toy="nano/2",
+        toy_large="nano/4",
     ),
     "unet": Entry(
         target="architectures.unet:UNet",
@@ -124,6 +133,7 @@ ARCHITECTURES: dict[str, Entry] = {
             "LDM-4": _ldm(192, (1, 2, 3, 5), heads=1, head_channels=None),
             "LDM-8": _ldm(256, (1, 2, 4), head_channels=32),
             "nano": dict(channels=32, channel_mult=(1, 1), res_blocks=1, attention=(4,), head_channels=32, groups=8),
+            "nano-32": _adm(16, (1, 1, 2, 2), 1, attention=(8,), head_channels=32, groups=8),
         },
         settings={
             "ADM-64": "imagenet64",
@@ -135,8 +145,10 @@ ARCHITECTURES: dict[str, Entry] = {
             "iDDPM-64": "imagenet64",
             "iDDPM-64-L": "imagenet64",
             "nano": "digits",
+            "nano-32": "shapes",
         },
         toy="nano",
+        toy_large="nano-32",
     ),
     "genvit": Entry(
         target="architectures.genvit:GenViT",
@@ -146,10 +158,18 @@ ARCHITECTURES: dict[str, Entry] = {
             "384/8": _genvit(384, 12, 8),
             "512/8": _genvit(512, 8, 8),
             "1024/14": _genvit(1024, 8, 14),
-            "nano/2": dict(depth=4, width=96, heads=3, patch=2),
+            **{f"nano/{p}": dict(depth=4, width=96, heads=3, patch=p) for p in (2, 4)},
         },
-        settings={"384/4": "cifar10", "384/8": "celeba64", "512/8": "imagenet128", "1024/14": "", "nano/2": "digits"},
+        settings={
+            "384/4": "cifar10",
+            "384/8": "celeba64",
+            "512/8": "imagenet128",
+            "1024/14": "",
+            "nano/2": "digits",
+            "nano/4": "shapes",
+        },
         toy="nano/2",
+        toy_large="nano/4",
     ),
 }
 

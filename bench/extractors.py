@@ -1,9 +1,4 @@
-"""Feature extractors for the metrics: torch-fidelity's (bench/pretrained.py), and a small CNN for digits.
-
-The digits CNN is trained on the training split when it is first needed, in float64 on one thread
-with smooth layers, and its weights are rounded to 1/4096.  Differences of machine arithmetic
-(about 1e-16, grown a little by training) then vanish in the rounding, so the same weights, and the
-same hash, come out on every machine of one architecture.
+"""Feature extractors for the metrics: torch-fidelity's (bench/pretrained.py), and those made here (bench/smallcnn.py).
 
 B batch, C channels, F features.
 """
@@ -11,27 +6,21 @@ B batch, C channels, F features.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from .data import Rows, load, normalise
+from . import smallcnn
+from .data import Rows
 from .pretrained import DinoV2, InceptionV3, prepare_dinov2, prepare_inception, sha256
-from .seeds import fold
-
-ROUNDING = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,106 +43,6 @@ class Extractor:
     """Ends every metric's name, so that nobody takes it for an Inception metric."""
 
 
-class DigitsNet(nn.Module):
-    """(B, 1, 8, 8) in [-1, 1] -> 64 features and 10 logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.hidden = nn.Linear(128, 64)
-        self.out = nn.Linear(64, 10)
-
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        h = F.avg_pool2d(F.silu(self.conv1(x_BCHW)), 2)
-        h = F.avg_pool2d(F.silu(self.conv2(h)), 2)
-        features_BF = F.silu(self.hidden(h.flatten(1)))
-        return features_BF, self.out(features_BF)
-
-
-class DigitsCNN(FeatureExtractorBase):
-    """torch-fidelity's face of DigitsNet; takes uint8 images, one channel or three equal ones."""
-
-    def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
-        super().__init__(name, features_list)
-        self.net = DigitsNet()
-        self.net.load_state_dict(load_file(kwargs["feature_extractor_weights_path"]))
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("64", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "64"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return True
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
-
-    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-        features_BF, logits = self.net(input[:, :1].float() / 127.5 - 1)
-        given = {"64": features_BF, "logits": logits}
-        return tuple(given[name] for name in self.features_list)
-
-
-if "digits-cnn" not in FEATURE_EXTRACTORS_REGISTRY:
-    register_feature_extractor("digits-cnn", DigitsCNN)
-
-
-def train_digits_cnn(epochs: int = 30, batch: int = 64) -> dict[str, Tensor]:
-    """Weights of the digits CNN, float32 rounded to 1/4096, from the training split alone."""
-    arrays = load("digits")
-    x, y = torch.from_numpy(normalise(np.asarray(arrays.images))).double(), torch.from_numpy(arrays.labels)
-    net = DigitsNet().double()
-    rng = np.random.RandomState(fold("digits-cnn") % 2**32)
-    with torch.no_grad():
-        for p in net.parameters():
-            fan_in = p[0].numel() if p.dim() > 1 else 0
-            values = rng.standard_normal(tuple(p.shape)) / max(fan_in, 1) ** 0.5
-            p.copy_(torch.from_numpy(values) * (2**0.5 if fan_in else 0))
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-    steps = epochs * (len(x) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for _ in range(epochs):
-            order = torch.from_numpy(rng.permutation(len(x)))
-            for start in range(0, batch * (len(x) // batch), batch):
-                rows = order[start : start + batch]
-                loss = F.cross_entropy(net(x[rows])[1], y[rows], label_smoothing=0.05)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-    finally:
-        torch.set_num_threads(threads)
-    return {k: ((v * ROUNDING).round() / ROUNDING).float() for k, v in net.state_dict().items()}
-
-
-def prepare_digits_cnn(given: str, cache: Path) -> Path:
-    """The cached weights of the digits CNN, trained now if they are not there."""
-    path = Path(given) if given else cache / "digits-cnn.safetensors"
-    if given and not path.is_file():
-        raise ValueError(f"evaluation.weights is {given}, which is no file")
-    if given:
-        try:
-            DigitsNet().load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError, OSError):
-            raise ValueError(f"{given} holds no weights of the digits CNN") from None
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(train_digits_cnn(), partial)
-        partial.replace(path)
-    return path
-
-
 EXTRACTORS: dict[str, Extractor] = {
     "inception-v3-compat": Extractor(
         layers={"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"},
@@ -163,11 +52,18 @@ EXTRACTORS: dict[str, Extractor] = {
     "dinov2-vit-l-14": Extractor(layers={"fd_dinov2": "dinov2"}, network=DinoV2, prepare=prepare_dinov2),
     "digits-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=DigitsCNN,
+        network=smallcnn.SmallExtractor,
         channels=(1, 3),
         side=8,
-        prepare=prepare_digits_cnn,
+        prepare=partial(smallcnn.prepare, "digits-cnn"),
         suffix="[digits-cnn]",
+        made_here=True,
+    ),
+    "shapes-cnn": Extractor(
+        layers={"fid": "64", "is": "logits", "prc": "64"},
+        network=smallcnn.SmallExtractor,
+        prepare=partial(smallcnn.prepare, "shapes-cnn"),
+        suffix="[shapes-cnn]",
         made_here=True,
     ),
 }

@@ -189,11 +189,12 @@ def template_size(arch: str, io: IOSpec, match: Match, free: Free) -> str:
     or else the first that fits this problem and agrees with the reference where both speak (the
     patch).  "" where there is none."""
     found = registry.entry(arch)
-    if match.size == registry.entry(match.arch).toy:
-        return found.toy
+    like = registry.entry(match.arch)
+    if match.size in (like.toy, like.toy_large):
+        return found.toy_for(io.size)
     reference = registry.size_args(match.arch, match.size)
     ranked = []
-    for name in (n for n in found.sizes if n != found.toy or len(found.sizes) == 1):
+    for name in (n for n in found.sizes if n not in (found.toy, found.toy_large) or len(found.sizes) == 1):
         args = registry.size_args(arch, name)
         unlike = sum(args[k] != reference[k] for k in args.keys() & reference.keys() - free.keys())
         try:

@@ -1,9 +1,9 @@
 """Reference statistics of real images, with a manifest: python -m bench.reference DATA
 
-DATA is a known data set, or what bench.evaluate takes as reference: a folder of images, an .npz with
-arr_0, or a run.  The file has ADM's layout (mu, sigma, mu_s, sigma_s), so that it works as a
-reference anywhere; bench.evaluate also reads the manifest and refuses what does not fit.  Files are kept
-under results/cache/references/ by a hash of what they depend on.
+DATA is what bench.run takes as --data, of which those images are taken that a run compares with; or what
+bench.evaluate takes as reference: a folder of images, an .npz with arr_0, or a run.  The file has ADM's layout
+(mu, sigma, mu_s, sigma_s), so that it works as a reference anywhere; bench.evaluate also reads the manifest and
+refuses what does not fit.  Files are kept under results/cache/references/ by a hash of what they depend on.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from . import data, metrics
+from . import data, metrics, presets
 from .collect import Progress, collect
 from .command import Parser
-from .config import digest
+from .config import Data, Evaluation, digest, title_of
 from .extractors import EXTRACTORS, check_side, network
 from .files import atomic
-from .images import ArrayImages, Images
+from .images import ENDINGS, ArrayImages, Images
 from .manifest import FEATURES, FORMAT, KEY, Manifest, words
 from .measure import INCEPTION, weights_of
 from .pretrained import sha256
@@ -36,6 +36,7 @@ from .store import KEYS
 
 RESIZE = "none before the extractor, which resizes as its own code does"
 CROP = "none"
+CROPPED = "ADM's (halved by boxes, bicubic, the middle) to {} pixels"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,11 +62,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="python -m bench.reference", description=__doc__, formatter_class=Plain)
-    p.add_argument("data", metavar="DATA", help=f"{', '.join(data.SOURCES)}; or a folder, an .npz, a run")
+    p.add_argument("data", metavar="DATA", help=f"{', '.join(data.SOURCES)}; or a path")
     p.add_argument("--features", action="store_true", help="also what precision, recall and KID need")
     p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
     p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
-    p.add_argument("--protocol", choices=get_args(metrics.Protocol), help="default: adm; torch-fidelity for digits")
+    p.add_argument(
+        "--protocol", choices=get_args(metrics.Protocol), help="default: adm; torch-fidelity for digits, shapes"
+    )
     p.add_argument("--root", default="data", metavar="DIR", help="where known data sets are (default: data)")
     p.add_argument("--cache", default="results/cache", metavar="DIR", help="default: results/cache")
     p.add_argument("--skip-bad", action="store_true", help="leave unusable images out, and count them")
@@ -101,27 +104,35 @@ def build(flags: argparse.Namespace) -> tuple[Path, Manifest, bool]:
 
 
 def chosen(flags: argparse.Namespace) -> tuple[str, metrics.Protocol]:
-    """(extractor, protocol): what was asked for, the run's, the digits', or Inception and adm."""
-    config = config_of(Path(flags.data))
-    grey = flags.data in data.SOURCES and data.SOURCES[flags.data].channels == 1
-    name = flags.extractor or (config.evaluation.extractor if config else "digits-cnn" if grey else INCEPTION)
-    own: metrics.Protocol = config.evaluation.protocol if config else "torch-fidelity" if grey else "adm"
-    return name, flags.protocol or own
+    """(extractor, protocol): what was asked for, the run's, what the data imply, or Inception and adm."""
+    config, own = config_of(Path(flags.data)), Evaluation(extractor=INCEPTION)
+    if config:
+        own = config.evaluation
+    elif is_data(flags.data):
+        own = presets.setting(flags.data, data.source(flags.data, flags.root)).evaluation
+    return flags.extractor or own.extractor, flags.protocol or own.protocol
+
+
+def is_data(name: str) -> bool:
+    """Whether this is for bench/data.py to open, and not a folder of images or an .npz as bench.evaluate takes them."""
+    path = Path(name)
+    if name in data.SOURCES or not path.exists():
+        return True
+    if path.is_dir():
+        return not any(f.suffix.lower() in ENDINGS for f in path.iterdir() if f.is_file())
+    return path.suffix != ".npz"
 
 
 def opened(flags: argparse.Namespace, channels: tuple[int, ...]) -> tuple[Given, str]:
     """The images, and their hash; ValueError where DATA holds none."""
     path, config = Path(flags.data), config_of(Path(flags.data))
-    if config or flags.data in data.SOURCES:
-        named, root = (config.data.name, config.data.root) if config else (flags.data, flags.root)
-        arrays = data.load_reference(named, root)
+    if config or is_data(flags.data):
+        own = config.data if config else Data(name=flags.data, root=flags.root)
+        named, arrays = own.name, data.arrays_of(own, trained=False)
         images: Images = ArrayImages(arrays.reference, f"the reference of {named}")
         if images.size[0] not in channels:
             raise ValueError(f"the reference of {named} is grey; the extractor takes RGB images")
         return Given(path=path, kind="run", images=images), arrays.reference_hash()
-    if not path.exists():
-        known = ", ".join(data.SOURCES)
-        raise ValueError(f"{path} is no file, no folder and no known data set ({known})")
     given = open_side(path, "reference", channels=channels, skip_bad=flags.skip_bad)
     if not given.images:
         raise ValueError(f"{path} holds statistics already, and no images to make them of")
@@ -147,15 +158,17 @@ def manifest(
 ) -> Manifest:
     """What the file will say, images that turn out damaged apart."""
     layers, config = EXTRACTORS[extractor].layers, config_of(Path(flags.data))
+    own = config.data.name if config else flags.data
+    name = title_of(own) if config or is_data(own) else Path(own).name
     arrays = {mean: layers[purpose] for purpose, (mean, _) in KEYS.items() if purpose in layers}
     return Manifest(
         format=FORMAT,
-        data=config.data.name if config else Path(flags.data).name,
+        data=name,
         data_sha256=hashed,
         count=count,
         size=size,
         resize=RESIZE,
-        crop=CROP,
+        crop=CROPPED.format(size[1]) if data.parsed(own)[1] else CROP,
         left_out=0,
         extractor=extractor,
         weights=weights["file"],

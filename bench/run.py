@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from architectures import registry
 
-from . import claim, presets, profiles
+from . import claim, data, presets, profiles
 from .command import Parser
 from .config import RunConfig
-from .data import SOURCES
 from .files import write_json
 from .runfolder import RunFolder
 from .settings import fields_of
@@ -61,7 +60,7 @@ def parser() -> Parser:
     what.add_argument(
         "--size", metavar="NAME", type=word, help="a size of the architecture (default: nano, or matched)"
     )
-    what.add_argument("--data", metavar="NAME", type=word, help="data set or folder (default: the paper's, or digits)")
+    what.add_argument("--data", metavar="NAME", type=word, help="data set or path (default: the paper's, or digits)")
     what.add_argument("--suite", metavar="NAME", help=f"a named grid of runs: {', '.join(presets.SUITES)}")
     what.add_argument(
         "--checkpoint", metavar="FILE", type=word, help="published weights: sample and evaluate them, train nothing"
@@ -96,7 +95,7 @@ def parser() -> Parser:
 def settings_help() -> str:
     """Every setting with its type, default and docstring, by section."""
     lines = ["settings for --set KEY=VALUE; in brackets the default at paper scale on the shared track."]
-    lines += ["Digits have their own (bench/presets.py); a run's config.json holds what it resolved to."]
+    lines += ["Digits and shapes have their own (bench/presets.py); a run's config.json holds what it resolved to."]
     section = None
     for key, kind, default, doc in fields_of(RunConfig):
         head = key.rpartition(".")[0]
@@ -117,9 +116,10 @@ def listing() -> str:
         found = registry.entry(name)
         lines.append(f"  {name:<10} {' '.join(found.sizes) or '(by --set model.args...)'}   {found.paper}")
     lines += ["", "data sets"]
-    for name, s in SOURCES.items():
+    for name, s in data.SOURCES.items():
         shape = f"{s.channels}x{s.size}x{s.size}"
         lines.append(f"  {name:<22} {shape:<10} {s.num_classes:>4} classes   {s.about}")
+    lines += ["  shapes-N               3xNxN        10 classes   shapes at any resolution", *data.KINDS.splitlines()]
     lines += ["", "suites"]
     lines += [f"  {name:<12} {(make.__doc__ or '').strip()}" for name, make in presets.SUITES.items()]
     return "\n".join(lines)

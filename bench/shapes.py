@@ -28,6 +28,8 @@ LISTED = 100_000
 NUMBERS = 22
 PIECE = 1 << 22
 """Pixels drawn at a time."""
+REAL = {64: 10_000, 1024: 2_500}
+"""Up to so many pixels -> real images to compare with; a fifth as many are held out."""
 Field = np.ndarray
 """(B, S, S) float32."""
 
@@ -269,8 +271,8 @@ def source_of(size: int) -> Source:
 
 
 def load(size: int) -> Endless:
-    """Shapes to train on, 10,000 (2,500 above 64 pixels) to compare with, and a fifth as many held out."""
-    real = 10_000 if size <= 64 else 2_500
+    """Shapes to train on, to compare with, and held out."""
+    real = next(count for pixels, count in REAL.items() if size <= pixels)
     return Endless(
         images=Drawn(size=size, count=LISTED),
         labels=Labels(count=LISTED),

@@ -7,7 +7,7 @@ import torch
 import torch_fidelity
 from helpers import tiny_config
 
-from bench import evaluate, extractors, metrics, resampling
+from bench import evaluate, extractors, metrics, resampling, smallcnn
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,9 @@ def test_a_value_that_is_no_number_is_refused():
 
 
 def test_the_extractor_is_trained_to_the_same_weights_every_time(tmp_path):
-    one, two = (extractors.train_digits_cnn(epochs=2) for _ in range(2))
+    one, two = (smallcnn.train("digits-cnn", epochs=2) for _ in range(2))
     assert all(torch.equal(one[k], two[k]) for k in one)
-    assert all(torch.equal(v * extractors.ROUNDING, (v * extractors.ROUNDING).round()) for v in one.values())
+    assert all(torch.equal(v * smallcnn.ROUNDING, (v * smallcnn.ROUNDING).round()) for v in one.values())
 
 
 def test_the_extractor_classifies_digits_it_has_not_seen(cache, digits):

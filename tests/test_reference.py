@@ -7,6 +7,7 @@ import pytest
 from helpers import make_run, tiny_config
 from PIL import Image
 from test_evaluate import inception_of_means, pictures, save_folder  # noqa: F401
+from test_sources import write_images
 
 from bench import evaluate, extractors, reference
 
@@ -102,6 +103,16 @@ def test_a_known_data_set_and_a_run_of_it_give_the_same_file(build, results, dig
     assert found["protocol"] == "torch-fidelity"
 
 
+def test_a_data_set_by_path_is_cropped_and_says_so(build, tmp_path):
+    write_images(tmp_path / "set" / "cats", 9)
+    write_images(tmp_path / "set" / "dogs", 8, first=9)
+    made = build(f"{tmp_path / 'set'}@8")[1]
+    found = made["manifest"]
+    assert (found["data"], found["count"], found["size"]) == ("set@8", 17, [3, 8, 8])
+    assert found["crop"] == "ADM's (halved by boxes, bicubic, the middle) to 8 pixels"
+    assert "set_8" in made["path"] and str(tmp_path / "set") not in json.dumps(found)
+
+
 def test_damaged_images_are_counted_or_refused(build, real):
     (real / "004.png").write_text("no picture")
     status, _, err = build(real)
@@ -180,7 +191,7 @@ def test_counts_unlike_those_of_published_tables_are_noted(command, real, fake, 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["{none}"], "is no file, no folder and no known data set (digits, "),
+        (["{none}"], "and no such folder or file; known: digits, "),
         (["cifar10", "--root", "{none}"], "cifar10 is not in"),
         (["{statistics}"], "holds statistics already, and no images"),
         (["{real}", "--batch", "0"], "--batch is 0"),

@@ -49,7 +49,7 @@ def test_help_and_the_list_import_no_torch():
 def test_the_list_shows_everything(capsys):
     assert run.main(["--list"]) == 0
     out = capsys.readouterr().out
-    for word in ("XL/2", "S-deep/2", "ADM-256", "imagenet256-latents", "quickstart"):
+    for word in ("XL/2", "S-deep/2", "ADM-256", "imagenet256-latents", "shapes-256", "PATH@SIZE", "quickstart"):
         assert word in out
 
 
@@ -78,7 +78,7 @@ MISTAKES = [
     (["--set", "model.args.depth=-1"], "depth is -1; it must be at least 1"),
     (["--set", "budget.images=1e16"], "at most 10^15"),
     (["--match", "foo:dit:nano/2"], "one of macs, params"),
-    (["--data", "README.md"], "README.md is a file; name a folder"),
+    (["--data", "README.md"], "README.md is no data set that is known here"),
     (["--track", "native", "--arch", "architectures.dit:DiT", "--set", "model.args.depth=1"], "no published recipe"),
     (["--cluster", "slurm"], "needs sbatch"),
     (["--profile", "defualt"], "did you mean default?"),
