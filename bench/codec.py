@@ -18,6 +18,8 @@ from torch import Tensor
 Decoder = Callable[[Tensor], Tensor]
 Encoder = Callable[[np.ndarray], np.ndarray]
 Precision = Literal["fp32", "tf32", "bf16"]
+PIXELS = 2**21
+"""Most pixels decoded at a time, 32 images of 256 x 256: a batch that a network samples would not fit otherwise."""
 
 
 def to_uint8(x_BCHW: Tensor) -> np.ndarray:
@@ -84,10 +86,11 @@ def decoder(latent: bool, folder: str, device: torch.device, expected: str = "")
         return lambda x_BCHW: x_BCHW
     vae = load_autoencoder(folder, expected).to(device)
     factor, shift = scaling(vae)
+    by = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def decode(z_BChw: Tensor) -> Tensor:
-        pixels: Tensor = vae.decode(z_BChw / factor + shift).sample
-        return pixels
+        each = max(1, PIXELS // (z_BChw.shape[-2] * z_BChw.shape[-1] * by**2))
+        return torch.cat([vae.decode(z / factor + shift).sample for z in z_BChw.split(each)])
 
     return decode
 

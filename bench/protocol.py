@@ -93,6 +93,7 @@ def describe(protocol: dict[str, Any]) -> str:
     words = (
         f"{e['samples']:,} images, {e['steps']}-step {e['sampler']}{eta}, {guidance_words(e)}; "
         f"{e['extractor']} features against {e['reference_count']:,} real images"
+        + (f", decoder {e['decoder'][:12]}" if e.get("decoder") else "")
     )
     if t is None:
         return f"{e['data']}: {words}"

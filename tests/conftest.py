@@ -23,7 +23,18 @@ def pytest_collection_modifyitems(items):
 
 
 LONGEST = [
-    f"test_{name}.py" for name in ("interruptions", "run", "slurm", "kills", "distributed", "chains", "cost_table")
+    f"test_{name}.py"
+    for name in (
+        "interruptions",
+        "run",
+        "slurm",
+        "kills",
+        "distributed",
+        "chains",
+        "latent_runs",
+        "encode",
+        "cost_table",
+    )
 ]
 
 

@@ -30,6 +30,17 @@ def test_latents_are_unscaled_and_decoded(vae_folder):
     assert torch.allclose(pixels, vae.decode(z / 0.5).sample, atol=1e-6)
 
 
+def test_many_latents_are_decoded_a_few_at_a_time(vae_folder, monkeypatch):
+    z = torch.randn(5, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole = codec.decoder(True, str(vae_folder), torch.device("cpu"))(z)
+    monkeypatch.setattr(codec, "PIXELS", 2 * 8 * 8)
+    sizes = []
+    decode = AutoencoderKL.decode
+    monkeypatch.setattr(AutoencoderKL, "decode", lambda vae, z: sizes.append(len(z)) or decode(vae, z))
+    assert torch.allclose(codec.decoder(True, str(vae_folder), torch.device("cpu"))(z), whole, atol=1e-5)
+    assert sizes == [2, 2, 1]
+
+
 def test_pixels_need_no_decoder():
     x = torch.randn(2, 3, 4, 4)
     assert codec.decoder(False, "", torch.device("cpu"))(x) is x

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from helpers import save_images, save_vae, until
 from PIL import Image
 
-from bench import data, encode, latents, machine
+from bench import codec, data, encode, latents, machine
 from bench.collect import Progress
 from bench.config import Data
 
@@ -183,8 +184,6 @@ def test_what_a_process_says_went_wrong_is_said(given):
 
 
 def test_the_same_autoencoder_has_the_same_hash_in_another_kind_of_file(given, tmp_path):
-    from bench import codec
-
     vae = codec.read_autoencoder(str(given[1]))
     vae.save_pretrained(tmp_path / "pickled", safe_serialization=False)
     config = json.loads((tmp_path / "pickled" / "config.json").read_text())
@@ -218,3 +217,13 @@ def test_shapes_are_encoded_as_they_are_and_not_mirrored(given, tmp_path):
     assert np.array_equal(data.load(f"latents:{tmp_path}/out").labels, arrays.labels[np.arange(12)])
     with pytest.raises(ValueError, match=r"no mirrored latents: use data\.flip=never, or encode them with --flips 2"):
         data.arrays_of(data.filled(Data(name=f"latents:{tmp_path}/out", flip="always")))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("tf32", 5e-3), ("bf16", 5e-2)])
+def test_a_gpu_encodes_as_a_cpu_does(given, precision, close):
+    images = np.load(given[0] / "images.npy")[:8]
+    here, there = (torch.device(name) for name in ("cpu", "cuda"))
+    expected = codec.encoder(codec.read_autoencoder(str(given[1])), here, "fp32")(images).astype(np.float32)
+    found = codec.encoder(codec.read_autoencoder(str(given[1])), there, precision)(images).astype(np.float32)
+    assert np.abs(found - expected).max() < close * np.abs(expected).max()

@@ -115,3 +115,14 @@ def test_pixels_have_no_decoder_in_their_protocol(digits):
     config = resolve([presets.Wish(data="digits")])[0]
     half = protocol.evaluation_of(config, extractor_hash="", reference_hash="", reference_count=1)
     assert half["decoder"] == "" and config.evaluation.decoder == ""
+
+
+def test_a_run_on_a_damaged_shard_ends_with_its_name_and_leaves_no_weights(here, inception, capsys):
+    shard = here / "data" / "cats-latents" / "shard-00000.npy"
+    shard.write_bytes(shard.read_bytes()[:128] + bytes(shard.stat().st_size - 128))
+    words = ["--data", "latents:data/cats-latents", "--cluster", "debug"]
+    words += words_of({**FEW, **SMALLEST["dit"], "evaluation.weights": inception, "slurm.time": "1:00:00"})
+    assert run.main(words) == 2
+    assert "shard-00000.npy is damaged: image" in capsys.readouterr().err
+    (folder,) = (here / "results" / "runs").glob("dit-*")
+    assert not list(folder.glob("snapshots/*"))
