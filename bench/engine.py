@@ -142,9 +142,8 @@ def has_bf16() -> bool:
 
 
 def is_convolutional(net: nn.Module) -> bool:
-    """Whether most of a network's parameters are in convolutions."""
-    whole = sum(p.numel() for p in net.parameters())
-    return 2 * sum(p.numel() for m in net.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()) > whole
+    """Whether a network's blocks hold convolutions."""
+    return any(isinstance(m, nn.Conv2d) for block in parallel.blocks(net) for m in block.modules())
 
 
 def parts(net: nn.Module) -> list[nn.Module]:
