@@ -37,15 +37,36 @@ SHARED_TOY = Way(
 )
 """The shared recipe at laptop size: a higher rate, shorter averages, iDDPM's schedule for small images."""
 
-NATIVE: Mapping[str, Recipe] = {
+_UVIT = Recipe(name="uvit", lr=2e-4, batch=1024, weight_decay=0.03, beta1=0.99, beta2=0.99, warmup=5000)
+_ADM = Recipe(name="adm", lr=1e-4, batch=256, label_drop=0.0)
+
+NATIVE: Mapping[str, Mapping[str, Recipe]] = {
     # arXiv:2212.09748 Section 4 and the official train.py (label drop 0.1 is in the code only)
-    "dit": Recipe(name="dit", lr=1e-4, batch=256),
-    # U-ViT-H/2's published configuration: weight decay 0.03 as in the configurations and the appendix
-    # (the main text prints 0.3), p_uncond 0.1
-    "uvit": Recipe(name="uvit", lr=2e-4, batch=1024, weight_decay=0.03, beta1=0.99, beta2=0.99, warmup=5000),
-    # arXiv:2105.05233 Table 11 at 256 pixels; classes are never dropped, so there is no guidance
-    "unet": Recipe(name="adm", lr=1e-4, batch=256, label_drop=0.0),
+    "dit": {"": Recipe(name="dit", lr=1e-4, batch=256)},
+    # U-ViT's published configurations, which are taken where the text differs: weight decay 0.03 as in the appendix
+    # (the main text prints 0.3), label drop 0.15 of L/2 and L/4 (an issue thread says 0.1); H/2's is the family's
+    "uvit": {
+        "": _UVIT,
+        "S/2": replace(_UVIT, name="uvit-cifar10", batch=128, beta2=0.999, warmup=2500, label_drop=0.0),
+        "S/4": replace(_UVIT, name="uvit-celeba64", batch=128, label_drop=0.0),
+        "M/4": replace(_UVIT, name="uvit-imagenet64", lr=3e-4, label_drop=0.0),
+        **dict.fromkeys(("L/2", "L/4"), replace(_UVIT, name="uvit-large", label_drop=0.15)),
+    },
+    "unet": {
+        # arXiv:2105.05233 Table 11; classes are never dropped, so there is no guidance
+        "": _ADM,
+        "ADM-64": replace(_ADM, name="adm-64", lr=3e-4, batch=2048),
+        # arXiv:2006.11239 Appendix B and the official code; the README of arXiv:2102.09672's code
+        "DDPM-32": replace(_ADM, name="ddpm", lr=2e-4, batch=128, warmup=5000, clip=1.0),
+        **dict.fromkeys(("iDDPM-32", "iDDPM-64"), replace(_ADM, name="iddpm", batch=128)),
+        "iDDPM-64-L": replace(_ADM, name="iddpm-large", lr=3e-4, batch=2048),
+        # arXiv:2112.10752 Tables 13 and 15; neither says a label drop or an average: 0.1 and 0.9999 as the others.
+        # LDM-8's code multiplies its base rate 1e-6 by the batch, which is the paper's 6.4e-5
+        "LDM-4": Recipe(name="ldm-4", lr=1e-4, batch=1200),
+        "LDM-8": Recipe(name="ldm-8", lr=6.4e-5, batch=64),
+    },
 }
+"""Published recipes: architecture -> size -> recipe; "" is for sizes not named."""
 
 _LEARNED = Diffusion(variance="learned_range")
 _IDDPM = Diffusion(schedule="cosine", steps=4000, time="rescaled", variance="learned_range")
@@ -271,22 +292,30 @@ def way_of(track: str, arch: str, size: str, implied: Setting) -> Way:
         raise ValueError(f"track is {track!r}; choose shared or native")
     if arch not in NATIVE:
         raise ValueError(f"no published recipe of {arch} is known here; use --track shared")
-    return Way(recipe=NATIVE[arch], diffusion=published_process(arch, size))
+    return Way(recipe=native_recipe(arch, size), diffusion=published_process(arch, size))
+
+
+def native_recipe(arch: str, size: str) -> Recipe:
+    """The recipe that a size was published with, or else its family's."""
+    own = NATIVE[arch]
+    return own.get(size, own[""])
 
 
 def native_preset(config: RunConfig) -> dict[str, Any]:
     """The native preset as {recipe field or diffusion.field: value}; {} where there is none.
 
-    A size that was solved has no process of its own: any published one of its family is native to it.
+    A size that was solved has neither recipe nor process of its own: any published one of its family is native.
     """
     arch, size = config.model.arch, config.model.size
     if arch not in NATIVE:
         return {}
-    process = published_process(arch, size)
+    process, recipe = published_process(arch, size), native_recipe(arch, size)
+    if not size and config.recipe in NATIVE[arch].values():
+        recipe = config.recipe
     if not size and config.diffusion in PROCESSES[arch].values():
         process = config.diffusion
     return {
-        **dataclasses.asdict(NATIVE[arch]),
+        **dataclasses.asdict(recipe),
         **{f"diffusion.{k}": v for k, v in dataclasses.asdict(process).items()},
     }
 

@@ -80,6 +80,37 @@ def test_a_compiled_networks_tensors_keep_their_names_and_its_like_blocks_share_
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
+class Stranger(torch.nn.Module):
+    """A network of somebody's own, whose blocks are called by name and have a default."""
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4)
+
+        def forward(self, x, *, shift, scale=2.0):
+            return x + scale * self.linear(x) + shift
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(self.Block() for _ in range(3))
+
+    def forward(self, x, t, cond):
+        for block in self.blocks:
+            x = block(x, shift=t)
+        return x
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_blocks_of_ones_own_are_compiled_as_they_are_called(checkpointing):
+    net, x, t = Stranger(), torch.randn(2, 4, requires_grad=True), torch.ones(2, 1)
+    plain = net(x, t, None)
+    way = Engine(device=CPU, compile="blocks", checkpointing=checkpointing)
+    other = way.call(way.prepare(net), x, t, None)
+    assert torch.allclose(other, plain) and counters["stats"]["unique_graphs"] == 1
+    assert torch.allclose(*(torch.autograd.grad(out.sum(), x)[0] for out in (plain, other)))
+
+
 def kept_bytes(net, **compute):
     """Bytes that autograd keeps of a forward pass, each storage once, parameters left out."""
     config, seen = config_of(net, **compute), {}
