@@ -5,6 +5,7 @@ import torch
 from helpers import make_run, tiny_config
 
 from bench import checkpoint, microbatch, parallel, presets, train
+from bench.diffusion import process_of
 from bench.distributed import World
 from bench.engine import Engine
 
@@ -130,19 +131,31 @@ def test_halving_ends_at_one_image(share, io):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_a_batch_that_does_not_fit_is_trained_on(tmp_path, digits):
-    config = tiny_config("unet", compute__device="cuda", recipe__batch=64, compute__compile="none")
-    state = train.new_state(config, presets.io_of(config), torch.device("cuda"))
-    batch = train.draw(config, digits, train.At(0, 0), 64, 10)
-    taken, size = [], 2**30
+def test_on_a_gpu_a_batch_that_does_not_fit_is_trained_on(digits):
+    device, peaks = torch.device("cuda"), {}
+
+    def step(micro_batch):
+        config = tiny_config(
+            "unet",
+            compute__device="cuda",
+            recipe__batch=4096,
+            compute__compile="none",
+            compute__micro_batch=micro_batch,
+        )
+        state, diffusion = train.new_state(config, presets.io_of(config), device), process_of(config.diffusion, device)
+        batch = train.draw(config, digits, train.At(0, 0), 4096, 10)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        loss = float(train.step(state, config, diffusion, batch))
+        return loss, state.micro_batch, torch.cuda.max_memory_reserved()
+
+    for images in (512, 4096):
+        loss, _, peaks[images] = step(images)
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((peaks[512] + peaks[4096]) / 2 / total)
     try:
-        while size > 2**18:
-            try:
-                taken.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
-            except torch.OutOfMemoryError:
-                size //= 2
-        del taken[-40:]
-        train.step(state, config, train.process_of(config.diffusion, "cuda"), batch)
+        found, micro_batch, _ = step(-1)
     finally:
-        del taken
-    assert 0 < state.micro_batch < 64
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert 512 <= micro_batch < 4096 and found == pytest.approx(loss, rel=1e-2)

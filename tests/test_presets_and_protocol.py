@@ -174,6 +174,7 @@ SAMPLING = {
     "guidance": "2",
     "guidance_channels": "three",
     "guidance_interval": "[0.1,0.7]",
+    "precision": "bf16",
 }
 
 
@@ -183,6 +184,14 @@ def test_every_choice_of_sampling_changes_the_fingerprint(key):
     other = override(base, {f"evaluation.{key}": SAMPLING[key]})
     prints = {protocol.fingerprint(protocol.evaluation_of(c, **HASHES)) for c in (base, other)}
     assert len(prints) == 2
+
+
+def test_a_caption_says_the_precision_of_images_that_are_not_made_in_float32():
+    words = [
+        protocol.describe({"evaluation": protocol.evaluation_of(resolved(settings=own), **HASHES)})
+        for own in ({}, {"evaluation.precision": "bf16"})
+    ]
+    assert " in bf16" in words[1] and words[0] == words[1].replace(" in bf16", "")
 
 
 def test_eta_changes_the_fingerprint():
