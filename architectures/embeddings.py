@@ -74,7 +74,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.proj(x_BCHW).flatten(2).transpose(1, 2)
+        return self.proj(x_BCHW).flatten(2).transpose(1, 2).contiguous()
 
 
 class ConvPatchEmbed(nn.Module):
@@ -97,7 +97,7 @@ class ConvPatchEmbed(nn.Module):
         self.proj = nn.Sequential(*layers, nn.Conv2d(channels, width, 1))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.proj(x_BCHW).flatten(2).transpose(1, 2)
+        return self.proj(x_BCHW).flatten(2).transpose(1, 2).contiguous()
 
 
 def unpatchify(tokens_BTF: Tensor, patch: int, grid_h: int, grid_w: int) -> Tensor:

@@ -89,7 +89,8 @@ def like(whole: Tensor, target: Tensor | None) -> Tensor:
     if target is None or whole.shape != target.shape:
         return whole
     if not isinstance(target, DTensor):
-        return whole if target.is_contiguous() else torch.empty_like(target, dtype=whole.dtype).copy_(whole)
+        same = whole.stride() == target.stride()
+        return whole if same else torch.empty_like(target, dtype=whole.dtype, device=whole.device).copy_(whole)
     moved = whole.to(target.device)
     return distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
 

@@ -142,9 +142,8 @@ def has_bf16() -> bool:
 
 
 def is_convolutional(net: nn.Module) -> bool:
-    """Whether most of a network's parameters are in convolutions."""
-    whole = sum(p.numel() for p in net.parameters())
-    return 2 * sum(p.numel() for m in net.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()) > whole
+    """Whether a network's blocks hold convolutions."""
+    return any(isinstance(m, nn.Conv2d) for block in parallel.blocks(net) for m in block.modules())
 
 
 def parts(net: nn.Module) -> list[nn.Module]:
@@ -157,9 +156,9 @@ def parts(net: nn.Module) -> list[nn.Module]:
     return [*blocks, *(child for child in net.children() if type(child) in kinds)] or [net]
 
 
-def kept_inputs(forward: Any, *given: Any) -> Any:
+def kept_inputs(forward: Any, *given: Any, **named: Any) -> Any:
     """A layer that keeps no more than its inputs; dropout draws the same again."""
-    return checkpoint(forward, *given, use_reentrant=False)
+    return checkpoint(forward, *given, use_reentrant=False, **named)
 
 
 def compile_each(layers: list[nn.Module]) -> None:
@@ -181,13 +180,17 @@ def compile_each(layers: list[nn.Module]) -> None:
 def recomputing(forward: Any) -> Any:
     """The forward of a class, keeping no more than its inputs."""
 
-    def recomputed(self: nn.Module, *given: Any) -> Any:
-        return kept_inputs(partial(forward, self), *given)
+    def recomputed(self: nn.Module, *given: Any, **named: Any) -> Any:
+        return kept_inputs(partial(forward, self), *given, **named)
 
     return recomputed
 
 
 def copied(function: Any) -> Any:
     """A function of the same body with a code object of its own."""
+    if not isinstance(function, FunctionType):
+        return function
     code = function.__code__.replace()
-    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    made = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made

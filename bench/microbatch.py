@@ -81,12 +81,16 @@ def choose(
     if state.replicas is None:
         state.micro_batch = max(1, min(share, estimate(config, state, world)))
     else:
-        moments = sum(2 * p.numel() for p in state.net.parameters())
-        room = torch.empty(moments, device=state.engine.device)  # the optimizer's, which come later
+        moments = reserved(state)
         fitting(lambda: tried(state, trial, share), state, share, search=True)
-        del room
+        del moments
         clear(state)
     state.micro_batch = int(-world.agree(-state.micro_batch)[0])
+
+
+def reserved(state: State) -> Tensor:
+    """As much memory as the optimizer's moments take, which come later."""
+    return torch.empty(sum(2 * p.numel() for p in state.net.parameters()), device=state.engine.device)
 
 
 def tried(state: State, trial: Callable[[int], None], share: int) -> Tensor:
@@ -97,7 +101,7 @@ def tried(state: State, trial: Callable[[int], None], share: int) -> Tensor:
 
 
 def estimate(config: RunConfig, state: State, world: World) -> int:
-    """Images whose float32 activations fit into what the shards leave free; a pass of one image is at least tried."""
+    """Images whose float32 activations, all kept, fit into what the shards leave free: rather too few than too many."""
     model = config.model
     each = cost.activation_bytes(model.arch, model.size or None, state.net.spec.io, model.network)  # type: ignore[union-attr, arg-type]
     own = sum(parallel.local(p).numel() for p in state.net.parameters())

@@ -90,6 +90,7 @@ def describe(protocol: dict[str, Any]) -> str:
     """The protocol in a sentence or two, for a table's caption."""
     e, t = protocol["evaluation"], protocol.get("training")
     eta = f" eta {e['eta']:g}" if e.get("eta") else ""
+    eta += f" in {e['precision']}" if e.get("precision", "fp32") != "fp32" else ""
     words = (
         f"{e['samples']:,} images, {e['steps']}-step {e['sampler']}{eta}, {guidance_words(e)}; "
         f"{e['extractor']} features against {e['reference_count']:,} real images"

@@ -166,6 +166,7 @@ def window(call: works.Call, session: Session) -> tuple[works.Call, int]:
     return calls, count
 
 
+Sampler = Callable[[int], torch.Tensor]
 Makers = dict[str, Callable[[], tuple[works.Call, Callable[[], int]]]]
 
 
@@ -201,41 +202,41 @@ def forward_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Se
 
 
 def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
-    """Whole guided sampling, each once for each number of steps, after two steps to warm up."""
+    """Whole guided sampling for each number of steps, in turns, after two steps to warm up."""
     configs = {"ours": config, "eager": works.eager(config, s.device)}
-    samplers = {w: works.sampling(configs[w], s.device, flags.batch) for w in ways(s, None, None)}
-    flops, rows = cost.of(config, presets.io_of(config)).flops * (2 if presets.io_of(config).num_classes else 1), []
+    io, rows = presets.io_of(config), []
+    flops = cost.of(config, io).flops * (2 if io.num_classes else 1)
     try:
-        first = {way: clocked(sampler, 2, s)[1] for way, sampler in samplers.items()}
-        again = {way: clocked(sampler, 2, s)[1] for way, sampler in samplers.items()}
+        samplers = {w: works.sampling(configs[w], s.device, flags.batch) for w in ways(s, None, None)}
+        first, again = ({way: clocked(sampler, 2, s)[1] for way, sampler in samplers.items()} for _ in range(2))
         for steps in flags.steps:
-            made = {way: clocked(sampler, steps, s) for way, sampler in samplers.items()}
-            for way, (images, seconds) in made.items():
-                theirs = made.get("eager")
-                more = {"relative": theirs[1] / seconds} if theirs else {}
-                if theirs and way == "ours":
-                    more["difference"] = works.difference(images, theirs[0])
-                rows.append(
-                    s.row(
-                        label,
-                        "sample",
-                        way,
-                        configs[way],
-                        flops=flops * steps,
-                        images_per_second=flags.batch / seconds,
-                        latency_ms=1e3 * seconds,
-                        batch=flags.batch,
-                        steps=steps,
-                        compile_seconds=max(0.0, first[way] - again[way]),
-                        **more,
-                    )
-                )
+            for way, found in sampled(samplers, steps, s).items():
+                more = {"batch": flags.batch, "steps": steps, "compile_seconds": max(0.0, first[way] - again[way])}
+                found["images_per_second"] = flags.batch / found["latency_ms"] * 1e3
+                rows.append(s.row(label, "sample", way, configs[way], flops=flops * steps, **found, **more))
     except torch.OutOfMemoryError as error:
         rows.append(s.row(label, "sample", "ours", config, batch=flags.batch, note=f"out of memory: {error}"))
     return rows
 
 
-def clocked(sampler: Callable[[int], torch.Tensor], steps: int, session: Session) -> tuple[torch.Tensor, float]:
+def sampled(samplers: dict[str, Sampler], steps: int, session: Session) -> dict[str, Row]:
+    """Latency of samplers that take turns until the time of a row is over, once at least; how far images differ."""
+    seconds: dict[str, list[float]] = {way: [] for way in samplers}
+    images: dict[str, torch.Tensor] = {}
+    began = time.perf_counter()
+    while not images or time.perf_counter() - began < session.seconds * session.rounds:
+        for way, sampler in samplers.items():
+            images[way], spent = clocked(sampler, steps, session)
+            seconds[way].append(spent)
+    found: dict[str, Row] = {way: {"latency_ms": 1e3 * median(each)} for way, each in seconds.items()}
+    if "eager" in samplers:
+        for way in samplers:
+            found[way]["relative"] = 1 / timing.ratio(seconds, way, "eager")
+        found["ours"]["difference"] = works.difference(images["ours"], images["eager"])
+    return found
+
+
+def clocked(sampler: Sampler, steps: int, session: Session) -> tuple[torch.Tensor, float]:
     began = time.perf_counter()
     images = sampler(steps)
     works.synchronize(session.device)

@@ -52,6 +52,8 @@ def ready(made: tuple[Call, Callable[[], int]], images: int, device: torch.devic
         call()
         synchronize(device)
         seconds.append(time.perf_counter() - began)
+        if len(seconds) == 1:
+            allocated(device)  # from here on, without what was tried and did not fit
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None
     spent = max(0.0, seconds[0] - min(seconds[1:]))
     return Work(call=call, images=images, compile_seconds=spent, peak_bytes=peak, micro_batch=micro_batch)

@@ -14,7 +14,7 @@ from pathlib import Path
 import submitit.helpers  # noqa: F401
 import torch
 
-from bench import data, distributed, meter, presets, sample, train
+from bench import data, distributed, engine, meter, presets, sample, train
 from bench.runfolder import RunFolder
 
 
@@ -39,7 +39,7 @@ def training(world, folder, stop=(), poison=(), different=(), failing=(), every_
             next(net.parameters()).add_(1)
         return net
 
-    train.step = step
+    train.step, engine.BACKEND = step, "aot_eager"
     if different and world.rank == different[0]:
         train.architectures.build = other
     if every_step:

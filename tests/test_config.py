@@ -46,6 +46,11 @@ MISTAKES = [
     ({"diffusion.time": "counts"}, "diffusion.time is 'counts'"),
     ({"seed": "-1"}, "seed is -1"),
     ({"compute.threads": "-2"}, "compute.threads is -2"),
+    ({"compute.micro_batch": "-2"}, "compute.micro_batch is -2; -1 searches for the largest"),
+    ({"compute.workers": "-2"}, "compute.workers is -2; -1 suits the device"),
+    ({"compute.compile": "graphs", "compute.sharding": "fsdp"}, "compute.compile is graphs, which"),
+    ({"compute.precision": "fp16"}, "compute.precision is 'fp16'"),
+    ({"evaluation.precision": "auto"}, "evaluation.precision is 'auto'"),
 ]
 
 

@@ -104,6 +104,16 @@ def test_many_processes_train_as_one_does(ranks, tmp_path, digits, arch, size, s
     assert {e["processes"] for e in events(run, "train")} == {size}
 
 
+@pytest.mark.parametrize("sharding", ["fsdp", pytest.param("none", marks=pytest.mark.slow)])
+def test_many_compiled_and_checkpointed_processes_train_as_a_plain_one_does(ranks, tmp_path, digits, sharding):
+    plain = tiny_config(budget__images=32, budget__points=1)
+    alone = in_one_process(tmp_path / "a", plain, digits)
+    way = dict(compile="blocks", activation_checkpointing="blocks", sharding=sharding, workers=1)
+    run = make_run(tmp_path / "b", replaced(plain, "compute", **way))
+    assert ranks("training", run, 2) == [["done", 32]] * 2
+    assert_same_training(alone, run)
+
+
 @pytest.mark.parametrize("micro_batch", [1, 5, 16])
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, digits, micro_batch):
     whole = in_one_process(tmp_path / "a", tiny_config(recipe__clip=0.5), digits)

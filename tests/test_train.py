@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 import torch
@@ -296,3 +297,43 @@ def test_continuous_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_pa
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
     parts, _ = trained(tmp_path / "b", config, digits, stops=(500,))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_drawn_ahead_are_those_drawn_when_asked(tmp_path, digits, workers):
+    config = tiny_config(budget__images=70, budget__points=3)
+    inline, _ = trained(tmp_path / "a", config, digits)
+    ahead = tiny_config(budget__images=70, budget__points=3, compute__workers=workers)
+    broken, _ = trained(tmp_path / "b", ahead, digits, stops=(16, 39))
+    assert all(torch.equal(inline[k], v) for k, v in broken.items())
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
+
+
+def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_stays(tmp_path, digits, monkeypatch):
+    config, draw = tiny_config(compute__workers=2), train.draw
+
+    def failing(config, arrays, at, *rest):
+        if at.images == 48:
+            raise ValueError("images.npy is gone")
+        return draw(config, arrays, at, *rest)
+
+    monkeypatch.setattr(train, "draw", failing)
+    run = make_run(tmp_path, config)
+    with pytest.raises(ValueError, match="is gone"):
+        train.train(run, config, digits, presets.io_of(config), lambda: False)
+    assert checkpoint.newest(run.path / "checkpoints")[1]["images"] == 48
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
+
+
+def test_a_finished_run_tells_what_it_was_trained_in_and_how_much_of_the_gpu_it_used(tmp_path, digits):
+    from bench import job
+
+    _, run = trained(tmp_path, tiny_config(compute__precision="bf16"), digits)
+    config = run.config()
+    assert job.precision_of(run, config) == "bf16" and job.environment(1, "bf16")["precision"] == "bfloat16"
+    assert job.measured(run, 10**9)["mfu"] is None
+    gpus = RunFolder(tmp_path / "gpus")
+    gpus.path.mkdir()
+    gpus.log("compute", device="NVIDIA H100 80GB HBM3", precision="bf16", micro_batch=0, processes=2)
+    gpus.log("train", images=1390, of=1390, loss=1.0, rate=1390.0, seconds=1.0, processes=2)
+    assert job.measured(gpus, 6 * 118_640_000_000)["mfu"] == pytest.approx(0.5, abs=1e-3)

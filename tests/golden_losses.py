@@ -1,0 +1,67 @@
+"""The losses of ten training steps of each family; run it to write them anew for this kind of device:
+
+PYTHONPATH=. python tests/golden_losses.py
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from helpers import tiny_config
+
+from architectures.check import awaken
+from bench import data, presets, train
+from bench.diffusion import process_of
+
+STEPS = 10
+LDM = {
+    "model__args__attention_kind": "transformer",
+    "model__args__label": "token",
+    "model__args__norm": "add",
+    "model__args__resample": "conv",
+}
+CASES = {
+    "dit": ("dit", {}),
+    "dit learned variance": ("dit", {"diffusion__variance": "learned_range", "diffusion__schedule": "linear"}),
+    "uvit": ("uvit", {}),
+    "uvit continuous": ("uvit", {"diffusion__schedule": "vp", "diffusion__time": "continuous"}),
+    "unet": ("unet", {}),
+    "ldm": ("unet", LDM),
+    "genvit": ("genvit", {}),
+}
+"""Name -> architecture and settings.  float32, so that a golden is of what is computed and not of how fast."""
+
+
+def losses(name, device, **settings):
+    """(the loss of each step, then the loss of the averaged weights on the next batch)."""
+    arch, own = CASES[name]
+    compute = {"compute__device": device.type, "compute__precision": "fp32", "compute__compile": "none"}
+    config = tiny_config(arch, recipe__lr=1e-3, recipe__warmup=5, recipe__clip=1, **compute, **own, **settings)
+    io, arrays = presets.io_of(config), data.load("digits")
+    state, diffusion = train.new_state(config, io, device), process_of(config.diffusion, device)
+    awaken(state.net).train()
+    state.ema.load_state_dict(state.net.state_dict())
+
+    def batch():
+        return train.draw(config, arrays, state, config.recipe.batch, io.num_classes)
+
+    with state.engine.running():
+        found = [float(train.step(state, config, diffusion, batch())) for _ in range(STEPS)]
+        state.net.load_state_dict(state.ema.state_dict())
+        return [*found, float(train.backward(state, diffusion, batch(), 1.0))]
+
+
+def path(device):
+    return Path(__file__).parent / "goldens" / f"losses-{device.type}.json"
+
+
+def main():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)
+    lines = [f'  "{name}": {json.dumps(losses(name, device))}' for name in CASES]
+    path(device).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print(path(device))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Memory that does not suffice costs time, not the run, and not the global batch."""
+
+import pytest
+import torch
+from helpers import make_run, tiny_config
+
+from bench import checkpoint, microbatch, parallel, presets, train
+from bench.diffusion import process_of
+from bench.distributed import World
+from bench.engine import Engine
+
+
+@pytest.fixture
+def memory_for(monkeypatch):
+    """Makes memory hold so many images at a time; how often it did not suffice."""
+    failures, backward = [], train.backward
+
+    def limit(images):
+        def limited(state, diffusion, piece, weight):
+            if len(piece[0]) > images:
+                failures.append(len(piece[0]))
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return backward(state, diffusion, piece, weight)
+
+        monkeypatch.setattr(train, "backward", limited)
+        return failures
+
+    return limit
+
+
+def trained(path, config, digits, stop=lambda: False):
+    run = make_run(path, config)
+    train.train(run, config, digits, presets.io_of(config), stop)
+    return run
+
+
+def weights(run, config):
+    return checkpoint.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
+
+
+def told(run):
+    return [e["micro_batch"] for e in run.events()[0] if e["event"] == "compute"]
+
+
+def test_memory_that_does_not_suffice_is_the_same_as_fewer_images_at_a_time(tmp_path, digits, memory_for):
+    asked = tiny_config("unet", compute__micro_batch=4, model__args__dropout=0.3)
+    few = trained(tmp_path / "a", asked, digits)
+    failures = memory_for(5)
+    config = tiny_config("unet", model__args__dropout=0.3)
+    run = trained(tmp_path / "b", config, digits)
+    assert failures == [16, 8] and told(run) == [0, 4] and told(few) == [4]
+    assert all(torch.equal(v, weights(run, config)[k]) for k, v in weights(few, asked).items())
+
+
+def test_a_run_goes_on_with_the_micro_batch_it_began_with(tmp_path, digits, memory_for, monkeypatch):
+    monkeypatch.setattr(train.Meter, "due", lambda self: True)
+    config, failures, calls = tiny_config(), memory_for(5), iter(range(100))
+    with pytest.raises(train.Stopped):
+        trained(tmp_path, config, digits, stop=lambda: next(calls) == 2)
+    memory_for(16)
+    run = trained(tmp_path, config, digits)
+    assert failures == [16, 8] and told(run) == [0, 4, 4]
+
+
+def test_one_image_too_many_is_a_sentence(tmp_path, digits, memory_for):
+    memory_for(0)
+    with pytest.raises(microbatch.TooLarge, match=r"one training image at a time .* compute\.activation"):
+        trained(tmp_path, tiny_config(), digits)
+
+
+def test_a_micro_batch_that_was_asked_for_is_not_changed(tmp_path, digits, memory_for):
+    memory_for(2)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(tmp_path, tiny_config(compute__micro_batch=4), digits)
+
+
+class Two(World):
+    """One of two processes, the other of which has found what fits it."""
+
+    def __init__(self, theirs):
+        super().__init__(0, 0, 2)
+        object.__setattr__(self, "theirs", theirs)
+
+    def agree(self, *values):
+        return [max(values[0], -self.theirs)]
+
+    def of_first(self, make):
+        return make()
+
+
+def chosen(monkeypatch, tmp_path, replicas, theirs=100, fits=5, **compute):
+    """The micro-batch of a process of two on a GPU that holds `fits` images; its share is 16."""
+    config = tiny_config(**compute)
+    state = train.new_state(config, presets.io_of(config), torch.device("cpu"))
+    state.engine = Engine(device=torch.device("cuda"))
+    state.replicas = state.net if replicas else None
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(microbatch, "reserved", lambda state: None)
+    monkeypatch.setattr(microbatch, "estimate", lambda *_: fits)
+
+    def trial(images):
+        if images > fits:
+            raise torch.OutOfMemoryError
+
+    microbatch.choose(make_run(tmp_path, config), state, config, Two(theirs), 16, trial)
+    return state.micro_batch
+
+
+@pytest.mark.parametrize(
+    ("replicas", "theirs", "fits", "agreed"),
+    [(True, 100, 5, 4), (True, 2, 5, 2), (True, 100, 16, 16), (False, 100, 5, 5), (False, 3, 5, 3), (False, 9, 0, 1)],
+)
+def test_many_processes_agree_on_what_fits_all_of_them(monkeypatch, tmp_path, replicas, theirs, fits, agreed):
+    assert chosen(monkeypatch, tmp_path, replicas, theirs, fits) == agreed
+
+
+def test_what_was_asked_for_is_not_searched(monkeypatch, tmp_path):
+    assert chosen(monkeypatch, tmp_path, True, compute__micro_batch=7) == 7
+    assert chosen(monkeypatch, tmp_path, True, compute__micro_batch=0) == 0
+
+
+@pytest.mark.parametrize("share", [1, 2, 7, 16])
+def test_halving_ends_at_one_image(share, io):
+    state = train.new_state(tiny_config(), io, torch.device("cpu"))
+    found = []
+    while microbatch.halve(state, share):
+        found.append(state.micro_batch)
+        assert parallel.pieces(share, state.micro_batch, World()) * state.micro_batch >= share
+    assert [*found, 1][-1] == 1 and found == sorted(found, reverse=True)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_batch_that_does_not_fit_is_trained_on(digits):
+    device, peaks = torch.device("cuda"), {}
+
+    def step(micro_batch):
+        config = tiny_config(
+            "unet",
+            compute__device="cuda",
+            recipe__batch=4096,
+            compute__compile="none",
+            compute__micro_batch=micro_batch,
+        )
+        state, diffusion = train.new_state(config, presets.io_of(config), device), process_of(config.diffusion, device)
+        batch = train.draw(config, digits, train.At(0, 0), 4096, 10)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        loss = float(train.step(state, config, diffusion, batch))
+        return loss, state.micro_batch, torch.cuda.max_memory_reserved()
+
+    for images in (512, 4096):
+        loss, _, peaks[images] = step(images)
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((peaks[512] + peaks[4096]) / 2 / total)
+    try:
+        found, micro_batch, _ = step(-1)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert 512 <= micro_batch < 4096 and found == pytest.approx(loss, rel=1e-2)

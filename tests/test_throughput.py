@@ -1,0 +1,124 @@
+"""The benchmark of speed runs anywhere, at toy sizes, and a network that does not fit is a row."""
+
+import csv
+
+import pytest
+import torch
+from helpers import SMALLEST
+
+from bench import throughput, works
+
+CPU = torch.device("cpu")
+QUICK = ["--rounds", "1", "--seconds", "0.01", "--batch", "4", "--steps", "4", "--set", "recipe.batch=4"]
+TINY = [word for key, value in SMALLEST["dit"].items() for word in ("--set", f"{key}={value}")]
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """(rows of training, rows of inference) of a DiT in bf16, and what was printed."""
+    out = tmp_path_factory.mktemp("out")
+    own = ["--set", "compute.precision=bf16", "--set", "evaluation.precision=bf16"]
+    words = ["--net", "dit:nano/2", "--mode", *throughput.MODES, "--workers", "0", "2", *QUICK, *TINY, *own]
+    assert throughput.main([*words, "--out", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["benchmark-infer-bf16-cpu.csv", "benchmark-train-bf16-cpu.csv"]
+    return table(out / "benchmark-train-bf16-cpu.csv"), table(out / "benchmark-infer-bf16-cpu.csv")
+
+
+def test_each_mode_has_a_row_of_ours_and_of_the_published_way(tables):
+    train, infer = tables
+    found = [(r["mode"], r["way"], r["precision"]) for r in [*train, *infer]]
+    assert found == [
+        ("train", "ours", "bf16"),
+        ("train", "eager", "fp32"),
+        ("loader", "0 workers", ""),
+        ("loader", "2 workers", ""),
+        ("forward", "ours", "bf16"),
+        ("forward", "eager", "fp32"),
+        ("sample", "ours", "bf16"),
+        ("sample", "eager", "fp32"),
+    ]
+    assert [list(r) for r in tables[0] + tables[1]] == [list(throughput.COLUMNS)] * 8
+
+
+def test_the_numbers_of_a_row_agree_with_each_other(tables):
+    for row in [r for r in tables[0] + tables[1] if r["mode"] != "loader"]:
+        rate, macs = float(row["images_per_second"]), 1e9 * float(row["gmacs"])
+        assert rate == pytest.approx(1e3 * int(row["batch"]) / float(row["latency_ms"]), rel=1e-3)
+        flops = macs * {"train": 6, "forward": 2, "sample": 2 * 2 * 4}[row["mode"]]
+        assert float(row["tflops"]) == pytest.approx(rate * flops / 1e12, rel=1e-3)
+        assert float(row["mfu"]) == pytest.approx(float(row["tflops"]) / float(row["peak_tflops"]), rel=1e-3)
+        assert float(row["relative"]) == 1 or row["way"] == "ours"
+
+
+def test_samples_of_both_ways_are_near_each_other(tables):
+    ours, eager = (r for r in tables[1] if r["mode"] == "sample")
+    assert 0 < float(ours["difference"]) < 0.05 and eager["difference"] == ""
+    assert ours["steps"] == eager["steps"] == "4"
+
+
+def test_the_loaders_rows_say_how_many_times_the_fastest_network_they_feed(tables):
+    fastest = max(float(r["images_per_second"]) for r in tables[0] if r["mode"] == "train")
+    for row in [r for r in tables[0] if r["mode"] == "loader"]:
+        assert float(row["relative"]) == pytest.approx(float(row["images_per_second"]) / fastest, rel=1e-3)
+
+
+def test_a_network_that_does_not_fit_is_a_row_with_the_reason(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")
+
+    monkeypatch.setattr(works, "published_training", full)
+    monkeypatch.setattr(works, "forward", full)
+    out = ["--out", str(tmp_path), "--net", "dit:nano/2", "--mode", "train", "forward"]
+    assert throughput.main([*QUICK, *TINY, *out]) == 0
+    ours, eager = table(tmp_path / "benchmark-train-fp32-cpu.csv")
+    assert float(ours["images_per_second"]) > 0 and not eager["images_per_second"]
+    assert eager["note"] == "out of memory: CUDA out of memory. Tried to allocate 9 GiB"
+    assert [r["images_per_second"] for r in table(tmp_path / "benchmark-infer-fp32-cpu.csv")] == ["", ""]
+
+
+MISTAKES = [
+    (["--rounds", "0"], "--rounds must be at least 1"),
+    (["--net", "dit:XXL/2"], "unknown size 'XXL/2'"),
+    (["--net", "dti:XL/2"], "did you mean dit"),
+    (["--set", "compute.precision=fp8"], "compute.precision is 'fp8'"),
+    (["--set", "recipe"], "write KEY=VALUE"),
+    (["--set", "compute.precision=tf32", "--net", "dit:nano/2"], "which only GPUs compute"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES)
+def test_nonsense_is_answered_in_a_sentence(capsys, tmp_path, words, sentence):
+    if "tf32" in str(words) and torch.cuda.is_available():
+        pytest.skip("a GPU has it")
+    assert throughput.main([*words, "--out", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_networks_of_the_gpus_suite_can_all_be_planned():
+    flags = throughput.parser().parse_args(["--suite", "h100"])
+    configs = throughput.configs_of(flags, CPU)
+    assert len(configs) == 8 and {c.recipe.batch for c in configs.values()} == {256}
+    assert all(c.data.name == "imagenet256-latents" for c in configs.values())
+
+
+def test_the_published_step_is_a_step_of_the_same_training(monkeypatch):
+    same = ["recipe.warmup=0", "recipe.clip=0", "recipe.ema_ramp=false", "recipe.ema=0.9"]
+    words = [*QUICK, *TINY, "--net", "dit:nano/2", *(w for s in same for w in ("--set", s))]
+    (config,) = throughput.configs_of(throughput.parser().parse_args(words), CPU).values()
+    states, new_state = [], works.new_state
+    monkeypatch.setattr(works, "new_state", lambda *args: states.append(new_state(*args)) or states[-1])
+    for make in (works.training, works.published_training):
+        call, _ = make(config, CPU)
+        call()
+    for ours, theirs in zip(*((*s.net.parameters(), *s.ema.parameters()) for s in states), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-2 * config.recipe.lr)
+    start = new_state(config, works.presets.io_of(config), CPU)
+    moved = [
+        (a - b).abs().max().item() for a, b in zip(states[0].net.parameters(), start.net.parameters(), strict=True)
+    ]
+    assert max(moved) == pytest.approx(config.recipe.lr, rel=0.1)
