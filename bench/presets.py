@@ -37,6 +37,9 @@ SHARED_TOY = Way(
 )
 """The shared recipe at laptop size: a higher rate, shorter averages, iDDPM's schedule for small images."""
 
+SHARED_SHAPES = replace(SHARED_TOY, recipe=replace(SHARED_TOY.recipe, name="shared-shapes", lr=2e-3, batch=32))
+"""The same with more and smaller steps: after 8,000 shapes DiT's loss was 0.135, and 0.160 at SHARED_TOY's."""
+
 NATIVE: Mapping[str, Recipe] = {
     # arXiv:2212.09748 Section 4 and the official train.py (label drop 0.1 is in the code only)
     "dit": Recipe(name="dit", lr=1e-4, batch=256),
@@ -126,10 +129,6 @@ TOY_EVALUATION = Evaluation(
 )
 
 
-SHAPES_IMAGES = 48_000
-"""Some ten minutes of a small network on two cores."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What a data set implies for everything else."""
@@ -151,9 +150,9 @@ def setting(name: str, what: Source) -> Setting:
         )
     if name.startswith("shapes"):
         return Setting(
-            budget=Budget(images=SHAPES_IMAGES, points=2),
+            budget=Budget(images=96_000, points=2),
             evaluation=replace(TOY_EVALUATION, extractor="shapes-cnn"),
-            shared=SHARED_TOY,
+            shared=SHARED_SHAPES,
         )
     return Setting(evaluation=Evaluation(clip=not what.latent))
 
