@@ -22,6 +22,9 @@ from .pixels import DAMAGE, Decoded, digest_of, side_of, spread
 LABELS = ("label", "labels", "fine_label", "class", "target")
 """Names that integer labels go by where no column says that it holds classes."""
 HELD_OUT = ("val", "test")
+SPLITS = ("", "train", "validation", "val", "test")
+PLACES = tuple(f"{base}/{split}".strip("/") for base in ("", "data", "default") for split in SPLITS)
+"""Folders that hold the parquet files of sets on the hub; a million images are not walked through for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +44,10 @@ def is_saved(path: Path) -> bool:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The parquet files of a path, in order; [] where it has none."""
+    """The parquet files of a path, in order; [] where it has none in the usual places, which alone are searched."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    return sorted(path.rglob("*.parquet"))
+    return sorted(file for inside in PLACES for file in (path / inside).glob("*.parquet"))
 
 
 def split_of(path: Path, files: list[Path]) -> tuple[list[Path], list[Path]]:

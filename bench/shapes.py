@@ -25,7 +25,7 @@ REFERENCE, HELD_OUT, EXTRACTOR = (SEEDS * POSITIONS + i * POSITIONS for i in ran
 """First rows of images that no stream reaches: to compare with, held out, and for the extractor made here."""
 LISTED = 100_000
 """Images of an endless set for those who read all of a set, as bench.encode does: the first of seed 0."""
-NUMBERS = 22
+NUMBERS = 20
 PIECE = 1 << 22
 """Pixels drawn at a time."""
 REAL = {64: 10_000, 1024: 2_500}
@@ -136,11 +136,11 @@ def draw(rows: np.ndarray, size: int) -> np.ndarray:
 
 def _draw(rows: np.ndarray, size: int) -> np.ndarray:
     n = numbers(rows)
-    radius = 0.22 + 0.18 * n[:, 1]
-    centre = [radius + (1 - 2 * radius) * n[:, 2 + axis] for axis in range(2)]
-    x, y = (_column(c) for c in centre)
+    radius, centre_x, centre_y = placed(n)
+    x, y = _column(centre_x), _column(centre_y)
     at = ((np.arange(size) + 0.5) / size).astype(F)
-    u, v = _turned((at[None, None, :] - x) / _column(radius), (at[None, :, None] - y) / _column(radius), n[:, 4] - 0.5)
+    wide, turn = _column(radius), 0.6 * n[:, 4] - 0.3
+    u, v = _turned((at[None, None, :] - x) / wide, (at[None, :, None] - y) / wide, turn)
     inside, pixels = np.empty((len(rows), size, size), F), _column(radius * size)
     kinds = (n[:, 0] * len(KINDS)).astype(np.int64)
     for kind, distance in enumerate(KINDS.values()):
@@ -158,19 +158,26 @@ def _draw(rows: np.ndarray, size: int) -> np.ndarray:
     return image
 
 
+def placed(n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(radius, x, y) of each shape, (B,), in widths of the picture, which it is inside of."""
+    radius = 0.28 + 0.14 * n[:, 1]
+    x, y = (0.5 + (0.5 - radius) * (1.4 * n[:, k] - 0.7) for k in (2, 3))
+    return radius, x, y
+
+
 def _turned(u: Field, v: Field, turn: np.ndarray) -> tuple[Field, Field]:
-    """Coordinates turned by so many radians, within half of one each way."""
+    """Coordinates turned by so many radians."""
     cos, sin = _column(np.cos(turn)), _column(np.sin(turn))
     return cos * u + sin * v, cos * v - sin * u
 
 
 def _texture(u: Field, v: Field, n: np.ndarray, pixels: Field) -> Field:
-    """How much of the second colour each point of the shape has: none, or stripes, squares or dots of it."""
+    """How much of the second colour each point of the shape has: none (half of them), stripes, squares or dots."""
     wide = _column(0.5 + 0.4 * n[:, 1])
     across, along = _turned(u / wide, v / wide, 6.0 * n[:, 2])
     sharp = pixels * wide
     waves = [np.abs(w - np.floor(w) - F(0.5)) - F(0.25) for w in (across, along)]
-    kind = (n[:, 0] * 4).astype(np.int64)[:, None, None]
+    kind = (n[:, 0] * 6).astype(np.int64)[:, None, None]
     squares = np.where((waves[0] < 0) == (waves[1] < 0), -1, 1) * np.minimum(*(np.abs(w) for w in waves))
     dots = np.sqrt((waves[0] - F(0.25)) ** 2 + (waves[1] - F(0.25)) ** 2) - F(0.3)
     marks = np.select([kind == 1, kind == 2, kind == 3], [waves[0], squares, dots], F(-1e3))
@@ -178,11 +185,12 @@ def _texture(u: Field, v: Field, n: np.ndarray, pixels: Field) -> Field:
 
 
 def _colours(n: np.ndarray) -> list[np.ndarray]:
-    """Four (B, 3): the shape's two, bright and full, and the background's ends, dark or pale."""
+    """Four (B, 3): the shape's two, of near hues, and the background's ends, dark or pale and hardly coloured."""
     pale = n[:, 9] < 0.5
-    shape = _rgb(n[:, 10], 0.55 + 0.45 * n[:, 11], np.where(pale, 0.55, 0.8) + 0.2 * n[:, 12])
-    other = _rgb(n[:, 10] + 0.25 + 0.5 * n[:, 13], 0.55 + 0.45 * n[:, 14], np.where(pale, 0.25, 0.75) + 0.25 * n[:, 15])
-    ends = [_rgb(n[:, k], 0.3 * n[:, k + 1], np.where(pale, 0.8, 0.05) + 0.2 * n[:, k + 2]) for k in (16, 19)]
+    value, ground = np.where(pale, 0.5, 0.8) + 0.2 * n[:, 11], np.where(pale, 0.8, 0.05)
+    shape = _rgb(n[:, 10], 0.7 + 0.3 * n[:, 12], value)
+    other = _rgb(n[:, 10] + 0.2 * n[:, 13] - 0.1, 0.5 + 0.5 * n[:, 14], value * (0.5 + 0.25 * n[:, 15]))
+    ends = [_rgb(n[:, 16], 0.2 * n[:, 17], ground + 0.2 * n[:, k]) for k in (18, 19)]
     return [shape, other, *ends]
 
 

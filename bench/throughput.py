@@ -245,7 +245,7 @@ def clocked(sampler: Sampler, steps: int, session: Session) -> tuple[torch.Tenso
 
 def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s: Session) -> list[Row]:
     """Images a second of the loader alone, relative to what the fastest network trains on."""
-    arrays, rows = data.load(config.data.name, config.data.root), []
+    arrays, rows = data.arrays_of(config.data), []
     for workers in flags.workers or [workers_of(config, s.device)]:
         rate = loader.rate(config, arrays, s.seconds * s.rounds, workers)
         row = {

@@ -366,6 +366,19 @@ def test_a_bad_name_gets_a_sentence(tmp_path, name, sentence):
         data.load(name.format(here=tmp_path))
 
 
+@pytest.mark.parametrize("inside", [".", "data", "train", "default/train"])
+def test_parquet_is_found_where_the_hub_has_it(tmp_path, inside):
+    (tmp_path / "set" / inside).mkdir(parents=True, exist_ok=True)
+    huggingface_set().to_parquet(tmp_path / "set" / inside / "train-0.parquet")
+    assert len(data.load(f"{tmp_path / 'set'}@16").images) == 6
+
+
+def test_class_folders_are_not_searched_for_parquet(tmp_path):
+    class_folders(tmp_path / "set")
+    huggingface_set().to_parquet(tmp_path / "set" / "cats" / "x.parquet")
+    assert len(data.load(f"{tmp_path / 'set'}@16").images) == 7
+
+
 def test_a_listing_is_made_once_and_again_when_the_folder_changes(tmp_path):
     class_folders(tmp_path / "set")
     one = folders.listing(tmp_path / "set")
