@@ -144,6 +144,8 @@ ARCHITECTURES: dict[str, Entry] = {
             "iDDPM-32": "cifar10",
             "iDDPM-64": "imagenet64",
             "iDDPM-64-L": "imagenet64",
+            "LDM-4": "imagenet256-vq4",
+            "LDM-8": "imagenet256-vq8",
             "nano": "digits",
             "nano-32": "shapes",
         },

@@ -104,7 +104,8 @@ def _reader(where: Path) -> Iterator[Callable[[str], bytes]]:
 
             yield read
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{where} is no tar archive, or is damaged or cut short ({error})") from None
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{where} is no tar archive, or is damaged or cut short ({why})") from None
 
 
 def _require_binary(names: set[str], where: Path) -> None:
@@ -161,6 +162,8 @@ def load_npz(path: Path, size: int = 0) -> Arrays:
 
 @contextmanager
 def _npz(path: Path) -> Iterator[Any]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no .npz, or is damaged or cut short")
     try:
         with np.load(path, allow_pickle=False) as z:
             if not hasattr(z, "zip"):

@@ -44,9 +44,13 @@ class Progress:
     def _show(self, now: float) -> None:
         rate = self.done / max(now - self.began, 1e-9)
         left = int((self.total - self.done) / max(rate, 1e-9))
-        eta = f"{rate:,.1f} {self.unit}/s  ETA {left // 60}:{left % 60:02d}"
+        eta = f"{self._each(rate)} {self.unit}/s  ETA {left // 60}:{left % 60:02d}"
         text = f"{self.what}: {self.done:,} of {self.total:,} {self.unit}  {eta}"
         print(f"\r\x1b[2K{text}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _each(rate: float) -> str:
+        return f"{rate:,.0f}" if rate >= 1000 else f"{rate:,.1f}"
 
     def end(self) -> None:
         if self.live:
@@ -54,7 +58,7 @@ class Progress:
         seconds = time.monotonic() - self.began
         rate = self.done / max(seconds, 1e-9)
         print(
-            f"{self.what}: {self.done:,} {self.unit} in {seconds:.1f} s, {rate:,.1f} {self.unit}/s",
+            f"{self.what}: {self.done:,} {self.unit} in {seconds:.1f} s, {self._each(rate)} {self.unit}/s",
             file=sys.stderr,
             flush=True,
         )

@@ -181,6 +181,11 @@ def source(name: str, root: str = "data") -> Source:
         return _opened(kind, folder_of(name, root))
     path, size = parsed(name)
     if not Path(path).exists():
+        folder, at, given = name.rpartition("@")
+        if at and Path(folder).exists():
+            raise ValueError(f"{name}: {given!r} is no size; write {folder}@64 to crop to 64 pixels")
+        if folder == "shapes":
+            raise ValueError(f"{name}: shapes are drawn at their size; write shapes-{given}")
         near = difflib.get_close_matches(name, SOURCES, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(SOURCES)}"
         raise ValueError(f"unknown data set {name!r}, and no such folder or file; {hint}")
@@ -283,9 +288,14 @@ def load(name: str, root: str = "data") -> Arrays:
 
 
 def _missing(name: str, what: Source, folder: Path) -> str:
-    kind = "float16 latents, scaled by 0.18215" if what.latent else "uint8"
-    also = ", and reference.npy (M, 3, H, W) uint8," if what.latent else ""
-    images = "" if what.latent else f", or the images{' in class folders' if what.num_classes else ''},"
+    if what.latent:
+        images = name.partition("-")[0]
+        return (
+            f"{name} is not in {folder}: make it with python -m bench.encode {images} --vae PATH --out {folder} "
+            "(PATH@256 for images elsewhere), or use --data digits, which works at once"
+        )
+    kind, also = "uint8", ""
+    images = f", or the images{' in class folders' if what.num_classes else ''},"
     return (
         f"{name} is not in {folder}: put images.npy (N, {what.channels}, {what.size}, {what.size}) {kind} and "
         f"labels.npy (N,){also}{images} there, or use --data digits, which works at once"

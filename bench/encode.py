@@ -123,6 +123,9 @@ def go(flags: argparse.Namespace) -> int:
     todo = [i for i in range(len(shards_of(work.facts.images, work.facts.rows))) if i % world == rank]
     todo = [i for i in todo if entry(work.out, work.facts, i, before) is None]
     require_space(work, todo)
+    there = len(shards_of(work.facts.images, work.facts.rows)[rank::world]) - len(todo)
+    if there:
+        print(f"{there} of {there + len(todo)} shards are there already", file=sys.stderr)
     run(work, todo, flags.processes if world == 1 else 1, f"encode, {rank} of {world}" if world > 1 else "encode")
     made = finish(work.out, work.facts, arrays, before)
     if made is None:

@@ -66,7 +66,8 @@ def begin(out: Path, facts: Facts) -> Manifest | None:
     have, want = there.told(), facts.told()
     if other := [name for name in want if have[name] != want[name]]:
         kind = "finished" if before else "unfinished"
-        raise ValueError(f"{out} holds {kind} latents of another {words(other[0], have, want)}; name another --out")
+        what = "other images" if other[0] == "data_hash" else f"another {words(other[0], have, want)}"
+        raise ValueError(f"{out} holds {kind} latents of {what}; name another --out, or remove it to begin anew")
     if before and not is_whole(out, before):
         write_json(out / BEGUN, TypeAdapter(Facts).dump_python(facts, mode="json"))
     return before

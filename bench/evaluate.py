@@ -44,6 +44,7 @@ class Evaluator:
     def __init__(self, config: RunConfig, weights: Path, arrays: Arrays, cuda: bool = False) -> None:
         name, self.protocol = config.evaluation.extractor, config.evaluation.protocol
         self.entry, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
+        self.classifies = self.entry.knows(config.data.title)
         self.net = network(name, weights, self.entry.layers.values(), cuda)
         self.made = Made(extractor=name, weights=weights.name, sha256=weights_hash(weights))
         self.real = self.collect(ArrayImages(arrays.reference, "the reference"), sampled=False, intervals=False)
@@ -73,7 +74,7 @@ class Evaluator:
             samples=samples,
             reference=self.real,
             layers=self.entry.layers,
-            labels=np.asarray(labels) if labels is not None and self.entry.suffix else None,
+            labels=np.asarray(labels) if labels is not None and self.classifies else None,
             protocol=self.protocol,
             device=self.device,
         )

@@ -41,6 +41,12 @@ class Extractor:
     """Whether `prepare` can make the weights."""
     suffix: str = ""
     """Ends every metric's name, so that nobody takes it for an Inception metric."""
+    classifies: str = ""
+    """The data sets whose classes it knows begin with this; "" is none."""
+
+    def knows(self, title: str) -> bool:
+        """Whether its classes are those of a data set, so that class accuracy means something."""
+        return bool(self.classifies) and title.startswith(self.classifies)
 
 
 EXTRACTORS: dict[str, Extractor] = {
@@ -57,6 +63,7 @@ EXTRACTORS: dict[str, Extractor] = {
         side=8,
         prepare=partial(smallcnn.prepare, "digits-cnn"),
         suffix="[digits-cnn]",
+        classifies="digits",
         made_here=True,
     ),
     "shapes-cnn": Extractor(
@@ -64,6 +71,7 @@ EXTRACTORS: dict[str, Extractor] = {
         network=smallcnn.SmallExtractor,
         prepare=partial(smallcnn.prepare, "shapes-cnn"),
         suffix="[shapes-cnn]",
+        classifies="shapes",
         made_here=True,
     ),
 }

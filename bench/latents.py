@@ -136,6 +136,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         found = TypeAdapter(Manifest).validate_json(path.read_bytes())
     except FileNotFoundError:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; name one that bench.encode made") from None
         raise ValueError(
             f"{folder} has no {MANIFEST}: it is no finished set of latents; bench.encode makes, and ends, one"
         ) from None
@@ -195,7 +197,8 @@ def require_size(folder: Path, file: File) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise ValueError(f"{path} is not there ({error.strerror}); put it back, or: {MEND}") from None
+        again = "put it back, or run the same bench.encode again, which makes it"
+        raise ValueError(f"{path} is not there ({error.strerror}); {again}") from None
     if size != file.bytes:
         raise ValueError(f"{path} is damaged: it has {size:,} bytes, {file.bytes:,} were written; {MEND}")
 

@@ -85,7 +85,7 @@ def measure(request: Request) -> dict[str, Any]:
         samples=_promised(given["samples"], layers),
         reference=_promised(given["reference"], layers),
         layers=layers,
-        labels=_labels(given["samples"]) if config and entry.suffix else None,
+        labels=_labels(given["samples"]) if config and entry.knows(config.data.title) else None,
         protocol=protocol,
         pr_dtype=request.pr_dtype,
         kid_size=request.kid_size,

@@ -106,7 +106,7 @@ NATIVE: Mapping[str, Mapping[str, Native]] = {
             "ddpm-32",
             800_000,
             "the official run_cifar.py, arXiv:2006.11239 Appendix B",
-            "Adam without decay, as in the official code; the average's 0.9999 was not seen in the sources",
+            "Adam without decay, as in the official code; the average is Appendix B's, from memory",
             lr=2e-4,
             batch=128,
             warmup=5000,

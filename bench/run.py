@@ -55,7 +55,7 @@ def parser() -> Parser:
     p.formatter_class = Manual
     what = p.add_argument_group("what to run")
     what.add_argument(
-        "--arch", metavar="NAME", type=word, help="dit, uvit, unet or package.module:Class (default: dit)"
+        "--arch", metavar="NAME", type=word, help="a name of --list or package.module:Class (default: dit)"
     )
     what.add_argument(
         "--size", metavar="NAME", type=word, help="a size of the architecture (default: nano, or matched)"

@@ -75,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median is shown (default: 3)")
     flags = parser.parse_args(argv)
     try:
+        if min(*flags.batch, flags.rounds) < 1 or flags.seconds <= 0:
+            raise ValueError("--batch and --rounds must be at least 1, and --seconds more than 0")
         layouts = [parse_layout(text) for text in flags.layout]
         wishes = [presets.Wish(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
         configs = dict(zip(flags.arch, plan.resolve(wishes), strict=True))

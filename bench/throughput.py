@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from . import cost, data, engine, loader, microbatch, peaks, plan, presets, timing, works
 from .command import Parser, assignments
-from .config import RunConfig
+from .config import RunConfig, title_of
 from .files import atomic
 from .train import device_of, workers_of
 
@@ -72,6 +72,8 @@ COLUMNS = (
     "note",
 )
 """results/README.md says what each is."""
+SAME = ("model", "mode", "way", "batch", "steps", "device")
+"""What two rows share of which the later replaces the earlier."""
 Row = dict[str, Any]
 
 
@@ -249,7 +251,7 @@ def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s:
     for workers in flags.workers or [workers_of(config, s.device)]:
         rate = loader.rate(config, arrays, s.seconds * s.rounds, workers)
         row = {
-            "model": config.data.name,
+            "model": config.data.title,
             "mode": "loader",
             "way": f"{workers} workers",
             "images_per_second": rate,
@@ -274,9 +276,10 @@ def configs_of(flags: argparse.Namespace, device: torch.device) -> dict[str, Run
     found = {}
     for word in flags.net or SUITES[flags.suite or ("h100" if device.type == "cuda" else "small")]:
         name, _, source = word.partition("@")
+        label = f"{name}@{title_of(source)}" if source else name
         arch, _, size = name.partition(":")
         wish = presets.Wish(arch=arch, size=size, data=source, track=flags.track, settings=settings)
-        found[word] = plan.solved(presets.resolve(wish))
+        found[label] = plan.solved(presets.resolve(wish))
     return found
 
 
@@ -308,11 +311,23 @@ def release(device: torch.device) -> None:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """A table with every column, in full or not at all."""
+    """A table with every column, in full or not at all; rows of before stay, unless they were measured anew."""
+    told = [{k: shown(v) for k, v in row.items()} for row in rows]
+    new = {tuple(row.get(k, "") for k in SAME) for row in told}
+    told = [row for row in read(path) if tuple(row.get(k, "") for k in SAME) not in new] + told
     with atomic(path) as partial, partial.open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows({k: shown(v) for k, v in row.items()} for row in rows)
+        table.writerows(told)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a table; none where there is none, or one of other columns."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        table = csv.DictReader(file)
+        return list(table) if tuple(table.fieldnames or ()) == COLUMNS else []
 
 
 def shown(value: Any) -> str:
@@ -358,6 +373,7 @@ def main(argv: list[str] | None = None) -> int:
         if flags.rounds < 1 or flags.batch < 0 or min(flags.steps) < 2:
             raise ValueError("--rounds must be at least 1, --batch at least 0 and --steps at least 2")
         device = device_of(RunConfig())
+        flags.out.mkdir(parents=True, exist_ok=True)
         flags.batch = flags.batch or (64 if device.type == "cuda" else 16)
         configs, rows = configs_of(flags, device), []
         session = session_of(device, flags)
@@ -365,7 +381,7 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(row)
             for path, own in files_of(rows, device, flags.out).items():
                 write(path, own)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"bench.throughput: {error}", file=sys.stderr)
         return 2
     narrow = [{k: shown(row.get(k)) for k in COLUMNS[:13]} for row in rows]

@@ -55,7 +55,7 @@ def test_a_known_name_is_looked_for_below_the_root(tmp_path):
 
 
 def test_missing_data_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"images.npy \(N, 4, 32, 32\).*--data digits, which works at once"):
+    with pytest.raises(ValueError, match=r"bench.encode imagenet256 --vae PATH .*--data digits, which works at once"):
         data.load("imagenet256-latents", str(tmp_path))
 
 

@@ -43,6 +43,7 @@ def test_ones_own_images_train_and_no_record_tells_where_they_are(results, tmp_p
     record = next(r for r in read_all(results) if r.kind == "model")
     assert record.config["data"]["name"] == record.protocol["evaluation"]["data"] == "cats@8"
     assert record.protocol["training"]["data"]["flip"] == "always"
+    assert not any(name.startswith("class_accuracy") for name in record.metrics), "cats are no digits"
     assert len(record.protocol["training"]["data"]["hash"]) == 16
     for file in results.rglob("records/**/*.json"):
         assert "secret" not in file.read_text()

@@ -351,7 +351,9 @@ def test_an_npz_has_its_channels_first_or_last(tmp_path, layout):
 NAMES = {
     "a size that is none": ("{here}@2", "asks for images of 2 pixels; it must be from 4 to 4096"),
     "an archive of something": ("{here}/x.tar.gz", "is no tar archive, or is damaged or cut short"),
-    "an .npz of something": ("{here}/x.npz", "is no .npz, or is damaged|cannot be read"),
+    "an .npz of something": ("{here}/x.npz", "is no .npz, or is damaged or cut short$"),
+    "a size in letters": ("{here}@abc", "'abc' is no size; write .*@64 to crop to 64 pixels"),
+    "shapes with a crop": ("shapes@16", "shapes are drawn at their size; write shapes-16"),
     "another file": ("{here}/x.txt", "is no data set that is known here; name a folder of images"),
     "too few pixels": ("shapes-8", "must be from 16 to 1024"),
     "a near miss": ("shape", "did you mean shapes"),

@@ -55,6 +55,20 @@ def test_the_numbers_of_a_row_agree_with_each_other(tables):
         assert float(row["relative"]) == 1 or row["way"] == "ours"
 
 
+def test_a_row_measured_again_replaces_the_one_before_and_the_others_stay(tmp_path):
+    path = tmp_path / "table.csv"
+    throughput.write(path, [{"model": "a", "mode": "train", "mfu": 0.1}, {"model": "b", "mode": "train", "mfu": 0.2}])
+    throughput.write(path, [{"model": "a", "mode": "train", "mfu": 0.3}, {"model": "a", "mode": "forward"}])
+    found = [(r["model"], r["mode"], r["mfu"]) for r in table(path)]
+    assert found == [("b", "train", "0.2"), ("a", "train", "0.3"), ("a", "forward", "")]
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert throughput.main([*QUICK, "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "bench.throughput: [Errno" in capsys.readouterr().err
+
+
 def test_samples_of_both_ways_are_near_each_other(tables):
     ours, eager = (r for r in tables[1] if r["mode"] == "sample")
     assert 0 < float(ours["difference"]) < 0.05 and eager["difference"] == ""
