@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import cost, parallel, peaks
+from . import parallel, peaks
 from .config import RunConfig
 from .distributed import World
 from .keep import State
@@ -102,6 +102,8 @@ def tried(state: State, trial: Callable[[int], None], share: int) -> Tensor:
 
 def estimate(config: RunConfig, state: State, world: World) -> int:
     """Images whose float32 activations, all kept, fit into what the shards leave free: rather too few than too many."""
+    from . import cost  # which takes a second to import, and is asked here alone
+
     model = config.model
     each = cost.activation_bytes(model.arch, model.size or None, state.net.spec.io, model.network)  # type: ignore[union-attr, arg-type]
     own = sum(parallel.local(p).numel() for p in state.net.parameters())

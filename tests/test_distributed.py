@@ -154,7 +154,7 @@ def test_one_process_that_is_signalled_stops_all_at_one_step_and_others_go_on(ra
         assert torch.allclose(ours, weights(run)[name], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+@pytest.mark.parametrize("sharding", ["fsdp", pytest.param("none", marks=pytest.mark.slow)])
 def test_all_go_back_when_one_finds_nan(ranks, tmp_path, sharding):
     config = tiny_config(compute__sharding=sharding, budget__images=48, budget__points=1)
     quiet, run = (make_run(tmp_path / name, config) for name in "ab")

@@ -188,7 +188,7 @@ def test_a_failed_run_says_why_and_where(results, capsys):
     assert "failed: bench.keep.Diverged: the loss is" in err and "error.txt" in err
 
 
-@pytest.mark.parametrize("cluster", ["debug", "local"])
+@pytest.mark.parametrize("cluster", ["debug", pytest.param("local", marks=pytest.mark.slow)])
 def test_a_run_whose_checkpoints_are_all_damaged_says_so(results, capsys, cluster):
     words = ["--arch", "dit", "--data", "digits", "--cluster", cluster, "--results", str(results), *settings("dit")]
     assert run.main(words) == 0
