@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -119,6 +121,14 @@ def test_training_lowers_the_loss_with_learned_variance_too(tmp_path, digits):
     _, run = trained(tmp_path, config, digits)
     losses = [e["loss"] for e in run.events()[0] if e["event"] == "train"]
     assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+
+
+def test_the_trainer_starts_without_what_a_cpu_does_not_need():
+    """Some hundred processes of the tests, and every job of a cluster, pay for what is imported here."""
+    heavy = ("torch._inductor", "torch._dynamo", "torchvision", "diffusers", "datasets")
+    code = f"import sys, bench.train; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def rollbacks(run):
