@@ -130,7 +130,7 @@ def _batch(data: bytes, name: str, where: Path) -> tuple[np.ndarray, np.ndarray]
 
 def npz_source(path: Path, size: int = 0) -> Source:
     """The images of an .npz, and its labels if it has any."""
-    with _npz(path) as z:
+    with opened(path) as z:
         images_key, labels_key = _keys(path, z)
         with z.zip.open(f"{images_key}.npy") as f:
             shape = _shape_of(f)
@@ -148,7 +148,7 @@ def npz_source(path: Path, size: int = 0) -> Source:
 
 def load_npz(path: Path, size: int = 0) -> Arrays:
     """arr_0 or images, (N, H, W, C) or (N, C, H, W) uint8; arr_1 or labels, (N,), where they are there."""
-    with _npz(path) as z:
+    with opened(path) as z:
         images_key, labels_key = _keys(path, z)
         images = z[images_key]
         labels = _labels(path, z, labels_key, len(images))
@@ -161,13 +161,12 @@ def load_npz(path: Path, size: int = 0) -> Arrays:
 
 
 @contextmanager
-def _npz(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """The arrays of an .npz; whatever is wrong with the file is one sentence."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is no .npz, or is damaged or cut short")
     try:
         with np.load(path, allow_pickle=False) as z:
-            if not hasattr(z, "zip"):
-                raise ValueError(f"{path} is one array, no .npz")
             yield z
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise ValueError(f"{path} is no .npz, or is damaged or cut short ({error})") from None

@@ -29,6 +29,23 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """(N, 3, S, S) uint8 that are made when they are asked for; a subclass has `__getitem__`."""
+
+    count: int
+    size: int
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count, 3, self.size, self.size)
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True, kw_only=True)
 class Arrays:
     """A data set in memory, memory-mapped, or made when it is asked for."""
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from .arrays import Made
+
 REFERENCE = 10_000
 """Real images, evenly spread over the set, that the metrics compare with where a set is too large for all."""
 THREADS = min(8, os.cpu_count() or 1)
@@ -38,26 +40,15 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """(N, 3, size, size) uint8, decoded by threads when rows are asked for."""
+class Decoded(Made):
+    """Decoded by threads when rows are asked for."""
 
-    count: int
-    size: int
     crop: bool
     """Whether images are cropped to the size; else they must have it."""
     read: Callable[[int], Image.Image]
     """The image of a row."""
     name: Callable[[int], str]
     """How a sentence about that image begins."""
-
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.count, 3, self.size, self.size)
-
-    def __len__(self) -> int:
-        return self.count
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """(B, 3, size, size); ValueError names the image that cannot be used."""

@@ -15,7 +15,7 @@ VERSION = 3
 """Raised whenever the meaning of a field changes.
 
 2: the time that the network is given, eta, the channels and the interval of guidance; spacing adm.
-3: what was trained on, by its hash, and whether it was mirrored.
+3: what was trained on, by its hash, and whether it was mirrored; the decoder, by its hash; the precision of sampling.
 """
 
 OWN_TIMES = ("dpm-fast", "euler-sde")

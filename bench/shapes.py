@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Arrays, Source
+from .arrays import Arrays, Made, Source
 
 F = np.float32
 POSITIONS = 1 << 40
@@ -205,21 +205,10 @@ def _column(x: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """(N, 3, S, S) uint8 that are drawn when asked for: rows `first` to `first + count`, and any others."""
+class Drawn(Made):
+    """Drawn when asked for: rows `first` to `first + count`, and any others."""
 
-    size: int
-    count: int
     first: int = 0
-
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.count, 3, self.size, self.size)
-
-    def __len__(self) -> int:
-        return self.count
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         return draw(rows_at(rows, self.count) + self.first, self.size)

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from . import data, manifest
+from .archives import opened
 from .config import RunConfig
 from .frechet import Gaussian
 from .images import ArrayImages, FolderImages, Images, NpzImages
@@ -101,26 +99,12 @@ def manifest_of(path: Path) -> Manifest | None:
     """The manifest of a file of statistics; None for anything without."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
-    with _arrays(path) as z:
+    with opened(path) as z:
         return manifest.read(str(path), {manifest.KEY: z[manifest.KEY]} if manifest.KEY in z else {})[0]
 
 
-@contextmanager
-def _arrays(path: Path) -> Iterator[Any]:
-    """The arrays of an .npz; whatever is wrong with the file is one sentence."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no .npz, or is damaged or cut short")
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            yield z
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no .npz, or is damaged or cut short: {error}") from None
-    except ValueError as error:
-        raise ValueError(str(error) if str(path) in str(error) else f"{path} cannot be read: {error}") from None
-
-
 def _npz(path: Path, channels: tuple[int, ...]) -> Given:
-    with _arrays(path) as z:
+    with opened(path) as z:
         names = set(z.files)
         fitted = {p: _gaussian(path, z, *keys) for p, keys in KEYS.items() if keys[0] in names}
         made, rows = manifest.read(str(path), z)

@@ -13,8 +13,6 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -72,30 +70,6 @@ def new_state(config: RunConfig, io: architectures.IOSpec, device: torch.device,
     optimizer = torch.optim.AdamW(own, lr=r.lr, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay, fused=True)
     replicas = parallel.replicate(net, device) if world.size > 1 and not sharded else None
     return State(net, ema, optimizer, replicas=replicas, engine=way, micro_batch=max(0, config.compute.micro_batch))
-
-
-class Place(Protocol):
-    """A place in the training stream."""
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def images(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class At:
-    """A place in it that is to come."""
-
-    step: int
-    images: int
-
-
-def draw(
-    config: RunConfig, arrays: Arrays, at: Place, size: int, null: int, own: slice = slice(None)
-) -> tuple[Tensor, ...]:
-    """(x0, t, eps, labels) of the step at that place, or its rows `own`, on the CPU, from (seed, step) alone."""
-    return loader.draw(config, arrays, null, at.step, at.images, size, own)
 
 
 def step(
@@ -215,7 +189,7 @@ def attempt(
         run.log("resume", images=state.images, warnings=warnings)
 
     def drawn(step: int, images: int, size: int) -> tuple[Tensor, ...]:
-        return draw(config, arrays, At(step, images), size, io.num_classes, parallel.share(size, world))
+        return loader.draw(config, arrays, io.num_classes, step, images, size, parallel.share(size, world))
 
     workers, cuda = workers_of(config, device), device.type == "cuda"
     steps = steps_from(state.step, state.images, config)

@@ -10,7 +10,7 @@ import torch
 from helpers import tiny_config
 
 from architectures.check import awaken
-from bench import data, presets, train
+from bench import data, loader, presets, train
 from bench.diffusion import process_of
 
 STEPS = 10
@@ -43,7 +43,7 @@ def losses(name, device, **settings):
     state.ema.load_state_dict(state.net.state_dict())
 
     def batch():
-        return train.draw(config, arrays, state, config.recipe.batch, io.num_classes)
+        return loader.draw(config, arrays, io.num_classes, state.step, state.images, config.recipe.batch)
 
     with state.engine.running():
         found = [float(train.step(state, config, diffusion, batch())) for _ in range(STEPS)]

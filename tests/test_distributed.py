@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
-from bench import checkpoint, data, distributed, parallel, presets, train
+from bench import checkpoint, data, distributed, loader, parallel, presets, train
 from bench.distributed import World
 from bench.meter import Meter
 
@@ -133,8 +133,11 @@ def test_shares_cover_the_batch_and_differ_by_at_most_one(size, world):
 def test_a_process_draws_its_rows_of_what_one_alone_draws(digits):
     config = tiny_config()
     state = train.State(net=None, ema=None, optimizer=None, step=3, images=48)
-    whole = train.draw(config, digits, state, 16, 10)
-    parts = [train.draw(config, digits, state, 16, 10, parallel.share(16, World(r, 0, 3))) for r in range(3)]
+    whole = loader.draw(config, digits, 10, state.step, state.images, 16)
+    parts = [
+        loader.draw(config, digits, 10, state.step, state.images, 16, parallel.share(16, World(r, 0, 3)))
+        for r in range(3)
+    ]
     for name, together in enumerate(whole):
         assert torch.equal(together, torch.cat([part[name] for part in parts]))
 

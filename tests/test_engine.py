@@ -7,7 +7,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures.check import awaken
-from bench import checkpoint, data, engine, presets, sample, train
+from bench import checkpoint, data, engine, loader, presets, sample, train
 from bench.diffusion import process_of
 from bench.engine import Engine
 
@@ -57,7 +57,7 @@ def two_losses(config, device=CPU):
     """The loss of a step, and of the next, which depends on the first one's gradient."""
     state, diffusion, digits = state_of(config, device), process_of(config.diffusion, device), data.load("digits")
     with state.engine.running():
-        batches = (train.draw(config, digits, train.At(i, 16 * i), 16, 10) for i in range(2))
+        batches = (loader.draw(config, digits, 10, i, 16 * i, 16) for i in range(2))
         return [float(train.step(state, config, diffusion, batch)) for batch in batches], state
 
 
@@ -145,7 +145,7 @@ def test_a_run_in_channels_last_goes_on_from_a_checkpoint_that_does_not_tell(tmp
     checkpoint.restore(tensors, again.net, again.ema, again.optimizer)
     again.step, again.images = state.step, state.images
     for one in (state, again):
-        train.step(one, config, process_of(config.diffusion), train.draw(config, digits, train.At(2, 32), 16, 10))
+        train.step(one, config, process_of(config.diffusion), loader.draw(config, digits, 10, 2, 32, 16))
     assert all(torch.equal(value, again.tensors()[name]) for name, value in state.tensors().items())
 
 
@@ -192,7 +192,7 @@ def test_a_step_fetches_nothing_from_the_device(net, settings):
     config, digits = config_of(net, **settings), data.load("digits")
     state, diffusion = state_of(config), process_of(config.diffusion)
     for i in range(2):
-        batch = train.draw(config, digits, train.At(i, 16 * i), 16, 10)
+        batch = loader.draw(config, digits, 10, i, 16 * i, 16)
         with NoFetching():
             train.step(state, config, diffusion, batch)
     with NoFetching(), pytest.raises(AssertionError, match="a step fetches"):
@@ -235,7 +235,7 @@ def test_on_a_gpu_a_step_has_the_loss_of_the_plain_one_and_never_waits(monkeypat
     config = config_of(net, "cuda", compile=compile)
     fast, state = two_losses(config, CUDA)
     assert fast == pytest.approx(plain, rel=2e-2) and state.engine.precision == "bf16"
-    batch = tuple(z.pin_memory() for z in train.draw(config, data.load("digits"), train.At(2, 32), 16, 10))
+    batch = tuple(z.pin_memory() for z in loader.draw(config, data.load("digits"), 10, 2, 32, 16))
     diffusion = process_of(config.diffusion, CUDA)
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
 
-from bench import checkpoint, data, failures, presets, train
+from bench import checkpoint, data, failures, loader, presets, train
 from bench.diffusion import Diffusion, process_of
 from bench.runfolder import RunFolder, evaluation_points
 from bench.schedule import levels, sigma
@@ -73,9 +73,9 @@ def test_the_budget_is_kept_to_the_image(tmp_path, digits):
 def test_a_batch_is_a_function_of_seed_and_step(digits):
     config = tiny_config()
     state = train.State(net=None, ema=None, optimizer=None, step=3, images=48)
-    one, two = (train.draw(config, digits, state, 16, 10) for _ in range(2))
+    one, two = (loader.draw(config, digits, 10, state.step, state.images, 16) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    other = train.draw(replaced_seed(config, 1), digits, state, 16, 10)
+    other = loader.draw(replaced_seed(config, 1), digits, 10, state.step, state.images, 16)
     assert not torch.equal(one[2], other[2])
 
 
@@ -89,7 +89,7 @@ def replaced_seed(config, seed):
 def test_labels_are_dropped_at_the_stated_rate(digits, drop):
     config = replaced(tiny_config(), "recipe", label_drop=drop, batch=1000)
     state = train.State(net=None, ema=None, optimizer=None)
-    *_, labels = train.draw(config, digits, state, 1000, 10)
+    *_, labels = loader.draw(config, digits, 10, state.step, state.images, 1000)
     assert (labels == 10).float().mean() == pytest.approx(drop, abs=0.05)
 
 
@@ -109,7 +109,7 @@ def test_the_rate_warms_up_and_gradients_are_clipped(digits, io):
     state = train.new_state(config, io, torch.device("cpu"))
     rates = []
     for _ in range(6):
-        train.step(state, config, Diffusion(), train.draw(config, digits, state, 16, 10))
+        train.step(state, config, Diffusion(), loader.draw(config, digits, 10, state.step, state.images, 16))
         rates.append(state.optimizer.param_groups[0]["lr"])
         norm = torch.stack([p.grad.norm() for p in state.net.parameters() if p.grad is not None]).norm()
         assert norm <= 1.01e-4
@@ -278,7 +278,7 @@ def test_arrays_of_latents_train_as_they_are(tmp_path, io):
         reference=np.zeros((20, 3, 64, 64), np.uint8),
     )
     state = train.new_state(tiny_config(), io, torch.device("cpu"))
-    x0, *_ = train.draw(tiny_config(), arrays, state, 20, 10)
+    x0, *_ = loader.draw(tiny_config(), arrays, 10, state.step, state.images, 20)
     assert torch.equal(x0.sort(dim=0).values, torch.from_numpy(arrays.images).float().sort(dim=0).values)
 
 
@@ -290,7 +290,7 @@ def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digit
     config = tiny_config(diffusion__schedule=schedule, diffusion__time=time)
     state, seen = train.new_state(config, io, torch.device("cpu")), []
     state.net.register_forward_pre_hook(lambda _, given: seen.extend(given[:2]))
-    x0, t, eps, labels = train.draw(config, digits, state, 16, 10)
+    x0, t, eps, labels = loader.draw(config, digits, 10, state.step, state.images, 16)
     train.step(state, config, process_of(config.diffusion), (x0, t, eps, labels))
     count = t * 1000 if schedule == "vp" else t + 1
     want = {"index": count - 1, "count": count, "continuous": 999 * count / 1000, "rescaled": count - 1}[time]
@@ -320,14 +320,14 @@ def test_batches_drawn_ahead_are_those_drawn_when_asked(tmp_path, digits, worker
 
 
 def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_stays(tmp_path, digits, monkeypatch):
-    config, draw = tiny_config(compute__workers=2), train.draw
+    config, draw = tiny_config(compute__workers=2), loader.draw
 
-    def failing(config, arrays, at, *rest):
-        if at.images == 48:
+    def failing(config, arrays, null, step, images, *rest):
+        if images == 48:
             raise ValueError("images.npy is gone")
-        return draw(config, arrays, at, *rest)
+        return draw(config, arrays, null, step, images, *rest)
 
-    monkeypatch.setattr(train, "draw", failing)
+    monkeypatch.setattr(loader, "draw", failing)
     run = make_run(tmp_path, config)
     with pytest.raises(ValueError, match="is gone"):
         train.train(run, config, digits, presets.io_of(config), lambda: False)
