@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from . import cost, data, engine, loader, microbatch, peaks, plan, presets, timing, works
 from .command import Parser, assignments
-from .config import RunConfig, title_of
+from .config import Data, RunConfig, title_of
 from .files import atomic
 from .train import device_of, workers_of
 
@@ -298,7 +298,7 @@ def measured(flags: argparse.Namespace, configs: dict[str, RunConfig], s: Sessio
     if "loader" in flags.mode:
         first = next(iter(configs.values()))
         for source in flags.data or [first.data.name]:
-            own = replace(first, data=replace(first.data, name=source))
+            own = replace(first, data=data.filled(Data(name=source, root=first.data.root)))
             yield from loader_rows(flags, own, fastest, s)
 
 

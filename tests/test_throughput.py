@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
 from helpers import SMALLEST
@@ -67,6 +68,16 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(
     (tmp_path / "file").write_text("")
     assert throughput.main([*QUICK, "--out", str(tmp_path / "file" / "out")]) == 2
     assert "bench.throughput: [Errno" in capsys.readouterr().err
+
+
+def test_the_loader_is_measured_on_sets_of_ones_own_beside_any_network(tmp_path):
+    images = np.zeros((8, 8, 8, 3), np.uint8)
+    for name in ("one", "two"):
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(8) % 2)
+    words = ["--net", f"dit:nano/2@{tmp_path / 'one.npz'}", "--mode", "train", "loader", "--out", str(tmp_path / "out")]
+    assert throughput.main([*QUICK, *TINY, *words, "--data", str(tmp_path / "one.npz"), str(tmp_path / "two.npz")]) == 0
+    found = table(tmp_path / "out" / "benchmark-train-fp32-cpu.csv")
+    assert [r["model"] for r in found] == ["dit:nano/2@one", "dit:nano/2@one", "one", "two"]
 
 
 def test_samples_of_both_ways_are_near_each_other(tables):
