@@ -72,7 +72,7 @@ COLUMNS = (
     "note",
 )
 """results/README.md says what each is."""
-SAME = ("model", "mode", "way", "batch", "steps", "device")
+SAME = ("model", "mode", "way", "precision", "compile", "batch", "steps", "device")
 """What two rows share of which the later replaces the earlier."""
 Row = dict[str, Any]
 
