@@ -62,7 +62,7 @@ def test_a_row_measured_again_replaces_the_one_before_and_the_others_stay(tmp_pa
     graphs = {"model": "a", "mode": "train", "compile": "graphs", "mfu": 0.4}
     throughput.write(path, [{"model": "a", "mode": "train", "mfu": 0.3}, graphs])
     found = [(r["model"], r["compile"], r["mfu"]) for r in table(path)]
-    assert found == [("b", "", "0.2"), ("a", "", "0.3"), ("a", "graphs", "0.4")], "another way to compile is another row"
+    assert found == [("b", "", "0.2"), ("a", "", "0.3"), ("a", "graphs", "0.4")], "ways to compile share no row"
 
 
 def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(tmp_path, capsys):
