@@ -6,8 +6,16 @@ published has panels of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+
+from . import powerlaw
+
+DOUBTFUL = 0.05
+"""Share of resamples without an exponent above which the caption says so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,5 +105,72 @@ class Figure:
     title: str
     panels: tuple[Panel, ...]
     """Empty where nothing was measured or published yet."""
+    alike: bool = False
+    """Whether panels with the same upward axis have the same ranges."""
     missing: str = ""
-    """The command that runs what is not there yet; "" where nothing is missing."""
+    """The commands that run what is not there yet, one a line; "" where nothing is missing."""
+
+
+def fitted(points: Sequence[Point], of: str = "", *, frontier: bool = False) -> Fit:
+    """The law through points, or through those that no cheaper point beats, in the words that a caption needs."""
+    r, correlated = _correlation(points)
+    chosen = best_at_their_cost(points) if frontier else list(points)
+    what = "points that no cheaper one beats" if frontier else "points"
+    x, y = [p.x for p in chosen], [p.y for p in chosen]
+    if (count := len(set(x))) < powerlaw.FEWEST:
+        few = f"{count} {what}: too few for a power law with offset, which needs {powerlaw.FEWEST}"
+        return Fit(of=of, words="; ".join([few, *correlated]), r=r)
+    law = powerlaw.fit(x, y)
+    formula = dict(a=law.a, b=law.b, c=law.c, scale=law.scale)
+    if not law.determined:
+        lost = f"{count} {what} do not determine a power law: the best exponent lies at an end of the search"
+        return Fit(of=of, words="; ".join([lost, *correlated]), r=r)
+    band = powerlaw.band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
+    words = [
+        f"FID = {f'{law.a:.3g} + ' if law.a else ''}{law.b:.3g} (C / {engineering(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}",
+        f"exponent {band.c[0]:.2f} to {band.c[1]:.2f}, offset {band.a[0]:.3g} to {band.a[1]:.3g} in 95 % of "
+        f"{powerlaw.RESAMPLES:,} resamples",
+    ]
+    if band.undetermined > DOUBTFUL:
+        words.append(f"{band.undetermined:.0%} of them determine no exponent")
+    return Fit(
+        of=of,
+        words="; ".join([*words, *correlated]),
+        **formula,
+        r=r,
+        x=tuple(map(float, band.x)),
+        y=tuple(map(float, law.at(band.x))),
+        low=tuple(map(float, band.low)),
+        high=tuple(map(float, band.high)),
+    )
+
+
+def _correlation(points: Sequence[Point]) -> tuple[float | None, list[str]]:
+    """Pearson's r and its words; None and none where there is none."""
+    try:
+        found = powerlaw.correlation([p.x for p in points], [p.y for p in points])
+    except ValueError:
+        return None, []
+    interval = f", 95 % interval {found.low:.2f} to {found.high:.2f}" if len(points) > 3 else ""
+    return found.r, [f"r of log C and FID {found.r:.2f} (n = {len(points)}{interval})"]
+
+
+def best_at_their_cost(points: Sequence[Point]) -> list[Point]:
+    """Points that none of at most their x beats, by rising x."""
+    best: list[Point] = []
+    for p in sorted(points, key=lambda p: (p.x, p.y)):
+        if not best or p.y < best[-1].y:
+            best.append(p)
+    return best
+
+
+def engineering(value: float) -> str:
+    """1,234,567 as 1.23 M; from 1000 T on 1.23e15."""
+    if abs(value) >= 999.5e12:
+        digits, _, power = f"{value:.2e}".partition("e+")
+        return f"{float(digits):g}e{power}"
+    for unit in ("", " k", " M", " G"):
+        if abs(value) < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g} T"
