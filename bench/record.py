@@ -161,7 +161,7 @@ def parse(data: Any, name: str) -> Record:
 def read(path: Path) -> Record:
     """The record in a file; ValueError says what is wrong with it."""
     try:
-        data = json.loads(path.read_text(), parse_constant=_refuse)
+        data = DECODER.decode(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no valid record: {error}") from None
     record = parse(data, str(path))
@@ -172,6 +172,10 @@ def read(path: Path) -> Record:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not allowed")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse)
+"""Of JSON without NaN and infinity; made once."""
 
 
 def write(path: Path, record: Record) -> None:
