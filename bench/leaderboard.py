@@ -17,15 +17,15 @@ numbers.  Imports no torch.
 from __future__ import annotations
 
 import argparse
+import csv
 import gc
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from . import tabular, views
 from .boards import Board, Line, boards, group_of, without_overtaken
@@ -44,10 +44,9 @@ DIGITS = 10
 """Significant digits of what is computed from records, so that no machine's rounding shows."""
 
 
-def rows(records: Iterable[Record], whole: Sequence[Board] | None = None) -> pd.DataFrame:
+def rows(records: Iterable[Record], whole: Sequence[Board] | None = None) -> list[dict[str, Any]]:
     """One row a record, best first within each fingerprint; metrics in columns of their own.
 
-    Every column holds Python's own numbers, as training FLOPs can be beyond 64 bits, and None where there is none.
     rank and those after it are of the row's group, whose runs differ in their seed alone; rank_low and rank_high are
     the interval that ranks are made from, NAME mean and NAME deviation over the seeds.  `whole` are the boards, where
     they are made already.
@@ -57,7 +56,7 @@ def rows(records: Iterable[Record], whole: Sequence[Board] | None = None) -> pd.
     of = {r.id: (board, line) for board in whole for line in board.lines for r in line.runs}
     place = {id_: i for i, id_ in enumerate(of)}
     there.sort(key=lambda r: (r.fingerprint, place.get(r.id, len(place)), r.label, r.id))
-    return pd.DataFrame([_row(r, *of.get(r.id, (None, None))) for r in there], dtype=object)
+    return [_row(r, *of.get(r.id, (None, None))) for r in there]
 
 
 def _row(r: Record, board: Board | None, line: Line | None) -> dict[str, Any]:
@@ -105,10 +104,15 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{DIGITS}g}")
 
 
-def csv_of(table: pd.DataFrame) -> str:
-    """Rows as CSV; the headings of metrics have the arrow of the better direction."""
-    arrows = {c: f"{c} {tabular.ARROWS[KINDS[kind_of(c)][0]]}" for c in map(str, table) if METRIC.fullmatch(c)}
-    return table.rename(columns=arrows).to_csv(index=False, lineterminator="\n")
+def csv_of(table: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, which needs no pandas to import; the headings of metrics have the arrow of the better direction."""
+    columns = list({name: 0 for row in table for name in row})
+    arrows = {c: f" {tabular.ARROWS[KINDS[kind_of(c)][0]]}" for c in columns if METRIC.fullmatch(c)}
+    text = StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writerow({c: c + arrows.get(c, "") for c in columns})
+    writer.writerows(table)
+    return text.getvalue()
 
 
 def build(results: Path) -> tuple[str, str]:
@@ -148,8 +152,8 @@ def write(results: Path) -> str:
     """
     for _ in range(ROUNDS):
         before = ledger(results)
-        csv, text = build(results)
-        for name, content in (("leaderboard.csv", csv), ("leaderboard.md", text)):
+        table, text = build(results)
+        for name, content in (("leaderboard.csv", table), ("leaderboard.md", text)):
             with atomic(results / name) as partial:
                 partial.write_text(content)
         if ledger(results) == before:

@@ -89,6 +89,9 @@ def curve(r: Record, config: RunConfig) -> Iterator[str]:
         yield f"curve ends at {images[-1]} images; the budget is {config.budget.images}"
     if r.curve and r.curve[-1]["metrics"] != {name: m.value for name, m in r.metrics.items()}:
         yield "the last point of curve is not what metrics say"
+    seen = [images for images, _ in r.losses]
+    if sorted(set(seen)) != seen or (seen and not 0 < seen[0] <= seen[-1] <= config.budget.images):
+        yield f"losses are not at rising numbers of images up to {config.budget.images}"
     for p in r.curve:
         for name, value in p["metrics"].items():
             _, least, most = KINDS.get(kind_of(name), ("", -math.inf, math.inf))
