@@ -92,6 +92,8 @@ def curve(r: Record, config: RunConfig) -> Iterator[str]:
     seen = [images for images, _ in r.losses]
     if sorted(set(seen)) != seen or (seen and not 0 < seen[0] <= seen[-1] <= config.budget.images):
         yield f"losses are not at rising numbers of images up to {config.budget.images}"
+    if other := [p["images"] for p in r.curve[:-1] if set(p["metrics"]) != set(r.metrics)]:
+        yield f"curve has other metrics than the record's at {other} images"
     for p in r.curve:
         for name, value in p["metrics"].items():
             _, least, most = KINDS.get(kind_of(name), ("", -math.inf, math.inf))
@@ -134,6 +136,8 @@ def measured(r: Record, config: RunConfig) -> Iterator[str]:
     if c.images_per_second * seconds < FLOOR * images:
         made = c.images_per_second * seconds
         yield f"cost: {c.images_per_second:,.0f} images a second for {seconds:,.0f} s are {made:,.0f} of {images:,}"
+    if 6 * c.macs * c.images_per_second > FASTEST * max(1, r.environment.get("world_size", 1)):
+        yield f"cost.images_per_second is {c.images_per_second:.3g}; no accelerator computes above {FASTEST:.0e} FLOP/s"
     if (c.training_flops or 0) / seconds > FASTEST:
         yield f"cost: {(c.training_flops or 0) / seconds:.1e} FLOP/s an accelerator; none computes above {FASTEST:.0e}"
 

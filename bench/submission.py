@@ -2,13 +2,15 @@
 
 Looked at are its schema, its id and fingerprints, that config and protocol say the same by this version's rules, that
 hashes of what the committed records name too are theirs, that the network is a registered one, and that metrics,
-curve and cost can be true and fit each other.  Whether the numbers were measured nobody can see from a file.
+curve and cost can be true and fit each other.  If all that is right, the network is
+counted again (bench/recount.py).  Whether the numbers were measured nobody can see from a file.
 Imports no torch, and nothing that a record names.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -27,24 +29,55 @@ from .record import Record
 
 LARGEST = 4 * 2**20
 """Bytes; a record has some thousands."""
+START, EACH = 120, 20
+"""Seconds that counting networks may take: to begin with, and for each."""
 HASHES = ("extractor_hash", "reference_hash", "reference_count")
 """What a protocol has that its config does not tell."""
 Facts = dict[tuple[str, str], set[Any]]
 
 
-def main(paths: Iterable[Path], results: Path) -> int:
+def main(paths: Sequence[Path], results: Path) -> int:
     """Say of each file what is wrong, a line each; status 2 when something is."""
     committed = [r for r in record.read_all(results) if r.status == "done"]
+    checked = {path: problems(path, committed) for path in paths}
+    counts = counted([path for path, (found, one) in checked.items() if not found and one and one.cost])
     status = 0
-    for path in paths:
-        found, one = problems(path, committed)
+    for path, (found, one) in checked.items():
+        found += _miscounted(one, counts[path]) if one and path in counts else ()
         for problem in found:
             print(f"{path}: {problem}", file=sys.stderr)
         if found:
             status = 2
         elif one:
-            print(f"{path} is good: {standing(one, committed)}")
+            unknown = counts.get(path, {}).get("unknown")
+            words = f"; its network was not counted: {unknown}" if unknown else ""
+            print(f"{path} is good: {standing(one, committed)}{words}")
     return status
+
+
+def counted(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """What bench.recount says of each file, in a process of its own, as it needs torch."""
+    if not paths:
+        return {}
+    command = [sys.executable, "-m", "bench.recount", *map(str, paths)]
+    seconds = START + EACH * len(paths)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return {path: {"wrong": f"counting took over {seconds} s"} for path in paths}
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["bench.recount ended early"])[-1]
+        return {path: {"unknown": why} for path in paths}
+    return dict(zip(paths, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def _miscounted(r: Record, count: Mapping[str, Any]) -> Iterator[str]:
+    """Where the network cannot be built, or costs something else."""
+    if "wrong" in count:
+        yield f"its network cannot be built: {count['wrong']}"
+    for name in ("params", "macs"):
+        if name in count and count[name] != getattr(r.cost, name):
+            yield f"cost.{name} is {getattr(r.cost, name):,}; counted again it is {count[name]:,}"
 
 
 def problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record | None]:
@@ -84,10 +117,13 @@ def _each(one: Record, config: RunConfig | None, committed: Iterable[Record]) ->
 def _load(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it has {path.stat().st_size:,} bytes; a record has at most {LARGEST:,}")
-
     data = record.DECODER.decode(path.read_text())
     if not isinstance(data, dict):
         raise ValueError("it must be an object")
+    try:
+        json.dumps(data, allow_nan=False)
+    except ValueError:  # JSON's 1e999 is infinity
+        raise ValueError("a number in it is too large") from None
     return data
 
 
@@ -179,7 +215,9 @@ def _network(r: Record, config: RunConfig) -> Iterator[str]:
     if not (m.size or m.network or m.io):
         yield "config.model has neither size nor arguments, so nobody can build the network"
     target, by = r.protocol["training"].get("match", {}).get("target"), m.match.partition(":")[0]
-    if target and r.cost and by in ("macs", "params"):
+    if m.match and r.status == "done" and not (isinstance(target, int) and target > 0):
+        yield f"protocol.training.match.target is {target!r}; it must be the cost that was matched"
+    elif target and r.cost and by in ("macs", "params"):
         own = getattr(r.cost, by)
         if abs(own / target - 1) > m.tolerance:
             yield f"cost.{by} is {own:,}; it was to be within {m.tolerance:.0%} of {target:,}"
@@ -223,7 +261,7 @@ def standing(r: Record, committed: Sequence[Record]) -> str:
     others = [other for other in committed if other.id != r.id]
     known: Mapping[Any, Any] = {key: 0 for other in others for key in facts(other)}
     new = sorted({whose for what, whose in facts(r) if what.endswith("hash") and (what, whose) not in known})
-    words = "; it replaces the committed one" if len(others) < len(committed) else ""
+    words = "; it replaces the committed one" if any(one.id == r.id and one != r for one in committed) else ""
     words += f"; no other record names {' and '.join(new)}, so that hash is not compared" if new else ""
     for board in boards([*others, r]):
         for line in board.lines:

@@ -11,7 +11,7 @@ import pytest
 from helpers import replaced
 from made_records import config_of, made, plain, whole
 
-from bench import failures, leaderboard, presets, protocol, record
+from bench import failures, leaderboard, presets, protocol, record, submission
 from bench.config import from_dict
 from bench.protocol import fingerprint
 
@@ -44,6 +44,13 @@ def check(data, results, capsys, name=None):
     status = leaderboard.main(["--results", str(results), "--check", str(path)])
     said = capsys.readouterr()
     return status, [line.removeprefix(f"{path}: ") for line in said.err.splitlines()], said.out
+
+
+@pytest.fixture(autouse=True)
+def uncounted(request, monkeypatch):
+    """Networks are counted only where a test is about that: it starts a process with torch."""
+    if "recount" not in request.node.name:
+        monkeypatch.setattr(submission, "counted", lambda paths: {})
 
 
 GOOD = {
@@ -287,6 +294,7 @@ def test_a_record_that_was_altered_is_found_by_its_hashes(what, tmp_path, capsys
 UNREADABLE = {
     "no JSON": ("{", "it is no record: "),
     "NaN": ('{"schema": NaN}', "it is no record: NaN is not allowed"),
+    "infinity": ('{"schema": 1e999}', "it is no record: a number in it is too large"),
     "a list": ("[1]", "it is no record: it must be an object"),
     "too deep": ("[" * 100_000, "it is no record: "),
     "too long": (" " * (5 * 2**20), "it is no record: it has 5,242,880 bytes"),
@@ -299,6 +307,45 @@ def test_what_is_no_record_is_said_to_be_none(kind, tmp_path, capsys):
     text, sentence = UNREADABLE[kind]
     status, wrong, _ = check(text, tmp_path / "results", capsys, name="a")
     assert status == 2 and any(line.startswith(sentence) for line in wrong), wrong
+
+
+def leaves(data, where=()):
+    """Every place in plain data."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        yield (*where, str(key))
+        yield from leaves(value, (*where, str(key)))
+
+
+def test_junk_anywhere_in_a_record_is_answered_and_never_a_traceback(tmp_path):
+    path, good = tmp_path / "record.json", data_of(whole(matched()))
+    committed = [whole(config_of(seed=9))]
+    good["losses"], silent = good["losses"][:1], []
+    places = list(leaves(good))
+    for i, place in enumerate(places):
+        for junk in (None, "junk", -1, [], {}, 1e300)[i % 2 :: 2]:
+            data = plain(good)
+            put("/".join(place), junk)(data)
+            with contextlib.suppress(KeyError, TypeError, AttributeError):
+                signed(data)
+            path.write_text(json.dumps(data))
+            wrong, _ = submission.problems(path, committed)
+            if not wrong:
+                silent.append("/".join(place))
+    assert len(places) > 150
+    assert {s for s in silent if not s.startswith(FREE) and not s.endswith("interval/method")} == SIGNED
+
+
+FREE = (
+    "environment/device",
+    "environment/packages",
+    "config/model/solved",
+    "config/model/args",
+    "cost/mfu",
+    "losses/0/1",
+)
+"""Words, what only building the network shows, and losses, which may be anything."""
+SIGNED = {"id", "fingerprint", "evaluation_fingerprint", *(f"curve/{i}/metrics/fid[digits-cnn]" for i in (0, 1))}
+"""Made right again after the junk; and the FID of an earlier point, which has no bound."""
 
 
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path, capsys):
@@ -325,6 +372,33 @@ def test_a_matched_network_is_as_large_as_it_was_to_be(macs, status, tmp_path, c
     data = data_of(whole(matched(), macs=macs))
     data["protocol"]["training"]["match"]["target"] = 1_000_000
     assert check(signed(data), tmp_path / "results", capsys)[0] == status
+
+
+def test_a_recount_finds_what_a_network_really_costs(tmp_path, capsys):
+    """A committed record as it is, one with other parameters and what follows, and one that cannot be built."""
+    results = tmp_path / "results"
+    results.mkdir()
+    names = [("dit", {}), ("uvit", {"macs": -1}), ("unet", {})]
+    paths = []
+    for i, (label, change) in enumerate(names):
+        one = next(r for r in record.read_all(REPOSITORY) if r.label == label and r.protocol["training"]["match"]["to"])
+        data = data_of(one)
+        if change:
+            cost, images = data["cost"], data["config"]["budget"]["images"]
+            cost["macs"] -= 1
+            cost["flops"] = 2 * cost["macs"]
+            cost["training_flops"] = 3 * cost["flops"] * images
+            cost["sampling_flops_per_image"] = cost["flops"] * 32
+        if i == 2:
+            data["config"]["model"]["solved"] = {"height": 3}
+        paths.append(str(tmp_path / f"{signed(data)['id']}.json"))
+        Path(paths[-1]).write_text(json.dumps(data))
+    assert leaderboard.main(["--results", str(results), "--check", *paths]) == 2
+    said = capsys.readouterr()
+    macs, built = said.err.splitlines()
+    assert paths[1] in macs and "cost.macs is" in macs and "; counted again it is " in macs
+    assert paths[2] in built and "its network cannot be built: unet cannot be built" in built
+    assert said.out.startswith(f"{paths[0]} is good")
 
 
 def test_the_same_network_has_the_committed_records_parameters(tmp_path, capsys):
