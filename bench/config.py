@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -244,6 +245,12 @@ class Evaluation:
             words = "heun takes two network evaluations a step and one in the last, so it must be odd"
             raise ValueError(f"evaluation.steps is {self.steps}; {words}")
 
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes an image; outside its interval guidance takes none, counted as the interval's share."""
+        low, high = self.guidance_interval
+        return self.steps + (0 if self.guidance == 1 else round(self.steps * (high - low)))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compute:
@@ -380,10 +387,16 @@ def digest(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
+def _adapter() -> TypeAdapter[RunConfig]:
+    """Made once: that costs far more than a config's validation."""
+    return TypeAdapter(RunConfig)
+
+
 def from_dict(data: Mapping[str, Any]) -> RunConfig:
     """A config from nested plain data; ValueError says in a sentence what does not fit."""
     try:
-        return TypeAdapter(RunConfig).validate_python(data)
+        return _adapter().validate_python(data)
     except ValidationError as error:
         raise ValueError(_sentence(error)) from None
 

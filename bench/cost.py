@@ -130,20 +130,15 @@ def of(config: RunConfig, io: IOSpec) -> Cost:
 
 
 def summary(config: RunConfig, cost: Cost) -> dict[str, Any]:
-    """The record's cost columns that follow from the configuration alone.
-
-    Outside its interval guidance costs nothing, which is counted as the interval's share of the steps.
-    """
+    """The record's cost columns that follow from the configuration alone."""
     e = config.evaluation
-    low, high = e.guidance_interval
-    guided = 0 if e.guidance == 1 else round(e.steps * (high - low))
     return {
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
         "training_flops": cost.training_flops * config.budget.images or None,
         "guidance_multiplier": 1 if e.guidance == 1 else 2,
-        "sampling_flops_per_image": cost.flops * (e.steps + guided),
+        "sampling_flops_per_image": cost.flops * e.forward_passes,
     }
 
 

@@ -1,5 +1,12 @@
 """The leaderboard, rebuilt from the records alone: python -m bench.leaderboard
 
+    python -m bench.leaderboard                                rebuild leaderboard.csv and .md, and print
+    python -m bench.leaderboard --data digits --arch dit,uvit  print a part; ranks stay those of the whole
+    python -m bench.leaderboard --sort macs                    print in another order
+    python -m bench.leaderboard --at-compute 4e12              each run at its evaluation point nearest to that
+    python -m bench.leaderboard --target fid=1                 training FLOPs and hours until then
+    python -m bench.leaderboard --check FILE                   what is wrong with a record that is to be added
+
 One table a protocol: rows are ranked within a fingerprint only.  Runs that differ in nothing but
 their training seed are one row of the Markdown, with mean, deviation and number; the CSV has each.
 Reference rows (held-out images, noise) stand beside every table that shares their evaluation,
@@ -9,185 +16,133 @@ numbers.  Imports no torch.
 
 from __future__ import annotations
 
+import argparse
+import csv
+import gc
+import re
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-import pandas as pd
-from tabulate import tabulate
-
+from . import tabular, views
+from .boards import Board, Line, boards, group_of, without_overtaken
 from .command import Parser
-from .config import digest
 from .files import atomic
-from .protocol import describe
-from .record import Metric, Record, folder, read_all, unfinished_id
+from .kinds import KINDS, kind_of
+from .ranking import Spread
+from .record import Record, folder, read_all
 
-ARROWS = {"lower": "↓", "higher": "↑"}
-HEADLINE = "fid"
+COSTS = ("params", "macs", "training_flops", "accelerator_hours", "images_per_second")
+METRIC = re.compile(rf"({'|'.join(KINDS)})(\[.*\])?")
+"""A metric's heading."""
 ROUNDS = 5
 """How often it is rebuilt at most; whoever publishes after that rebuilds it too."""
+DIGITS = 10
+"""Significant digits of what is computed from records, so that no machine's rounding shows."""
 
 
-def rows(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a record, metrics in columns of their own, numbers as numbers."""
-    table = []
-    for r in records:
-        row: dict[str, Any] = {
-            "fingerprint": r.fingerprint,
-            "evaluation": r.evaluation_fingerprint,
-            "rank": None,
-            "model": r.label,
-            "kind": r.kind,
-            "status": r.status,
-            "seed": r.config.get("seed"),
-            "group": group_of(r),
-            "images": r.protocol.get("training", {}).get("images"),
-            "track": r.protocol.get("training", {}).get("track"),
-        }
-        for name, metric in r.metrics.items():
-            row[name] = metric.value
-            row[f"{name} low"] = metric.interval.low if metric.interval else None
-            row[f"{name} high"] = metric.interval.high if metric.interval else None
-            row["samples"] = metric.samples
-        if r.cost:
-            row |= {
-                "params": r.cost.params,
-                "macs": r.cost.macs,
-                "training_flops": r.cost.training_flops,
-                "images_per_second": r.cost.images_per_second and round(r.cost.images_per_second, 1),
-                "accelerator_hours": round(r.cost.accelerator_hours, 4),
-            }
-        row |= {
-            "incidents": len(r.incidents),
-            "device": r.environment.get("device"),
-            "date": r.created[:10],
-            "commit": r.environment.get("commit"),
-            "record": r.id,
-        }
-        table.append(row)
-    return rank(pd.DataFrame(table))
+def rows(records: Iterable[Record], whole: Sequence[Board] | None = None) -> list[dict[str, Any]]:
+    """One row a record, best first within each fingerprint; metrics in columns of their own.
 
-
-def group_of(r: Record) -> str:
-    """The same for runs that differ in nothing but their seed."""
-    return digest([r.fingerprint, r.label, {k: v for k, v in r.config.items() if k != "seed"}])[:12]
-
-
-def rank(table: pd.DataFrame) -> pd.DataFrame:
-    """Ranks by FID, the mean over seeds, among the finished models of one fingerprint; equal values share a rank.
-
-    Published weights are not ranked: their budgets and recipes differ.
+    rank and those after it are of the row's group, whose runs differ in their seed alone; rank_low and rank_high are
+    the interval that ranks are made from, NAME mean and NAME deviation over the seeds.  `whole` are the boards, where
+    they are made already.
     """
-    if table.empty:
-        return table
-    headline = [c for c in table.columns if c == HEADLINE or (c.startswith(f"{HEADLINE}[") and c.endswith("]"))]
-    best = table.reindex(columns=headline or [HEADLINE]).bfill(axis=1).iloc[:, 0].astype(float)
-    ranked = (table["kind"] == "model") & (table["status"] == "done") & (table["track"] != "published")
-    means = best.where(ranked).groupby(table["group"]).transform("mean")
-    table["seeds"] = best.where(ranked).groupby(table["group"]).transform("count").where(ranked).astype("Int64")
-    one_a_group = means.where(~table["group"].duplicated())
-    ranks = one_a_group.groupby(table["fingerprint"]).rank(method="min")
-    table["rank"] = ranks.groupby(table["group"]).transform("first").where(ranked).astype("Int64")
-    order = table.assign(_best=means.fillna(best), _last=table["kind"] == "reference")
-    order = order.sort_values(["fingerprint", "_last", "_best", "group", "seed", "record"], kind="stable")
-    return order.drop(columns=["_best", "_last"]).reset_index(drop=True)
+    there = list(records)
+    whole = boards(there) if whole is None else whole
+    of = {r.id: (board, line) for board in whole for line in board.lines for r in line.runs}
+    place = {id_: i for i, id_ in enumerate(of)}
+    there.sort(key=lambda r: (r.fingerprint, place.get(r.id, len(place)), r.label, r.id))
+    return [_row(r, *of.get(r.id, (None, None))) for r in there]
+
+
+def _row(r: Record, board: Board | None, line: Line | None) -> dict[str, Any]:
+    training = r.protocol.get("training", {})
+    best = line.metrics.get(board.headline) if board and line else None
+    row: dict[str, Any] = {
+        "fingerprint": r.fingerprint,
+        "evaluation": r.evaluation_fingerprint,
+        "data": r.protocol["evaluation"]["data"],
+        "track": training.get("track"),
+        "images": training.get("images"),
+        "rank": line.place.best if line and line.place else None,
+        "rank_worst": line.place.worst if line and line.place else None,
+        "rank_low": _rounded(best.low if best else None),
+        "rank_high": _rounded(best.high if best else None),
+        "model": r.label,
+        "arch": r.config.get("model", {}).get("arch"),
+        "kind": r.kind,
+        "status": r.status,
+        "seed": r.config.get("seed"),
+        "seeds": len(line.runs) if line else None,
+        "group": line.group if line else group_of(r),
+        "incidents": len(r.incidents),
+        "device": r.environment.get("device"),
+        "date": r.created[:10],
+        "commit": r.environment.get("commit"),
+        "dirty": r.environment.get("dirty"),
+        "record": r.id,
+        "link": tabular.path_of(r),
+    }
+    for name in COSTS:
+        row[name] = getattr(r.cost, name, None)
+    row["samples"] = next((m.samples for m in r.metrics.values()), None)
+    for name, metric in r.metrics.items():
+        over: Spread | None = line.metrics[name] if line else None
+        row[name] = metric.value
+        row[f"{name} low"] = metric.interval.low if metric.interval else None
+        row[f"{name} high"] = metric.interval.high if metric.interval else None
+        row[f"{name} mean"] = _rounded(over.mean if over else None)
+        row[f"{name} deviation"] = _rounded(over.deviation if over else None)
+    return row
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
+
+
+def csv_of(table: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, which needs no pandas to import; the headings of metrics have the arrow of the better direction."""
+    columns = list({name: 0 for row in table for name in row})
+    arrows = {c: f" {tabular.ARROWS[KINDS[kind_of(c)][0]]}" for c in columns if METRIC.fullmatch(c)}
+    text = StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writerow({c: c + arrows.get(c, "") for c in columns})
+    writer.writerows(table)
+    return text.getvalue()
 
 
 def build(results: Path) -> tuple[str, str]:
     """(CSV, Markdown) of a results folder's records."""
-    records = without_overtaken(read_all(results))
-    table = rows(records)
-    return table.to_csv(index=False, lineterminator="\n"), markdown(records, table)
+    with uncollected():
+        records = without_overtaken(read_all(results))
+        whole = boards(records)
+        return csv_of(rows(records, whole)), markdown(records, whole)
 
 
-def without_overtaken(records: Iterable[Record]) -> list[Record]:
-    """Records without failures of runs that were finished since."""
-    there = list(records)
-    finished = {unfinished_id(r) for r in there if r.status == "done"}
-    return [r for r in there if r.status == "done" or r.id not in finished]
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's search for garbage: among 10,000 records, all in use, it takes a fifth of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
-def markdown(records: list[Record], table: pd.DataFrame) -> str:
+def markdown(records: Sequence[Record], whole: Sequence[Board]) -> str:
     """A table a protocol, with its caption, and what did not finish."""
-    failed = [r for r in records if r.status != "done"]
-    records = [r for r in records if r.status == "done"]
     parts = ["# Leaderboard\n\nMade by `python -m bench.leaderboard` from the records; do not edit.\n"]
-    references = [r for r in records if r.kind == "reference"]
-    for print_ in sorted({r.fingerprint for r in records if r.kind == "model"}):
-        models = {r.id: r for r in records if r.fingerprint == print_ and r.kind == "model"}
-        one = next(iter(models.values()))
-        beside = [r for r in references if r.evaluation_fingerprint == one.evaluation_fingerprint]
-        ranks = table.set_index("record")["rank"]
-        groups: dict[str, list[Record]] = {}
-        for id_ in (i for i in table["record"] if i in models):
-            groups.setdefault(group_of(models[id_]), []).append(models[id_])
-        lines = [_line(group, ranks.get(group[0].id)) for group in groups.values()]
-        lines += [_line([r], None) for r in sorted(beside, key=lambda r: r.label)]
-        parts.append(f"## Protocol {print_}\n\n{describe(one.protocol)}.\n")
-        parts.append(tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True) + "\n")
-    parts.append(
-        "One seed: the value with the half-width of its 95 % interval. Several: mean ± standard deviation over the "
-        "seeds (their number). Arrows say which way is better.\n"
-    )
-    if failed:
-        lines = [_unfinished(r) for r in failed]
-        text = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
-        parts.append(f"## Did not finish\n\nNeither ranked nor averaged.\n\n{text}\n")
+    parts += [tabular.section(board) for board in whole]
+    parts.append(tabular.LEGEND)
+    if failed := [r for r in records if r.status != "done"]:
+        parts.append(tabular.unfinished(failed))
     return "\n".join(parts)
-
-
-def _line(group: list[Record], rank_: Any) -> dict[str, str]:
-    """A row for runs that differ in their seed alone."""
-    r = group[0]
-    line = {"rank": "–" if rank_ is None or pd.isna(rank_) else str(rank_), "model": r.label}
-    for name, metric in r.metrics.items():
-        short = name if name.startswith(HEADLINE) else name.partition("[")[0]  # the caption says whose features
-        line[f"{short} {ARROWS[metric.direction]}"] = show([run.metrics[name] for run in group if name in run.metrics])
-    line["N"] = f"{next(iter(r.metrics.values())).samples:,}"
-    line["params"] = human(r.cost.params) if r.cost else ""
-    line["MACs"] = human(r.cost.macs) if r.cost else ""
-    line["training FLOPs"] = f"{r.cost.training_flops:.2e}" if r.cost and r.cost.training_flops else ""
-    line["seed"] = ", ".join(str(run.config.get("seed", "")) for run in group) if r.kind == "model" else ""
-    line["record"] = " ".join(f"[{run.id[-12:]}](records/v1/{run.id}.json)" for run in group)
-    return line
-
-
-def _unfinished(r: Record) -> dict[str, str]:
-    """A row for a run that failed or diverged."""
-    images = r.incidents[-1]["images"] if r.incidents else 0
-    return {
-        "model": r.label,
-        "data": r.protocol["evaluation"]["data"],
-        "status": r.status,
-        "images": f"{images:,} of {r.protocol['training'].get('images') or 0:,}",
-        "error": " ".join((r.error or "").split()).replace("|", "/"),
-        "seed": str(r.config.get("seed", "")),
-        "date": r.created[:10],
-        "record": f"[{r.id[-12:]}](records/v1/{r.id}.json)",
-    }
-
-
-def show(metrics: Sequence[Metric]) -> str:
-    """0.873 ± 0.021: a value and the half-width of its interval, or mean and deviation over seeds (3)."""
-    metric = metrics[0]
-    if len(metrics) > 1:
-        values = [m.value for m in metrics]
-        return f"{mean(values):.3f} ± {stdev(values):.3f} ({len(values)})"
-    if metric.interval is None:
-        return f"{metric.value:.3f}"
-    return f"{metric.value:.3f} ± {(metric.interval.high - metric.interval.low) / 2:.3f}"
-
-
-def human(count: float) -> str:
-    """1,234,567 as 1.23 M."""
-    for unit in ("", " k", " M", " G"):
-        if abs(count) < 1000:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.4g} T"
 
 
 def write(results: Path) -> str:
@@ -197,8 +152,8 @@ def write(results: Path) -> str:
     """
     for _ in range(ROUNDS):
         before = ledger(results)
-        csv, text = build(results)
-        for name, content in (("leaderboard.csv", csv), ("leaderboard.md", text)):
+        table, text = build(results)
+        for name, content in (("leaderboard.csv", table), ("leaderboard.md", text)):
             with atomic(results / name) as partial:
                 partial.write_text(content)
         if ledger(results) == before:
@@ -216,14 +171,36 @@ def ledger(results: Path) -> set[tuple[str, int, int]]:
     return found
 
 
+def parser() -> Parser:
+    p = Parser(
+        prog="python -m bench.leaderboard",
+        description=__doc__.partition("One table")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
+    view = p.add_argument_group("only print; nothing is written")
+    for name, about in views.FILTERS.items():
+        view.add_argument(f"--{name}", metavar=name.upper(), help=about.help)
+    view.add_argument("--sort", metavar="COLUMN", help=f"metric, or {', '.join(views.COLUMNS)}")
+    how = view.add_mutually_exclusive_group()
+    how.add_argument("--at-compute", metavar="FLOPS", help="each run at its evaluation point nearest to that")
+    how.add_argument("--target", metavar="METRIC=VALUE", help="training FLOPs and accelerator-hours to reach it")
+    how.add_argument("--check", metavar="FILE", nargs="+", help="say everything that is wrong with these records")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m bench.leaderboard", description=__doc__.splitlines()[0])
-    parser.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
-    flags = parser.parse_args(argv)
+    flags = parser().parse_args(argv)
+    results = Path(flags.results)
+    asked: Mapping[str, str] = {k: v for k in views.FLAGS if (v := getattr(flags, k)) is not None}
     try:
-        if not Path(flags.results).is_dir():
+        if not results.is_dir():
             raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        print(write(Path(flags.results)))
+        if flags.check:
+            from . import submission
+
+            return submission.main([Path(name) for name in flags.check], results)
+        print(views.show(without_overtaken(read_all(results)), asked) if asked else write(results))
     except (ValueError, OSError) as error:
         print(f"bench.leaderboard: {error}", file=sys.stderr)
         return 2

@@ -27,6 +27,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from . import resampling
 from .frechet import Gaussian, fit, frechet, left_out
 from .infinity import extrapolate
+from .kinds import KINDS as KINDS
 from .manifold import Precision, precision_recall
 
 Protocol = Literal["adm", "torch-fidelity"]
@@ -45,18 +46,6 @@ CHUNK = 5000
 SPLITS = 10
 SHUFFLE_SEED = 2020
 KID_SUBSETS, KID_SIZE = 100, 1000
-
-KINDS: dict[str, tuple[str, float, float]] = {
-    "fid": ("lower", 0.0, float("inf")),
-    "sfid": ("lower", 0.0, float("inf")),
-    "fd_dinov2": ("lower", 0.0, float("inf")),
-    "is": ("higher", 1.0, float("inf")),
-    "kid": ("lower", -float("inf"), float("inf")),
-    "precision": ("higher", 0.0, 1.0),
-    "recall": ("higher", 0.0, 1.0),
-    "class_accuracy": ("higher", 0.0, 1.0),
-}
-"""Metric -> direction, smallest and largest possible value."""
 
 
 @dataclass(frozen=True, kw_only=True)

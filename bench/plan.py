@@ -17,9 +17,9 @@ from architectures import IOSpec
 from . import codec, cost, data, extractors, latents, match, presets, weights
 from .config import RunConfig
 from .diffusion import process_of
-from .leaderboard import human
 from .runfolder import RunFolder
 from .settings import value_of
+from .tabular import human
 from .train import device_of, new_state, step
 
 PROBE_MACS = 200_000_000

@@ -89,6 +89,8 @@ class Record:
     cost: Cost | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     """[{images, metrics}] at the evaluation points."""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """(images, training loss), some points of the log."""
     incidents: list[dict[str, Any]] = field(default_factory=list)
     """Restarts, damaged checkpoints, rollbacks and failures, in order."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -161,7 +163,7 @@ def parse(data: Any, name: str) -> Record:
 def read(path: Path) -> Record:
     """The record in a file; ValueError says what is wrong with it."""
     try:
-        data = json.loads(path.read_text(), parse_constant=_refuse)
+        data = DECODER.decode(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no valid record: {error}") from None
     record = parse(data, str(path))
@@ -172,6 +174,10 @@ def read(path: Path) -> Record:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not allowed")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse)
+"""Of JSON without NaN and infinity; made once."""
 
 
 def write(path: Path, record: Record) -> None:
@@ -185,6 +191,11 @@ def write(path: Path, record: Record) -> None:
 
 def folder(results: Path) -> Path:
     return results / "records" / "v1"
+
+
+def picture(results: Path, id_: str) -> Path:
+    """Where a record's samples are kept as one small picture."""
+    return results / "samples" / f"{id_}.webp"
 
 
 def publish(results: Path, record: Record) -> Path:

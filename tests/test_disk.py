@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_run, tiny_config
-from test_record_and_leaderboard import made
+from made_records import made
 
 from bench import checkpoint, files, job, record, run, runfolder, shards
 from bench.claim import hold

@@ -9,59 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers import make_run, replaced, tiny_config
+from made_records import made, metric
 
-from bench import failures, leaderboard, presets, protocol, record
+from bench import failures, leaderboard, presets, protocol, record, tabular
 from bench.files import write_json
 from bench.protocol import fingerprint
-
-EVALUATION = {
-    "data": "digits",
-    "extractor": "digits-cnn",
-    "samples": 100,
-    "reference_count": 1348,
-    "sampler": "ddim",
-    "steps": 20,
-    "guidance": 1.5,
-    "guidance_channels": "all",
-}
-COST = record.Cost(
-    params=10,
-    macs=20,
-    flops=40,
-    training_flops=120,
-    guidance_multiplier=2,
-    sampling_flops_per_image=80,
-    images_per_second=5.0,
-    mfu=None,
-    peak_memory_bytes=1,
-    accelerator_hours=0.1,
-)
-
-
-def metric(value, interval=True):
-    own = record.Interval(low=value - 0.1, high=value + 0.1, method="test") if interval else None
-    return record.Metric(value=value, direction="lower", samples=100, interval=own)
-
-
-def made(label="dit", fid=1.0, kind="model", seed=0, **evaluation):
-    protocol = {"evaluation": {**EVALUATION, **evaluation}}
-    if kind == "model":
-        protocol["training"] = {"track": "shared", "images": 1000, "match": {"by": "none"}}
-    config = {"seed": seed} if kind == "model" else {}
-    whole = fingerprint(protocol)
-    return record.Record(
-        id=record.identity(label, config, whole),
-        kind=kind,
-        label=label,
-        created="2026-11-22T00:00:00+00:00",
-        config=config,
-        protocol=protocol,
-        fingerprint=whole,
-        evaluation_fingerprint=fingerprint(protocol["evaluation"]),
-        metrics={"fid[digits-cnn]": metric(fid)},
-        cost=COST if kind == "model" else None,
-        checkpoint={"crc32": "0", "images": 1000, "weights": "ema"} if kind == "model" else None,
-    )
 
 
 def test_a_record_survives_the_way_to_disk_and_back(tmp_path):
@@ -117,46 +69,12 @@ def test_nan_is_never_written(tmp_path):
     assert not list(record.folder(tmp_path).glob("*")) if record.folder(tmp_path).exists() else True
 
 
-def test_rows_are_ranked_within_one_protocol_only():
-    table = leaderboard.rows([made("a", 3.0), made("b", 1.0), made("c", 2.0, samples=500)])
-    ranks = dict(zip(table["model"], table["rank"], strict=True))
-    assert ranks == {"a": 2, "b": 1, "c": 1}
-
-
-def test_reference_rows_are_never_ranked(tmp_path):
-    for r in (made("a", 3.0), made("noise", 0.1, kind="reference"), made("b", 1.0)):
-        record.publish(tmp_path, r)
-    text = leaderboard.write(tmp_path)
-    lines = [x for x in text.splitlines() if x.startswith("|")]
-    assert [x.split("|")[1].strip() for x in lines[2:]] == ["1", "2", "–"]
-    assert "noise" in lines[-1]
-    csv = pd.read_csv(tmp_path / "leaderboard.csv")
-    assert csv[csv["kind"] == "reference"]["rank"].isna().all()
-
-
-def test_equal_values_share_a_rank():
-    assert list(leaderboard.rows([made("a"), made("b"), made("c", 2.0)])["rank"]) == [1, 1, 3]
-
-
-def test_seeds_of_one_configuration_are_one_row_with_mean_deviation_and_number(tmp_path):
-    runs = [made("a", value, seed=seed) for seed, value in enumerate((1.0, 2.0, 3.0))]
-    for r in (*runs, made("b", 1.9)):
-        record.publish(tmp_path, r)
-    text = leaderboard.write(tmp_path)
-    lines = [[cell.strip() for cell in x.split("|")] for x in text.splitlines() if x.startswith("| ")]
-    assert [(x[1], x[2]) for x in lines[1:]] == [("1", "b"), ("2", "a")]
-    assert lines[2][3] == "2.000 ± 1.000 (3)" and "0, 1, 2" in lines[2]
-    assert all(r.id in text for r in runs)
-    csv = pd.read_csv(tmp_path / "leaderboard.csv").sort_values("seed")
-    assert sorted(csv[csv["model"] == "a"]["rank"]) == [2, 2, 2] and set(csv["seeds"]) == {3, 1}
-
-
 def test_seeds_are_records_of_their_own():
     assert len({made(seed=s).id for s in range(3)}) == 3
 
 
 def test_the_leaderboard_needs_no_torch():
-    code = "import sys, bench.leaderboard, bench.plots, bench.submit, bench.record; assert 'torch' not in sys.modules"
+    code = "import sys\nfrom bench import leaderboard, submission, plots, submit\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -297,7 +215,7 @@ def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, t
     table, old = (pd.read_csv(StringIO(x)) for x in (csv, before[0]))
     assert list(table.columns) == list(old.columns) and set(table["status"]) == {"done", "diverged"}
     (row,) = table[table["status"] == "diverged"].to_dict("records")
-    assert pd.isna(row["rank"]) and pd.isna(row["fid[digits-cnn]"]) and row["record"] == failed.id
+    assert pd.isna(row["rank"]) and pd.isna(row["fid[digits-cnn] ↓"]) and row["record"] == failed.id
     pd.testing.assert_frame_equal(table[table["status"] == "done"].reset_index(drop=True), old, check_dtype=False)
 
 
@@ -335,7 +253,7 @@ def test_records_written_by_many_processes_at_once_are_neither_torn_nor_lost(tmp
     while any(p.is_alive() for p in many):
         seen.append(len(list(record.read_all(tmp_path))))  # a torn one is a ValueError
         text = (tmp_path / "leaderboard.md").read_text()
-        assert text.startswith("# Leaderboard") and text.endswith("which way is better.\n")
+        assert text.startswith("# Leaderboard") and text.endswith(tabular.LEGEND)
         csv = (tmp_path / "leaderboard.csv").read_text()
         assert not csv.strip() or len(pd.read_csv(StringIO(csv))) > 0
     assert all(p.exitcode == 0 for p in many)

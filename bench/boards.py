@@ -1,0 +1,146 @@
+"""The leaderboard as data: a board a protocol, a line for runs that differ in nothing but their seed.
+
+Nothing is ranked across boards.  Published weights are not ranked at all: their budgets and recipes differ.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .config import digest
+from .kinds import KINDS, headline, kind_of
+from .ranking import Place, Spread, places, spread
+from .record import Record, unfinished_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """Runs that differ in nothing but their seed."""
+
+    group: str
+    """Twelve digits that they share and no other run has."""
+    runs: tuple[Record, ...]
+    """In order of their seeds."""
+    metrics: Mapping[str, Spread]
+    place: Place | None = None
+    """None where it is not ranked."""
+
+    @property
+    def label(self) -> str:
+        return self.runs[0].label
+
+    @property
+    def seeds(self) -> tuple[Any, ...]:
+        return tuple(r.config.get("seed") for r in self.runs)
+
+    @property
+    def samples(self) -> int:
+        return next(iter(self.runs[0].metrics.values())).samples
+
+    def counted(self, name: str) -> int | None:
+        """A counted cost (params, macs, training_flops), the same for all seeds; None where there is none."""
+        return getattr(self.runs[0].cost, name, None)
+
+    def measured(self, name: str) -> float | None:
+        """A measured cost (images_per_second, accelerator_hours), the mean over the seeds; None where there is none."""
+        values = [v for r in self.runs if (v := getattr(r.cost, name, None)) is not None]
+        return math.fsum(values) / len(values) if values else None
+
+    @property
+    def incidents(self) -> int:
+        """Restarts, damaged checkpoints and rollbacks of all seeds."""
+        return sum(len(r.incidents) for r in self.runs)
+
+    @property
+    def date(self) -> str:
+        """Of the last run."""
+        return max(r.created[:10] for r in self.runs)
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """Of the code, a commit with changes on top having a +."""
+        known = [r.environment for r in self.runs if r.environment.get("commit")]
+        return tuple({f"{e['commit']}{'+' if e.get('dirty') else ''}": 0 for e in known})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Board:
+    """The lines of one protocol, best first."""
+
+    fingerprint: str
+    protocol: Mapping[str, Any]
+    headline: str
+    """The metric that lines are ranked by; "" where no line has it."""
+    lines: tuple[Line, ...]
+    references: tuple[Record, ...] = field(default=())
+    """Held-out images and noise by the same evaluation, unranked."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """Every metric that a line or a reference has, in the order of the kinds."""
+        there = {n: 0 for line in self.lines for n in line.metrics} | {n: 0 for r in self.references for n in r.metrics}
+        order = list(KINDS)
+        return sorted(there, key=lambda n: (order.index(kind_of(n)) if kind_of(n) in order else len(order), n))
+
+    def direction(self, metric: str) -> str:
+        """lower or higher, whichever is better."""
+        runs = [line.runs[0] for line in self.lines] + list(self.references)
+        return next(r.metrics[metric].direction for r in runs if metric in r.metrics)
+
+
+def group_of(r: Record) -> str:
+    """The same for runs that differ in nothing but their seed."""
+    return digest([r.fingerprint, r.label, {k: v for k, v in r.config.items() if k != "seed"}])[:12]
+
+
+def without_overtaken(records: Iterable[Record]) -> list[Record]:
+    """Records without failures of runs that were finished since."""
+    there = list(records)
+    if all(r.status == "done" for r in there):
+        return there
+    finished = {unfinished_id(r) for r in there if r.status == "done"}
+    return [r for r in there if r.status == "done" or r.id not in finished]
+
+
+def boards(records: Iterable[Record]) -> list[Board]:
+    """A board a protocol with a finished model, in order of fingerprints."""
+    done = [r for r in records if r.status == "done"]
+    beside: dict[str, list[Record]] = {}
+    grouped: dict[str, dict[str, list[Record]]] = {}
+    for r in done:
+        if r.kind == "reference":
+            beside.setdefault(r.evaluation_fingerprint, []).append(r)
+        else:
+            grouped.setdefault(r.fingerprint, {}).setdefault(group_of(r), []).append(r)
+    found = []
+    for print_, groups in sorted(grouped.items()):
+        one = next(iter(groups.values()))[0]
+        references = sorted(beside.get(one.evaluation_fingerprint, []), key=lambda r: r.label)
+        found.append(ranked(print_, one.protocol, [_line(*g) for g in groups.items()], references))
+    return found
+
+
+def _line(group: str, runs: Sequence[Record]) -> Line:
+    runs = sorted(runs, key=lambda r: (r.config.get("seed") or 0, r.id))
+    names = {name: 0 for r in runs for name in r.metrics}
+    metrics = {name: spread([r.metrics[name] for r in runs if name in r.metrics]) for name in names}
+    return Line(group=group, runs=tuple(runs), metrics=metrics)
+
+
+def ranked(print_: str, protocol: Mapping[str, Any], lines: Sequence[Line], references: Sequence[Record] = ()) -> Board:
+    """A board of lines, ranked by their headline and in order of its mean; those without it come last."""
+    best = headline({name: 0 for line in lines for name in line.metrics})
+    direction = KINDS[kind_of(best)][0] if best else "lower"
+    spreads = [line.metrics.get(best) for line in lines]
+    unranked = protocol.get("training", {}).get("track") == "published"
+    found = [None] * len(lines) if unranked else places(spreads, direction)
+    sign = -1 if direction == "higher" else 1
+    order = sorted(
+        (replace(line, place=place) for line, place in zip(lines, found, strict=True)),
+        key=lambda line: (sign * line.metrics[best].mean if best in line.metrics else math.inf, line.label, line.group),
+    )
+    return Board(fingerprint=print_, protocol=protocol, headline=best, lines=tuple(order), references=tuple(references))

@@ -1,0 +1,29 @@
+"""The kinds of metrics: which way is better, and what a value can be.  Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+KINDS: Mapping[str, tuple[str, float, float]] = {
+    "fid": ("lower", 0.0, float("inf")),
+    "sfid": ("lower", 0.0, float("inf")),
+    "fd_dinov2": ("lower", 0.0, float("inf")),
+    "is": ("higher", 1.0, float("inf")),
+    "kid": ("lower", -float("inf"), float("inf")),
+    "precision": ("higher", 0.0, 1.0),
+    "recall": ("higher", 0.0, 1.0),
+    "class_accuracy": ("higher", 0.0, 1.0),
+}
+"""Metric -> direction, smallest and largest possible value."""
+HEADLINE = "fid"
+"""What rows are ranked by."""
+
+
+def kind_of(name: str) -> str:
+    """The kind of a metric: fid of fid[digits-cnn]."""
+    return name.partition("[")[0]
+
+
+def headline(names: Mapping[str, object]) -> str:
+    """The metric that rows are ranked by, of those there are; "" without one."""
+    return next((name for name in names if kind_of(name) == HEADLINE), "")

@@ -1,0 +1,157 @@
+"""Whether a record's numbers can be true, and fit each other; each check yields what is wrong.  Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from architectures import registry
+
+from .config import RunConfig
+from .kinds import HEADLINE, KINDS, headline, kind_of
+from .record import Record
+
+FASTEST = 5e15
+"""FLOP/s that no accelerator trains at: over twice the dense bf16 peak of a B200."""
+SKEW = timedelta(hours=1)
+"""How far a clock may be ahead."""
+FLOOR = 0.9
+"""Of a run's images its log has at least these: what is after the last report is not in its rate."""
+PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|root|Users|mnt|scratch|data|tmp|work|var|opt)/|[A-Za-z]:\\)\S*")
+
+
+def metrics(r: Record) -> Iterator[str]:
+    """Each number in its range, in its interval, of the right count and name."""
+    e = r.protocol["evaluation"]
+    if r.status == "done" and not headline(r.metrics):
+        yield f"metrics have no {HEADLINE}, which rows are ranked by"
+    for name, m in r.metrics.items():
+        kind, suffix = kind_of(name), name[len(kind_of(name)) :]
+        if kind not in KINDS:
+            yield f"metrics.{name} is unknown; {registry.did_you_mean(kind, list(KINDS))}"
+            continue
+        direction, least, most = KINDS[kind]
+        if suffix and suffix != f"[{e['extractor']}]":
+            yield f"metrics.{name} is of other features than the protocol's {e['extractor']}"
+        if m.direction != direction:
+            yield f"metrics.{name}.direction is {m.direction}; of {kind} {direction} is better"
+        if not least <= m.value <= most:
+            yield f"metrics.{name}.value is {m.value:g}; it must be from {least:g} to {most:g}"
+        if r.kind == "model" and m.samples != e["samples"]:
+            yield f"metrics.{name}.samples is {m.samples}; the protocol says {e['samples']}"
+        if m.interval is None:
+            yield f"metrics.{name} has no interval"
+        elif not least <= m.interval.low <= m.value <= m.interval.high <= most:
+            ends = f"{m.interval.low:g} to {m.interval.high:g}"
+            yield f"metrics.{name}.interval is {ends}; it must hold the value, {m.value:g}, from {least:g} to {most:g}"
+
+
+def origin(r: Record) -> Iterator[str]:
+    """When, and by which code."""
+    try:
+        created = datetime.fromisoformat(r.created)
+        if created.tzinfo is None:
+            yield f"created is {r.created}, without its offset from UTC"
+        elif created > datetime.now(UTC) + SKEW:
+            yield f"created is {r.created}, in the future"
+    except ValueError:
+        yield f"created is {r.created!r}; it must be a date and time as 2026-11-22T00:00:00+00:00"
+    commit = r.environment.get("commit")
+    if not re.fullmatch(r"[0-9a-f]{7,40}", str(commit)):
+        yield f"environment.commit is {commit!r}; run from a checkout, so that others know the code"
+    if r.environment.get("dirty") is not False:
+        yield "environment.dirty is not false: the code had changes that no commit has"
+
+
+def paths(r: Record) -> Iterator[str]:
+    """Folders of somebody's machine, which are nobody's business."""
+    pending: list[tuple[str, Any]] = [(key, getattr(r, key)) for key in ("config", "incidents", "environment", "error")]
+    while pending:
+        where, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(f"{where}.{key}", v) for key, v in value.items()]
+        elif isinstance(value, list):
+            pending += [(where, v) for v in value]
+        elif isinstance(value, str) and (found := PATH.search(value)):
+            yield f"{where} names a folder of a machine, {found[0]}"
+
+
+def curve(r: Record, config: RunConfig) -> Iterator[str]:
+    """The evaluation points, the last of which is the record's own."""
+    images = [p["images"] for p in r.curve]
+    points = config.budget.points
+    if len(images) != points or sorted(set(images)) != images:
+        yield f"curve has points at {images} images; there should be {points}, rising"
+    if images and images[-1] != config.budget.images:
+        yield f"curve ends at {images[-1]} images; the budget is {config.budget.images}"
+    if r.curve and r.curve[-1]["metrics"] != {name: m.value for name, m in r.metrics.items()}:
+        yield "the last point of curve is not what metrics say"
+    seen = [images for images, _ in r.losses]
+    if sorted(set(seen)) != seen or (seen and not 0 < seen[0] <= seen[-1] <= config.budget.images):
+        yield f"losses are not at rising numbers of images up to {config.budget.images}"
+    if other := [p["images"] for p in r.curve[:-1] if set(p["metrics"]) != set(r.metrics)]:
+        yield f"curve has other metrics than the record's at {other} images"
+    for p in r.curve:
+        for name, value in p["metrics"].items():
+            _, least, most = KINDS.get(kind_of(name), ("", -math.inf, math.inf))
+            if not least <= value <= most:
+                yield f"curve has {name} {value:g} at {p['images']} images; it must be from {least:g} to {most:g}"
+
+
+def counted(r: Record, config: RunConfig) -> Iterator[str]:
+    """Costs that follow from each other."""
+    assert r.cost is not None
+    c, e = r.cost, config.evaluation
+    right = {
+        "flops": 2 * c.macs,
+        "training_flops": 3 * c.flops * config.budget.images or None,
+        "guidance_multiplier": 1 if e.guidance == 1 else 2,
+        "sampling_flops_per_image": c.flops * e.forward_passes,
+    }
+    for name, value in right.items():
+        if (own := getattr(c, name)) != value:
+            yield f"cost.{name} is {own}; from the rest of the record it would be {value}"
+    for name in ("params", "macs"):
+        if getattr(c, name) < 1:
+            yield f"cost.{name} is {getattr(c, name)}; it must be at least 1"
+
+
+def measured(r: Record, config: RunConfig) -> Iterator[str]:
+    """Time, speed and memory that a training can have taken."""
+    assert r.cost is not None
+    c, images, seconds = r.cost, config.budget.images, 3600 * r.cost.accelerator_hours
+    if c.peak_memory_bytes < 1:
+        yield f"cost.peak_memory_bytes is {c.peak_memory_bytes}; it must be at least 1"
+    if c.mfu is not None and not 0 < c.mfu <= 1:
+        yield f"cost.mfu is {c.mfu:g}; it is a share of the peak"
+    if not images:
+        return
+    if not seconds > 0 or not (c.images_per_second or 0) > 0:
+        yield f"cost has {c.images_per_second} images a second in {c.accelerator_hours} hours; both must be above 0"
+        return
+    assert c.images_per_second
+    if c.images_per_second * seconds < FLOOR * images:
+        made = c.images_per_second * seconds
+        yield f"cost: {c.images_per_second:,.0f} images a second for {seconds:,.0f} s are {made:,.0f} of {images:,}"
+    if 6 * c.macs * c.images_per_second > FASTEST * max(1, r.environment.get("world_size", 1)):
+        yield f"cost.images_per_second is {c.images_per_second:.3g}; no accelerator computes above {FASTEST:.0e} FLOP/s"
+    if (c.training_flops or 0) / seconds > FASTEST:
+        yield f"cost: {(c.training_flops or 0) / seconds:.1e} FLOP/s an accelerator; none computes above {FASTEST:.0e}"
+
+
+def checkpoint(r: Record, config: RunConfig) -> Iterator[str]:
+    """The weights that were evaluated."""
+    own = r.checkpoint or {}
+    for key, right in {"images": config.budget.images, "weights": config.model.weights or "ema"}.items():
+        if own.get(key) != right:
+            yield f"checkpoint.{key} is {own.get(key)!r}; by its config it would be {right!r}"
+    if not re.fullmatch(r"[0-9a-f]{8}", str(own.get("crc32"))):
+        yield "checkpoint.crc32 is no checksum of eight hexadecimal digits"
+
+
+OF_ANY: tuple[Callable[[Record], Iterator[str]], ...] = (metrics, origin, paths)
+OF_FINISHED: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] = (curve, counted, measured, checkpoint)
+"""Of a finished model with a valid config."""

@@ -1,0 +1,43 @@
+"""Counts the networks of records again: python -m bench.recount FILE ...
+
+One line of JSON a file: {params, macs}; {wrong} where the network cannot be built; {unknown} where its data set is not
+on this machine, so that its input has no known shape.  `bench.leaderboard --check`, which imports no torch, asks this.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import config as configs
+from . import cost, presets, record
+
+
+def recount(path: Path) -> dict[str, Any]:
+    """What there is to say of a record's network."""
+    config = configs.from_dict(record.read(path).config)
+    try:
+        io = presets.io_of(config)
+    except ValueError as error:
+        return {"unknown": str(error)}
+    try:
+        counted = cost.of(config, io)
+    except (ValueError, TypeError, RuntimeError) as error:
+        return {"wrong": " ".join(str(error).split())}
+    return {"params": counted.params, "macs": counted.macs}
+
+
+def main(argv: list[str] | None = None) -> int:
+    for name in sys.argv[1:] if argv is None else argv:
+        try:
+            print(json.dumps(recount(Path(name))), flush=True)
+        except ValueError as error:
+            print(f"bench.recount: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
