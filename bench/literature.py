@@ -42,7 +42,12 @@ class Value:
     @property
     def sure(self) -> bool:
         """Whether it was read closely enough to be held to."""
-        return not any(word in self.verified for word in UNSURE)
+        return sure(self.verified)
+
+
+def sure(verified: str) -> bool:
+    """Whether a value whose `verified` says so was read closely enough to be held to."""
+    return not any(word in verified for word in UNSURE)
 
 
 @cache
