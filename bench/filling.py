@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from architectures.registry import did_you_mean
 from . import literature, published, suites, verdicts
 from .literature import Value
 from .paper import Table
-from .paperruns import command, of_setting
+from .paperruns import Ledger, command, of_setting
 from .papers import TABLES
 from .protocol import describe
 from .record import Metric, Record
@@ -99,16 +99,6 @@ COUNTED = {
 """Columns of models.csv that are compared, and what they are called."""
 
 
-class Ledger:
-    """The finished models of a results folder, looked up by what they are runs of."""
-
-    def __init__(self, records: Iterable[Record]) -> None:
-        self.models = [r for r in records if r.kind == "model" and r.status == "done"]
-        self.by_key: dict[str, list[Record]] = {}
-        for r in self.models:
-            self.by_key.setdefault(suites.key(r.config), []).append(r)
-
-
 def values_of(table: Table) -> dict[str, list[Value]]:
     """Line -> its published values, in the file's order; of results.csv and ablations.csv."""
     assert table.file != "models"
@@ -138,7 +128,18 @@ def filled(name: str, scale: Scale, ledger: Ledger) -> Filled:
         raise ValueError(f"{name} has no scale {scale}; it has {' and '.join(scales(table))}")
     if table.file == "models":
         return _counted(table)
-    return _suite(table, scale, ledger) if table.suite else _runs(table, ledger)
+    return _of_suite(table, scale, ledger) if table.suite else _of_runs(table, ledger)
+
+
+def everything(records: Iterable[Record]) -> list[Filled]:
+    """Every table at every scale it has."""
+    ledger = Ledger(records)
+    return [filled(name, scale, ledger) for name, table in TABLES.items() for scale in scales(table)]
+
+
+def plain(one: Filled) -> dict[str, Any]:
+    """As JSON takes it, with the order's figures in words as `order_words`."""
+    return {**asdict(one), "order_words": one.order.sentence() if one.order else ""}
 
 
 def scales(table: Table) -> tuple[Scale, ...]:
@@ -207,7 +208,7 @@ def _one_evaluation(found: Mapping[str, list[Record]]) -> tuple[dict[str, list[R
 _keys = cache(suites.cells)
 
 
-def _suite(table: Table, scale: Scale, ledger: Ledger) -> Filled:
+def _of_suite(table: Table, scale: Scale, ledger: Ledger) -> Filled:
     keys = _keys(table.suite, scale)
     lines = table.cells.get(scale, {})
     found, left_out = _one_evaluation({line: ledger.by_key.get(keys[cell], []) for line, cell in lines.items()})
@@ -272,12 +273,12 @@ def _whole(rows: Iterable[Row], order: Order | None) -> Verdict | Literal["refer
     return "not reproduced" if any(r.verdict == "not reproduced" for r in own) else "not run"
 
 
-def _runs(table: Table, ledger: Ledger) -> Filled:
+def _of_runs(table: Table, ledger: Ledger) -> Filled:
     rows, commands, order = [], [], None
     found = {}
     values = values_of(table)
     for line, run in table.runs.items():
-        found[line], trained = of_setting(run, values[line][0], ledger.models)
+        found[line], trained = of_setting(run, values[line][0], ledger)
         if not found[line]:
             commands.append(command(run, values[line][0]))
         found[line] = list({r.config["seed"]: r for r in sorted(found[line], key=lambda r: r.created)}.values())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
 from shlex import quote
 from typing import Any
 
-from . import data, presets, recipes
+from . import data, presets, recipes, suites
 from .config import RunConfig, override
 from .literature import Value
 from .paper import Run
@@ -50,7 +49,8 @@ def signature(config: Mapping[str, Any], *, trained: bool) -> str:
     if config["evaluation"]["guidance"] == 1:
         away |= {"guidance_channels", "guidance_interval"}
     model = config["model"]
-    shared = {
+    shared: dict[str, Any] = {
+        "track": "native" if trained else "published",
         "model": [model["arch"], model["size"], model["args"], model["match"]],
         "data": config["data"]["name"],
         "evaluation": {k: v for k, v in config["evaluation"].items() if k not in away},
@@ -60,31 +60,34 @@ def signature(config: Mapping[str, Any], *, trained: bool) -> str:
     return json.dumps(shared, sort_keys=True)
 
 
-@cache
-def _signatures(key: str, wish_settings: tuple[tuple[str, str], ...], arch: str, size: str, name: str) -> str:
-    wish = Wish(arch=arch, size=size, data=name, track="native", settings=dict(wish_settings))
-    config = presets.resolve(wish)
-    return signature(json.loads(json.dumps(config.to_dict())), trained=key == "trained")
+class Ledger:
+    """The finished models of a results folder, looked up by what they are runs of."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.by_key: dict[str, list[Record]] = {}
+        """Of a suite's cell."""
+        self.by_setting: dict[str, list[Record]] = {}
+        """Of a paper's own recipe, or of its published weights."""
+        for r in records:
+            if r.kind != "model" or r.status != "done" or "model" not in r.config:
+                continue
+            self.by_key.setdefault(suites.key(r.config), []).append(r)
+            if r.config["track"] != "shared":
+                own = signature(r.config, trained=r.config["track"] == "native")
+                self.by_setting.setdefault(own, []).append(r)
 
 
-def of_setting(run: Run, value: Value, records: list[Record]) -> tuple[list[Record], bool]:
+def of_setting(run: Run, value: Value, ledger: Ledger) -> tuple[list[Record], bool]:
     """(the records in a published row's setting, whether they were trained here).
 
     Published weights come first: they are the very network that was measured.
     """
-    if not run.told:
+    if not run.told or not ledger.by_setting:
         return [], False
-    wish = wish_of(run, value)
-    named = (tuple(sorted(wish.settings.items())), wish.arch, wish.size, wish.data)
-    kinds = {"published": ("weights", bool(run.weights)), "native": ("trained", True)}
-    for track, (key, possible) in kinds.items():
-        there = [r for r in records if r.config["track"] == track] if possible else []
-        if not there:
-            continue
-        wanted = _signatures(key, *named)
-        found = [r for r in there if signature(r.config, trained=key == "trained") == wanted]
-        if found:
-            return found, track == "native"
+    config = json.loads(json.dumps(presets.resolve(wish_of(run, value)).to_dict()))
+    for trained in (False, True) if run.weights else (True,):
+        if found := ledger.by_setting.get(signature(config, trained=trained)):
+            return found, trained
     return [], False
 
 
