@@ -75,6 +75,15 @@ def _ldm(channels: int, mult: tuple[int, ...], **more: Any) -> dict[str, Any]:
     return _adm(channels, mult, **switches, **more)
 
 
+TOY_UNETS = {"nano": (32, 1), "pico": (16, 3), "micro": (32, 3)}
+"""Channels and residual blocks a level of those for images of 8 x 8."""
+
+
+def _toy_unet(channels: int, res_blocks: int) -> dict[str, Any]:
+    shape = dict(channels=channels, channel_mult=(1, 1), res_blocks=res_blocks)
+    return dict(**shape, attention=(4,), head_channels=min(channels, 32), groups=8)
+
+
 def _genvit(width: int, heads: int, patch: int) -> dict[str, int]:
     return dict(depth=9, width=width, heads=heads, patch=patch)
 
@@ -132,7 +141,7 @@ ARCHITECTURES: dict[str, Entry] = {
             # arXiv:2112.10752, Tables 13 and 15; made for 3x64x64 and 4x32x32 latents
             "LDM-4": _ldm(192, (1, 2, 3, 5), heads=1, head_channels=None),
             "LDM-8": _ldm(256, (1, 2, 4), head_channels=32),
-            "nano": dict(channels=32, channel_mult=(1, 1), res_blocks=1, attention=(4,), head_channels=32, groups=8),
+            **{name: _toy_unet(*shape) for name, shape in TOY_UNETS.items()},
             "nano-32": _adm(16, (1, 1, 2, 2), 1, attention=(8,), head_channels=32, groups=8),
         },
         settings={
@@ -146,8 +155,8 @@ ARCHITECTURES: dict[str, Entry] = {
             "iDDPM-64-L": "imagenet64",
             "LDM-4": "imagenet256-vq4",
             "LDM-8": "imagenet256-vq8",
-            "nano": "digits",
             "nano-32": "shapes",
+            **dict.fromkeys(TOY_UNETS, "digits"),
         },
         toy="nano",
         toy_large="nano-32",

@@ -230,6 +230,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         metrics=curve[-1]["metrics"],
         cost={**cost.summary(config, counted), **measured(run, counted.training_flops)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
+        losses=plots.thinned(run),
         incidents=failures.incidents(run),
         checkpoint={
             "crc32": checkpoint.checksum(tensors),
@@ -242,6 +243,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
     if config.budget.images:
         plots.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
     references(run, config, arrays, shared, evaluator)
+    plots.grid(images, labels, records.picture(run.results, made.id), per_class=5)
     records.publish(run.results, made)
     records.write(run.record(), made)
 

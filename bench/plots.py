@@ -21,8 +21,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, readable with colour-blind eyes."""
 
 
+THUMBNAIL = 640
+"""Widest a WebP grid is, in pixels; of small images it is lossless."""
+
+
 def grid(images: np.ndarray, labels: np.ndarray | None, path: Path, columns: int = 10, per_class: int = 10) -> None:
-    """PNG of (N, C, H, W) uint8 images, one class a column, small images enlarged."""
+    """(N, C, H, W) uint8 images, one class a column, small images enlarged, as PNG, or as a WebP to be kept."""
     if labels is None:
         chosen = images[: columns * per_class]
     else:
@@ -36,8 +40,13 @@ def grid(images: np.ndarray, labels: np.ndarray | None, path: Path, columns: int
     tiles = np.pad(tiles, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
     c, h, w = tiles.shape[1:]
     sheet = tiles.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
+    picture = Image.fromarray(sheet.squeeze(-1) if c == 1 else sheet)
     with atomic(path) as partial:
-        Image.fromarray(sheet.squeeze(-1) if c == 1 else sheet).save(partial, format="PNG")
+        if path.suffix == ".webp":
+            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            picture.save(partial, format="WEBP", lossless=images.shape[-1] <= 16, quality=80, method=6)
+        else:
+            picture.save(partial, format="PNG")
 
 
 def loss_points(run: RunFolder) -> tuple[list[int], list[float]]:
@@ -50,6 +59,13 @@ def loss_points(run: RunFolder) -> tuple[list[int], list[float]]:
             points[event["images"]] = event["loss"]
     images = sorted(points)
     return images, [points[i] for i in images]
+
+
+def thinned(run: RunFolder, most: int = 64) -> list[tuple[int, float]]:
+    """(images, loss) at `most` points of the log, evenly, the last among them."""
+    points = list(zip(*loss_points(run), strict=True))
+    kept = np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int)
+    return [points[i] for i in kept]
 
 
 def curves(

@@ -1,4 +1,4 @@
-"""What names imply: processes and samplers of published networks, settings by data set, and suites.
+"""What names imply: processes and samplers of published networks, and settings by data set.
 
 `resolve` turns a few words into a whole RunConfig.  Imports no torch.
 """
@@ -279,13 +279,3 @@ def io_of(config: RunConfig) -> IOSpec:
     return IOSpec(
         channels=what.channels, size=what.size, num_classes=what.num_classes, variance=config.diffusion.variance
     )
-
-
-def quickstart(wish: Wish) -> list[Wish]:
-    """DiT, U-ViT and the ADM U-Net on digits, at the U-Net's cost, by the shared recipe."""
-    same = replace(wish, data="digits", size="", match=wish.match or "macs:unet:nano")
-    return [replace(same, arch=arch) for arch in ("dit", "uvit", "unet")]
-
-
-SUITES = {"quickstart": quickstart}
-"""Name -> function from the rest of the command line to the runs of the grid."""

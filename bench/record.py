@@ -89,6 +89,8 @@ class Record:
     cost: Cost | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     """[{images, metrics}] at the evaluation points."""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """(images, training loss), some points of the log."""
     incidents: list[dict[str, Any]] = field(default_factory=list)
     """Restarts, damaged checkpoints, rollbacks and failures, in order."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -185,6 +187,11 @@ def write(path: Path, record: Record) -> None:
 
 def folder(results: Path) -> Path:
     return results / "records" / "v1"
+
+
+def picture(results: Path, id_: str) -> Path:
+    """Where a record's samples are kept as one small picture."""
+    return results / "samples" / f"{id_}.webp"
 
 
 def publish(results: Path, record: Record) -> Path:

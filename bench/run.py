@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from architectures import registry
 
-from . import claim, data, presets, profiles, recipes
+from . import claim, data, presets, profiles, recipes, suites
 from .command import Parser, assignments
 from .config import RunConfig
 from .files import write_json
@@ -61,12 +61,14 @@ def parser() -> Parser:
         "--size", metavar="NAME", type=word, help="a size of the architecture (default: nano, or matched)"
     )
     what.add_argument("--data", metavar="NAME", type=word, help="data set or path (default: the paper's, or digits)")
-    what.add_argument("--suite", metavar="NAME", help=f"a named grid of runs: {', '.join(presets.SUITES)}")
+    what.add_argument("--suite", metavar="NAME", help=f"a named grid of runs: {', '.join(suites.SUITES)}")
+    what.add_argument("--scale", choices=get_args(suites.Scale), help="of a suite: digits (default), shapes or paper")
+    what.add_argument("--seeds", type=int, metavar="N", help="of a suite: runs a cell (default: 3, at paper scale 1)")
     what.add_argument(
         "--checkpoint", metavar="FILE", type=word, help="published weights: sample and evaluate them, train nothing"
     )
     rules = p.add_argument_group("by which rules")
-    rules.add_argument("--track", choices=("shared", "native"), default="shared", help="recipe (default: shared)")
+    rules.add_argument("--track", choices=("shared", "native"), help="recipe (default: shared; of a suite: its own)")
     rules.add_argument("--match", metavar="[BY:]ARCH:SIZE", type=word, help="equal macs (or params) with a reference")
     rules.add_argument("--seed", type=int, default=0, help="seed of a training run (default: 0)")
     rules.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting below; repeatable")
@@ -123,7 +125,7 @@ def listing() -> str:
     lines += ["", "recipes: --track shared (shared, and its toys on digits and shapes), --track native (the others)"]
     lines += [f"  {line}".rstrip() for line in recipes.listed().splitlines()]
     lines += ["", "suites"]
-    lines += [f"  {name:<12} {(make.__doc__ or '').strip()}" for name, make in presets.SUITES.items()]
+    lines += [f"  {name:<18} {suite.about}" for name, suite in suites.SUITES.items()]
     return "\n".join(lines)
 
 
@@ -149,20 +151,24 @@ def wishes(flags: argparse.Namespace) -> list[presets.Wish]:
         arch=flags.arch or ("" if flags.checkpoint else "dit"),
         size=flags.size or "",
         data=flags.data or "",
-        track=flags.track,
+        track=flags.track or ("" if flags.suite else "shared"),
         match=flags.match or "",
         checkpoint=flags.checkpoint or "",
         seed=flags.seed,
         settings=settings,
     )
     if flags.suite is None:
+        if flags.scale or flags.seeds is not None:
+            raise ValueError("--scale and --seeds are for a --suite; a single run has --data and --seed")
         return [wish]
-    if flags.suite not in presets.SUITES:
-        raise ValueError(f"unknown suite {flags.suite!r}; {registry.did_you_mean(flags.suite, list(presets.SUITES))}")
+    if flags.seeds is not None and flags.seeds < 1:
+        raise ValueError(f"--seeds is {flags.seeds}; it must be at least 1")
+    if flags.suite not in suites.SUITES:
+        raise ValueError(f"unknown suite {flags.suite!r}; {registry.did_you_mean(flags.suite, list(suites.SUITES))}")
     for name in ("arch", "size", "data", "checkpoint"):
         if getattr(flags, name):
             raise ValueError(f"--suite {flags.suite} chooses its own {name}; leave --{name} out")
-    return presets.SUITES[flags.suite](wish)
+    return suites.wishes(flags.suite, flags.scale or "digits", wish, flags.seeds or 0)
 
 
 def writable(results: Path) -> None:

@@ -49,12 +49,6 @@ def test_a_native_run_departs_from_nothing(arch, size):
     assert training(override(config, {"recipe.lr": "0.5"}))["recipe"] == {"lr": 0.5}
 
 
-def test_the_quickstart_is_three_backbones_at_one_cost():
-    wishes = presets.quickstart(presets.Wish(seed=3))
-    assert [w.arch for w in wishes] == ["dit", "uvit", "unet"]
-    assert {(w.match, w.seed, w.data) for w in wishes} == {("macs:unet:nano", 3, "digits")}
-
-
 def training(config, target=5):
     native = presets.native_preset(config)
     return protocol.training_of(config, native=native, match_target=target)

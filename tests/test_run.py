@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import SMALLEST, TINY
+from PIL import Image
 
-from bench import run, submit
+from bench import record, run, submit
 from bench.record import read_all
 
 ROOT = Path(__file__).parent.parent
@@ -140,6 +141,9 @@ def test_one_run_from_nothing_to_its_row(results, capsys):
     for name in ("samples.png", "curves.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
         assert name != "samples.png" or str(folder / name) in out
+    with Image.open(record.picture(results, one.id)) as picture:
+        assert picture.format == "WEBP" and picture.size == (10 * 50, 4 * 50)
+    assert one.losses[-1][0] == 96 and all(loss > 0 for _, loss in one.losses)
     with np.load(folder / "samples" / "000000000096.npz") as z:
         assert z["arr_0"].shape == (40, 8, 8, 1) and z["arr_0"].dtype == np.uint8
     assert "held-out" in out.splitlines()[-4] or "noise" in out
