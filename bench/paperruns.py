@@ -97,11 +97,9 @@ def command(run: Run, value: Value) -> str:
     base = presets.resolve(replace(wish, settings={}))
     if run.weights:
         sampling = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
-        base, words = override(base, sampling), ["--checkpoint", run.weights]
+        base, words = override(base, sampling), ["--checkpoint", run.weights, "--data", wish.data]
     else:
-        words = ["--arch", wish.arch, "--size", wish.size]
-    if wish.data != presets.resolve(Wish(arch=run.arch, size=run.size)).data.name and not run.weights:
-        words += ["--data", wish.data]
+        words = ["--arch", wish.arch, "--size", wish.size, *(["--data", wish.data] if run.data else [])]
     sets = [f"--set {quote(f'{key}={text}')}" for key, text in sorted(_said(base, run, wish).items())]
     return " ".join(["python -m bench.run", *map(quote, words), "--track native", *sets])
 

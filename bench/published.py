@@ -117,8 +117,9 @@ def counted(row_id: str, column: str) -> float | None:
     Parameters and multiply-accumulates are counted; DiT's depth, width and heads are the registry's.
     """
     if column in ("param_m", "gflops"):
-        found = counts().get(row_id)
-        return found and (found.params / 1e6 if column == "param_m" else found.macs / 1e9)
+        if (found := counts().get(row_id)) is None:
+            return None
+        return found.params / 1e6 if column == "param_m" else found.macs / 1e9
     network = NETWORKS[row_id]
     return float(registry.size_args(network.arch, network.size)[{"hidden": "width"}.get(column, column)])
 

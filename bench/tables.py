@@ -20,14 +20,15 @@ from tabulate import tabulate
 from . import literature
 from .command import Parser
 from .files import atomic
-from .filling import NAMES, Filled, Ledger, Row, filled, scales
-from .leaderboard import ARROWS
+from .filling import NAMES, Filled, Row, filled, scales
+from .paperruns import Ledger
 from .papers import FIGURES, TABLES
 from .record import read_all
 from .suites import Scale
 
 Format = Literal["text", "md", "csv", "latex", "html"]
 STYLES = {"text": "simple", "md": "github", "latex": "latex_booktabs", "html": "html"}
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 UNSURE = "unsure"
 MADE = "Made by `python -m bench.tables --write` from the records and results/published/; do not edit."
 
@@ -58,7 +59,7 @@ def line_of(row: Row, *, own_cell: bool) -> dict[str, str]:
         difference = f"+{difference}"
     found = {
         "row": row.line,
-        "metric": f"{row.metric} {ARROWS[row.direction]}" if row.direction else row.metric,
+        "metric": f"{row.metric}{ARROWS[row.direction]}",
         "published": _published(row),
         "source": row.source,
     }
