@@ -67,6 +67,8 @@ class Figure:
     title: str
     paper: str
     tables: tuple[str, ...]
+    drawn: str
+    """Its like in bench.figures."""
 
 
 DIT, UVIT, ADM, LDM = "arXiv:2212.09748", "arXiv:2209.12152", "arXiv:2105.05233", "arXiv:2112.10752"

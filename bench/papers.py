@@ -9,19 +9,25 @@ from .paper import DIT, UVIT, Figure, Table
 
 TABLES: Mapping[str, Table] = {t.name: t for t in (*papers_dit.TABLES, *papers_uvit.TABLES, *papers_others.TABLES)}
 
-SWEEP = ("dit-table4", "dit-table4-costs")
+
+def _dit(number: int, title: str, drawn: str, *more: str) -> Figure:
+    tables = ("dit-table4", "dit-table4-costs", *more)
+    return Figure(name=f"dit-figure{number}", title=title, paper=DIT, tables=tables, drawn=drawn)
+
+
 FIGURES: Mapping[str, Figure] = {
     f.name: f
     for f in (
-        Figure(name="dit-figure2", title="FID and cost of DiTs and others", paper=DIT, tables=(*SWEEP, "dit-table2")),
-        Figure(name="dit-figure6", title="Patches and sizes of DiT over training", paper=DIT, tables=SWEEP),
-        Figure(name="dit-figure8", title="FID against Gflops", paper=DIT, tables=SWEEP),
-        Figure(name="dit-figure9", title="FID against training compute", paper=DIT, tables=SWEEP),
+        _dit(2, "FID and cost of DiTs and others", "dit-compared", "dit-table2"),
+        _dit(6, "Sizes and patches of DiT", "dit-scaling"),
+        _dit(8, "FID against Gflops", "dit-scaling"),
+        _dit(9, "FID against training compute", "training-compute"),
         Figure(
             name="uvit-figure-shape",
             title="U-ViT's depth, width and patch size",
             paper=UVIT,
             tables=("uvit-depth", "uvit-width", "uvit-patch"),
+            drawn="uvit-ablation",
         ),
     )
 }

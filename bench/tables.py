@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from tabulate import tabulate
 
-from . import literature
+from . import literature, verdicts
 from .command import Parser
 from .files import atomic
 from .filling import NAMES, Filled, Row, filled, scales
@@ -182,7 +182,8 @@ def listing(ledger: Ledger) -> list[dict[str, str]]:
             )
     for name, figure in FIGURES.items():
         what = f"{figure.title} ({figure.paper}): the numbers of {' and '.join(figure.tables)}"
-        found.append(dict(name=name, what=what, scale="", measured="", verdict="", command="python -m bench.figures"))
+        draw = f"python -m bench.figures {figure.drawn}"
+        found.append(dict(name=name, what=what, scale="", measured="", verdict="", command=draw))
     return found
 
 
@@ -204,9 +205,8 @@ def pages(ledger: Ledger) -> dict[str, str]:
         linked = {"name": f"[{line['name']}]({line['name']}.md)"} if line["name"] in TABLES else {}
         rows.append({key: {**line, **linked}[key] for key in keys})
     index = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-    made = {
-        "README.md": f"# The papers' tables\n\n{MADE} `python -m bench.tables --list` has the commands.\n\n{index}\n"
-    }
+    commands = "`python -m bench.tables --list` has the commands."
+    made = {"README.md": f"# The papers' tables\n\n{MADE} {commands}\n\n{verdicts.RULES}\n{index}\n"}
     return made | {f"{name}.md": page(name, ledger) for name in TABLES}
 
 

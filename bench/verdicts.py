@@ -43,6 +43,22 @@ of two variants."""
 LARGEST = 9
 """Variants up to which all permutations are gone through."""
 
+RULES = f"""\
+- `reproduced`: measured in the paper's own setting and within {TRAINED:.0%} of the published value where a network was
+  trained again, {SAMPLED:.0%} where published weights were sampled again; precision and recall within {SHARE};
+  counted costs within {COUNTED:.0%} or the rounding of the printed number.
+- `order reproduced`: the ranking of the variants holds, whatever the values. Kendall's tau over the means is at least
+  {LEAST_TAU}, which is nine published pairs in ten lying the same way; as many do of the pairs that the seeds tell apart
+  (Welch's test, {ALPHA:.0%}); and the exact chance p of so good an order is at most {ALPHA:.0%}. Two or three variants
+  cannot get there: each of their pairs must lie the same way and be told apart by the seeds. Where a paper says that
+  nothing is gained, the seeds must not tell a gain.
+- `not reproduced`: measured, and neither holds, also where the seeds cannot tell.
+- `not run`: nothing is measured, or not every line. `reference`: nothing here can be run.
+
+At digits and shapes scale toy networks take the same switches, and only orders are judged. Why the tolerances are
+what they are stands beside them in `bench/verdicts.py`.
+"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
