@@ -224,7 +224,12 @@ def _of_suite(table: Table, scale: Scale, ledger: Ledger) -> Filled:
     done = [line for line in lines if found.get(line)]
     order = _order(table, rows, lines) if len(done) == len(lines) else None
     run = f"python -m bench.run --suite {table.suite} --scale {scale}"
-    notes = [table.note, f"{left_out} records of other protocols of evaluation are left out" if left_out else ""]
+    without = len({r.line for r in rows} - set(lines))
+    notes = [
+        table.note,
+        f"{without} lines have no cell at this scale." if without and scale != "paper" else "",
+        f"{left_out} records of other protocols of evaluation are left out." if left_out else "",
+    ]
     one = next((r for records in found.values() for r in records), None)
     return Filled(
         name=table.name,
@@ -309,7 +314,7 @@ def _of_runs(table: Table, ledger: Ledger) -> Filled:
         cells=len(table.runs),
         run=done,
         commands=tuple(commands),
-        notes=(table.note,) if table.note else (),
+        notes=tuple(filter(None, (table.note, WORD if one and one.config["track"] == "published" else ""))),
         protocol=describe(one.protocol) if one else "",
     )
 
@@ -366,4 +371,5 @@ def _counted(table: Table) -> Filled:
     )
 
 
+WORD = "A record has the hash of the weights it was made with; that they are the file named here is its author's word."
 COUNTS_NOTE = "Counted here on the networks of architectures/ (python -m bench.cost), without any run."

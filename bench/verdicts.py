@@ -48,10 +48,11 @@ RULES = f"""\
   trained again, {SAMPLED:.0%} where published weights were sampled again; precision and recall within {SHARE};
   counted costs within {COUNTED:.0%} or the rounding of the printed number.
 - `order reproduced`: the ranking of the variants holds, whatever the values. Kendall's tau over the means is at least
-  {LEAST_TAU}, which is nine published pairs in ten lying the same way; as many do of the pairs that the seeds tell apart
-  (Welch's test, {ALPHA:.0%}); and the exact chance p of so good an order is at most {ALPHA:.0%}. Two or three variants
-  cannot get there: each of their pairs must lie the same way and be told apart by the seeds. Where a paper says that
-  nothing is gained, the seeds must not tell a gain.
+  {LEAST_TAU}, which is nine published pairs in ten lying the same way; as many do of the pairs that the seeds tell
+  apart (Welch's test, {ALPHA:.0%}); and the exact chance p of so good an order is at most {ALPHA:.0%}. Where a paper
+  orders too few
+  pairs to get there (two or three variants, or a part of them), each must lie the same way and be told apart by the
+  seeds. Where it says that nothing is gained, the seeds must not tell a gain.
 - `not reproduced`: measured, and neither holds, also where the seeds cannot tell.
 - `not run`: nothing is measured, or not every line. `reference`: nothing here can be run.
 
