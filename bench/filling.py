@@ -72,7 +72,7 @@ class Filled:
     cells: int
     """Lines that can be measured at this scale."""
     run: int
-    """Lines that are."""
+    """Lines that are, with all the seeds that their suite asks for."""
     commands: tuple[str, ...]
     """What runs the rest."""
     notes: tuple[str, ...]
@@ -221,7 +221,8 @@ def _of_suite(table: Table, scale: Scale, ledger: Ledger) -> Filled:
                 more = _measured(value, found.get(line, []), trained=True, compare=compare)
                 more["cell"] = lines[line]
             rows.append(_row(line, value, **more))
-    done = [line for line in lines if found.get(line)]
+    seeds = suites.SUITES[table.suite].seeds[scale]
+    done = [line for line in lines if len(found.get(line, [])) >= seeds]
     order = _order(table, rows, lines) if len(done) == len(lines) else None
     run = f"python -m bench.run --suite {table.suite} --scale {scale}"
     without = len({r.line for r in rows} - set(lines))

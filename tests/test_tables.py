@@ -180,6 +180,14 @@ def test_a_table_with_a_cell_missing_is_not_run():
     assert [r.verdict for r in one.rows] == ["not run", "not run", "reproduced", "reproduced"]
 
 
+def test_an_order_waits_for_every_seed():
+    cells = {"in-context": 4.0, "cross-attention": 3.0, "adaLN": 2.0, "adaLN-Zero": 1.0}
+    one = filled("dit-figure5", "digits", list(of_suite("dit-conditioning", "digits", cells))[:-1])
+    assert (one.verdict, one.order, one.run, one.cells) == ("not run", None, 3, 4)
+    assert [r.seeds for r in one.rows] == [3, 3, 3, 2]
+    assert one.commands == ("python -m bench.run --suite dit-conditioning --scale digits",)
+
+
 def test_another_setting_than_the_papers_has_an_order_alone():
     one = filled(
         "udit-table3", "paper", of_suite("matched", "paper", {"uvit at dit:XL/2": 18.35, "dit at dit:XL/2": 20})
