@@ -32,7 +32,7 @@ SMALL = 6.5
 """Points of a caption's letters, which are about 0.57 as wide."""
 DPI = 130
 CUT_AT = 10.0
-CUT = "An interval that reaches zero, which a logarithmic axis lacks, is cut at a tenth of its mean."
+CUT = "An interval that goes below a tenth of its mean is cut there."
 
 
 def save(figure: Figure, path: Path, kind: str) -> None:
@@ -88,8 +88,8 @@ def _panel(axes: Axes, panel: Panel) -> None:
         _dots(axes, panel)
     else:
         _scale(axes, "y", panel.y)
-        for index, series in enumerate(panel.series):
-            _series(axes, series, style.place(series.name, index))
+        for place, series in _placed(panel):
+            _series(axes, series, place)
         for fit in panel.fits:
             _fit(axes, panel, fit)
         for _, value in panel.levels:
@@ -143,7 +143,7 @@ def _ticks(axes: Axes, which: str, axis: Axis) -> None:
         low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
         decades = np.log10(high / low)
         subs = (1, 1.5, 2, 3, 4, 5, 6, 8) if decades < 0.7 else (1, 2, 3, 5, 7) if decades < 1.3 else (1, 2, 5)
-        own.set_major_locator(LogLocator(subs=subs if decades < 2.6 else (1,), numticks=20))
+        own.set_major_locator(LogLocator(subs=subs if decades < 3.3 else (1,), numticks=20))
         own.set_minor_locator(NullLocator())
         own.set_minor_formatter(NullFormatter())
 
@@ -165,6 +165,11 @@ def _widen(axes: Axes, panel: Panel) -> None:
         return
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.2 if panel.x.log else high + 0.25 * (high - low))
+
+
+def _placed(panel: Panel) -> list[tuple[int, Series]]:
+    """Each series with its place among the colours and markers."""
+    return list(zip(style.places([s.name for s in panel.series]), panel.series, strict=True))
 
 
 def _look(series: Series, place: int) -> dict[str, Any]:
@@ -189,8 +194,7 @@ def _shown(low: float, value: float) -> float:
 
 
 def _fit(axes: Axes, panel: Panel, fit: Any) -> None:
-    names = [s.name for s in panel.series]
-    colour = style.COLOURS[style.place(fit.of, names.index(fit.of))] if fit.of else style.GREY
+    colour = next((style.COLOURS[place] for place, series in _placed(panel) if series.name == fit.of), style.GREY)
     if fit.x:
         axes.plot(fit.x, fit.y, color=colour, linestyle="--", linewidth=1.2)
         axes.fill_between(fit.x, fit.low, fit.high, color=colour, alpha=0.13, linewidth=0)
@@ -203,8 +207,8 @@ def _dots(axes: Axes, panel: Panel) -> None:
     axes.grid(visible=False, axis="x")
     for _, value in panel.levels:
         axes.axvline(value, color=style.GREY, linestyle=":", linewidth=1, zorder=1)
-    for index, series in enumerate(panel.series):
-        look = _look(series, style.place(series.name, index))
+    for place, series in _placed(panel):
+        look = _look(series, place)
         for p in series.points:
             if p.low is not None and p.high is not None:
                 low = _shown(p.low, p.x) if panel.x.log else p.low
@@ -227,9 +231,10 @@ def _share(both: Sequence[tuple[Axes, Panel]]) -> None:
 
 def _label(axes: Axes, panel: Panel) -> None:
     found, points, lines = [], [], []
-    for index, series in enumerate(panel.series):
-        colour = style.ink(style.COLOURS[style.place(series.name, index)])
-        found += [labels.Label(text, p.x, p.y, colour) for p, text in _texts(panel, series)]
+    for place, series in _placed(panel):
+        colour = style.ink(style.COLOURS[place])
+        ends = [series.points[-1]] if series.joined else []
+        found += [labels.Label(text, p.x, p.y, colour, p in ends) for p, text in _texts(panel, series)]
         points += [(p.x, p.y) for p in series.points]
         lines += _whiskers(panel, series)
         if series.joined:

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 REACH = (6, 12, 20, 30, 44)
 """Distances in points at which a label is tried; beyond the second a hairline leads to it."""
 ANGLES = np.deg2rad((0, 45, -45, 90, -90, 135, -135, 180))
+SIDE = 30.0
+"""Pixels that ends of lines may differ across and still be side by side."""
 WORST = 30.0
 """A covered pixel of another label counts as so many of data; one outside the axes as twice that."""
 
@@ -26,6 +28,8 @@ class Label(NamedTuple):
     x: float
     y: float
     colour: str
+    end: bool = False
+    """Whether it names a line at its end: those that end side by side stand in one column."""
 
 
 def place(
@@ -41,25 +45,65 @@ def place(
     for xs, ys in lines:
         data.append(_along(axes.transData.transform(np.column_stack([xs, ys])), 5 * dot))
     obstacles, window = np.concatenate(data), axes.get_window_extent()
-    taken = np.empty((0, 4))
-    for label in sorted(labels, key=lambda one: -len(one.text)):
+    column = _column(axes, [label for label in labels if label.end])
+    taken = np.array([box for _, box in column]).reshape(-1, 4)
+    for label, box in column:
+        _draw(axes, label, box[:2], leader=False)
+    for label in sorted(set(labels) - {one for one, _ in column}, key=lambda one: (-len(one.text), one)):
         at = axes.transData.transform((label.x, label.y))
         best = min(_candidates(axes, label, at), key=lambda c: _cost(c, obstacles, taken, window))
         taken = np.vstack([taken, best.box])
-        offset = (best.box[:2] - at) / dot
-        leader = (
-            dict(arrowstyle="-", color=label.colour, lw=0.5, shrinkA=0, shrinkB=3) if best.reach > REACH[1] else None
-        )
-        text = axes.annotate(
-            label.text,
-            (label.x, label.y),
-            xytext=tuple(offset),
-            textcoords="offset points",
-            fontsize=8,
-            color=label.colour,
-            arrowprops=leader if best.reach > REACH[1] else None,
-        )
-        text.set_in_layout(False)
+        _draw(axes, label, best.box[:2], leader=best.reach > REACH[1])
+
+
+def _draw(axes: Axes, label: Label, corner: np.ndarray, *, leader: bool) -> None:
+    offset = (corner - axes.transData.transform((label.x, label.y))) / (axes.figure.dpi / 72)
+    text = axes.annotate(
+        label.text,
+        (label.x, label.y),
+        xytext=tuple(offset),
+        textcoords="offset points",
+        fontsize=8,
+        color=label.colour,
+        arrowprops=dict(arrowstyle="-", color=label.colour, lw=0.5, shrinkA=0, shrinkB=3) if leader else None,
+    )
+    text.set_in_layout(False)
+
+
+def _column(axes: Axes, ends: Sequence[Label]) -> list[tuple[Label, np.ndarray]]:
+    """Labels and boxes to the right of lines that end side by side, in their order and pushed apart; [] of others."""
+    at = {label: axes.transData.transform((label.x, label.y)) for label in ends}
+    if len(ends) < 2 or np.ptp([xy[0] for xy in at.values()]) > SIDE:
+        return []
+    left, sizes = (
+        max(xy[0] for xy in at.values()) + REACH[0] * axes.figure.dpi / 72,
+        {la: _size(axes, la) for la in ends},
+    )
+    height = max(size[1] for size in sizes.values())
+    groups = [[label] for label in sorted(ends, key=lambda one: at[one][1])]
+
+    def middle(group: list[Label]) -> float:
+        return float(np.mean([at[one][1] for one in group]))
+
+    def reach(group: list[Label]) -> float:
+        return height * len(group) / 2
+
+    while crowded := [i for i, (a, b) in enumerate(pairwise(groups)) if middle(b) - middle(a) < reach(a) + reach(b)]:
+        groups[crowded[0] : crowded[0] + 2] = [groups[crowded[0]] + groups[crowded[0] + 1]]
+    found = []
+    for group in groups:
+        for place, label in enumerate(group):
+            low = middle(group) - reach(group) + place * height
+            found.append((label, np.array([left, low, left + sizes[label][0], low + height])))
+    return found
+
+
+def _size(axes: Axes, label: Label) -> np.ndarray:
+    """Width and height of its text, in pixels."""
+    probe = axes.text(0, 0, label.text, fontsize=8)
+    size = probe.get_window_extent()
+    probe.remove()
+    return np.array([size.width, size.height])
 
 
 class _Candidate(NamedTuple):
@@ -69,10 +113,7 @@ class _Candidate(NamedTuple):
 
 def _candidates(axes: Axes, label: Label, at: np.ndarray) -> list[_Candidate]:
     dot = axes.figure.dpi / 72
-    probe = axes.text(0, 0, label.text, fontsize=8)
-    size = probe.get_window_extent()
-    probe.remove()
-    half = np.array([size.width, size.height]) / 2
+    half = _size(axes, label) / 2
     found = []
     for reach in REACH:
         for angle in ANGLES:

@@ -85,8 +85,7 @@ def curves(
 
 def _curves(figure: Figure, runs: Runs, levels: Mapping[str, float]) -> None:
     left, right = figure.subplots(1, 2)
-    for index, (name, (run, curve)) in enumerate(runs.items()):
-        place = style.place(name, index)
+    for place, (name, (run, curve)) in zip(style.places(list(runs)), runs.items(), strict=True):
         colour, marker = style.COLOURS[place], style.MARKERS[place]
         images, losses = loss_points(run)
         left.plot(images, losses, color=colour, label=name)

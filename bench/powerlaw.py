@@ -142,7 +142,7 @@ def band(
     xs, groups = np.asarray(x, float), [np.asarray(s, float) for s in seeds]
     fit(x, [g.mean() for g in groups])
     rng = np.random.default_rng(seed)
-    laws = []
+    laws: list[Law] = []
     while len(laws) < resamples:
         drawn = rng.integers(0, len(xs), len(xs))
         if len(set(xs[drawn])) >= FEWEST_DRAWN:

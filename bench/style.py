@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -47,9 +48,15 @@ def rc() -> Any:
     return dict(RC)
 
 
-def place(name: str, index: int) -> int:
-    """A series' place in COLOURS and MARKERS: its family's, or else its own in the panel."""
-    return FAMILIES.get(name.partition(" ")[0], index) % len(COLOURS)
+def places(names: Sequence[str]) -> list[int]:
+    """Places in COLOURS and MARKERS: of families their own, where each has one series; of others what is left."""
+    own = [FAMILIES.get(name.partition(" ")[0]) for name in names]
+    known = [place for place in own if place is not None]
+    if len(set(known)) < len(known):
+        own = [None] * len(names)
+    left = [place for place in range(len(COLOURS)) if place not in own] or [0]
+    turn = cycle(left)
+    return [next(turn) if place is None else place for place in own]
 
 
 def ink(colour: str, share: float = 0.3) -> str:

@@ -278,14 +278,17 @@ def sampling_compute(data: Found) -> Figure:
         if not networks:
             continue
         series, cells = [], []
-        for group in networks.values():
+        for group in sorted(networks.values(), key=lambda group: cost(group[0]).macs):
             own = [
                 Cell(name=steps, runs=tuple(same))
                 for steps, same in by(group, lambda r: f"{r.config['evaluation']['steps']:05d}").items()
             ]
             own.sort(key=lambda c: c.name)
-            points = [c.point(cost(c.runs[0]).sampling_flops_per_image, label=f"{int(c.name)} steps") for c in own]
-            name = f"{group[0].label}, {engineering(cost(group[0]).macs)}MACs"
+            points = [c.point(cost(c.runs[0]).sampling_flops_per_image, label=f"{int(c.name)}") for c in own]
+            points[-1] = replace(points[-1], label=f"{points[-1].label} steps")
+            name = f"{group[0].config['model']['arch']} of {engineering(cost(group[0]).macs)} MACs"
+            twice = any(s.name == name for s in series)
+            name = group[0].label if twice else name
             series.append(Series(name=name, points=tuple(points), joined=True))
             cells += own
         title = f"Measured: {runs[0].protocol['evaluation']['data']}"

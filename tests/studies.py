@@ -1,6 +1,7 @@
 """Records of whole suites as if they had been run: costs and FIDs by formulas, protocols and configurations real."""
 
 import math
+from dataclasses import replace
 
 from bench import protocol, record, suites
 from bench.presets import resolve
@@ -10,8 +11,6 @@ POINTS = 3
 
 def run(name, wish, macs, fid, seed=0, points=POINTS, losses=16):
     """The record of a wish; `fid` is a function of training FLOPs."""
-    from dataclasses import replace
-
     config = resolve(replace(wish, seed=seed))
     seen = dict(extractor_hash="e", reference_hash="r", reference_count=1348)
     evaluation = protocol.evaluation_of(config, **seen)

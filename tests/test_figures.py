@@ -1,0 +1,240 @@
+"""Figures from records: what stands on one axis, what is fitted, drawn and left out."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+import studies
+from matplotlib.text import Annotation
+
+from bench import draw, figures, style, suites, trends
+from bench.printed import dit_400k, dit_training
+from bench.protocol import fingerprint
+from bench.record import identity
+from bench.series import Axis, Figure, Panel, Point, Series
+
+MATCHED = studies.study("matched")
+SCALING = studies.study("dit-scaling")
+EVERYTHING = [*MATCHED, *SCALING, *studies.study("dit-conditioning"), *studies.study("uvit-ablation")]
+
+
+@cache
+def every():
+    return {f.name: f for f in trends.everything(EVERYTHING)}
+
+
+def figure(name, records):
+    (found,) = trends.everything(records, [name])
+    return found
+
+
+def measured(found):
+    return [p for p in found.panels if p.series[0].kind == "measured"]
+
+
+def write(folder, records):
+    path = folder / "records" / "v1"
+    path.mkdir(parents=True)
+    for r in records:
+        (path / f"{r.id}.json").write_text(json.dumps(dataclasses.asdict(r)))
+    return folder
+
+
+def test_the_published_dits_correlate_as_their_paper_says():
+    (fit,) = dit_400k().fits
+    assert round(fit.r, 2) == -0.93
+    assert sum(len(s.points) for s in dit_400k().series) == 12
+
+
+def test_published_training_compute_is_six_macs_an_image():
+    points = [p for s in dit_training().series for p in s.points]
+    assert max(p.x for p in points) == pytest.approx(6 * 118.64e9 * 256 * 7e6, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", trends.FIGURES)
+def test_no_panel_mixes_published_with_measured_or_one_protocol_with_another(name):
+    by_id = {r.id: r for r in EVERYTHING}
+    for panel in every()[name].panels:
+        assert len({s.kind for s in panel.series}) == 1
+        for s in panel.series:
+            assert all(bool(p.records) == (s.kind == "measured") for p in s.points)
+        ids = {i for s in panel.series for p in s.points for i in p.records}
+        assert len({by_id[i].evaluation_fingerprint for i in ids}) <= 1
+        assert any(s.points for s in panel.series)
+
+
+def test_runs_of_another_protocol_have_a_panel_of_their_own():
+    other = []
+    for r in SCALING[:6]:
+        evaluation = {**r.protocol["evaluation"], "reference_hash": "another"}
+        whole = {**r.protocol, "evaluation": evaluation}
+        prints = dict(fingerprint=fingerprint(whole), evaluation_fingerprint=fingerprint(evaluation))
+        id_ = identity(r.label, r.config, prints["fingerprint"])
+        other.append(dataclasses.replace(r, id=id_, protocol=whole, **prints))
+    panels = measured(figure("dit-scaling", [*SCALING, *other]))
+    assert [sum(len(s.points) for s in p.series) for p in panels] == [9, 2]
+
+
+def test_a_point_is_the_mean_of_its_seeds_with_its_interval():
+    panel = measured(figure("dit-scaling", SCALING))[0]
+    p = panel.series[0].points[0]
+    values = [next(iter(r.metrics.values())).value for r in SCALING if r.id in p.records]
+    mean = sum(values) / 3
+    half = 4.3027 * math.sqrt(sum((v - mean) ** 2 for v in values) / 2 / 3)
+    assert (p.y, p.low, p.high) == pytest.approx((mean, mean - half, mean + half), rel=1e-4)
+    assert sorted(p.values) == sorted(values)
+
+
+def test_one_seed_keeps_its_own_interval_and_says_so():
+    one = [r for r in SCALING if r.config["seed"] == 0]
+    p = measured(figure("dit-scaling", one))[0].series[0].points[0]
+    own = next(r for r in one if r.id in p.records)
+    interval = next(iter(own.metrics.values())).interval
+    assert (p.low, p.high, p.values) == (interval.low, interval.high, ())
+    assert "one seed" in p.note
+
+
+def test_the_law_that_made_the_records_is_fitted_to_training_compute():
+    (fit,) = next(p for p in measured(every()["training-compute"]) if "DiT" in p.title).fits
+    assert fit.c == pytest.approx(0.5, abs=0.1) and fit.x and fit.r < 0
+
+
+def test_three_matched_sizes_are_said_to_be_too_few_for_a_law():
+    (panel,) = measured(figure("matched-macs", MATCHED))
+    assert [f.of for f in panel.fits] == [s.name for s in panel.series] == ["dit", "uvit", "unet"]
+    assert all("3 points: too few" in f.words and not f.x for f in panel.fits)
+
+
+def test_an_iso_flop_line_reads_the_law_off_between_evaluation_points():
+    cells = suites.SUITES["matched"].at("digits")
+    exact = [
+        studies.run(c.name, c.wish, macs, lambda flops: 5e6 / math.sqrt(flops))
+        for c, macs in zip(cells, studies.costs(cells), strict=True)
+    ]
+    panels = measured(figure("iso-flop-digits", exact))
+    assert len(panels) == 3
+    for panel in panels:
+        for s in panel.series:
+            level = float(s.name.split()[0]) * {"T": 1e12, "G": 1e9}[s.name.split()[1][0]]
+            assert len(s.points) > 1
+            assert [p.y for p in s.points] == pytest.approx([5e6 / math.sqrt(level)] * len(s.points))
+
+
+def test_losses_of_seeds_that_logged_at_other_images_are_averaged_between():
+    shifted = [
+        dataclasses.replace(r, losses=[[i + 100 * r.config["seed"], 2 - i / 1e5] for i in range(1000, 50000, 700)])
+        for r in MATCHED
+    ]
+    panel = figure("convergence-matched-digits", shifted).panels[0]
+    for s in panel.series:
+        assert len(s.points) > 50
+        assert [p.y for p in s.points] == pytest.approx([2 - (p.x - 100) / 1e5 for p in s.points])
+
+
+def test_sampling_compute_joins_runs_that_differ_in_steps_alone():
+    cell = suites.SUITES["dit-scaling"].at("digits")[0]
+    runs = [
+        studies.run(
+            cell.name,
+            dataclasses.replace(cell.wish, settings={**cell.wish.settings, "evaluation.steps": str(n)}),
+            10**6,
+            lambda flops, n=n: 10 / n,
+        )
+        for n in (16, 4, 8)
+    ]
+    (panel,) = measured(figure("sampling-compute", [*runs, *SCALING[3:]]))
+    (s,) = panel.series
+    assert [(p.x, p.label) for p in s.points] == [(8e6, "4"), (16e6, "8"), (32e6, "16 steps")]
+    assert "step" not in panel.caption
+
+
+def test_what_is_not_measured_is_left_out_with_the_command_that_runs_it(tmp_path, capsys):
+    results = write(tmp_path, [])
+    assert figures.main(["iso-flop-digits", "--results", str(results)]) == 2
+    assert capsys.readouterr().err == (
+        "bench.figures: iso-flop-digits has nothing to show yet; "
+        "run python -m bench.run --suite matched --scale digits\n"
+    )
+    assert not (results / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["nothing"], "there is no figure nothing; there are dit-scaling, "),
+        (["--results", "nowhere"], "nowhere is no folder; name a results folder with --results"),
+    ],
+)
+def test_a_mistake_is_one_sentence(argv, says, capsys):
+    assert figures.main(argv) == 2
+    assert capsys.readouterr().err.startswith(f"bench.figures: {says}")
+
+
+def test_the_list_says_what_is_there_and_what_runs_the_rest(tmp_path, capsys):
+    results = write(tmp_path, SCALING[:4])
+    assert figures.main(["--list", "--results", str(results)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(trends.FIGURES)
+    assert "    python -m bench.run --suite dit-scaling --scale digits  # 2 of 9 cells measured" in lines
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_the_same_figure_is_the_same_file(tmp_path, kind):
+    results = write(tmp_path, MATCHED)
+    drawn = []
+    for out in ("a", "b"):
+        assert (
+            figures.main(["matched-macs", "--results", str(results), "--out", str(tmp_path / out), "--format", kind])
+            == 0
+        )
+        drawn.append((tmp_path / out / f"matched-macs.{kind}").read_bytes())
+    assert drawn[0] == drawn[1]
+    assert drawn[0].startswith(b"\x89PNG" if kind == "png" else b"<?xml")
+
+
+@pytest.mark.parametrize("name", ["dit-scaling", "convergence-matched-digits", "uvit-ablation", "training-compute"])
+def test_labels_cover_neither_each_other_nor_leave_the_figure(name):
+    canvas = draw.drawn(every()[name])
+    for axes in canvas.axes:
+        texts = [t for t in axes.texts if isinstance(t, Annotation) and t.get_fontsize() > draw.SMALL]
+        boxes = [t.get_window_extent() for t in texts]
+        ticks = [t for t in axes.get_xticklabels() if axes.get_xlim()[0] <= t.get_position()[0] <= axes.get_xlim()[1]]
+        assert len(ticks) > 1
+        boxes_of_ticks = [t.get_window_extent() for t in ticks]
+        for group in (boxes, boxes_of_ticks):
+            shrunk = [b.padded(-1) for b in group]
+            covered = [(i, j) for i in range(len(group)) for j in range(i) if shrunk[i].overlaps(shrunk[j])]
+            assert not covered, [texts[i].get_text() for pair in covered for i in pair]
+        inside = canvas.bbox
+        assert all(inside.x0 <= b.x0 and b.x1 <= inside.x1 for b in boxes)
+
+
+def test_lines_that_end_together_have_their_names_in_order():
+    ends = {"a": 1.0, "b": 1.01, "c": 1.02, "d": 3.0}
+    series = tuple(Series(name=n, points=(Point(x=1, y=2.0), Point(x=2, y=y)), joined=True) for n, y in ends.items())
+    panel = Panel(title="", x=Axis(name="x"), y=Axis(name="y"), series=series)
+    (axes,) = draw.drawn(Figure(name="f", title="f", panels=(panel,))).axes
+    heights = {t.get_text(): t.get_window_extent() for t in axes.texts if t.get_text() in ends}
+    assert [heights[a].y1 <= heights[b].y0 + 1 for a, b in ("ab", "bc", "cd")] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (["unet", "dit"], [2, 0]),
+        (["mine", "uvit"], [0, 1]),
+        (["dit of 4 M", "dit of 8 M"], [0, 1]),
+        (["a", "dit", "b"], [1, 0, 2]),
+    ],
+)
+def test_families_keep_their_colour_where_each_has_one_series(names, places):
+    assert style.places(names) == places
+
+
+def test_figures_import_no_torch():
+    code = "import sys; from bench import figures, draw; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
