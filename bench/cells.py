@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import mean
 from typing import Any
 
@@ -17,6 +18,9 @@ from .protocol import describe
 from .ranking import over_seeds, spread
 from .record import Record
 from .series import Point
+
+keys_of = cache(suites.cells)
+"""A suite's cells and the keys of their records."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +102,7 @@ def by_key(records: Iterable[Record]) -> dict[str, list[Record]]:
 def of_suite(found: Mapping[str, Sequence[Record]], suite: str, scale: suites.Scale) -> dict[str, list[Cell]]:
     """A suite's cells that were run, by setting; those most often run first."""
     settings: dict[str, list[Cell]] = {}
-    for name, key in suites.cells(suite, scale).items():
+    for name, key in keys_of(suite, scale).items():
         for shared, runs in by(found.get(key, ()), setting).items():
             in_order = sorted(runs, key=lambda r: r.config.get("seed", 0))
             settings.setdefault(shared, []).append(Cell(name=name, runs=tuple(in_order)))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from .literature import Value, where
 from .published import models
@@ -47,11 +48,13 @@ def _point(value: Value, x: float, label: str) -> Point:
     return Point(x=x, y=_number(value), label=label, note=f"{value.source}; {value.verified}")
 
 
+@cache
 def dit_400k() -> Panel:
     """arXiv:2212.09748 Table 4, the 12 models of Figures 2, 6 and 8: FID against Gflops at 400K steps."""
     return _dit("Published: DiT, ImageNet 256, 400K steps", MACS, {"steps": "400000"}, frontier=False)
 
 
+@cache
 def dit_training() -> Panel:
     """The same and the longer runs of XL/2 against training compute, as Figure 9: three forward passes an image."""
     return _dit("Published: DiT, ImageNet 256", COMPUTE, {}, frontier=True)

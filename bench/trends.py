@@ -13,7 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import printed, suites
-from .cells import Cell, by, by_key, caption, cost, curve, fid, models, of_suite, seeds, setting, training_flops
+from .cells import (
+    Cell,
+    by,
+    by_key,
+    caption,
+    cost,
+    curve,
+    fid,
+    keys_of,
+    models,
+    of_suite,
+    seeds,
+    setting,
+    training_flops,
+)
 from .config import digest
 from .kinds import headline
 from .printed import COMPUTE, MACS, SAMPLING
@@ -82,7 +96,7 @@ def missing(data: Found, suite: str, scales: Sequence[suites.Scale]) -> str:
     lines = []
     for scale in scales:
         if scale in suites.SUITES[suite].shared:
-            keys = set(suites.cells(suite, scale).values())
+            keys = set(keys_of(suite, scale).values())
             if there := keys - set(data.keys):
                 done = f"{len(keys) - len(there)} of {len(keys)} cells measured"
                 lines.append(f"python -m bench.run --suite {suite} --scale {scale}  # {done}")
@@ -277,7 +291,7 @@ def sampling_compute(data: Found) -> Figure:
         networks = {k: v for k, v in by(runs, lambda r: _stepless(r, seed=False)).items() if len(_steps(v)) > 1}
         if not networks:
             continue
-        series, cells = [], []
+        series, cells = list[Series](), list[Cell]()
         for group in sorted(networks.values(), key=lambda group: cost(group[0]).macs):
             own = [
                 Cell(name=steps, runs=tuple(same))

@@ -37,8 +37,8 @@ def test_a_fit_is_a_minimum_of_the_relative_error():
             assert error(*moved) >= found.error
 
 
-@pytest.mark.parametrize("y", [X / 1e9, 1000 - np.log10(X), np.full(8, 3.0), [9, 9, 9, 9, 1, 1, 1, 1]])
-def test_what_rises_is_straight_is_constant_or_a_step_is_no_law(y):
+@pytest.mark.parametrize("y", [X / 1e9, 1000 - np.log10(X), np.full(8, 3.0)])
+def test_what_rises_is_straight_or_is_constant_is_no_law(y):
     assert not powerlaw.fit(X, y).determined
 
 
