@@ -40,6 +40,10 @@ class Entry:
         """The data set that a paper size implies; "" where none of those known here fits."""
         return self.settings.get(size, IMAGENET)
 
+    def is_toy(self, size: str) -> bool:
+        """Whether a size is for the data sets of a laptop."""
+        return size in (self.toy, self.toy_large) or self.settings.get(size) in ("digits", "shapes")
+
     def toy_for(self, pixels: int) -> str:
         """The laptop's size for images that wide."""
         return (pixels > 16 and self.toy_large) or self.toy
