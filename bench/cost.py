@@ -30,6 +30,7 @@ from architectures.classifier import SIZES, NoisyClassifier
 from . import published
 from .command import Parser
 from .config import RunConfig
+from .files import atomic
 
 BYTES_PER_PARAMETER = 20
 """float32 weights, gradients, two AdamW moments and the average."""
@@ -173,22 +174,10 @@ class Compared:
         off = [
             f"printed {printed} {unit} {value / float(printed) - 1:+.2%}"
             for unit, printed, value in pairs
-            if printed and not agrees(value, printed, row)
+            if printed and not published.agrees(value, printed, row)
         ]
         known = "exact" if row.params_official is not None else "differs" if off else "as printed"
         return "; ".join([known, *off])
-
-
-def agrees(value: float, printed: str, row: published.Row) -> bool:
-    """Whether a count is the printed number: within half of its last digit, or 0.1 %.
-
-    DiT's Gflops hold elementwise operations too: 0.02 G are allowed, 0.1 G at 512 pixels.
-    """
-    decimals = len(printed.partition(".")[2])
-    allowed = max(0.5 * 10**-decimals, 1e-3 * float(printed))
-    if row.paper == "DiT" and printed == row.gflops_printed:
-        allowed = 0.1 if row.resolution == "512" else 0.02
-    return abs(value - float(printed)) <= allowed + 1e-9
 
 
 def compare(row: published.Row) -> Compared:
@@ -232,6 +221,12 @@ def as_json(found: Compared) -> dict[str, Any]:
     }
 
 
+def as_csv(found: Sequence[Compared]) -> str:
+    """What bench.tables reads, so that it needs no torch: the counts of each network that can be built."""
+    lines = [f"{f.row.id},{f.cost.params},{f.cost.macs}" for f in found if f.cost]
+    return "\n".join(["model_id,params,macs", *lines, ""])
+
+
 def as_row(found: Compared) -> dict[str, Any]:
     """A line of the table; differences are to the official definition where there is one."""
     row, cost = found.row, found.cost
@@ -273,9 +268,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="only networks whose names hold one of these words")
     parser.add_argument("--json", action="store_true", help="unrounded numbers for scripts")
+    parser.add_argument("--write", action="store_true", help="write all counts to results/counts.csv, for bench.tables")
     flags = parser.parse_args(argv)
     try:
-        rows = chosen(flags.words)
+        rows = chosen([] if flags.write else flags.words)
     except ValueError as error:
         print(f"bench.cost: {error}", file=sys.stderr)
         return 2
@@ -286,7 +282,10 @@ def main(argv: list[str] | None = None) -> int:
         found.append(compare(row))
     if sys.stderr.isatty():
         print(f"\r{'':<40}\r", end="", file=sys.stderr)
-    if flags.json:
+    if flags.write:
+        with atomic(published.COUNTS) as partial:
+            partial.write_text(as_csv(found))
+    elif flags.json:
         print(json.dumps([as_json(f) for f in found], indent=2))
     else:
         print(tabulate([as_row(f) for f in found], headers="keys", disable_numparse=True, colalign=COLUMNS))

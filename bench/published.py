@@ -9,15 +9,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from architectures import registry
 from architectures.interface import IOSpec
 from architectures.official_ctor import PUBLISHED, translate
 
 CLASSIFIER = "classifier"
 """Stands for ADM's noisy classifier, which is no denoiser and so is not in the registry."""
 FOLDER = Path(__file__).parent.parent / "results" / "published"
+COUNTS = FOLDER.parent / "counts.csv"
+"""Our own counts of them, exact, by the definitions in architectures/."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +51,8 @@ class Row:
     gmacs_official: float | None
     """Multiply-accumulates of the official definition, in 1e9, one image."""
     source: str
+    columns: Mapping[str, str]
+    """The row of the file, as it stands there."""
 
 
 def models(folder: Path = FOLDER) -> list[Row]:
@@ -66,7 +72,56 @@ def _row(line: Mapping[str, str]) -> Row:
         params_official=int(line["param_exact"]) if line["param_exact"] else None,
         gmacs_official=float(line["gmacs_recomputed"]) if line["gmacs_recomputed"] else None,
         source=line["source"],
+        columns=dict(line),
     )
+
+
+def lines(**columns: str | tuple[str, ...]) -> list[Row]:
+    """The published networks whose columns are, or are among, what is given."""
+    wanted = {name: (value,) if isinstance(value, str) else value for name, value in columns.items()}
+    return [row for row in models() if all(row.columns[name] in accepted for name, accepted in wanted.items())]
+
+
+def agrees(value: float, printed: str, row: Row) -> bool:
+    """Whether a count is the printed number: within half of its last digit, or 0.1 %.
+
+    DiT's Gflops hold elementwise operations too: 0.02 G are allowed, 0.1 G at 512 pixels.
+    """
+    decimals = len(printed.partition(".")[2])
+    allowed = max(0.5 * 10**-decimals, 1e-3 * float(printed))
+    if row.paper == "DiT" and printed == row.gflops_printed:
+        allowed = 0.1 if row.resolution == "512" else 0.02
+    return abs(value - float(printed)) <= allowed + 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """What a published network is counted to cost here."""
+
+    params: int
+    macs: int
+
+
+@cache
+def counts(path: Path = COUNTS) -> dict[str, Count]:
+    """Row -> its counts, which `python -m bench.cost --write` wrote; rows that cannot be built are left out."""
+    with path.open(newline="") as f:
+        return {
+            line["model_id"]: Count(params=int(line["params"]), macs=int(line["macs"])) for line in csv.DictReader(f)
+        }
+
+
+def counted(row_id: str, column: str) -> float | None:
+    """What is built here in the units of a column of models.csv; None where nothing is.
+
+    Parameters and multiply-accumulates are counted; DiT's depth, width and heads are the registry's.
+    """
+    if column in ("param_m", "gflops"):
+        if (found := counts().get(row_id)) is None:
+            return None
+        return found.params / 1e6 if column == "param_m" else found.macs / 1e9
+    network = NETWORKS[row_id]
+    return float(registry.size_args(network.arch, network.size)[{"hidden": "width"}.get(column, column)])
 
 
 def _io(channels: int, size: int, classes: int = 0, *, null: bool = False, **more: Any) -> IOSpec:

@@ -46,6 +46,10 @@ def test_dit_at_512_is_met_within_a_tenth(table):
     assert table["dit_xl_2_512"].cost.macs / 1e9 == pytest.approx(524.6, abs=0.1)
 
 
+def test_the_counts_that_tables_read_are_these(table):
+    assert published.COUNTS.read_text() == cost.as_csv(list(table.values())), "run python -m bench.cost --write"
+
+
 def test_a_cascade_is_the_sum_of_its_parts(table):
     for name, parts in published.CASCADES.items():
         assert table[name].cost.macs == sum(table[part].cost.macs for part in parts)

@@ -1,0 +1,376 @@
+"""Paper tables filled from records: what was published beside what was measured, and the verdict.
+
+The two have fields of their own and neither is ever made from the other.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal
+
+from architectures.registry import did_you_mean
+
+from . import literature, published, suites, verdicts
+from .literature import Value
+from .paper import Table
+from .paperruns import Ledger, command, of_setting
+from .papers import TABLES
+from .protocol import describe
+from .record import Metric, Record
+from .suites import Scale
+from .verdicts import Measured, Order, Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One value of a paper's table."""
+
+    line: str
+    """The row of the table, as the paper names it."""
+    metric: str
+    direction: Literal["lower", "higher", ""]
+    published: float | None
+    printed: str
+    """The published number as it was printed; "" where there is none."""
+    words: str
+    """The outcome where the paper has no number."""
+    source: str
+    verified: str
+    note: str
+    cell: str
+    """What was, or would be, measured at this scale: a cell of the suite, or a network; "" for nothing."""
+    measured: float | None
+    low: float | None
+    high: float | None
+    deviation: float | None
+    """Over seeds; None of one."""
+    seeds: int
+    records: tuple[str, ...]
+    """Ids."""
+    difference: float | None
+    """Measured minus published; only in the paper's own setting."""
+    verdict: Verdict | Literal["", "reference"]
+    """Of the number; "reference" where nothing here can be run; "" where only the order can be judged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filled:
+    """A paper's table at one scale."""
+
+    name: str
+    title: str
+    paper: str
+    scale: Scale
+    rows: tuple[Row, ...]
+    order: Order | None
+    """Of the variants; None where not all are measured, or the table has no order to judge."""
+    verdict: Verdict | Literal["reference"]
+    """Of the whole table."""
+    cells: int
+    """Lines that can be measured at this scale."""
+    run: int
+    """Lines that are, with all the seeds that their suite asks for."""
+    commands: tuple[str, ...]
+    """What runs the rest."""
+    notes: tuple[str, ...]
+    protocol: str = ""
+    """In words, of what was measured; "" where nothing was."""
+
+
+NAMES: Mapping[str, tuple[str, Literal["lower", "higher"]]] = {
+    "FID": ("fid", "lower"),
+    **dict.fromkeys(("FID-50K", "FID-30K", "FID-10K", "FID-5K"), ("fid", "lower")),
+    "sFID": ("sfid", "lower"),
+    "IS": ("is", "higher"),
+    "precision": ("precision", "higher"),
+    "recall": ("recall", "higher"),
+}
+"""A paper's metric -> its name in records, before the extractor's in brackets, and which way is better."""
+COUNTED = {
+    "param_m": "parameters (M)",
+    "gflops": "MACs (G)",
+    "depth": "layers",
+    "hidden": "width",
+    "heads": "heads",
+}
+"""Columns of models.csv that are compared, and what they are called."""
+
+
+def values_of(table: Table) -> dict[str, list[Value]]:
+    """Line -> its published values, in the file's order; of results.csv and ablations.csv."""
+    assert table.file != "models"
+    found: dict[str, list[Value]] = {}
+    for value in literature.where(table.file, **table.where):
+        words = [_named(column, value.columns[column]) for column in table.key]
+        found.setdefault(", ".join(filter(None, words)), []).append(value)
+    return found
+
+
+def _named(column: str, text: str) -> str:
+    if column == "guidance" and text == "none":
+        return "unguided"
+    if column == "steps" and text:
+        return f"{int(text) // 1000}K steps"
+    if column == "n_samples" and text:
+        return f"{int(text):,} samples"
+    return f"{text} px" if column == "resolution" and text else text
+
+
+def filled(name: str, scale: Scale, ledger: Ledger) -> Filled:
+    """A table at a scale, with what the records say; ValueError for a table or a scale that there is not."""
+    if name not in TABLES:
+        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, list(TABLES))}")
+    table = TABLES[name]
+    if scale not in scales(table):
+        raise ValueError(f"{name} has no scale {scale}; it has {' and '.join(scales(table))}")
+    if table.file == "models":
+        return _counted(table)
+    return _of_suite(table, scale, ledger) if table.suite else _of_runs(table, ledger)
+
+
+def everything(records: Iterable[Record]) -> list[Filled]:
+    """Every table at every scale it has."""
+    ledger = Ledger(records)
+    return [filled(name, scale, ledger) for name, table in TABLES.items() for scale in scales(table)]
+
+
+def plain(one: Filled) -> dict[str, Any]:
+    """As JSON takes it, with the order's figures in words as `order_words`."""
+    return {**asdict(one), "order_words": one.order.sentence() if one.order else ""}
+
+
+def scales(table: Table) -> tuple[Scale, ...]:
+    """The scales at which a table can be asked for; one without a suite has the paper's alone."""
+    return ("paper", "digits", "shapes") if table.suite else ("paper",)
+
+
+def _row(line: str, value: Value, **more: Any) -> Row:
+    """A row with its published half; `more` is the measured one."""
+    empty: dict[str, Any] = dict(cell="", measured=None, low=None, high=None, deviation=None, seeds=0, records=())
+    return Row(
+        line=line,
+        metric=value.metric,
+        direction=NAMES[value.metric][1] if value.metric in NAMES else "",
+        published=value.number,
+        printed=value.printed,
+        words=value.words,
+        source=value.source,
+        verified=value.verified,
+        note=value.note,
+        **{**empty, "difference": None, "verdict": "reference", **more},
+    )
+
+
+def _metrics(value: Value, records: Iterable[Record]) -> list[tuple[str, Metric]]:
+    """(record's id, its metric) for a published value's metric."""
+    if value.metric not in NAMES:
+        return []
+    wanted = NAMES[value.metric][0]
+    found = [(r.id, m) for r in records for name, m in r.metrics.items() if name.partition("[")[0] == wanted]
+    return found
+
+
+def _measured(value: Value, records: Iterable[Record], *, trained: bool, compare: bool) -> dict[str, Any]:
+    """The measured half of a row.
+
+    `compare`: these records are of the paper's own setting, so that the numbers may be held to each other.
+    """
+    found = _metrics(value, records)
+    if not found:
+        return dict(verdict="not run")
+    m = verdicts.over_seeds([metric for _, metric in found])
+    half: dict[str, Any] = dict(measured=m.value, low=m.low, high=m.high, deviation=m.deviation, seeds=m.seeds)
+    half |= dict(records=tuple(id_ for id_, _ in found), verdict="")
+    if compare and value.number is not None and value.sure:
+        half["difference"] = m.value - value.number
+        half["verdict"] = verdicts.of_number(value.metric, value.number, m.value, trained=trained)
+    return half
+
+
+def _one_evaluation(found: Mapping[str, list[Record]]) -> tuple[dict[str, list[Record]], int]:
+    """The records that share the commonest protocol of evaluation, one a seed, and how many are left out."""
+    every = [r for records in found.values() for r in records]
+    if not every:
+        return {}, 0
+    counted = Counter(r.evaluation_fingerprint for r in every)
+    newest = {r.evaluation_fingerprint: r.created for r in sorted(every, key=lambda r: r.created)}
+    chosen = max(counted, key=lambda print_: (counted[print_], newest[print_]))
+    kept = {}
+    for line, records in found.items():
+        own = sorted((r for r in records if r.evaluation_fingerprint == chosen), key=lambda r: r.created)
+        kept[line] = list({r.config["seed"]: r for r in own}.values())
+    return kept, len(every) - sum(map(len, kept.values()))
+
+
+_keys = cache(suites.cells)
+
+
+def _of_suite(table: Table, scale: Scale, ledger: Ledger) -> Filled:
+    keys = _keys(table.suite, scale)
+    lines = table.cells.get(scale, {})
+    found, left_out = _one_evaluation({line: ledger.by_key.get(keys[cell], []) for line, cell in lines.items()})
+    compare = scale == "paper" and not table.elsewhere
+    rows = []
+    for line, values in values_of(table).items():
+        for value in values:
+            more: dict[str, Any] = dict(verdict="reference")
+            if line in lines:
+                more = _measured(value, found.get(line, []), trained=True, compare=compare)
+                more["cell"] = lines[line]
+            rows.append(_row(line, value, **more))
+    seeds = suites.SUITES[table.suite].seeds[scale]
+    done = [line for line in lines if len(found.get(line, [])) >= seeds]
+    order = _order(table, rows, lines) if len(done) == len(lines) else None
+    run = f"python -m bench.run --suite {table.suite} --scale {scale}"
+    without = len({r.line for r in rows} - set(lines))
+    notes = [
+        table.note,
+        f"{without} lines have no cell at this scale." if without and scale != "paper" else "",
+        f"{left_out} records of other protocols of evaluation are left out." if left_out else "",
+    ]
+    one = next((r for records in found.values() for r in records), None)
+    return Filled(
+        name=table.name,
+        title=table.title,
+        paper=table.paper,
+        scale=scale,
+        rows=tuple(rows),
+        order=order,
+        verdict=_whole(rows, order),
+        cells=len(lines),
+        run=len(done),
+        commands=(run,) if len(done) < len(lines) else (),
+        notes=tuple(filter(None, notes)),
+        protocol=describe(one.protocol) if one else "",
+    )
+
+
+def _order(table: Table, rows: list[Row], lines: Iterable[str]) -> Order | None:
+    """The published order of the measured lines, judged by the first metric."""
+    metric = rows[0].metric
+    own = {r.line: r for r in rows if r.line in set(lines) and r.metric == metric}
+    measured = {
+        line: Measured(value=r.measured, low=r.low, high=r.high, deviation=r.deviation, seeds=r.seeds)
+        for line, r in own.items()
+        if r.measured is not None
+    }
+    lower = NAMES[metric][1] == "lower"
+    published = {line: r.published for line, r in own.items() if r.published is not None}
+    pairs = [p for p in table.better if set(p) <= set(own)] or verdicts.pairs_of(published, lower=lower)
+    no_gain = [p for p in table.no_gain if set(p) <= set(own)]
+    return verdicts.of_order(pairs, measured, lower=lower, no_gain=no_gain) if pairs else None
+
+
+def _whole(rows: Iterable[Row], order: Order | None) -> Verdict | Literal["reference"]:
+    """The verdict of a table: its numbers where all were held to the paper's, or else its order.
+
+    A table of which cells are missing is `not run`, or `not reproduced` where a number already is not.
+    """
+    own = [r for r in rows if r.verdict != "reference"]
+    if not own:
+        return "reference"
+    if all(r.verdict == "reproduced" for r in own):
+        return "reproduced"
+    if order:
+        return order.verdict
+    return "not reproduced" if any(r.verdict == "not reproduced" for r in own) else "not run"
+
+
+def _of_runs(table: Table, ledger: Ledger) -> Filled:
+    rows, commands, order = [], [], None
+    found = {}
+    values = values_of(table)
+    for line, run in table.runs.items():
+        found[line], trained = of_setting(run, values[line][0], ledger)
+        if not found[line]:
+            commands.append(command(run, values[line][0]))
+        found[line] = list({r.config["seed"]: r for r in sorted(found[line], key=lambda r: r.created)}.values())
+        for value in values[line]:
+            rows.append(
+                _row(
+                    line,
+                    value,
+                    cell=f"{run.arch} {run.size}",
+                    **_measured(value, found[line], trained=trained, compare=True),
+                )
+            )
+    rows += [_row(line, v) for line, own in values.items() if line not in table.runs for v in own]
+    order_of = list(values)
+    rows.sort(key=lambda r: order_of.index(r.line))
+    done = sum(map(bool, found.values()))
+    if table.better and done == len(table.runs):
+        order = _order(table, rows, table.runs)
+    one = next((r for records in found.values() for r in records), None)
+    return Filled(
+        name=table.name,
+        title=table.title,
+        paper=table.paper,
+        scale="paper",
+        rows=tuple(rows),
+        order=order,
+        verdict=_whole(rows, order),
+        cells=len(table.runs),
+        run=done,
+        commands=tuple(commands),
+        notes=tuple(filter(None, (table.note, WORD if one and one.config["track"] == "published" else ""))),
+        protocol=describe(one.protocol) if one else "",
+    )
+
+
+def _counted(table: Table) -> Filled:
+    """A table of sizes and costs: the published definitions against what is counted here."""
+    rows = []
+    for found in published.lines(**table.where):
+        words = [_named(column, found.columns[column]) for column in table.key]
+        for column in table.columns:
+            if not (printed := found.columns[column]):
+                continue
+            ours = published.counted(found.id, column)
+            allowed = verdicts.COUNTED * float(printed)
+            close = ours is not None and (
+                published.agrees(ours, printed, found) or abs(ours - float(printed)) <= allowed
+            )
+            verdict: Any = "reference" if ours is None else "reproduced" if close else "not reproduced"
+            rows.append(
+                Row(
+                    line=", ".join(words),
+                    metric=COUNTED[column],
+                    direction="",
+                    published=float(printed),
+                    printed=printed,
+                    words="",
+                    source=found.source,
+                    verified=found.columns["verified"],
+                    note=found.columns["note"],
+                    cell=found.id if ours is not None else "",
+                    measured=ours,
+                    low=None,
+                    high=None,
+                    deviation=None,
+                    seeds=0,
+                    records=(),
+                    difference=None if ours is None else ours - float(printed),
+                    verdict=verdict,
+                )
+            )
+    counted = {r.cell for r in rows if r.cell}
+    return Filled(
+        name=table.name,
+        title=table.title,
+        paper=table.paper,
+        scale="paper",
+        rows=tuple(rows),
+        order=None,
+        verdict=_whole(rows, None),
+        cells=len(counted),
+        run=len(counted),
+        commands=(),
+        notes=tuple(filter(None, (table.note, COUNTS_NOTE))),
+    )
+
+
+WORD = "A record has the hash of the weights it was made with; that they are the file named here is its author's word."
+COUNTS_NOTE = "Counted here on the networks of architectures/ (python -m bench.cost), without any run."

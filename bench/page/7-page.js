@@ -1,0 +1,43 @@
+// Which part is shown: the address says, after its #.
+
+function figuresView() {
+  const heading = [make("h1", { text: "Scaling and trends" }), make("p", { text: "Point, tap, or use the arrow keys in a plot to read its values. Hollow marks are published numbers; they never share axes with measured ones." })];
+  const figures = data.figures.map((figure) => make("section", { id: `figure-${figure.name}` }, make("h2", { text: figure.title }),
+    figure.panels.length ? make("div", { class: "plots" }, figure.panels.map(plot)) : make("p", { text: "Nothing to show yet." }),
+    figure.missing ? make("p", { class: "small" }, "Runs what is missing: ", make("code", { class: "copied", text: figure.missing })) : null));
+  return [...heading, ...(figures.length ? figures : [make("p", { text: "There are no figures yet." })])];
+}
+
+const VIEWS = { leaderboards: boardsView, scaling: figuresView, tables: tablesView, samples: samplesView, run: runView };
+
+function shownPart() {
+  const [part, argument = ""] = location.hash.slice(1).split(/\/(.*)/s);
+  const name = part in VIEWS ? part : "leaderboards";
+  let about = argument;
+  try { about = decodeURIComponent(argument); } catch { /* as it is */ }
+  byId("main").replaceChildren(...VIEWS[name](about).flat().filter(Boolean));
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const heading = byId("main").querySelector("h1");
+  document.title = `${heading.textContent} · backbone bench`;
+  return { heading, place: about && name !== "run" ? document.querySelector(`[id$="-${CSS.escape(about)}"]`) : null };
+}
+
+function turn() {
+  const { heading, place } = shownPart();
+  heading.setAttribute("tabindex", "-1");
+  heading.focus({ preventScroll: true });
+  if (place) place.scrollIntoView();
+  else scrollTo(0, 0);
+}
+
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("main").focus();
+});
+addEventListener("hashchange", turn);
+const { place: firstPlace } = shownPart();
+firstPlace?.scrollIntoView();
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,115 @@
+"""A published row as a run here: what bench.run is asked for, and which records are of that setting; no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from shlex import quote
+from typing import Any
+
+from . import data, presets, recipes, suites
+from .config import RunConfig, override
+from .literature import Value
+from .paper import Run
+from .presets import Wish
+from .record import Record
+
+Columns = Mapping[str, str]
+
+
+def wish_of(run: Run, value: Value) -> Wish:
+    """The run of a published row by the paper's own recipe: its steps, guidance, sampler and samples."""
+    columns = value.columns
+    what = run.data or presets.resolve(Wish(arch=run.arch, size=run.size)).data.name
+    settings = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
+    latent = data.source(what, "data").latent
+    batch = recipes.native(run.arch, run.size, latent).recipe.batch
+    settings["budget.images"] = str(int(columns["steps"]) * batch)
+    if columns.get("cfg_w"):
+        settings["evaluation.guidance"] = f"{float(columns['cfg_w']):g}"
+    if columns.get("n_samples"):
+        settings["evaluation.samples"] = columns["n_samples"]
+    if columns["paper"].startswith(("LDM", "GenViT")):
+        settings["evaluation.protocol"] = "torch-fidelity"
+    settings |= run.settings
+    return Wish(arch=run.arch, size=run.size, data=what, track="native", settings=settings)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def signature(config: Mapping[str, Any], *, trained: bool) -> str:
+    """What two configs share that are of one setting: network, data and sampling, and recipe and budget if trained.
+
+    Seeds, evaluation points and hashes are left out; so is what guidance would do where there is none.
+    """
+    away = {"decoder", "decoder_hash", "seed", "weights", "batch"}
+    if config["evaluation"]["guidance"] == 1:
+        away |= {"guidance_channels", "guidance_interval"}
+    model = config["model"]
+    shared: dict[str, Any] = {
+        "track": "native" if trained else "published",
+        "model": [model["arch"], model["size"], model["args"], model["match"]],
+        "data": config["data"]["name"],
+        "evaluation": {k: v for k, v in config["evaluation"].items() if k not in away},
+    }
+    if trained:
+        shared |= {"diffusion": config["diffusion"], "recipe": config["recipe"], "images": config["budget"]["images"]}
+    return json.dumps(shared, sort_keys=True)
+
+
+class Ledger:
+    """The finished models of a results folder, looked up by what they are runs of."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.by_key: dict[str, list[Record]] = {}
+        """Of a suite's cell."""
+        self.by_setting: dict[str, list[Record]] = {}
+        """Of a paper's own recipe, or of its published weights."""
+        for r in records:
+            if r.kind != "model" or r.status != "done" or "model" not in r.config:
+                continue
+            self.by_key.setdefault(suites.key(r.config), []).append(r)
+            if r.config["track"] != "shared":
+                own = signature(r.config, trained=r.config["track"] == "native")
+                self.by_setting.setdefault(own, []).append(r)
+
+
+def of_setting(run: Run, value: Value, ledger: Ledger) -> tuple[list[Record], bool]:
+    """(the records in a published row's setting, whether they were trained here).
+
+    Published weights come first: they are the very network that was measured.
+    """
+    if not run.told or not ledger.by_setting:
+        return [], False
+    config = json.loads(json.dumps(presets.resolve(wish_of(run, value)).to_dict()))
+    for trained in (False, True) if run.weights else (True,):
+        if found := ledger.by_setting.get(signature(config, trained=trained)):
+            return found, trained
+    return [], False
+
+
+def command(run: Run, value: Value) -> str:
+    """What measures a row: its published weights where there are some, or else a training."""
+    wish = wish_of(run, value)
+    base = presets.resolve(replace(wish, settings={}))
+    if run.weights:
+        sampling = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
+        base, words = override(base, sampling), ["--checkpoint", run.weights, "--data", wish.data]
+    else:
+        words = ["--arch", wish.arch, "--size", wish.size, *(["--data", wish.data] if run.data else [])]
+    sets = [f"--set {quote(f'{key}={text}')}" for key, text in sorted(_said(base, run, wish).items())]
+    return " ".join(["python -m bench.run", *map(quote, words), "--track native", *sets])
+
+
+def _said(base: RunConfig, run: Run, wish: Wish) -> dict[str, str]:
+    """Settings that have to be said: not what is implied, nor the steps of weights, nor how no guidance is given."""
+    away = {"budget.images"} if run.weights else set()
+    if wish.settings.get("evaluation.guidance") == "1":
+        away.add("evaluation.guidance_channels")
+    settings = {key: text for key, text in wish.settings.items() if key not in away}
+    before, after = base.to_dict(), override(base, settings).to_dict()
+    parts = {key: key.split(".") for key in settings}
+    return {key: settings[key] for key, (part, name) in parts.items() if before[part][name] != after[part][name]}

@@ -1,0 +1,273 @@
+"""The papers' tables beside what was measured: python -m bench.tables NAME
+
+Each value stands with its source; the measurement has its interval and number of seeds, the difference and a verdict.
+`reproduced` is said of the paper's own setting alone.  At small scale only the order of the variants is judged, and no
+difference is shown.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tabulate import tabulate
+
+from . import literature, verdicts
+from .command import Parser
+from .files import atomic
+from .filling import NAMES, Filled, Row, filled, scales
+from .paperruns import Ledger
+from .papers import FIGURES, TABLES
+from .record import read_all
+from .suites import Scale
+
+Format = Literal["text", "md", "csv", "latex", "html"]
+STYLES = {"text": "simple", "md": "github", "latex": "latex_booktabs", "html": "html"}
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+UNSURE = "unsure"
+MADE = "Made by `python -m bench.tables --write` from the records and results/published/; do not edit."
+
+
+def sections(name: str, ledger: Ledger, scale: Scale | None = None) -> list[Filled]:
+    """A table at the scale that is asked for, or at the paper's and at all others that have records."""
+    if scale:
+        return [filled(name, scale, ledger)]
+    whole = [filled(name, one, ledger) for one in (scales(TABLES[name]) if name in TABLES else ("paper",))]
+    return [one for one in whole if one.scale == "paper" or one.run]
+
+
+def number(value: float | None, row: Row) -> str:
+    """A measured number with as many decimals as the published one, and at least two where it is no whole number."""
+    if value is None:
+        return ""
+    if row.metric in ("layers", "width", "heads"):
+        return f"{value:g}"
+    decimals = max(len(row.printed.partition(".")[2]), 3 if row.metric in NAMES else 2)
+    return f"{round(value, decimals) + 0:.{decimals}f}"
+
+
+def line_of(row: Row, *, own_cell: bool) -> dict[str, str]:
+    """A row for people."""
+    interval = "" if row.low is None or row.high is None else f"{number(row.low, row)} to {number(row.high, row)}"
+    difference = "" if row.difference is None else f"{number(row.difference, row)}"
+    if row.difference is not None and row.difference > 0:
+        difference = f"+{difference}"
+    found = {
+        "row": row.line,
+        "metric": f"{row.metric}{ARROWS[row.direction]}",
+        "published": _published(row),
+        "source": row.source,
+    }
+    if own_cell:
+        found["measured here"] = row.cell
+    return found | {
+        "measured": number(row.measured, row),
+        "95 % interval": interval,
+        "seeds": str(row.seeds) if row.seeds else "",
+        "difference": difference,
+        "verdict": row.verdict,
+    }
+
+
+def _published(row: Row) -> str:
+    """The number as printed, or the outcome in words; marked where the number is not sure."""
+    if not row.printed:
+        return row.words
+    return row.printed if literature.sure(row.verified) else f"{row.printed} ({UNSURE})"
+
+
+def lines_of(one: Filled) -> list[dict[str, str]]:
+    own_cell = any(row.cell and row.cell != row.line for row in one.rows) and any(row.measured for row in one.rows)
+    own_cell = own_cell and one.rows[0].metric in NAMES
+    return [line_of(row, own_cell=own_cell) for row in one.rows]
+
+
+def about(one: Filled) -> list[str]:
+    """What is said below a table: verdict, order, protocol, notes and commands."""
+    said = f"Verdict: {one.verdict}"
+    if one.cells:
+        said += f"; {one.run} of {one.cells} lines measured"
+    words = [f"{said}."]
+    if one.order:
+        words.append(f"Order: {one.order.verdict}; {one.order.sentence()}.")
+    if one.protocol:
+        words.append(f"Measured: {one.protocol}.")
+    if one.run and one.scale != "paper":
+        words.append(f"At {one.scale} scale the numbers are not comparable with the published ones, only the order is.")
+    if any(row.printed and not literature.sure(row.verified) for row in one.rows):
+        words.append("Unsure: recalled, or read off a figure; not held to.")
+    words += one.notes
+    return words
+
+
+def shown(found: Sequence[Filled], style: Format) -> str:
+    """A table at one scale or more, in a format."""
+    if style == "csv":
+        return as_csv(found)
+    parts = []
+    for one in found:
+        table = tabulate(lines_of(one), headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+        parts.append({"text": _text, "md": _markdown, "latex": _latex, "html": _html}[style](one, table))
+    return "\n\n".join(parts) + "\n"
+
+
+def heading(one: Filled) -> str:
+    return f"{one.name}: {one.title} ({one.paper}), {one.scale} scale"
+
+
+def _text(one: Filled, table: str) -> str:
+    run = [f"  {command}" for command in one.commands]
+    return "\n".join([heading(one), "", table, "", *about(one), *(["To run:", *run] if run else [])])
+
+
+def _markdown(one: Filled, table: str) -> str:
+    run = ["To run:\n", *(f"    {command}" for command in one.commands)] if one.commands else []
+    return "\n".join(
+        [f"## {one.scale.capitalize()} scale\n", table, "", *(f"{w}\n" for w in about(one)), *run]
+    ).rstrip()
+
+
+def _latex(one: Filled, table: str) -> str:
+    comments = [f"% {line}" for line in (heading(one), *about(one), *one.commands)]
+    return "\n".join([*comments, table])
+
+
+def _html(one: Filled, table: str) -> str:
+    notes = "".join(f"<p>{escape(line)}</p>\n" for line in about(one))
+    run = "".join(f"<pre>{escape(command)}</pre>\n" for command in one.commands)
+    return f"<section>\n<h2>{escape(heading(one))}</h2>\n{table}\n{notes}{run}</section>"
+
+
+FIELDS = (
+    *("table", "scale", "line", "metric", "direction", "published", "words", "source", "verified", "note", "cell"),
+    *("measured", "low", "high", "deviation", "seeds", "difference", "verdict", "records"),
+)
+
+
+def as_csv(found: Sequence[Filled]) -> str:
+    """Every value with all its fields, unrounded; the published number as printed."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(FIELDS)
+    for one in found:
+        for row in one.rows:
+            more: dict[str, Any] = {"table": one.name, "scale": one.scale}
+            more |= {"published": row.printed, "records": " ".join(row.records)}
+            cells = [more[f] if f in more else getattr(row, f) for f in FIELDS]
+            writer.writerow(["" if cell is None else cell for cell in cells])
+    return out.getvalue()
+
+
+def listing(ledger: Ledger) -> list[dict[str, str]]:
+    """Each table and figure: how many of its lines are measured at each scale, its verdict, and what runs the rest."""
+    found = []
+    for name, table in TABLES.items():
+        for scale in scales(table):
+            one = filled(name, scale, ledger)
+            more = f" (and {len(one.commands) - 1} more)" if len(one.commands) > 1 else ""
+            found.append(
+                {
+                    "name": name,
+                    "what": f"{one.title} ({one.paper})",
+                    "scale": scale,
+                    "measured": f"{one.run} of {one.cells}" if one.cells else "–",
+                    "verdict": one.verdict,
+                    "command": one.commands[0] + more if one.commands else "",
+                }
+            )
+    for name, figure in FIGURES.items():
+        what = f"{figure.title} ({figure.paper}): the numbers of {' and '.join(figure.tables)}"
+        draw = f"python -m bench.figures {figure.drawn}"
+        found.append(dict(name=name, what=what, scale="", measured="", verdict="", command=draw))
+    return found
+
+
+def page(name: str, ledger: Ledger) -> str:
+    """results/tables/NAME.md."""
+    found = sections(name, ledger)
+    rest = [s for s in scales(TABLES[name]) if s not in {one.scale for one in found}]
+    unrun = [f"    {filled(name, scale, ledger).commands[0]}" for scale in rest]
+    head = f"# {name}: {found[0].title}\n\n{found[0].paper}. {MADE}\n"
+    more = "\n".join(["", "## Not run\n", *unrun, ""]) if unrun else ""
+    return f"{head}\n{shown(found, 'md')}{more}"
+
+
+def pages(ledger: Ledger) -> dict[str, str]:
+    """File name -> content of all of results/tables/."""
+    keys = ("name", "what", "scale", "measured", "verdict")
+    rows: list[dict[str, str]] = []
+    for line in listing(ledger):
+        linked = {"name": f"[{line['name']}]({line['name']}.md)"} if line["name"] in TABLES else {}
+        rows.append({key: {**line, **linked}[key] for key in keys})
+    index = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+    commands = "`python -m bench.tables --list` has the commands."
+    made = {"README.md": f"# The papers' tables\n\n{MADE} {commands}\n\n{verdicts.RULES}\n{index}\n"}
+    return made | {f"{name}.md": page(name, ledger) for name in TABLES}
+
+
+def write(results: Path) -> int:
+    """Rebuild results/tables/; files of tables that there are no more are removed.  The number of pages."""
+    made = pages(Ledger(read_all(results)))
+    folder = results / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in made.items():
+        with atomic(folder / name) as partial:
+            partial.write_text(text)
+    for path in folder.glob("*.md"):
+        if path.name not in made:
+            path.unlink()
+    return len(made)
+
+
+def print_figure(name: str, ledger: Ledger, flags: Any) -> str:
+    """The tables whose numbers a figure shows."""
+    tables = FIGURES[name].tables
+    return "\n".join(shown(sections(table, ledger, flags.scale), flags.format) for table in tables)
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m bench.tables", description=__doc__.splitlines()[0])
+    p.add_argument("name", nargs="?", metavar="NAME", help="a table or figure of --list")
+    p.add_argument(
+        "--list", action="store_true", help="what there is, how much of it is measured, and what runs the rest"
+    )
+    p.add_argument("--format", choices=get_args(Format), default="text", help="(default: text)")
+    p.add_argument("--scale", choices=get_args(Scale), help="(default: the paper's, and those with records)")
+    p.add_argument("--write", action="store_true", help="rebuild DIR/tables/*.md")
+    p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    flags = parser().parse_args(argv)
+    try:
+        print(_answer(flags), end="")
+    except (ValueError, OSError) as error:
+        print(f"bench.tables: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _answer(flags: Any) -> str:
+    results = Path(flags.results)
+    if not results.is_dir():
+        raise ValueError(f"{results} is no folder; name a results folder with --results")
+    if bool(flags.name) + flags.list + flags.write != 1:
+        raise ValueError("name one table, or use --list or --write")
+    if flags.write:
+        return f"{write(results)} pages in {results / 'tables'}\n"
+    ledger = Ledger(read_all(results))
+    if flags.list:
+        return tabulate(listing(ledger), headers="keys", tablefmt="simple", disable_numparse=True) + "\n"
+    if flags.name in FIGURES:
+        return print_figure(flags.name, ledger, flags)
+    return shown(sections(flags.name, ledger, flags.scale), flags.format)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""What a measurement says about a published number, and about a published order.
+
+A verdict is `reproduced`, `order reproduced`, `not reproduced` or `not run`.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb, factorial, sqrt
+from statistics import mean, stdev
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from .record import Metric
+
+Verdict = Literal["reproduced", "order reproduced", "not reproduced", "not run"]
+Pair = tuple[str, str]
+"""(better, worse)."""
+
+SAMPLED = 0.03
+"""Relative difference allowed when published weights are sampled again: the authors of DiT got 2.21 for their own
+2.27, and re-evaluations of U-ViT and LDM came within 2 %."""
+TRAINED = 0.08
+"""The same when a network is trained again: the authors of DiT got 18.1 for their own 19.47 (7 %), third parties
+came within 4 %, and the 167.5 for 153.6 (9 %) of one user was called a failure by that user."""
+SHARE = 0.02
+"""Absolute difference allowed of precision and recall, which are printed to two decimals: their sampling error at
+10,000 reference images is about half of it."""
+COUNTED = 0.01
+"""Relative difference allowed of counted costs, beyond the rounding of the printed number: U-ViT's counter adds layer
+norms (76.5 for 76.46, printed as 77), and LDM's sizes are printed with and without their class table."""
+SHARES = ("precision", "recall")
+
+LEAST_TAU = 0.8
+"""Kendall's tau of an order that holds: nine pairs in ten."""
+ALPHA = 0.05
+"""Chance of so good an order among variants that do not differ, above which it proves nothing; and of each test
+of two variants."""
+LARGEST = 9
+"""Variants up to which all permutations are gone through."""
+
+RULES = f"""\
+- `reproduced`: measured in the paper's own setting and within {TRAINED:.0%} of the published value where a network was
+  trained again, {SAMPLED:.0%} where published weights were sampled again; precision and recall within {SHARE};
+  counted costs within {COUNTED:.0%} or the rounding of the printed number.
+- `order reproduced`: the ranking of the variants holds, whatever the values. Kendall's tau over the means is at least
+  {LEAST_TAU}, which is nine published pairs in ten lying the same way; as many do of the pairs that the seeds tell
+  apart (Welch's test, {ALPHA:.0%}); and the exact chance p of so good an order is at most {ALPHA:.0%}. Where a paper
+  orders too few
+  pairs to get there (two or three variants, or a part of them), each must lie the same way and be told apart by the
+  seeds. Where it says that nothing is gained, the seeds must not tell a gain.
+- `not reproduced`: measured, and neither holds, also where the seeds cannot tell.
+- `not run`: nothing is measured, or not every line. `reference`: nothing here can be run.
+
+At digits and shapes scale toy networks take the same switches, and only orders are judged. Why the tolerances are
+what they are stands beside them in `bench/verdicts.py`.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One number over seeds: the mean, and its 95 % interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    deviation: float | None
+    """Over seeds; None of one."""
+    seeds: int
+
+
+def over_seeds(metrics: Sequence[Metric]) -> Measured:
+    """The mean with Student's interval over the seeds; of one seed its own interval, that of the samples."""
+    values = [m.value for m in metrics]
+    if len(values) == 1:
+        found = metrics[0].interval
+        low, high = (found.low, found.high) if found else (None, None)
+        return Measured(value=values[0], low=low, high=high, deviation=None, seeds=1)
+    centre, deviation = mean(values), stdev(values)
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / sqrt(len(values))
+    return Measured(value=centre, low=centre - half, high=centre + half, deviation=deviation, seeds=len(values))
+
+
+def allowed(metric: str, published: float, *, trained: bool) -> float:
+    """How far a measurement may be from a published number and still be the same."""
+    return SHARE if metric in SHARES else (TRAINED if trained else SAMPLED) * abs(published)
+
+
+def of_number(metric: str, published: float, measured: float, *, trained: bool) -> Verdict:
+    """`reproduced` where the difference is within what is allowed; only for the paper's own setting."""
+    close = abs(measured - published) <= allowed(metric, published, trained=trained) + 1e-12
+    return "reproduced" if close else "not reproduced"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """How a measured order compares with a published one."""
+
+    verdict: Verdict
+    variants: int
+    pairs: int
+    """Pairs of variants that the paper orders."""
+    agree: int
+    """Of them, those whose means lie the same way."""
+    apart: int
+    """Of them, those that the seeds tell apart (Welch's test, 5 %)."""
+    apart_agree: int
+    tau: float
+    """(agreeing - disagreeing) / pairs; Kendall's tau where the paper orders all."""
+    p: float
+    """Share of all permutations of the measured values that agree at least as well."""
+    gains: tuple[Pair, ...] = ()
+    """(variant, other) that the paper finds no better than the other, and the seeds do."""
+
+    def sentence(self) -> str:
+        """The figures in words."""
+        words = f"{self.agree} of {self.pairs} published pairs lie the same way (tau {self.tau:.2f}, p {_p(self.p)}); "
+        words += f"the seeds tell {self.apart} apart, of which {self.apart_agree} agree"
+        for variant, other in self.gains:
+            words += f"; {variant} is better than {other} here, which the paper did not find"
+        return words
+
+
+def _p(p: float) -> str:
+    return f"{p:.1e}" if p < 1e-3 else f"{p:.3f}"
+
+
+def of_order(
+    pairs: Sequence[Pair], measured: Mapping[str, Measured], *, lower: bool, no_gain: Sequence[Pair] = ()
+) -> Order:
+    """Judge a published order: pairs of (better, worse), and of (variant, other) where no gain was found.
+
+    It holds where tau is at least LEAST_TAU, among the pairs that the seeds tell apart too, and chance does as well
+    with a probability of at most ALPHA.  Too few pairs for that, as two or three variants have, hold where all lie
+    the same way and the seeds tell each apart.
+    """
+    sign = 1 if lower else -1
+    values = {name: sign * m.value for name, m in measured.items()}
+    agree = [values[better] < values[worse] for better, worse in pairs]
+    apart = [told_apart(measured[a], measured[b]) for a, b in pairs]
+    apart_agree = sum(a and t for a, t in zip(agree, apart, strict=True))
+    ties = sum(values[a] == values[b] for a, b in pairs)
+    tau = (2 * sum(agree) + ties - len(pairs)) / len(pairs)
+    names = sorted({name for pair in pairs for name in pair})
+    p = chance(pairs, sum(agree))
+    gains = tuple((a, b) for a, b in no_gain if values[a] < values[b] and told_apart(measured[a], measured[b]))
+    few = chance(pairs, len(pairs)) > ALPHA
+    clear = all(agree) and all(apart) if few else tau >= LEAST_TAU and p <= ALPHA
+    steady = 2 * apart_agree - sum(apart) >= LEAST_TAU * sum(apart)
+    return Order(
+        verdict="order reproduced" if clear and steady and not gains else "not reproduced",
+        variants=len(names),
+        pairs=len(pairs),
+        agree=sum(agree),
+        apart=sum(apart),
+        apart_agree=apart_agree,
+        tau=tau,
+        p=p,
+        gains=gains,
+    )
+
+
+def told_apart(a: Measured, b: Measured) -> bool:
+    """Whether the seeds tell two variants apart: Welch's two-sided test at ALPHA; one seed tells nothing."""
+    if a.deviation is None or b.deviation is None:
+        return False
+    if a.deviation == b.deviation == 0:
+        return a.value != b.value
+    test = stats.ttest_ind_from_stats(a.value, a.deviation, a.seeds, b.value, b.deviation, b.seeds, equal_var=False)
+    return bool(test.pvalue <= ALPHA)
+
+
+def chance(pairs: Sequence[Pair], agree: int) -> float:
+    """Exact probability that a random order of the variants agrees with at least so many pairs.
+
+    A complete order has Kendall's distribution; of others, all permutations are counted.
+    """
+    names = sorted({name for pair in pairs for name in pair})
+    n = len(names)
+    if len({frozenset(pair) for pair in pairs}) == comb(n, 2) and _consistent(pairs, n):
+        return sum(_kendall(n)[agree:]) / factorial(n)
+    assert n <= LARGEST, f"{n} variants in a partial order; exact counting ends at {LARGEST}"
+    ranks = _permutations(n)
+    at = {name: i for i, name in enumerate(names)}
+    hits = sum((ranks[:, at[a]] < ranks[:, at[b]]).astype(np.int64) for a, b in pairs)
+    return float(np.mean(hits >= agree))
+
+
+def _consistent(pairs: Sequence[Pair], n: int) -> bool:
+    """Whether pairs, all there, are one ranking without circles: then each variant beats another number of others."""
+    wins = {name: sum(better == name for better, _ in pairs) for pair in pairs for name in pair}
+    return sorted(wins.values()) == list(range(n))
+
+
+def _kendall(n: int) -> list[int]:
+    """Permutations of n by the number of pairs in order (Mahonian numbers)."""
+    counts = [1]
+    for size in range(2, n + 1):
+        grown = [0] * (len(counts) + size - 1)
+        for i, count in enumerate(counts):
+            for extra in range(size):
+                grown[i + extra] += count
+        counts = grown
+    return counts
+
+
+def _permutations(n: int) -> np.ndarray:
+    """All n! permutations, (n!, n)."""
+    found = np.zeros((1, 1), dtype=np.int8)
+    for size in range(1, n):
+        found = np.concatenate([np.insert(found, i, size, axis=1) for i in range(size + 1)])
+    return found
+
+
+def pairs_of(published: Mapping[str, float], *, lower: bool) -> list[Pair]:
+    """(better, worse) of all variants whose published numbers differ."""
+    sign = 1 if lower else -1
+    best = sorted(published, key=lambda name: sign * published[name])
+    return [(a, b) for a, b in combinations(best, 2) if published[a] != published[b]]

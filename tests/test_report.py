@@ -1,0 +1,356 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser, program
+from PIL import Image
+
+from bench import record, report
+from bench.config import digest
+from bench.protocol import fingerprint
+
+EVALUATION = {
+    "version": 3,
+    "data": "digits",
+    "extractor": "digits-cnn",
+    "protocol": "torch-fidelity",
+    "samples": 1000,
+    "reference_count": 1348,
+    "sampler": "ddim",
+    "steps": 16,
+    "guidance": 1.0,
+    "guidance_channels": "all",
+}
+ARCHS = ("dit", "uvit", "unet")
+HOSTILE = "</script><img src=x onerror='document.title=1'>&amp; \"quoted\" \u2028"
+
+
+def number(value, direction="lower", samples=1000):
+    half = 0.05 * value + 0.01
+    own = record.Interval(low=value - half, high=value + half, method="bootstrap over the samples")
+    return record.Metric(value=value, direction=direction, samples=samples, interval=own)
+
+
+def made(label="dit", seed=0, fid=1.0, images=60_000, kind="model", error="", macs=8_000_000, arch="dit", **evaluation):
+    """A record with everything that a page shows."""
+    protocol = {"evaluation": {**EVALUATION, **evaluation}}
+    config = {"seed": seed, "model": {"arch": arch, "size": "nano/2", "args": {"depth": 4}}, "note": [1.0, 2]}
+    if kind == "model":
+        protocol["training"] = {"track": "shared", "images": images, "match": {"by": "none"}}
+    else:
+        config = {}
+    whole = fingerprint(protocol)
+    done = not error
+    metrics = {"fid[digits-cnn]": number(fid), "precision[digits-cnn]": number(0.8, "higher")}
+    points = [images // 3, images * 2 // 3, images]
+    return record.Record(
+        id=record.identity(label, config, whole),
+        kind=kind,
+        status="done" if done else "diverged",
+        label=label,
+        created=f"2026-11-2{seed % 3}T00:00:00+00:00",
+        config=config,
+        protocol=protocol,
+        fingerprint=whole,
+        evaluation_fingerprint=fingerprint(protocol["evaluation"]),
+        metrics=metrics if done else {},
+        cost=cost(macs, images) if done and kind == "model" else None,
+        curve=[{"images": i, "metrics": {"fid[digits-cnn]": fid * images / i}} for i in points],
+        incidents=[{"kind": "restart", "images": points[0]}] if seed else [],
+        environment={"commit": digest(seed)[:12], "dirty": False, "device": "a device"},
+        checkpoint={"crc32": "0", "images": images, "weights": "ema"} if done and kind == "model" else None,
+        error=error or None,
+    )
+
+
+def cost(macs, images):
+    return record.Cost(
+        params=macs // 10,
+        macs=macs,
+        flops=2 * macs,
+        training_flops=6 * macs * images,
+        guidance_multiplier=1,
+        sampling_flops_per_image=32 * macs,
+        images_per_second=500.0,
+        mfu=None,
+        peak_memory_bytes=10**9,
+        accelerator_hours=0.05,
+    )
+
+
+def study():
+    """Two protocols of three networks and three seeds, references, a run that diverged, and hostile words."""
+    runs = [
+        made(arch, seed, fid=1 + i + 0.1 * seed, images=images, macs=8_000_000 * (i + 1), arch=arch)
+        for images in (60_000, 120_000)
+        for i, arch in enumerate(ARCHS)
+        for seed in range(3)
+    ]
+    ends = [made("held-out", kind="reference", fid=0.2), made("noise", kind="reference", fid=33.0)]
+    return [*runs, *ends, made("dit broken", error=f"the loss is nan {HOSTILE}"), made(HOSTILE, 7, fid=9.0)]
+
+
+def publish(folder, records, pictures=True):
+    for i, r in enumerate(records):
+        path = record.folder(folder) / f"{r.id}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report.contents.plain(r)))
+        if pictures and r.kind == "model" and r.status == "done":
+            sheet = np.random.default_rng(i).integers(0, 255, (80, 80), dtype=np.uint8)
+            (folder / "samples").mkdir(exist_ok=True)
+            Image.fromarray(sheet).save(folder / "samples" / f"{r.id}.webp", quality=60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return publish(tmp_path_factory.mktemp("results"), study())
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    assert report.main(["--results", str(results)]) == 0
+    return results / "report.html"
+
+
+def block(text, name):
+    """The data of a page, as a browser reads it."""
+    return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def test_a_record_is_in_the_page_digit_for_digit(page, tmp_path):
+    data = block(page.read_text(), "data")
+    for r in study():
+        text = "".join(data["pieces"][i] for i in data["records"][r.id])
+        (tmp_path / f"{r.id}.json").write_text(text)
+        assert record.read(tmp_path / f"{r.id}.json") == r
+
+
+def test_the_page_asks_no_network_and_names_nothing_outside_itself(page):
+    text = page.read_text()
+    outside = re.findall(r"""(?:src|href|action|url)\s*[=(]\s*["']?(?!#|data:|\$|\{)([\w./:-]+)""", text.split("<script")[0])
+    assert not outside and "default-src 'none'" in text
+
+
+def test_the_page_is_the_same_whenever_it_is_made_of_the_same(page, results):
+    assert report.build(results) == page.read_text()
+
+
+def test_the_same_part_of_many_records_is_written_once(page):
+    data = block(page.read_text(), "data")
+    assert sum("torch-fidelity" in piece for piece in data["pieces"]) == 1
+
+
+def test_grids_stop_at_the_limit_and_one_of_each_model_comes_first(results):
+    limit = 7 * max(p.stat().st_size for p in (results / "samples").iterdir())
+    data = block(report.build(results, limit / 2**20), "data")
+    there = data["pictures"]["there"]
+    assert data["pictures"]["of"] == 19 and 7 <= len(there) < 9
+    assert {data["runs"][id_]["label"] for id_ in there} >= set(ARCHS)
+    assert {data["runs"][id_]["seed"] for id_ in there} == {0, 7}, "7 is the only seed of its model"
+    assert block(report.build(results, 0), "pictures") == {}
+
+
+MISTAKES = {
+    "no folder": (["--results", "nowhere"], "is no folder"),
+    "a folder to write to": (["--out", "."], "is a folder"),
+    "a negative limit": (["--pictures", "-1"], "at least 0"),
+    "no number": (["--pictures", "many"], "invalid float value"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_in_a_sentence(mistake, tmp_path, monkeypatch, capsys):
+    words, sentence = MISTAKES[mistake]
+    (tmp_path / "results").mkdir()
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = report.main(words)
+    except SystemExit as ended:
+        status = ended.code
+    said = capsys.readouterr()
+    assert status == 2 and sentence in said.err and said.err.count("\n") == 1
+    assert not list(tmp_path.rglob("*.html"))
+
+
+def test_a_damaged_record_is_refused_and_the_page_before_stays(tmp_path, capsys):
+    publish(tmp_path, [made()], pictures=False)
+    (tmp_path / "report.html").write_text("before")
+    (record.folder(tmp_path) / "bad.json").write_text("{")
+    assert report.main(["--results", str(tmp_path)]) == 2
+    assert "bad.json" in capsys.readouterr().err and (tmp_path / "report.html").read_text() == "before"
+
+
+def test_the_page_is_made_without_torch():
+    code = "import sys, bench.report; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not program():
+        assert os.environ.get("REQUIRE_CHROMIUM") != "1", "REQUIRE_CHROMIUM is 1, and there is no chromium"
+        pytest.skip("no chromium here: apt-get install chromium")
+    one = Browser()
+    yield one
+    one.close()
+
+
+PLACES = ("#leaderboards", "#scaling", "#tables", "#samples", "RUN", "FAILED", "#run/none", "#%E0%A4%A")
+
+
+def where(place):
+    records = study()
+    return {"RUN": f"#run/{records[1].id}", "FAILED": f"#run/{records[-2].id}"}.get(place, place)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("place", PLACES)
+def test_every_part_fits_its_screen_without_an_error_or_a_request(browser, page, place, width, dark):
+    browser.open(page, width=width, dark=dark, where=where(place))
+    browser.js("new Promise((done) => setTimeout(done, 30))")
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    assert browser.js("document.querySelectorAll('h1').length") == 1
+    assert browser.js("document.title").endswith("backbone bench")
+
+
+def labels(browser, board=0):
+    return browser.js(f"[...document.querySelectorAll('table.board')[{board}].querySelectorAll('tbody th')].map((e) => e.textContent)")
+
+
+def test_names_are_never_read_as_markup(browser, page):
+    browser.open(page)
+    assert HOSTILE in sum((labels(browser, i) for i in range(2)), [])
+    assert browser.js("document.querySelectorAll('main img').length") == 0
+
+
+def test_a_header_sorts_its_table_best_first_and_then_the_other_way_by_keyboard(browser, page):
+    browser.open(page)
+    board = next(i for i in range(2) if len(labels(browser, i)) == 5)
+    models = "unet uvit dit".split()
+    browser.js(f"document.querySelectorAll('table.board')[{board}].querySelectorAll('th button')[6].focus()")
+    browser.press("Enter")
+    heads = f"document.querySelectorAll('table.board')[{board}].querySelectorAll('thead th')[6]"
+    assert browser.js(f"{heads}.getAttribute('aria-sort')") == "ascending" and "MACs" in browser.js(f"{heads}.textContent")
+    assert [x for x in labels(browser, board) if x in models] == models[::-1]
+    browser.press("Enter")
+    assert browser.js(f"{heads}.getAttribute('aria-sort')") == "descending"
+    assert [x for x in labels(browser, board) if x in models] == models
+    assert labels(browser, board)[-2:] == ["held-out", "noise"], "what has no value comes last"
+
+
+def test_filters_leave_what_fits_and_say_how_many(browser, page):
+    browser.open(page)
+    pick = "(name, value) => { const e = [...document.querySelectorAll('.controls label')].find((l) => l.textContent.startsWith(name)).querySelector('select'); e.value = value; e.dispatchEvent(new Event('change')); }"
+    browser.js(f"({pick})('architecture', 'uvit')")
+    browser.js(f"({pick})('budget', '120000')")
+    visible = "[...document.querySelectorAll('main section:not([hidden]) table.board tbody th')].map((e) => e.textContent)"
+    assert browser.js(visible) == ["uvit", "held-out", "noise"]
+    assert browser.js("document.querySelector('#said').textContent").startswith("1 rows shown of 7")
+    browser.js("document.querySelector('.check input').click()")
+    assert [x for x in browser.js(visible) if x.startswith("uvit")] == [f"uvit, seed {s}" for s in range(3)]
+
+
+def test_the_keyboard_skips_to_the_content(browser, page):
+    browser.open(page)
+    browser.press("Tab")
+    assert browser.js("document.activeElement.className") == "skip"
+    assert browser.js("document.activeElement.getBoundingClientRect().left") >= 0
+    browser.press("Enter")
+    assert browser.js("document.activeElement.id") == "main"
+    assert browser.js("location.hash") == ""
+
+
+def test_arrow_keys_read_a_plot_and_say_its_values(browser, page):
+    browser.open(page, where=where("RUN"))
+    browser.wait("document.querySelector('.plot svg') !== null")
+    browser.js("document.querySelector('.plot svg').focus()")
+    browser.press("ArrowRight", times=2)
+    said = browser.js("document.querySelector('#said').textContent")
+    assert "40 k images" in said and "1.65" in said
+    assert browser.js("document.querySelector('.tip').hidden") is False
+    browser.press("Escape")
+    assert browser.js("document.querySelector('.tip').hidden") is True
+
+
+def test_the_pointer_reads_a_plot(browser, page):
+    browser.open(page, where=where("RUN"))
+    browser.wait("document.querySelector('.plot svg') !== null")
+    mark = "document.querySelector('.plot svg g').getBoundingClientRect()"
+    browser.js("document.querySelector('.plot').scrollIntoView()")
+    browser.point(browser.js(f"{mark}.x + 3"), browser.js(f"{mark}.y + 3"))
+    assert "20 k images" in browser.js("document.querySelector('.tip').textContent")
+
+
+def test_samples_stand_side_by_side_a_column_a_model_a_row_a_seed(browser, page):
+    browser.open(page, where="#samples")
+    browser.wait("document.querySelector('.wall img')?.src.startsWith('data:image/webp')")
+    browser.wait("document.querySelector('.wall img').naturalWidth === 80")
+    rows = browser.js("[...document.querySelectorAll('.wall [role=row]')].map((r) => r.querySelectorAll('img').length)")
+    assert sum(rows) in (9, 10) and len(rows) in (4, 5)
+
+
+def test_a_run_that_did_not_finish_says_why_on_its_page(browser, page):
+    browser.open(page, where=where("FAILED"))
+    assert HOSTILE in browser.js("document.querySelector('main pre').textContent")
+
+
+def test_the_back_button_leads_back(browser, page):
+    browser.open(page)
+    browser.go(where("RUN"))
+    assert browser.js("document.activeElement.tagName") == "H1"
+    browser.js("history.back()")
+    browser.wait("document.querySelector('h1').textContent === 'Leaderboards'")
+
+
+def test_all_text_has_the_contrast_that_reading_needs(browser, page):
+    """WCAG AA, 4.5 to 1, of the inks on the page in both schemes."""
+    pairs = [("ink", "page"), ("soft", "page"), ("link", "page"), ("soft", "wash"), ("ink", "wash"), ("link", "wash")]
+    pairs += [(v, f"{v}-wash") for v in ("good", "fair", "bad", "none")]
+    for dark in (False, True):
+        browser.open(page, dark=dark)
+        style = "getComputedStyle(document.documentElement).getPropertyValue('--{}').trim()"
+        for ink, ground in pairs:
+            assert contrast(*(browser.js(style.format(name)) for name in (ink, ground))) >= 4.5, (ink, ground, dark)
+
+
+def contrast(one, other):
+    low, high = sorted(luminance(colour) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def thousand():
+    return [made(f"net {i}", seed, fid=1 + 0.01 * i, macs=10**6 * (i + 1), images=60_000 + i % 5, arch=ARCHS[i % 3]) for i in range(334) for seed in range(3)]
+
+
+def test_a_thousand_runs_are_a_small_page_that_opens_at_once(browser, tmp_path):
+    publish(tmp_path, thousand(), pictures=False)
+    assert report.main(["--results", str(tmp_path)]) == 0
+    page = tmp_path / "report.html"
+    assert page.stat().st_size < 6 * 2**20
+    assert browser.open(page) < 10
+    assert browser.js("document.querySelectorAll('table.board tbody tr').length") == 334
+    assert browser.errors == []
+
+
+REPOSITORY = Path(__file__).parent.parent / "results"
+
+
+def test_the_committed_page_is_fresh_and_small():
+    page = REPOSITORY / "report.html"
+    assert page.read_text(encoding="utf-8") == report.build(REPOSITORY), "run python -m bench.report"
+    assert page.stat().st_size < 2 * 2**20

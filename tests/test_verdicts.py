@@ -1,0 +1,127 @@
+"""What a measurement says about a published number, and about a published order."""
+
+from itertools import permutations
+
+import pytest
+from scipy import stats
+
+from bench import verdicts
+from bench.record import Interval, Metric
+from bench.verdicts import Measured
+
+
+def measured(value, deviation=0.01, seeds=3):
+    return Measured(value=value, low=None, high=None, deviation=deviation if seeds > 1 else None, seeds=seeds)
+
+
+def metrics(*values):
+    own = [Interval(low=v - 1, high=v + 1, method="test") for v in values]
+    return [Metric(value=v, direction="lower", samples=100, interval=i) for v, i in zip(values, own, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "metric, published, value, trained, verdict",
+    [
+        # what others got when they did it again, of results/published/results.csv
+        ("FID", 19.47, 18.1, True, "reproduced"),
+        ("FID", 68.38, 68.9, True, "reproduced"),
+        ("FID", 23.33, 23.27, True, "reproduced"),
+        ("FID", 3.40, 3.52, True, "reproduced"),
+        ("FID", 153.60, 167.51, True, "not reproduced"),
+        ("FID", 2.27, 2.21, False, "reproduced"),
+        ("FID", 3.60, 3.31, False, "not reproduced"),
+        ("precision", 0.83, 0.85, False, "reproduced"),
+        ("recall", 0.57, 0.54, True, "not reproduced"),
+    ],
+)
+def test_a_number_is_reproduced_within_its_tolerance(metric, published, value, trained, verdict):
+    assert verdicts.of_number(metric, published, value, trained=trained) == verdict
+
+
+def test_several_seeds_have_their_mean_and_students_interval():
+    found = verdicts.over_seeds(metrics(1.0, 2.0, 3.0))
+    half = stats.t.ppf(0.975, 2) / 3**0.5
+    assert (found.value, found.deviation, found.seeds) == (2, 1, 3)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
+
+
+def test_one_seed_has_the_interval_of_its_samples():
+    found = verdicts.over_seeds(metrics(5.0))
+    assert (found.value, found.low, found.high, found.deviation, found.seeds) == (5, 4, 6, None, 1)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_tau_and_its_chance_are_kendalls(order):
+    names = "abcd"
+    pairs = verdicts.pairs_of(dict(zip(names, range(4), strict=True)), lower=True)
+    found = verdicts.of_order(pairs, {n: measured(v) for n, v in zip(names, order, strict=True)}, lower=True)
+    scipys = stats.kendalltau(range(4), order, alternative="greater", method="exact")
+    assert found.tau == pytest.approx(scipys.statistic)
+    assert found.p == pytest.approx(scipys.pvalue)
+
+
+def test_twelve_variants_have_an_exact_chance_too():
+    pairs = verdicts.pairs_of({f"v{i}": i for i in range(12)}, lower=True)
+    shuffled = [1, 0, 2, 3, 4, 5, 7, 6, 8, 9, 11, 10]
+    scipys = stats.kendalltau(range(12), shuffled, alternative="greater", method="exact")
+    assert verdicts.chance(pairs, 63) == pytest.approx(scipys.pvalue)
+
+
+@pytest.mark.parametrize(
+    "pairs, agree, chance",
+    [
+        ([("a", "b")], 1, 1 / 2),
+        ([("a", "b"), ("a", "c")], 2, 1 / 3),  # the best of three
+        ([("a", "b"), ("a", "c"), ("a", "d"), ("a", "e")], 4, 1 / 5),
+        ([("a", "b"), ("a", "c"), ("a", "d"), ("a", "e")], 0, 1),
+        ([("a", "b"), ("c", "d")], 2, 1 / 4),
+    ],
+)
+def test_a_partial_order_has_the_chance_of_its_permutations(pairs, agree, chance):
+    assert verdicts.chance(pairs, agree) == pytest.approx(chance)
+
+
+FIVE = dict(zip("abcde", (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
+PAIRS = verdicts.pairs_of(FIVE, lower=True)
+
+
+@pytest.mark.parametrize(
+    "values, deviation, verdict",
+    [
+        ((1, 2, 3, 4, 5), 0.01, "order reproduced"),
+        ((1, 2, 3, 4, 5), 9.0, "order reproduced"),  # seeds tell nothing apart; chance would do so 1 time in 120
+        ((1, 2, 3, 5, 4), 0.9, "order reproduced"),  # one pair of ten, which the seeds do not tell apart
+        ((2, 1, 3, 5, 4), 0.9, "not reproduced"),
+        ((5, 4, 3, 2, 1), 0.01, "not reproduced"),
+    ],
+)
+def test_an_order_holds_where_nine_pairs_in_ten_do(values, deviation, verdict):
+    found = {n: measured(v, deviation) for n, v in zip(FIVE, values, strict=True)}
+    assert verdicts.of_order(PAIRS, found, lower=True).verdict == verdict
+
+
+def test_higher_can_be_better():
+    best = {n: measured(-v) for n, v in FIVE.items()}
+    pairs = verdicts.pairs_of({n: -v for n, v in FIVE.items()}, lower=False)
+    assert verdicts.of_order(pairs, best, lower=False).verdict == "order reproduced"
+
+
+@pytest.mark.parametrize("seeds, deviation, verdict", [(3, 0.01, "order"), (3, 5.0, "not"), (1, 0.0, "not")])
+def test_two_variants_need_seeds_that_tell_them_apart(seeds, deviation, verdict):
+    found = {"a": measured(1.0, deviation, seeds), "b": measured(2.0, deviation, seeds)}
+    order = verdicts.of_order([("a", "b")], found, lower=True)
+    assert order.verdict == f"{verdict} reproduced"
+    assert order.apart == (verdict == "order")
+
+
+def test_a_gain_that_the_paper_did_not_find_is_named():
+    found = {"small": measured(3.0), "chosen": measured(2.0), "large": measured(1.0)}
+    order = verdicts.of_order([("chosen", "small")], found, lower=True, no_gain=[("large", "chosen")])
+    assert order.verdict == "not reproduced"
+    assert "large is better than chosen here" in order.sentence()
+
+
+def test_equal_values_are_no_order():
+    found = {n: measured(1.0) for n in FIVE}
+    order = verdicts.of_order(PAIRS, found, lower=True)
+    assert (order.verdict, order.agree, order.tau) == ("not reproduced", 0, 0)
