@@ -15,8 +15,10 @@ from typing import Any
 from PIL import Image
 
 from .boards import Board, Line, boards
+from .filling import everything
+from .filling import plain as plain_table
 from .protocol import describe
-from .ranking import Spread
+from .ranking import Spread, spread
 from .record import Record
 
 NOTES = (
@@ -48,7 +50,7 @@ def _board(board: Board) -> dict[str, Any]:
     training, evaluation = board.protocol.get("training", {}), board.protocol["evaluation"]
     match = training.get("match", {"by": "none"})
     lines = [_row(line) for line in board.lines]
-    lines += [_row(Line(group=r.id, runs=(r,), metrics=_own(r)), "reference") for r in board.references]
+    lines += [_row(Line(group=r.id, runs=(r,), metrics={name: spread([m]) for name, m in r.metrics.items()}), "reference") for r in board.references]
     return {
         "fingerprint": board.fingerprint,
         "about": describe(dict(board.protocol)),
@@ -58,14 +60,6 @@ def _board(board: Board) -> dict[str, Any]:
         "equal": "sizes as they are" if match["by"] == "none" else f"equal {match['by']} with {match['to']}",
         "metrics": [{"name": n, "title": n.partition("[")[0], "direction": board.direction(n)} for n in board.metrics],
         "rows": lines,
-    }
-
-
-def _own(r: Record) -> dict[str, Spread]:
-    """A reference's metrics, with their own intervals."""
-    return {
-        name: Spread(mean=m.value, n=1, low=m.interval and m.interval.low, high=m.interval and m.interval.high)
-        for name, m in r.metrics.items()
     }
 
 
@@ -117,6 +111,11 @@ def _failed(r: Record) -> dict[str, Any]:
     }
 
 
+def tables(records: list[Record]) -> list[dict[str, Any]]:
+    """The papers' tables, each at the paper's scale and at those others that have runs."""
+    return [lean(plain_table(t)) for t in everything(records) if t.scale == "paper" or t.run]
+
+
 def lean(value: Any) -> Any:
     """Plain data of nested dataclasses without what is empty: the scripts take its absence for that."""
     if isinstance(value, Mapping):
@@ -127,9 +126,7 @@ def lean(value: Any) -> Any:
 def woven(records: Iterable[Record]) -> dict[str, Any]:
     """{pieces, records}: each record's JSON text is its pieces joined; records share what is the same in them."""
     numbers: dict[str, int] = {}
-    found = {
-        r.id: [numbers.setdefault(piece, len(numbers)) for piece in _pieces(plain(r), depth=2)] for r in records
-    }
+    found = {r.id: [numbers.setdefault(piece, len(numbers)) for piece in _pieces(plain(r), depth=2)] for r in records}
     return {"pieces": list(numbers), "records": found}
 
 

@@ -20,12 +20,12 @@ from . import contents
 from .boards import without_overtaken
 from .command import Parser
 from .files import atomic
-from .record import Record, read_all
+from .record import read_all
 
 PARTS = (
     ("leaderboards", "Leaderboards"),
     ("scaling", "Scaling"),
-    ("tables", "Paper tables"),
+    ("tables", "Tables"),
     ("samples", "Samples"),
 )
 FOLDER = Path(__file__).parent / "page"
@@ -39,17 +39,9 @@ def build(results: Path, pictures: float = PICTURES) -> str:
     data = contents.pages(records) | contents.woven(records)
     rows = [row["runs"] for board in data["boards"] for row in board["rows"]]
     data["pictures"], grids = contents.samples(results, rows, int(pictures * 2**20))
-    data["figures"] = figures(records)
-    data["tables"] = tables(records)
+    data["tables"] = contents.tables(records)
+    data["figures"] = []
     return page(data, grids)
-
-
-def figures(records: list[Record]) -> list[dict[str, Any]]:
-    return []
-
-
-def tables(records: list[Record]) -> list[dict[str, Any]]:
-    return []
 
 
 def page(data: dict[str, Any], grids: dict[str, str]) -> str:

@@ -133,7 +133,9 @@ def test_a_record_is_in_the_page_digit_for_digit(page, tmp_path):
 
 def test_the_page_asks_no_network_and_names_nothing_outside_itself(page):
     text = page.read_text()
-    outside = re.findall(r"""(?:src|href|action|url)\s*[=(]\s*["']?(?!#|data:|\$|\{)([\w./:-]+)""", text.split("<script")[0])
+    outside = re.findall(
+        r"""(?:src|href|action|url)\s*[=(]\s*["']?(?!#|data:|\$|\{)([\w./:-]+)""", text.split("<script")[0]
+    )
     assert not outside and "default-src 'none'" in text
 
 
@@ -223,7 +225,9 @@ def test_every_part_fits_its_screen_without_an_error_or_a_request(browser, page,
 
 
 def labels(browser, board=0):
-    return browser.js(f"[...document.querySelectorAll('table.board')[{board}].querySelectorAll('tbody th')].map((e) => e.textContent)")
+    return browser.js(
+        f"[...document.querySelectorAll('table.board')[{board}].querySelectorAll('tbody th')].map((e) => e.textContent)"
+    )
 
 
 def test_names_are_never_read_as_markup(browser, page):
@@ -235,11 +239,13 @@ def test_names_are_never_read_as_markup(browser, page):
 def test_a_header_sorts_its_table_best_first_and_then_the_other_way_by_keyboard(browser, page):
     browser.open(page)
     board = next(i for i in range(2) if len(labels(browser, i)) == 5)
-    models = "unet uvit dit".split()
+    models = ["unet", "uvit", "dit"]
     browser.js(f"document.querySelectorAll('table.board')[{board}].querySelectorAll('th button')[6].focus()")
     browser.press("Enter")
     heads = f"document.querySelectorAll('table.board')[{board}].querySelectorAll('thead th')[6]"
-    assert browser.js(f"{heads}.getAttribute('aria-sort')") == "ascending" and "MACs" in browser.js(f"{heads}.textContent")
+    assert browser.js(f"{heads}.getAttribute('aria-sort')") == "ascending" and "MACs" in browser.js(
+        f"{heads}.textContent"
+    )
     assert [x for x in labels(browser, board) if x in models] == models[::-1]
     browser.press("Enter")
     assert browser.js(f"{heads}.getAttribute('aria-sort')") == "descending"
@@ -252,7 +258,9 @@ def test_filters_leave_what_fits_and_say_how_many(browser, page):
     pick = "(name, value) => { const e = [...document.querySelectorAll('.controls label')].find((l) => l.textContent.startsWith(name)).querySelector('select'); e.value = value; e.dispatchEvent(new Event('change')); }"
     browser.js(f"({pick})('architecture', 'uvit')")
     browser.js(f"({pick})('budget', '120000')")
-    visible = "[...document.querySelectorAll('main section:not([hidden]) table.board tbody th')].map((e) => e.textContent)"
+    visible = (
+        "[...document.querySelectorAll('main section:not([hidden]) table.board tbody th')].map((e) => e.textContent)"
+    )
     assert browser.js(visible) == ["uvit", "held-out", "noise"]
     assert browser.js("document.querySelector('#said').textContent").startswith("1 rows shown of 7")
     browser.js("document.querySelector('.check input').click()")
@@ -334,7 +342,11 @@ def luminance(colour):
 
 
 def thousand():
-    return [made(f"net {i}", seed, fid=1 + 0.01 * i, macs=10**6 * (i + 1), images=60_000 + i % 5, arch=ARCHS[i % 3]) for i in range(334) for seed in range(3)]
+    return [
+        made(f"net {i}", seed, fid=1 + 0.01 * i, macs=10**6 * (i + 1), images=60_000 + i % 5, arch=ARCHS[i % 3])
+        for i in range(334)
+        for seed in range(3)
+    ]
 
 
 def test_a_thousand_runs_are_a_small_page_that_opens_at_once(browser, tmp_path):

@@ -74,6 +74,11 @@ function scrolling(name, ...children) {
   return make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": name }, ...children);
 }
 
+// A table's head; `right` are the columns of numbers.
+function headsOf(titles, right = []) {
+  return make("thead", {}, make("tr", {}, titles.map((text, i) => make("th", { scope: "col", class: right.includes(i) && "number", text }))));
+}
+
 // A choice among words, "" for all of them.
 function choice(title, options, value, chosen, all = "all") {
   const select = make("select", { onchange: () => chosen(select.value) });

@@ -32,10 +32,8 @@ function ticksOf([low, high], log, most) {
         for (const s of steps) if (s * 10 ** e >= low && s * 10 ** e <= high) found.push(Number(`${s}e${e}`));
       if (found.length <= most) break;
     }
-    if (found.length >= 3) {
-      const every = Math.ceil(found.length / most);
-      return found.filter((_, i) => i % every === 0);
-    }
+    const every = Math.ceil(found.length / most);
+    if (found.length >= 2) return found.filter((_, i) => i % every === 0);
     found.length = 0;
   }
   const rough = (high - low) / most, base = 10 ** Math.floor(Math.log10(rough));
@@ -86,7 +84,7 @@ function layout(panel, width) {
 
 function axes(svg, panel, { box, x, y, xLimits, yLimits }) {
   const names = panel.y.categories;
-  for (const tick of ticksOf(xLimits, panel.x.log, Math.max(3, Math.floor((box.right - box.left) / 58)))) {
+  for (const tick of ticksOf(xLimits, panel.x.log, Math.max(3, Math.min(9, Math.floor((box.right - box.left) / 58))))) {
     svg.append(draw("line", { class: "lattice", x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom }));
     const text = Math.abs(tick) >= 1000 ? human(tick) : trimmed(tick);
     svg.append(draw("text", { class: "tick", x: x(tick), y: box.bottom + 16, "text-anchor": "middle", text }));
@@ -100,11 +98,11 @@ function axes(svg, panel, { box, x, y, xLimits, yLimits }) {
     svg.append(label);
   }
   svg.append(draw("line", { class: "frame", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
-  const unit = panel.x.unit && panel.x.unit !== panel.x.name ? ` (${panel.x.unit})` : "";
-  svg.append(draw("text", { class: "axis", x: (box.left + box.right) / 2, y: box.bottom + 33, "text-anchor": "middle", text: panel.x.name + unit }));
-  if (!names) svg.append(draw("text", { class: "axis", x: 0, y: 11, text: panel.y.name + (panel.y.unit ? ` (${panel.y.unit})` : "") }));
+  svg.append(draw("text", { class: "axis", x: (box.left + box.right) / 2, y: box.bottom + 33, "text-anchor": "middle", text: titled(panel.x) }));
+  if (!names) svg.append(draw("text", { class: "axis", x: 0, y: 11, text: titled(panel.y) }));
 }
 
+const titled = (axis) => (axis.unit && !axis.name.includes(axis.unit) ? `${axis.name} (${axis.unit})` : axis.name);
 const clipped = (text, most) => (text.length > most ? `${text.slice(0, Math.max(3, Math.floor(most) - 1))}…` : text);
 const path = (points) => points.map(([px, py], i) => `${i ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
 
@@ -151,12 +149,29 @@ function marks(svg, panel, { box, x, y, labelled }) {
     const last = series.points.at(-1);
     if (labelled && last) labels.push({ x: x(last.x), y: y(last.y), series, index });
   });
-  for (const { x: lx, y: ly, at, series } of spread(labels, 14, box.top + 4, box.bottom)) {
+  const taken = found.map(({ px, py }) => [px - 6, py - 6, px + 6, py + 6]);
+  const aside = labels.filter((label) => !beside(svg, label, taken, box));
+  for (const { x: lx, y: ly, at, series } of spread(aside, 14, box.top + 4, box.bottom)) {
     const start = box.right + 6;
     if (lx < start - 14 || Math.abs(at - ly) > 3) svg.append(draw("line", { class: "leader", x1: lx + 7, y1: ly, x2: start - 2, y2: at }));
     svg.append(draw("text", { x: start, y: at + 4, text: clipped(series.name, (svg.viewBox.baseVal.width - start) / 6.2) }));
   }
   return found.sort((a, b) => a.px - b.px || a.py - b.py);
+}
+
+// A name next to its point, where that is far from the margin and nothing is in the way; false where it found no place.
+function beside(svg, { x, y, series }, taken, box) {
+  const width = series.name.length * 6.6;
+  if (x > box.right - 30) return false;
+  for (const [left, base] of [[x + 9, y + 4], [x + 6, y - 9], [x + 6, y + 18], [x - width - 9, y + 4]]) {
+    const room = [left, base - 11, left + width, base + 3];
+    const free = taken.every((b) => room[0] > b[2] || room[2] < b[0] || room[1] > b[3] || room[3] < b[1]);
+    if (!free || room[0] < box.left || room[2] > box.right || room[1] < box.top || room[3] > box.bottom) continue;
+    taken.push(room);
+    svg.append(draw("text", { x: left, y: base, text: series.name }));
+    return true;
+  }
+  return false;
 }
 
 // The words of a point: its name and its numbers.
@@ -258,7 +273,7 @@ function valuesOf(panel) {
   const details = make("details", {}, make("summary", { text: "The values as a table" }));
   details.addEventListener("toggle", () => {
     if (!details.open || details.querySelector("table")) return;
-    const head = make("thead", {}, make("tr", {}, heads.map((text) => make("th", { scope: "col", text }))));
+    const head = headsOf(heads, [2, 3, 4]);
     details.append(scrolling(`Values of ${panel.title}`, make("table", {}, head, make("tbody", {}, body()))));
   });
   return details;

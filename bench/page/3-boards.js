@@ -19,10 +19,16 @@ function columnsOf(board) {
     number("hours", "accelerator-hours", (v) => (v === null ? "" : trimmed(v, 3))),
     number("speed", "images/s", (v) => (v === null ? "" : trimmed(v, 3)), true),
     number("incidents", "incidents", whole),
-    { key: "date", title: "date", value: (row) => row.date, cell: (row) => row.date, more: true },
-    { key: "commit", title: "commit", value: (row) => row.commit, cell: (row) => make("code", { text: row.commit ?? "" }) },
-    { key: "seeds", title: "runs, by seed", value: (row) => row.runs.length, more: true, seeds: true, cell: (row) => row.runs.map((id) => runLink(id, data.runs[id].seed ?? "run")) },
+    { key: "date", title: "date", look: "whole", value: (row) => row.date, cell: (row) => row.date, more: true },
+    { key: "commit", title: "commit", value: (row) => row.commit, look: "whole", cell: (row) => commitCell(row.commit) },
+    { key: "seeds", title: "runs, by seed", value: (row) => row.runs.length, more: true, look: "seeds", cell: (row) => row.runs.map((id) => runLink(id, data.runs[id].seed ?? "run")) },
   ];
+}
+
+// The first commit, and how many others.
+function commitCell(commits) {
+  const [first, ...others] = (commits ?? "").split(", ");
+  return make("span", { title: commits }, make("code", { text: first }), others.length ? ` and ${others.length} more` : "");
 }
 
 // 0.535 ± 0.020 (3): several seeds' mean and deviation; of one the half-width of its interval.
@@ -87,7 +93,7 @@ function boardTable(board) {
 }
 
 function rowOf(row, columns) {
-  const cells = columns.map((column) => make(column.head ? "th" : "td", { scope: column.head && "row", class: column.number ? "number" : column.seeds && "seeds" }, column.cell(row)));
+  const cells = columns.map((column) => make(column.head ? "th" : "td", { scope: column.head && "row", class: column.number ? "number" : column.look }, column.cell(row)));
   return make("tr", { class: row.kind === "reference" && "beside" }, cells);
 }
 
@@ -139,9 +145,8 @@ function unfinished() {
   const rows = data.failed.map((run) => make("tr", {}, make("th", { scope: "row" }, runLink(run.id, run.label)),
     make("td", { text: run.data }), make("td", { text: run.status }), make("td", { class: "number", text: run.images }),
     make("td", { class: "words", text: run.error }), make("td", { text: run.seed ?? "" }), make("td", { text: run.date })));
-  const head = ["model", "data", "status", "images", "why", "seed", "date"].map((text) => make("th", { scope: "col", text }));
   return make("section", {}, make("h2", { text: "Did not finish" }), make("p", { text: "Neither ranked nor averaged." }),
-    scrolling("Runs that did not finish", make("table", {}, make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows))));
+    scrolling("Runs that did not finish", make("table", {}, headsOf(["model", "data", "status", "images", "why", "seed", "date"], [3]), make("tbody", {}, rows))));
 }
 
 const rowWords = () => make("section", {}, make("h2", { text: "How to read a row" }), make("ul", { class: "notes small" }, data.notes.map((text) => make("li", { text }))));

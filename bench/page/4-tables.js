@@ -39,31 +39,33 @@ function overview(scales, again, pick) {
     const go = () => { const scale = scales.find((_, i) => own[i]?.run) ?? first.scale; chosenScale = scale; pick.querySelector("select").value = scale; again(); };
     return make("tr", {}, make("th", { scope: "row" }, make("a", { href: `#tables/${name}`, onclick: go, text: first.title })), make("td", { text: first.paper }), cells);
   });
-  const head = ["table", "paper", ...scales.map((scale) => `${scale} scale`)].map((text) => make("th", { scope: "col", text }));
-  return scrolling("Verdicts of all tables", make("table", {}, make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows)));
+  const head = headsOf(["table", "paper", ...scales.map((scale) => `${scale} scale`)]);
+  return scrolling("Verdicts of all tables", make("table", {}, head, make("tbody", {}, rows)));
 }
 
 function tableSection(table) {
-  const order = table.order ? make("p", {}, badge(table.order.verdict), ` ${table.order_words}.`) : null;
+  const order = table.order ? make("p", { text: `Order: ${table.order_words}.` }) : null;
   const commands = table.commands?.length ? make("details", {}, make("summary", { text: "What runs the rest" }), make("pre", { tabindex: "0", text: table.commands.join("\n") })) : null;
   return make("section", { id: `table-${table.name}` },
     make("h2", {}, `${table.title} `, badge(table.verdict)),
-    make("p", { class: "small soft", text: `${table.paper}. At ${table.scale} scale ${table.run} of ${table.cells} lines are measured${table.protocol ? `: ${table.protocol}` : ""}.` }),
+    make("p", { class: "small soft", text: `${table.paper}.${runWords(table)}` }),
     order, (table.notes ?? []).map((text) => make("p", { class: "small", text })), rowsOf(table), commands);
 }
 
+const runWords = (table) => (table.cells ? ` At ${table.scale} scale ${table.run} of ${table.cells} lines are measured${table.protocol ? `: ${table.protocol}` : ""}.` : "");
+
 function rowsOf(table) {
-  const head = ["", "metric", "published", "source", "measured", "runs", "difference", "verdict"].map((text) => make("th", { scope: "col" }, text || make("span", { class: "small", text: "row" })));
+  const head = headsOf(["row", "metric", "published", "measured", "difference", "verdict", "runs", "source"], [2, 3, 4]);
   const rows = table.rows.map((row) => make("tr", {},
-    make("th", { scope: "row", text: row.line, title: row.note }),
+    make("th", { scope: "row", text: row.line }),
     make("td", { text: `${row.metric}${{ lower: " ↓", higher: " ↑" }[row.direction] ?? ""}` }),
-    row.words && !row.printed ? make("td", { class: "words small", text: row.words }) : make("td", { class: "number", text: row.printed ?? "" }),
-    make("td", { class: "words small", text: [row.source, row.verified && `(${row.verified})`].filter(Boolean).join(" "), title: row.note }),
+    row.printed ? make("td", { class: "number", text: row.printed }) : make("td", { class: "words small", text: row.words ?? "" }),
     make("td", { class: "number" }, ...measuredCell(row)),
-    make("td", { class: "seeds small" }, (row.records ?? []).map((id, i) => runLink(id, data.runs[id]?.seed ?? i))),
     make("td", { class: "number", text: row.difference === undefined ? "" : `${row.difference > 0 ? "+" : ""}${trimmed(row.difference, 3)}` }),
-    make("td", {}, badge(row.verdict))));
-  return scrolling(table.title, make("table", {}, make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows)));
+    make("td", {}, badge(row.verdict)),
+    make("td", { class: "seeds small" }, (row.records ?? []).map((id, i) => runLink(id, data.runs[id]?.seed ?? i))),
+    make("td", { class: "words small", text: [row.source, row.verified && `(${row.verified})`, row.note].filter(Boolean).join(" ") })));
+  return scrolling(table.title, make("table", {}, head, make("tbody", {}, rows)));
 }
 
 // Mean and interval, with the number of seeds.

@@ -28,7 +28,7 @@ function wallOf(board, has) {
   const rows = board.rows.filter(has);
   const seeds = [...new Set(rows.flatMap((row) => row.runs.map((id) => data.runs[id].seed)))].sort((a, b) => a - b);
   const grid = make("div", { class: "wall", role: "table", "aria-label": "Samples by seed and model" });
-  grid.style.gridTemplateColumns = `max-content repeat(${rows.length}, max-content)`;
+  grid.style.gridTemplateColumns = `max-content repeat(${rows.length}, var(--tile))`;
   const head = make("div", { role: "row" }, make("div", { role: "columnheader", class: "axis", text: "seed" }),
     rows.map((row) => make("div", { role: "columnheader", class: "axis", text: row.label })));
   const lines = seeds.map((seed) => make("div", { role: "row" }, make("div", { role: "rowheader", class: "axis", text: seed ?? "–" }),
@@ -40,11 +40,11 @@ function wallOf(board, has) {
 
 function tile(row, seed, board) {
   const id = row.runs.find((one) => data.runs[one].seed === seed);
-  if (!id) return make("div", { class: "absent", text: "no such run" });
+  if (!id) return make("div", { class: "absent", text: "–" });
   if (!data.pictures.there.includes(id)) return make("figure", {}, make("div", { class: "absent" }, "not in this file: ", runLink(id, "the run")));
   const best = board.metrics[0]?.name, value = JSON.parse(recordText(id)).metrics[best]?.value;
-  const caption = value === undefined ? "" : ` · ${board.metrics[0].title} ${fixed(value)}`;
-  return make("figure", {}, lazily(id, `Samples of ${row.label}, seed ${seed}, a class a column`), make("figcaption", {}, runLink(id, row.label), caption));
+  const caption = value === undefined ? "the run" : `${board.metrics[0].title} ${fixed(value)}`;
+  return make("figure", {}, lazily(id, `Samples of ${row.label}, seed ${seed}, a class a column`), make("figcaption", {}, runLink(id, caption)));
 }
 
 const seen = new IntersectionObserver((entries) => {

@@ -38,8 +38,11 @@ function siblings(id, board) {
 function pairs(values, skip = []) {
   const lines = flat(values ?? {}).filter(([key]) => !skip.includes(key));
   if (!lines.length) return null;
-  return make("table", {}, make("tbody", {}, lines.map(([key, value]) => make("tr", {}, make("th", { scope: "row", text: key }), make("td", { text: value })))));
+  return make("table", {}, make("tbody", {}, lines.map(([key, value]) => make("tr", {}, make("th", { scope: "row" }, broken(key)), make("td", { text: value })))));
 }
+
+// A dotted name that may go to a new line after its dots and underscores.
+const broken = (name) => name.split(/(?<=[._])/).flatMap((part) => [part, make("wbr")]);
 
 function flat(values, before = "") {
   return Object.entries(values).flatMap(([key, value]) => {
@@ -54,12 +57,12 @@ function metricsOf(record) {
     make("td", { class: "number", text: trimmed(m.value) }), make("td", { class: "number", text: m.interval ? `${trimmed(m.interval.low)} to ${trimmed(m.interval.high)}` : "" }),
     make("td", { class: "number", text: whole(m.samples) }), make("td", { class: "words small", text: m.interval?.method ?? "" })));
   if (!rows.length) return make("p", { text: "None: it was not measured." });
-  const head = ["metric", "value", "95 % interval", "samples", "how the interval was found"].map((text) => make("th", { scope: "col", text }));
-  return scrolling("Metrics", make("table", {}, make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows)));
+  const head = headsOf(["metric", "value", "95 % interval", "samples", "how the interval was found"], [1, 2, 3]);
+  return scrolling("Metrics", make("table", {}, head, make("tbody", {}, rows)));
 }
 
 function curvesOf(record) {
-  const x = { name: "training images", unit: "images" }, panels = [];
+  const x = { name: "training images" }, panels = [];
   const joined = (name, points) => [{ name, points, kind: "measured", joined: true }];
   if (record.losses?.length > 1) panels.push({ title: "Training loss", x, y: { name: "loss ↓", log: record.losses.every(([, v]) => v > 0) }, series: joined("loss", record.losses.map(([images, loss]) => ({ x: images, y: loss }))) });
   for (const [name, metric] of Object.entries(record.metrics)) {

@@ -4,7 +4,7 @@ function figuresView() {
   const heading = [make("h1", { text: "Scaling and trends" }), make("p", { text: "Point, tap, or use the arrow keys in a plot to read its values. Hollow marks are published numbers; they never share axes with measured ones." })];
   const figures = data.figures.map((figure) => make("section", { id: `figure-${figure.name}` }, make("h2", { text: figure.title }),
     figure.panels.length ? make("div", { class: "plots" }, figure.panels.map(plot)) : make("p", { text: "Nothing to show yet." }),
-    figure.missing ? make("p", { class: "small" }, "Runs what is missing: ", make("code", { class: "copied", text: figure.missing })) : null));
+    figure.missing ? make("details", {}, make("summary", { text: "What runs the rest" }), make("pre", { tabindex: "0", text: figure.missing })) : null));
   return [...heading, ...(figures.length ? figures : [make("p", { text: "There are no figures yet." })])];
 }
 
