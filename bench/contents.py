@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from . import trends
 from .boards import Board, Line, boards
 from .filling import everything
 from .filling import plain as plain_table
@@ -31,6 +32,14 @@ NOTES = (
     "MACs are multiply-accumulates of one image's forward pass, what papers print as Gflops. Training FLOPs are "
     "counted: twice that, three forward passes an image.",
 )
+
+CELLS = (
+    *("line", "metric", "direction", "printed", "words", "source", "verified", "note"),
+    *("measured", "low", "high", "seeds", "records", "difference", "verdict"),
+)
+"""What is shown of a row of a paper's table."""
+KEPT = ("panels", "series", "points", "rows")
+"""What the scripts expect to be there, empty or not."""
 
 
 def pages(records: list[Record]) -> dict[str, Any]:
@@ -50,7 +59,9 @@ def _board(board: Board) -> dict[str, Any]:
     training, evaluation = board.protocol.get("training", {}), board.protocol["evaluation"]
     match = training.get("match", {"by": "none"})
     lines = [_row(line) for line in board.lines]
-    lines += [_row(Line(group=r.id, runs=(r,), metrics={name: spread([m]) for name, m in r.metrics.items()}), "reference") for r in board.references]
+    for r in board.references:
+        line = Line(group=r.id, runs=(r,), metrics={name: spread([m]) for name, m in r.metrics.items()})
+        lines.append(_row(line, "reference"))
     return {
         "fingerprint": board.fingerprint,
         "about": describe(dict(board.protocol)),
@@ -113,13 +124,19 @@ def _failed(r: Record) -> dict[str, Any]:
 
 def tables(records: list[Record]) -> list[dict[str, Any]]:
     """The papers' tables, each at the paper's scale and at those others that have runs."""
-    return [lean(plain_table(t)) for t in everything(records) if t.scale == "paper" or t.run]
+    shown = [lean(plain_table(t)) for t in everything(records) if t.scale == "paper" or t.run]
+    return [{**t, "rows": [{k: v for k, v in row.items() if k in CELLS} for row in t["rows"]]} for t in shown]
+
+
+def figures(records: list[Record]) -> list[dict[str, Any]]:
+    """The figures that bench.figures draws, as data."""
+    return [lean(asdict(figure)) for figure in trends.figures(records)]
 
 
 def lean(value: Any) -> Any:
     """Plain data of nested dataclasses without what is empty: the scripts take its absence for that."""
     if isinstance(value, Mapping):
-        return {k: lean(v) for k, v in value.items() if v is not None and v != "" and v != () and v != []}
+        return {k: lean(v) for k, v in value.items() if v not in (None, "", (), []) or k in KEPT}
     return [lean(v) for v in value] if isinstance(value, list | tuple) else value
 
 

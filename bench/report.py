@@ -29,7 +29,7 @@ PARTS = (
     ("samples", "Samples"),
 )
 FOLDER = Path(__file__).parent / "page"
-PICTURES = 1.0
+PICTURES = 0.5
 """MiB of sample grids that are embedded unless told otherwise."""
 
 
@@ -40,7 +40,7 @@ def build(results: Path, pictures: float = PICTURES) -> str:
     rows = [row["runs"] for board in data["boards"] for row in board["rows"]]
     data["pictures"], grids = contents.samples(results, rows, int(pictures * 2**20))
     data["tables"] = contents.tables(records)
-    data["figures"] = []
+    data["figures"] = contents.figures(records)
     return page(data, grids)
 
 
