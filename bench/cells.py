@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
-
-from scipy import stats
 
 from . import suites
 from .config import digest
+from .kinds import headline
 from .protocol import describe
+from .ranking import over_seeds, spread
 from .record import Record
 from .series import Point
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,38 +33,25 @@ class Cell:
     def point(self, x: float, y: Callable[[Record], float] | None = None, label: str = "") -> Point:
         """The mean of a number over the seeds; the final FID unless another is named."""
         values = tuple((y or fid)(r) for r in self.runs)
-        low, high, method = _interval(values) if len(values) > 1 else (None, None, "one seed")
-        if len(values) == 1 and y is None and (own := self.runs[0].metrics[headline(self.runs[0])].interval):
-            low, high, method = own.low, own.high, f"one seed; {own.method}"
+        finals = [r.metrics[headline(r.metrics)] for r in self.runs]
+        over = spread(finals) if y is None else over_seeds(values)
+        many = f"mean of {over.n} seeds, Student's 95 % interval"
+        one = "one seed, 95 % interval over the samples" if over.low is not None else "one seed"
         return Point(
             x=x,
-            y=mean(values),
-            low=low,
-            high=high,
+            y=over.mean,
+            low=over.low,
+            high=over.high,
             label=label,
-            values=values if len(values) > 1 else (),
+            values=values if over.n > 1 else (),
             records=tuple(r.id for r in self.runs),
-            note=method,
+            note=many if over.n > 1 else one,
         )
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """Student's interval of the mean of n seeds."""
-    n, middle = len(values), mean(values)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stdev(values) / n**0.5
-    return middle - half, middle + half, f"mean of {n} seeds, Student's 95 % interval"
-
-
-def headline(r: Record) -> str:
-    """The name of a record's Fréchet distance, whichever features it takes; ValueError where it has none."""
-    for name in r.metrics:
-        if name == "fid" or name.startswith("fid["):
-            return name
-    raise ValueError(f"record {r.id} has no FID")
-
-
 def fid(r: Record) -> float:
-    return r.metrics[headline(r)].value
+    """The final FID, in whichever features."""
+    return r.metrics[headline(r.metrics)].value
 
 
 def cost(r: Record) -> Any:
@@ -77,7 +62,7 @@ def cost(r: Record) -> Any:
 
 def curve(r: Record) -> list[tuple[int, float]]:
     """(images, FID) at the evaluation points, in order."""
-    name = headline(r)
+    name = headline(r.metrics)
     return sorted((p["images"], p["metrics"][name]) for p in r.curve if name in p["metrics"])
 
 
@@ -87,13 +72,8 @@ def training_flops(r: Record, images: float) -> float:
 
 
 def models(records: Iterable[Record]) -> list[Record]:
-    """The finished models with an FID that were trained here."""
-    found = []
-    for r in records:
-        trained = r.protocol.get("training", {}).get("track") != "published"
-        if r.kind == "model" and r.status == "done" and trained and any(n.startswith("fid") for n in r.metrics):
-            found.append(r)
-    return found
+    """The finished models with an FID."""
+    return [r for r in records if r.kind == "model" and r.status == "done" and headline(r.metrics)]
 
 
 def setting(r: Record) -> str:
@@ -131,7 +111,10 @@ def caption(cells: Sequence[Cell]) -> str:
     if len({r.fingerprint for c in cells for r in c.runs}) == 1:
         return describe(one)
     free = {**one, "training": {**one["training"], "match": {"by": "none"}}}
-    return describe(free).replace(", sizes as they are", "")
+    words = describe(free).replace(", sizes as they are", "")
+    if len({r.protocol["evaluation"]["steps"] for c in cells for r in c.runs}) > 1:
+        words = words.replace(f"{one['evaluation']['steps']}-step ", "")
+    return words
 
 
 def seeds(cells: Sequence[Cell]) -> str:

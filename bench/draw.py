@@ -15,14 +15,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from . import labels, style
 from .files import atomic
-from .series import Axis, Figure, Panel, Series, engineering
+from .series import Axis, Figure, Panel, Point, Series, engineering
 
 WIDTH, HEIGHT = 5.2, 3.6
 """Inches of a panel, about, without its caption."""
 ALONE = 6.6
 """Inches of a figure's only panel, and of dot plots, whose names take room."""
 ROW = 0.27
-"""Inches of a line of a dot plot."""
+"""Inches of a line of a dot plot, and of its name's lines where those are several."""
+NAME = 0.16
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}
 """Of so many panels; more have three."""
 NAMES = 34
@@ -30,11 +31,13 @@ NAMES = 34
 SMALL = 6.5
 """Points of a caption's letters, which are about 0.57 as wide."""
 DPI = 130
+CUT_AT = 10.0
+CUT = "An interval that reaches zero, which a logarithmic axis lacks, is cut at a tenth of its mean."
 
 
 def save(figure: Figure, path: Path, kind: str) -> None:
     """Write a figure as png or svg; the same figure is the same file."""
-    with mpl.rc_context(dict(style.RC)), atomic(path) as partial:
+    with mpl.rc_context(style.rc()), atomic(path) as partial:
         canvas = drawn(figure)
         canvas.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
 
@@ -47,7 +50,7 @@ def drawn(figure: Figure) -> Canvas:
     rows = [figure.panels[i : i + columns] for i in range(0, count, columns)]
     heights = [max(_height(p) for p in row) for row in rows]
     canvas = Canvas(figsize=(width * columns, sum(heights) + 0.4), dpi=DPI, layout="constrained")
-    canvas.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr]
+    canvas.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     title = textwrap.fill(figure.title, round(width * columns * 9.5))
     canvas.suptitle(title, x=0.12 / canvas.get_figwidth(), ha="left", fontsize=12, fontweight="bold")
     places = list(canvas.subplots(len(rows), columns, squeeze=False, height_ratios=heights).flat)
@@ -58,6 +61,9 @@ def drawn(figure: Figure) -> Canvas:
         _panel(axes, panel)
     if figure.alike:
         _share(both)
+    for axes, panel in both:
+        _ticks(axes, "x", panel.x)
+        _ticks(axes, "y", panel.y)
     canvas.draw_without_rendering()
     for axes, panel in both:
         _caption(axes, panel)
@@ -70,8 +76,8 @@ def drawn(figure: Figure) -> Canvas:
 def _height(panel: Panel) -> float:
     note = 0.13 * (len(_notes(panel)) + sum(map(len, _notes(panel))) / 85)
     if panel.y.categories:
-        lines = sum(len(textwrap.wrap(name, NAMES)) ** 0.5 for name in panel.y.categories)
-        return max(1.0 + ROW * lines, 1.8) + note
+        lines = max(len(textwrap.wrap(name, NAMES)) for name in panel.y.categories)
+        return max(1.0 + max(ROW, NAME * lines) * len(panel.y.categories), 1.8) + note
     return HEIGHT + note
 
 
@@ -89,14 +95,19 @@ def _panel(axes: Axes, panel: Panel) -> None:
         for _, value in panel.levels:
             axes.axhline(value, color=style.GREY, linestyle=":", linewidth=1, zorder=1)
         _widen(axes, panel)
-        _ticks(axes, "y", panel.y)
-    _ticks(axes, "x", panel.x)
 
 
 def _notes(panel: Panel) -> list[str]:
     """What was fitted, and the caption."""
     fits = [f"{fit.of}: {fit.words}." if fit.of else f"{fit.words}." for fit in panel.fits]
-    return [*fits, panel.caption] if panel.caption else fits
+    cut = [CUT] if any(_cut(panel, p) for s in panel.series for p in s.points) else []
+    return [*fits, *filter(None, [panel.caption]), *cut]
+
+
+def _cut(panel: Panel, p: Point) -> bool:
+    """Whether a logarithmic axis cannot show all of a point's interval."""
+    logarithmic = panel.x.log if panel.y.categories else panel.y.log
+    return logarithmic and p.low is not None and p.low < (p.x if panel.y.categories else p.y) / CUT_AT
 
 
 def _caption(axes: Axes, panel: Panel) -> None:
@@ -174,7 +185,7 @@ def _series(axes: Axes, series: Series, place: int) -> None:
 
 def _shown(low: float, value: float) -> float:
     """The end of a whisker; one at or below zero, which a logarithmic axis lacks, ends a decade below its point."""
-    return max(low, value / 10)
+    return max(low, value / CUT_AT)
 
 
 def _fit(axes: Axes, panel: Panel, fit: Any) -> None:
@@ -220,6 +231,7 @@ def _label(axes: Axes, panel: Panel) -> None:
         colour = style.ink(style.COLOURS[style.place(series.name, index)])
         found += [labels.Label(text, p.x, p.y, colour) for p, text in _texts(panel, series)]
         points += [(p.x, p.y) for p in series.points]
+        lines += _whiskers(panel, series)
         if series.joined:
             lines.append(([p.x for p in series.points], [p.y for p in series.points]))
     lines += [(fit.x, fit.y) for fit in panel.fits if fit.x]
@@ -229,6 +241,16 @@ def _label(axes: Axes, panel: Panel) -> None:
             lines.append((axes.get_xlim(), (value, value)))
             found.append(labels.Label(f"{name} {value:.3g}", left, value, style.GREY))
     labels.place(axes, found, points, lines)
+
+
+def _whiskers(panel: Panel, series: Series) -> list[Any]:
+    """Each interval's ends, as a line."""
+    found: list[Any] = []
+    for p in series.points:
+        if p.low is not None and p.high is not None:
+            across, up = ((_shown(p.low, p.x), p.high), (p.y, p.y)), ((p.x, p.x), (_shown(p.low, p.y), p.high))
+            found.append(across if panel.y.categories else up)
+    return found
 
 
 def _texts(panel: Panel, series: Series) -> list[tuple[Any, str]]:

@@ -21,7 +21,7 @@ from .series import Figure
 def main(argv: list[str] | None = None) -> int:
     """Draw figures, or list them; status 2 for what a user got wrong."""
     parser = Parser(prog="python -m bench.figures", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all that have something to show)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all that can be drawn)")
     parser.add_argument("--list", action="store_true", help="every figure, what it has, and the command for the rest")
     parser.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
     parser.add_argument("--out", default="", metavar="DIR", help="where to (default: figures/ in the results folder)")
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         results = Path(flags.results)
         if not results.is_dir():
             raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        found = trends.figures(read_all(results), flags.names)
+        found = trends.everything(read_all(results), flags.names)
         if flags.list:
             print("\n".join(map(listed, found)))
             return 0
@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         for figure in found:
             if figure.panels:
                 print(_draw(figure, Path(flags.out) if flags.out else results / "figures", flags.format))
+            else:
+                print(f"left out: {_empty(figure)}", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"bench.figures: {error}", file=sys.stderr)
         return 2
@@ -48,8 +50,11 @@ def main(argv: list[str] | None = None) -> int:
 def _refuse_empty(asked: list[Figure]) -> None:
     for figure in asked:
         if not figure.panels:
-            first = figure.missing.partition("  #")[0]
-            raise ValueError(f"{figure.name} has nothing to show yet; run {first}")
+            raise ValueError(_empty(figure))
+
+
+def _empty(figure: Figure) -> str:
+    return f"{figure.name} has nothing to show yet; run {figure.missing.partition('  #')[0]}"
 
 
 def _draw(figure: Figure, out: Path, kind: str) -> Path:

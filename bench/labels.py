@@ -6,6 +6,7 @@ Boxes are (left, bottom, right, top) in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,9 @@ class Label(NamedTuple):
     colour: str
 
 
-def place(axes: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]], lines: Iterable[Any] = ()) -> None:
+def place(
+    axes: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]], lines: Iterable[Any] = ()
+) -> None:
     """Draw labels; `points` and `lines` (pairs of arrays) in data coordinates are kept free.
 
     The figure must have been laid out, as pixels are measured.
@@ -44,7 +47,9 @@ def place(axes: Axes, labels: Sequence[Label], points: Iterable[tuple[float, flo
         best = min(_candidates(axes, label, at), key=lambda c: _cost(c, obstacles, taken, window))
         taken = np.vstack([taken, best.box])
         offset = (best.box[:2] - at) / dot
-        leader = dict(arrowstyle="-", color=label.colour, lw=0.5, shrinkA=0, shrinkB=3) if best.reach > REACH[1] else None
+        leader = (
+            dict(arrowstyle="-", color=label.colour, lw=0.5, shrinkA=0, shrinkB=3) if best.reach > REACH[1] else None
+        )
         text = axes.annotate(
             label.text,
             (label.x, label.y),
@@ -52,7 +57,7 @@ def place(axes: Axes, labels: Sequence[Label], points: Iterable[tuple[float, flo
             textcoords="offset points",
             fontsize=8,
             color=label.colour,
-            arrowprops=leader,
+            arrowprops=leader if best.reach > REACH[1] else None,
         )
         text.set_in_layout(False)
 
@@ -80,7 +85,7 @@ def _candidates(axes: Axes, label: Label, at: np.ndarray) -> list[_Candidate]:
 def _along(path: np.ndarray, step: float) -> np.ndarray:
     """Small boxes along a line of pixels."""
     boxes = []
-    for start, end in zip(path[:-1], path[1:], strict=True):
+    for start, end in pairwise(path):
         count = int(np.hypot(*(end - start)) / step) + 1
         middles = start + np.linspace(0, 1, min(count, 500))[:, None] * (end - start)
         boxes.append(np.column_stack([middles - step / 4, middles + step / 4]))

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from .published import FOLDER, models
+from .literature import Value, where
+from .published import models
 from .series import Axis, Figure, Panel, Point, Series, fitted
 
 MACS = Axis(name="network", unit="MACs of one image", log=True)
@@ -20,6 +19,7 @@ FID_50K = Axis(name="FID-50K ↓", log=True)
 BATCH = 256
 """Of every model in arXiv:2212.09748."""
 DIT_SIZES = ("S", "B", "L", "XL")
+OWN = ("DiT", "DiT (citing others)")
 COMPARED = {
     "ADM": "adm_256",
     "ADM-U": "admu_256_total",
@@ -34,21 +34,17 @@ COMPARED = {
 """Rows of arXiv:2212.09748 Table 2 with a published cost: the model's name there -> its network."""
 
 
-def rows(name: str, folder: Path = FOLDER, **where: str) -> Iterator[dict[str, str]]:
-    """The lines of a file of results/published/ whose columns hold these words exactly."""
-    with (folder / name).open(newline="") as f:
-        for line in csv.DictReader(f):
-            if all(line[column] == word for column, word in where.items()):
-                yield line
-
-
 def gmacs() -> dict[str, float]:
     """Printed Gflops by id of the network."""
     return {row.id: float(row.gflops_printed) for row in models() if row.gflops_printed}
 
 
-def _point(line: Mapping[str, str], x: float, label: str) -> Point:
-    return Point(x=x, y=float(line["value"]), label=label, note=f"{line['source']}; {line['verified']}")
+def _number(value: Value) -> float:
+    return float(value.printed)
+
+
+def _point(value: Value, x: float, label: str) -> Point:
+    return Point(x=x, y=_number(value), label=label, note=f"{value.source}; {value.verified}")
 
 
 def dit_400k() -> Panel:
@@ -61,16 +57,16 @@ def dit_training() -> Panel:
     return _dit("Published: DiT, ImageNet 256", COMPUTE, {}, frontier=True)
 
 
-def _dit(title: str, axis: Axis, where: Mapping[str, str], *, frontier: bool) -> Panel:
+def _dit(title: str, axis: Axis, only: Mapping[str, str], *, frontier: bool) -> Panel:
     cost = gmacs()
     series = {size: list[Point]() for size in DIT_SIZES}
-    for line in rows("results.csv", paper="DiT", table="Table 4", resolution="256", metric="FID", **where):
-        name = line["model"].removeprefix("DiT-")
+    for value in where("results", paper="DiT", table="Table 4", resolution="256", metric="FID", **only):
+        name = value.columns["model"].removeprefix("DiT-")
         size, _, patch = name.partition("/")
-        macs, steps = cost[f"dit_{size.lower()}_{patch}"] * 1e9, int(line["steps"])
+        macs, steps = cost[f"dit_{size.lower()}_{patch}"] * 1e9, int(value.columns["steps"])
         x = macs if axis is MACS else 6 * macs * BATCH * steps
         longer = f" at {steps / 1e6:.2g}M steps" if steps != 400_000 else ""
-        series[size].append(_point(line, x, name + longer))
+        series[size].append(_point(value, x, name + longer))
     made = tuple(Series(name=f"DiT-{s}", points=tuple(p), kind="published") for s, p in series.items())
     every = [p for s in made for p in s.points]
     return Panel(
@@ -79,20 +75,21 @@ def _dit(title: str, axis: Axis, where: Mapping[str, str], *, frontier: bool) ->
         y=FID_50K,
         series=made,
         fits=(fitted(every, frontier=frontier),),
-        caption="50,000 images, 250 DDPM steps, no guidance; one seed each. arXiv:2212.09748 Table 4.",
+        caption="50,000 images, 250 DDPM steps, no guidance; one seed each. arXiv:2212.09748 Table 4"
+        + (", of whose r Figure 8 says -0.93." if axis is MACS else "."),
     )
 
 
 def dit_sampling() -> Panel:
     """The two points of arXiv:2212.09748 Figure 10 that are printed; its Tflops are multiply-accumulates too."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
-    for line in rows("results.csv", paper="DiT", table="Section 5.2 text"):
-        found.setdefault(line["model"], {})[line["metric"]] = line
+    found: dict[str, dict[str, Value]] = {}
+    for value in where("results", paper="DiT", table="Section 5.2 text"):
+        found.setdefault(value.columns["model"], {})[value.metric] = value
     series = []
-    for model, lines in found.items():
-        steps = lines["FID-10K"]["sampler"].removeprefix("DDPM ")
-        x = 2e12 * float(lines["sampling_Tflops_per_image"]["value"])
-        series.append(Series(name=model, points=(_point(lines["FID-10K"], x, steps),), kind="published"))
+    for model, own in found.items():
+        steps = own["FID-10K"].columns["sampler"].removeprefix("DDPM ")
+        x = 2e12 * _number(own["sampling_Tflops_per_image"])
+        series.append(Series(name=model, points=(_point(own["FID-10K"], x, steps),), kind="published"))
     return Panel(
         title="Published: DiT, ImageNet 256, 400K steps",
         x=SAMPLING,
@@ -107,14 +104,14 @@ def compared() -> Figure:
     """arXiv:2212.09748 Figure 2, right: DiT-XL/2 among the U-Nets of its Table 2, by their printed Gflops."""
     groups: dict[str, list[Point]] = {"no guidance": [], "guided": []}
     cost = gmacs()
-    best: dict[tuple[str, str], dict[str, str]] = {}
-    for line in rows("results.csv", table="Table 2", resolution="256", metric="FID"):
-        if line["model"] in COMPARED and line["paper"].startswith("DiT"):
-            group = "no guidance" if line["guidance"] == "none" else "guided"
-            key = (group, line["model"])
-            best[key] = min(best.get(key, line), line, key=lambda one: float(one["value"]))
-    for (group, model), line in best.items():
-        groups[group].append(_point(line, cost[COMPARED[model]] * 1e9, model))
+    best: dict[tuple[str, str], Value] = {}
+    own = where("results", paper=OWN, table="Table 2", model=tuple(COMPARED), resolution="256", metric="FID")
+    for value in own:
+        group = "no guidance" if value.columns["guidance"] == "none" else "guided"
+        key = (group, value.columns["model"])
+        best[key] = min(best.get(key, value), value, key=_number)
+    for (group, model), value in best.items():
+        groups[group].append(_point(value, cost[COMPARED[model]] * 1e9, model))
     panels = tuple(
         Panel(
             title=f"Published: ImageNet 256, {group}",
@@ -129,13 +126,15 @@ def compared() -> Figure:
     return Figure(name="dit-compared", title="DiT among published U-Nets", panels=panels)
 
 
-def dots(title: str, table: str, series: Mapping[str, Mapping[str, str]], caption: str, **where: str) -> Panel:
+def dots(title: str, table: str, series: Mapping[str, Mapping[str, str]], caption: str, **only: str) -> Panel:
     """A panel of ablations.csv: variants downwards, FID across; `series` are names and what selects each."""
-    lines = {name: list(rows("ablations.csv", table=table, **where, **own)) for name, own in series.items()}
-    names = tuple(dict.fromkeys(line["variant"] for found in lines.values() for line in found))
+    values = {
+        name: where("ablations", table=table, metric=("FID", "FID-50K"), **only, **own) for name, own in series.items()
+    }
+    names = tuple(dict.fromkeys(v.columns["variant"] for found in values.values() for v in found))
     made = []
-    for name, found in lines.items():
-        points = [Point(x=float(v["value"]), y=names.index(v["variant"]), note=v["source"]) for v in found]
+    for name, found in values.items():
+        points = [Point(x=_number(v), y=names.index(v.columns["variant"]), note=v.source) for v in found]
         made.append(Series(name=name, points=tuple(points), kind="published"))
     return Panel(
         title=title,
@@ -158,6 +157,12 @@ def adm_ablations() -> Sequence[Panel]:
     early = {"700K steps": {"steps": "700000"}}
     both = {**early, "1.2M steps": {"steps": "1200000"}}
     return [
-        dots(f"Published: ADM, ImageNet 128, Table {n}", f"Table {n}", both if n == 1 else early, caption.format(n), paper="ADM")
+        dots(
+            f"Published: ADM, ImageNet 128, Table {n}",
+            f"Table {n}",
+            both if n == 1 else early,
+            caption.format(n),
+            paper="ADM",
+        )
         for n in (1, 2, 3)
     ]

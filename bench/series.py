@@ -126,8 +126,9 @@ def fitted(points: Sequence[Point], of: str = "", *, frontier: bool = False) -> 
         lost = f"{count} {what} do not determine a power law: the best exponent lies at an end of the search"
         return Fit(of=of, words="; ".join([lost, *correlated]), r=r)
     band = powerlaw.band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
+    offset = f"{law.a:.3g} + " if law.a else ""
     words = [
-        f"FID = {f'{law.a:.3g} + ' if law.a else ''}{law.b:.3g} (C / {engineering(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}",
+        f"FID = {offset}{law.b:.3g} (C / {engineering(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}",
         f"exponent {band.c[0]:.2f} to {band.c[1]:.2f}, offset {band.a[0]:.3g} to {band.a[1]:.3g} in 95 % of "
         f"{powerlaw.RESAMPLES:,} resamples",
     ]

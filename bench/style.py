@@ -42,6 +42,11 @@ RC: Mapping[str, Any] = {
 """What matplotlib is told; svg text stays text, and the same figure is the same file."""
 
 
+def rc() -> Any:
+    """RC as matplotlib's rc_context takes it."""
+    return dict(RC)
+
+
 def place(name: str, index: int) -> int:
     """A series' place in COLOURS and MARKERS: its family's, or else its own in the panel."""
     return FAMILIES.get(name.partition(" ")[0], index) % len(COLOURS)

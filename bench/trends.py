@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import printed, suites
-from .cells import Cell, by, by_key, caption, cost, curve, fid, headline, models, of_suite, seeds, setting, training_flops
+from .cells import Cell, by, by_key, caption, cost, curve, fid, models, of_suite, seeds, setting, training_flops
 from .config import digest
+from .kinds import headline
 from .printed import COMPUTE, MACS, SAMPLING
 from .protocol import fingerprint
 from .record import Record
@@ -27,6 +28,8 @@ IMAGES = Axis(name="training images")
 LEVELS = tuple(m * 10.0**e for e in range(9, 27) for m in (1, 1.5, 2, 3, 5, 7))
 """Training FLOPs at which networks may be compared; those that most networks pass are shown."""
 MOST_LEVELS = 4
+APART = 1.6
+"""Times that one of them is at least another, so that the lines can be told apart."""
 WIDE = 5
 """Times that FIDs of a dot plot span before its axis is logarithmic."""
 
@@ -45,12 +48,12 @@ def found(records: Iterable[Record]) -> Found:
     floors = {
         r.evaluation_fingerprint: ((r.label, fid(r)),)
         for r in every
-        if r.kind == "reference" and r.label == "held-out" and any(n.startswith("fid") for n in r.metrics)
+        if r.kind == "reference" and r.label == "held-out" and headline(r.metrics)
     }
     return Found(models=models(every), keys=by_key(every), floors=floors)
 
 
-def figures(records: Iterable[Record], names: Sequence[str] = ()) -> list[Figure]:
+def everything(records: Iterable[Record], names: Sequence[str] = ()) -> list[Figure]:
     """The figures of these names, or all; ValueError for a name that there is not."""
     for name in names:
         if name not in FIGURES:
@@ -66,7 +69,7 @@ def _panel(data: Found, cells: Sequence[Cell], title: str, x: Axis, series: Sequ
     return Panel(
         title=title,
         x=x,
-        y=Axis(name=f"{headline(one).replace('fid', 'FID')} ↓", log=True),
+        y=Axis(name=f"{headline(one.metrics).replace('fid', 'FID')} ↓", log=True),
         series=tuple(series),
         levels=data.floors.get(one.evaluation_fingerprint, ()),
         caption=" ".join([f"{caption(cells)}; {seeds(cells)} a cell.", *toy]),
@@ -158,7 +161,8 @@ def matched_macs(data: Found) -> Figure:
                 Series(name=name, points=tuple(c.point(c.macs) for c in group), joined=True)
                 for name, group in _by_family(cells).items()
             ]
-            panels.append(_panel(data, cells, f"Measured: {scale}", MACS, series))
+            fits = tuple(fitted(s.points, s.name) for s in series)
+            panels.append(_panel(data, cells, f"Measured: {scale}", MACS, series, fits=fits))
     return Figure(
         name="matched-macs",
         title="FID at equal compute: DiT, U-ViT and U-Net",
@@ -174,7 +178,11 @@ def _along(cell: Cell) -> Iterator[tuple[int, Point]]:
     for images in shared:
         final = images == shared[-1]
         x = training_flops(cell.runs[0], images)
-        yield images, cell.point(x, None if final else lambda r, i=images: dict(curve(r))[i])
+        yield images, cell.point(x, None if final else partial(_fid_at, images))
+
+
+def _fid_at(images: int, r: Record) -> float:
+    return dict(curve(r))[images]
 
 
 def training_compute(data: Found) -> Figure:
@@ -230,27 +238,36 @@ def iso_flop(data: Found, scale: suites.Scale) -> Figure:
 
 
 def _levels(families: Iterable[Sequence[Cell]]) -> list[float]:
-    """Up to MOST_LEVELS of the LEVELS that most networks pass, spread over those."""
+    """Up to MOST_LEVELS of the LEVELS, those that most networks pass, APART from each other."""
     groups = list(families)
     counts = {level: max((len(list(_at_compute(g, level))) for g in groups), default=0) for level in LEVELS}
-    passed = [level for level, count in counts.items() if count > 1]
-    if len(passed) <= MOST_LEVELS:
-        return passed
-    return [passed[i] for i in np.linspace(0, len(passed) - 1, MOST_LEVELS).round().astype(int)]
+    chosen: list[float] = []
+    for level in sorted((one for one, count in counts.items() if count > 1), key=lambda one: -counts[one]):
+        if all(max(level, other) / min(level, other) > APART for other in chosen):
+            chosen.append(level)
+    return sorted(chosen[:MOST_LEVELS])
 
 
 def _at_compute(cells: Sequence[Cell], level: float) -> Iterator[Point]:
     """Each cell's FID at so many training FLOPs, between evaluation points straight in both logarithms."""
     for c in cells:
-        curves = {r.id: curve(r) for r in c.runs}
-        ends = [(training_flops(r, curves[r.id][0][0]), training_flops(r, curves[r.id][-1][0])) for r in c.runs if curves[r.id]]
-        if len(ends) == len(c.runs) and all(low <= level <= high for low, high in ends):
-            yield c.point(c.macs, lambda r, own=curves: _between(r, own[r.id], level))
+        if all(_passes(r, level) for r in c.runs):
+            yield c.point(c.macs, partial(_between, level))
 
 
-def _between(r: Record, points: Sequence[tuple[int, float]], level: float) -> float:
-    compute = [training_flops(r, images) for images, _ in points]
-    return float(np.exp(np.interp(np.log(level), np.log(compute), np.log([value for _, value in points]))))
+def _passes(r: Record, level: float) -> bool:
+    compute = [training_flops(r, images) for images, _ in curve(r)]
+    return bool(compute) and compute[0] <= level <= compute[-1]
+
+
+def _between(level: float, r: Record) -> float:
+    images, values = zip(*curve(r), strict=True)
+    compute = [training_flops(r, i) for i in images]
+    return float(np.exp(np.interp(np.log(level), np.log(compute), np.log(values))))
+
+
+RESAMPLE = "python -m bench.run --checkpoint results/runs/RUN/snapshots/FILE --data digits --set evaluation.steps=N"
+"""Samples a finished run again, for each number of steps; trains nothing."""
 
 
 def sampling_compute(data: Found) -> Figure:
@@ -273,12 +290,11 @@ def sampling_compute(data: Found) -> Figure:
             cells += own
         title = f"Measured: {runs[0].protocol['evaluation']['data']}"
         panels.append(_panel(data, cells, title, SAMPLING, series))
-    command = "python -m bench.run --suite matched --scale digits --set evaluation.steps=N  # for each N; each trains anew"
     return Figure(
         name="sampling-compute",
         title="A network's compute against its sampling steps",
         panels=tuple(panels),
-        missing="" if len(panels) > 1 else command,
+        missing="" if len(panels) > 1 else RESAMPLE,
     )
 
 
@@ -325,12 +341,17 @@ def _by_size(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 
 def _losses(cell: Cell) -> Series:
-    """The mean loss over the seeds at the images that all of them logged."""
-    own = [{int(images): loss for images, loss in r.losses} for r in cell.runs]
-    points = [
-        Point(x=i, y=float(np.mean([o[i] for o in own])), records=tuple(r.id for r in cell.runs))
-        for i in sorted(set.intersection(*map(set, own)))
-    ]
+    """The mean loss over the seeds, straight between what each logged; no points where one logged nothing.
+
+    When a run logs depends on the clock, so seeds have their own images.
+    """
+    own = [np.array(r.losses).T for r in cell.runs if len(r.losses) > 1]
+    if len(own) < len(cell.runs):
+        return Series(name=_family(cell.runs[0]), points=())
+    shared = np.linspace(max(o[0][0] for o in own), min(o[0][-1] for o in own), min(len(o[0]) for o in own))
+    means = np.mean([np.interp(shared, *o) for o in own], axis=0)
+    records = tuple(r.id for r in cell.runs)
+    points = [Point(x=float(x), y=float(y), records=records) for x, y in zip(shared, means, strict=True)]
     return Series(name=_family(cell.runs[0]), points=tuple(points), joined=True)
 
 
