@@ -114,7 +114,7 @@ ARCHITECTURES: dict[str, Entry] = {
             **{f"nano/{p}": _uvit(4, 88, 4, p, time_mlp=True, init_std=0.1) for p in (2, 4)},
         },
         settings={
-            "S/2": "cifar10",
+            "S/2": "cifar10-uncond",
             "S/4": "celeba64",
             "M/4": "imagenet64",
             "L/4": "imagenet512-latents",
@@ -149,8 +149,8 @@ ARCHITECTURES: dict[str, Entry] = {
             "ADM-128": "imagenet128",
             "ADM-256": "imagenet256",
             "ADM-512": "imagenet512",
-            "DDPM-32": "cifar10",
-            "iDDPM-32": "cifar10",
+            "DDPM-32": "cifar10-uncond",
+            "iDDPM-32": "cifar10-uncond",
             "iDDPM-64": "imagenet64",
             "iDDPM-64-L": "imagenet64",
             "LDM-4": "imagenet256-vq4",
@@ -172,7 +172,7 @@ ARCHITECTURES: dict[str, Entry] = {
             **{f"nano/{p}": dict(depth=4, width=96, heads=3, patch=p) for p in (2, 4)},
         },
         settings={
-            "384/4": "cifar10",
+            "384/4": "cifar10-uncond",
             "384/8": "celeba64",
             "512/8": "imagenet128",
             "1024/14": "",
