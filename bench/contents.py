@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from . import trends
+from . import style, trends
 from .boards import Board, Line, boards
 from .filling import everything
 from .filling import plain as plain_table
@@ -130,7 +130,20 @@ def tables(records: list[Record]) -> list[dict[str, Any]]:
 
 def figures(records: list[Record]) -> list[dict[str, Any]]:
     """The figures that bench.figures draws, as data."""
-    return [lean(asdict(figure)) for figure in trends.figures(records)]
+    found = [lean(asdict(figure)) for figure in trends.everything(records)]
+    for panel in (panel for figure in found for panel in figure["panels"]):
+        for index, series in enumerate(panel["series"]):
+            series["place"] = style.place(series["name"], index)
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """Plain data to six digits: more is nothing that a reader sees, and differs from machine to machine."""
+    if isinstance(value, Mapping):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def lean(value: Any) -> Any:

@@ -36,11 +36,10 @@ PICTURES = 0.5
 def build(results: Path, pictures: float = PICTURES) -> str:
     """The page of a results folder, with at most so many MiB of sample grids."""
     records = without_overtaken(read_all(results))
-    data = contents.pages(records) | contents.woven(records)
+    data = contents.pages(records) | {"tables": contents.tables(records), "figures": contents.figures(records)}
     rows = [row["runs"] for board in data["boards"] for row in board["rows"]]
-    data["pictures"], grids = contents.samples(results, rows, int(pictures * 2**20))
-    data["tables"] = contents.tables(records)
-    data["figures"] = contents.figures(records)
+    known, grids = contents.samples(results, rows, int(pictures * 2**20))
+    data = contents.rounded(data) | contents.woven(records) | {"pictures": known}
     return page(data, grids)
 
 

@@ -9,91 +9,50 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser, program
+from made_records import config_of, many, metric, whole
 from PIL import Image
 
 from bench import record, report
-from bench.config import digest
 from bench.protocol import fingerprint
 
-EVALUATION = {
-    "version": 3,
-    "data": "digits",
-    "extractor": "digits-cnn",
-    "protocol": "torch-fidelity",
-    "samples": 1000,
-    "reference_count": 1348,
-    "sampler": "ddim",
-    "steps": 16,
-    "guidance": 1.0,
-    "guidance_channels": "all",
-}
 ARCHS = ("dit", "uvit", "unet")
 HOSTILE = "</script><img src=x onerror='document.title=1'>&amp; \"quoted\" \u2028"
+COSTS = {"dit": 8_000_000, "uvit": 16_000_000, "unet": 24_000_000}
 
 
-def number(value, direction="lower", samples=1000):
-    half = 0.05 * value + 0.01
-    own = record.Interval(low=value - half, high=value + half, method="bootstrap over the samples")
-    return record.Metric(value=value, direction=direction, samples=samples, interval=own)
+def run(arch, seed, images):
+    config = config_of(arch, seed, budget__images=images, budget__points=3)
+    one = whole(config, fid=1 + ARCHS.index(arch) + 0.1 * seed, macs=COSTS[arch])
+    found = {
+        "incidents": [{"kind": "restart", "images": 20_000}] if seed else [],
+        "created": f"2026-11-2{seed}T00:00:00",
+    }
+    return renamed(one, arch, **found)
 
 
-def made(label="dit", seed=0, fid=1.0, images=60_000, kind="model", error="", macs=8_000_000, arch="dit", **evaluation):
-    """A record with everything that a page shows."""
-    protocol = {"evaluation": {**EVALUATION, **evaluation}}
-    config = {"seed": seed, "model": {"arch": arch, "size": "nano/2", "args": {"depth": 4}}, "note": [1.0, 2]}
-    if kind == "model":
-        protocol["training"] = {"track": "shared", "images": images, "match": {"by": "none"}}
-    else:
-        config = {}
-    whole = fingerprint(protocol)
-    done = not error
-    metrics = {"fid[digits-cnn]": number(fid), "precision[digits-cnn]": number(0.8, "higher")}
-    points = [images // 3, images * 2 // 3, images]
-    return record.Record(
-        id=record.identity(label, config, whole),
-        kind=kind,
-        status="done" if done else "diverged",
-        label=label,
-        created=f"2026-11-2{seed % 3}T00:00:00+00:00",
-        config=config,
-        protocol=protocol,
-        fingerprint=whole,
-        evaluation_fingerprint=fingerprint(protocol["evaluation"]),
-        metrics=metrics if done else {},
-        cost=cost(macs, images) if done and kind == "model" else None,
-        curve=[{"images": i, "metrics": {"fid[digits-cnn]": fid * images / i}} for i in points],
-        incidents=[{"kind": "restart", "images": points[0]}] if seed else [],
-        environment={"commit": digest(seed)[:12], "dirty": False, "device": "a device"},
-        checkpoint={"crc32": "0", "images": images, "weights": "ema"} if done and kind == "model" else None,
-        error=error or None,
-    )
+def renamed(one, label, **more):
+    """The record under another name, with the id that this gives it."""
+    id_ = record.identity(label, one.config, one.fingerprint)
+    return dataclasses.replace(one, id=id_, label=label, **more)
 
 
-def cost(macs, images):
-    return record.Cost(
-        params=macs // 10,
-        macs=macs,
-        flops=2 * macs,
-        training_flops=6 * macs * images,
-        guidance_multiplier=1,
-        sampling_flops_per_image=32 * macs,
-        images_per_second=500.0,
-        mfu=None,
-        peak_memory_bytes=10**9,
-        accelerator_hours=0.05,
-    )
+def reference(label, fid):
+    """Beside the others' boards: of the same evaluation."""
+    one = run("dit", 0, 60_000)
+    halves = {"evaluation": one.protocol["evaluation"]}
+    own = {"protocol": halves, "fingerprint": fingerprint(halves), "config": {}, "kind": "reference"}
+    metrics = {"fid[digits-cnn]": metric(fid, reach=0.1)}
+    more = {"metrics": metrics, "cost": None, "curve": [], "losses": [], "checkpoint": None, "incidents": []}
+    return dataclasses.replace(one, **own, **more, label=label, id=record.identity(label, {}, own["fingerprint"]))
 
 
 def study():
-    """Two protocols of three networks and three seeds, references, a run that diverged, and hostile words."""
-    runs = [
-        made(arch, seed, fid=1 + i + 0.1 * seed, images=images, macs=8_000_000 * (i + 1), arch=arch)
-        for images in (60_000, 120_000)
-        for i, arch in enumerate(ARCHS)
-        for seed in range(3)
-    ]
-    ends = [made("held-out", kind="reference", fid=0.2), made("noise", kind="reference", fid=33.0)]
-    return [*runs, *ends, made("dit broken", error=f"the loss is nan {HOSTILE}"), made(HOSTILE, 7, fid=9.0)]
+    """Two budgets of three networks and three seeds, references, a run that diverged, and hostile words."""
+    runs = [run(arch, seed, images) for images in (60_000, 120_000) for arch in ARCHS for seed in range(3)]
+    none = {"metrics": {}, "cost": None, "checkpoint": None, "curve": [], "losses": []}
+    broken = renamed(runs[0], "dit broken", status="diverged", error=f"the loss is nan {HOSTILE}", **none)
+    hostile = renamed(whole(config_of("dit", 7, budget__images=60_000, budget__points=3), fid=9.0), HOSTILE)
+    return [*runs, reference("held-out", 0.2), reference("noise", 33.0), broken, hostile]
 
 
 def publish(folder, records, pictures=True):
@@ -144,7 +103,7 @@ def test_the_page_is_the_same_whenever_it_is_made_of_the_same(page, results):
 
 def test_the_same_part_of_many_records_is_written_once(page):
     data = block(page.read_text(), "data")
-    assert sum("torch-fidelity" in piece for piece in data["pieces"]) == 1
+    assert sum('"lr":' in piece for piece in data["pieces"]) == 3, "of the configs, and of each protocol"
 
 
 def test_grids_stop_at_the_limit_and_one_of_each_model_comes_first(results):
@@ -180,7 +139,7 @@ def test_a_mistake_is_answered_in_a_sentence(mistake, tmp_path, monkeypatch, cap
 
 
 def test_a_damaged_record_is_refused_and_the_page_before_stays(tmp_path, capsys):
-    publish(tmp_path, [made()], pictures=False)
+    publish(tmp_path, [run("dit", 0, 60_000)], pictures=False)
     (tmp_path / "report.html").write_text("before")
     (record.folder(tmp_path) / "bad.json").write_text("{")
     assert report.main(["--results", str(tmp_path)]) == 2
@@ -202,7 +161,17 @@ def browser():
     one.close()
 
 
-PLACES = ("#leaderboards", "#scaling", "#tables", "#samples", "RUN", "FAILED", "#run/none", "#%E0%A4%A")
+PLACES = (
+    "#leaderboards",
+    "#scaling",
+    "#tables",
+    "#tables/dit-figure5",
+    "#samples",
+    "RUN",
+    "FAILED",
+    "#run/none",
+    "#%E0%A4%A",
+)
 
 
 def where(place):
@@ -247,9 +216,9 @@ def test_names_are_never_read_as_markup(browser, page):
 def test_a_header_sorts_its_table_best_first_and_then_the_other_way_by_keyboard(browser, page):
     browser.open(page)
     board = next(i for i in range(2) if len(labels(browser, i)) == 5)
-    head = f"document.querySelectorAll('table.board')[{board}].querySelectorAll('thead th')[6]"
+    heads = f"[...document.querySelectorAll('table.board')[{board}].querySelectorAll('thead th')]"
+    head = f"{heads}.find((e) => e.textContent === 'MACs')"
     models = ["dit", "uvit", "unet", "held-out", "noise"]
-    assert browser.js(f"{head}.textContent") == "MACs"
     browser.js(f"{head}.querySelector('button').focus()")
     browser.press("Enter")
     assert browser.js(f"{head}.getAttribute('aria-sort')") == "ascending"
@@ -279,25 +248,29 @@ def test_the_keyboard_skips_to_the_content(browser, page):
     assert browser.js("location.hash") == ""
 
 
+PLOT = "document.querySelectorAll('.plot')[1]?.querySelector('svg')"
+"""The second of a run's page, its FID."""
+
+
 def test_arrow_keys_read_a_plot_and_say_its_values(browser, page):
     browser.open(page, where=where("RUN"))
-    browser.wait("document.querySelector('.plot svg') !== null")
-    browser.js("document.querySelector('.plot svg').focus()")
+    browser.wait(f"{PLOT} != null")
+    browser.js(f"{PLOT}.focus()")
     browser.press("ArrowRight", times=2)
     said = browser.js("document.querySelector('#said').textContent")
-    assert "40 k images" in said and "1.65" in said
-    assert browser.js("document.querySelector('.tip').hidden") is False
+    assert said == "fid; fid[digits-cnn] ↓: 1.65; training images: 40000"
+    assert browser.js(f"{PLOT}.parentNode.querySelector('.tip').hidden") is False
     browser.press("Escape")
-    assert browser.js("document.querySelector('.tip').hidden") is True
+    assert browser.js(f"{PLOT}.parentNode.querySelector('.tip').hidden") is True
 
 
 def test_the_pointer_reads_a_plot(browser, page):
     browser.open(page, where=where("RUN"))
-    browser.wait("document.querySelector('.plot svg') !== null")
-    mark = "document.querySelector('.plot svg g').getBoundingClientRect()"
-    browser.js("document.querySelector('.plot').scrollIntoView()")
+    browser.wait(f"{PLOT} != null")
+    mark = f"{PLOT}.querySelector('g').getBoundingClientRect()"
+    browser.js(f"{PLOT}.scrollIntoView()")
     browser.point(browser.js(f"{mark}.x + 3"), browser.js(f"{mark}.y + 3"))
-    assert "20 k images" in browser.js("document.querySelector('.tip').textContent")
+    assert "training images: 20000" in browser.js(f"{PLOT}.parentNode.querySelector('.tip').textContent")
 
 
 def test_samples_stand_side_by_side_a_column_a_model_a_row_a_seed(browser, page):
@@ -306,6 +279,30 @@ def test_samples_stand_side_by_side_a_column_a_model_a_row_a_seed(browser, page)
     browser.wait("document.querySelector('.wall img').naturalWidth === 80")
     rows = browser.js("[...document.querySelectorAll('.wall [role=row]')].map((r) => r.querySelectorAll('img').length)")
     assert sum(rows) in (9, 10) and len(rows) in (4, 5)
+
+
+def test_a_verdict_reads_without_colour(browser, page):
+    browser.open(page, where="#tables")
+    signs = browser.js("[...document.querySelectorAll('.notes .verdict')].map((e) => e.textContent)")
+    signed = ["✓ reproduced", "≈ order reproduced", "✗ not reproduced", "○ not run", "– reference"]
+    assert signs == signed
+    borders = browser.js(
+        "[...document.querySelectorAll('.notes .verdict')].map((e) => getComputedStyle(e).borderStyle)"
+    )
+    assert len(set(borders)) == 4, "not run and reference look alike"
+
+
+def test_a_table_of_a_paper_keeps_published_and_measured_apart(browser, page):
+    browser.open(page, where="#tables/dit-figure5")
+    head = browser.js("[...document.querySelectorAll('thead th')].map((e) => e.textContent)")[:4]
+    cells = browser.js("[...document.querySelectorAll('tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))")
+    assert head == ["row", "metric", "published", "measured"]
+    assert cells[-1][0] == "adaLN-Zero" and cells[-1][2:6] == ["19.47", "", "", "○ not run"]
+
+
+def test_published_and_measured_points_never_share_axes(page):
+    panels = [panel for figure in block(page.read_text(), "data")["figures"] for panel in figure["panels"]]
+    assert panels and all(len({series["kind"] for series in panel["series"]}) == 1 for panel in panels)
 
 
 def test_a_run_that_did_not_finish_says_why_on_its_page(browser, page):
@@ -343,15 +340,8 @@ def luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def thousand():
-    for i in range(334):
-        for seed in range(3):
-            one = made(f"net {i}", seed, 1 + 0.01 * i, images=60_000 + i % 5, macs=10**6 * (i + 1), arch=ARCHS[i % 3])
-            yield dataclasses.replace(one, losses=[[1000 * n, 1 / (n + seed + i)] for n in range(1, 65)])
-
-
 def test_a_thousand_runs_are_a_small_page_that_opens_at_once(browser, tmp_path):
-    publish(tmp_path, thousand(), pictures=False)
+    publish(tmp_path, many(1002), pictures=False)
     assert report.main(["--results", str(tmp_path)]) == 0
     page = tmp_path / "report.html"
     assert page.stat().st_size < 6 * 2**20

@@ -1,14 +1,18 @@
 // One pair of axes as SVG: values under the pointer, and under the arrow keys.
 
-const COLOURS = 7;
+// Colours and shapes are those of bench/style.py; the grey after the last is of what belongs to no series.
+const COLOURS = 6;
 const SHAPES = [
   (r) => draw("circle", { r }),
   (r) => draw("rect", { x: -r, y: -r, width: 2 * r, height: 2 * r }),
   (r) => draw("path", { d: `M0 ${-1.2 * r}L${1.15 * r} ${0.9 * r}H${-1.15 * r}Z` }),
   (r) => draw("path", { d: `M0 ${-1.35 * r}L${1.35 * r} 0L0 ${1.35 * r}L${-1.35 * r} 0Z` }),
   (r) => draw("path", { d: `M0 ${1.2 * r}L${1.15 * r} ${-0.9 * r}H${-1.15 * r}Z` }),
+  (r) => draw("path", { d: `M${-0.4 * r} ${-1.2 * r}h${0.8 * r}v${0.8 * r}h${0.8 * r}v${0.8 * r}h${-0.8 * r}v${0.8 * r}h${-0.8 * r}v${-0.8 * r}h${-0.8 * r}v${-0.8 * r}h${0.8 * r}Z` }),
 ];
 const NEAR = 28;
+// Widest a letter of a label is taken to be, in pixels.
+const LETTER = 7.1;
 
 function limits(values, log) {
   const usable = values.filter((v) => Number.isFinite(v) && (!log || v > 0));
@@ -57,19 +61,27 @@ function spread(labels, gap, top, bottom) {
   return labels;
 }
 
-const pointsOf = (panel) => panel.series.flatMap((series, index) => series.points.map((point) => ({ series, index, point })));
+const placeOf = (series, index) => (series.place ?? index) % COLOURS;
+const pointsOf = (panel) => panel.series.flatMap((series, index) => series.points.map((point) => ({ series, index: placeOf(series, index), point })));
+
+// The ends of a point's interval; one at or below zero, which a logarithmic axis lacks, ends a decade below the point.
+function ends(point, panel) {
+  if (point.low === undefined || point.high === undefined) return [];
+  const [value, axis] = panel.y.categories ? [point.x, panel.x] : [point.y, panel.y];
+  return [axis.log ? Math.max(point.low, value / 10) : point.low, point.high];
+}
+
 const endsOf = (panel, fromX) => pointsOf(panel).flatMap(({ point }) => {
-  const ends = [point.low, point.high].filter((v) => v !== undefined);
-  const upright = !panel.y.categories;
-  return fromX === upright ? [fromX ? point.x : point.y] : [fromX ? point.x : point.y, ...ends];
+  const own = fromX === Boolean(panel.y.categories) ? ends(point, panel) : [];
+  return [fromX ? point.x : point.y, ...own];
 });
 
 function layout(panel, width) {
   const names = panel.y.categories;
   const longest = names ? Math.max(...names.map((n) => n.length)) : 0;
-  const left = names ? Math.min(longest * 6.6 + 14, width * 0.45) : 52;
+  const left = names ? Math.min(longest * LETTER + 14, width * 0.45) : 52;
   const labelled = !names && panel.series.length <= 12;
-  const label = Math.max(...panel.series.map((s) => s.name.length), 3) * 6.6 + 14;
+  const label = Math.max(...panel.series.flatMap((s) => textsOf(s).filter(([, , must]) => must).map(([, text]) => text.length)), 3) * LETTER + 14;
   const right = names ? 16 : labelled ? Math.min(label, width * 0.3) : 14;
   const height = names ? names.length * 24 + 64 : Math.max(Math.min(width * 0.62, 380), 250);
   const levels = (panel.levels ?? []).map((level) => level[1]);
@@ -91,7 +103,7 @@ function axes(svg, panel, { box, x, y, xLimits, yLimits }) {
   }
   const upward = names ? names.map((_, i) => i) : ticksOf(yLimits, panel.y.log, 6);
   for (const tick of upward) {
-    const text = names ? clipped(names[tick], (box.left - 12) / 6.4) : Math.abs(tick) >= 1000 ? human(tick) : trimmed(tick);
+    const text = names ? clipped(names[tick], (box.left - 12) / LETTER) : Math.abs(tick) >= 1000 ? human(tick) : trimmed(tick);
     svg.append(draw("line", { class: "lattice", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }));
     const label = draw("text", { class: names ? "" : "tick", x: box.left - 7, y: y(tick) + 4, "text-anchor": "end", text });
     if (names && text !== names[tick]) label.append(draw("title", { text: names[tick] }));
@@ -110,7 +122,7 @@ function fitsAndLevels(svg, panel, { box, x, y }) {
   for (const fit of panel.fits ?? []) {
     if (!fit.x) continue;
     const at = panel.series.findIndex((s) => s.name === fit.of);
-    const colour = `var(--c${at < 0 ? COLOURS - 1 : at % COLOURS})`;
+    const colour = `var(--c${at < 0 ? COLOURS : placeOf(panel.series[at], at)})`;
     if (fit.low) {
       const edge = [...fit.x.map((v, i) => [x(v), y(fit.high[i])]), ...fit.x.map((v, i) => [x(v), y(fit.low[i])]).reverse()];
       svg.append(draw("path", { d: `${path(edge)}Z`, fill: colour, opacity: 0.14 }));
@@ -126,49 +138,61 @@ function fitsAndLevels(svg, panel, { box, x, y }) {
 }
 
 function mark(series, index, r = 4.5) {
-  const shape = SHAPES[index % SHAPES.length](r), colour = `var(--c${index % COLOURS})`;
+  const shape = SHAPES[index](r), colour = `var(--c${index})`;
   const hollow = series.kind === "published";
   return fill(shape, { fill: hollow ? "var(--page)" : colour, stroke: hollow ? colour : "var(--page)", "stroke-width": hollow ? 1.8 : 1 }, []);
 }
 
 function marks(svg, panel, { box, x, y, labelled }) {
   const labels = [], found = [];
-  panel.series.forEach((series, index) => {
-    const colour = `var(--c${index % COLOURS})`, dense = series.points.length > 40;
+  panel.series.forEach((series, at) => {
+    const index = placeOf(series, at), colour = `var(--c${index})`, dense = series.points.length > 20;
     if (series.joined) svg.append(draw("path", { d: path(series.points.map((p) => [x(p.x), y(p.y)])), fill: "none", stroke: colour, "stroke-width": 1.6 }));
     for (const point of series.points) {
       const px = x(point.x), py = y(point.y);
       if (!Number.isFinite(px) || !Number.isFinite(py)) continue;
-      if (point.low !== undefined) {
-        const line = panel.y.categories ? { x1: x(point.low), x2: x(point.high), y1: py, y2: py } : { x1: px, x2: px, y1: y(point.low), y2: y(point.high) };
+      const [low, high] = ends(point, panel);
+      if (high !== undefined) {
+        const line = panel.y.categories ? { x1: x(low), x2: x(high), y1: py, y2: py } : { x1: px, x2: px, y1: y(low), y2: y(high) };
         svg.append(draw("line", { stroke: colour, "stroke-width": 1.6, ...line }));
       }
       if (!(dense && series.joined)) svg.append(draw("g", { transform: `translate(${px.toFixed(1)} ${py.toFixed(1)})` }, mark(series, index)));
       found.push({ px, py, point, series, index });
     }
-    const last = series.points.at(-1);
-    if (labelled && last) labels.push({ x: x(last.x), y: y(last.y), series, index });
+    if (labelled) labels.push(...textsOf(series).map(([point, text, must]) => ({ x: x(point.x), y: y(point.y), text, must, joined: series.joined })));
   });
   const taken = found.map(({ px, py }) => [px - 6, py - 6, px + 6, py + 6]);
-  const aside = labels.filter((label) => !beside(svg, label, taken, box));
-  for (const { x: lx, y: ly, at, series } of spread(aside, 14, box.top + 4, box.bottom)) {
+  labels.sort((a, b) => b.must - a.must);
+  const aside = labels.filter((label) => !beside(svg, label, taken, box) && label.must);
+  for (const { x: lx, y: ly, at, text } of spread(aside, 14, box.top + 4, box.bottom)) {
     const start = box.right + 6;
     if (lx < start - 14 || Math.abs(at - ly) > 3) svg.append(draw("line", { class: "leader", x1: lx + 7, y1: ly, x2: start - 2, y2: at }));
-    svg.append(draw("text", { x: start, y: at + 4, text: clipped(series.name, (svg.viewBox.baseVal.width - start) / 6.2) }));
+    svg.append(draw("text", { x: start, y: at + 4, text: clipped(text, (svg.viewBox.baseVal.width - start) / LETTER) }));
   }
   return found.sort((a, b) => a.px - b.px || a.py - b.py);
 }
 
+// Which points are labelled with what, and whether they must be: each with its own label, one with the series' name.
+function textsOf(series) {
+  if (!series.points.length) return [];
+  const last = series.points.reduce((a, b) => (b.x >= a.x ? b : a));
+  const own = series.points.filter((p) => p.label && p !== last && !series.joined).map((p) => [p, p.label, false]);
+  const alone = series.points.length === 1 && !(last.label ?? "").includes(series.name.split("-").at(-1));
+  const named = series.joined || alone || !(own.length || last.label);
+  return [...own, [last, named ? [series.name, series.joined ? "" : last.label].filter(Boolean).join(", ") : last.label ?? series.name, true]];
+}
+
 // A name next to its point, where that is far from the margin and nothing is in the way; false where it found no place.
-function beside(svg, { x, y, series }, taken, box) {
-  const width = series.name.length * 6.6;
-  if (x > box.right - 30) return false;
+function beside(svg, { x, y, text, must, joined }, taken, box) {
+  const width = text.length * LETTER;
+  if (must && x > box.right - (joined ? 120 : 30)) return false;
   for (const [left, base] of [[x + 9, y + 4], [x + 6, y - 9], [x + 6, y + 18], [x - width - 9, y + 4]]) {
+    const to = left < x ? { x: left + width, "text-anchor": "end" } : { x: left };
     const room = [left, base - 11, left + width, base + 3];
     const free = taken.every((b) => room[0] > b[2] || room[2] < b[0] || room[1] > b[3] || room[3] < b[1]);
     if (!free || room[0] < box.left || room[2] > box.right || room[1] < box.top || room[3] > box.bottom) continue;
     taken.push(room);
-    svg.append(draw("text", { x: left, y: base, text: series.name }));
+    svg.append(draw("text", { ...to, y: base, text }));
     return true;
   }
   return false;
@@ -203,7 +227,7 @@ function plot(panel) {
 
 function legend(panel) {
   if (panel.y.categories ? panel.series.length < 2 : panel.series.length <= 12) return null;
-  const items = panel.series.map((series, index) => make("span", { class: "small" }, draw("svg", { width: 16, height: 12, viewBox: "-8 -6 16 12", "aria-hidden": "true" }, mark(series, index)), `${series.name}  `));
+  const items = panel.series.map((series, index) => make("span", { class: "small" }, draw("svg", { width: 16, height: 12, viewBox: "-8 -6 16 12", "aria-hidden": "true" }, mark(series, placeOf(series, index))), `${series.name}  `));
   return make("p", {}, items);
 }
 

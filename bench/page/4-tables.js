@@ -7,7 +7,6 @@ const VERDICTS = {
   "not run": ["none", "○", "nothing was measured, or not all that the verdict needs"],
   reference: ["none", "–", "published numbers alone: nothing here can be run"],
 };
-let chosenScale = "";
 
 function badge(verdict) {
   if (!verdict) return "";
@@ -15,39 +14,36 @@ function badge(verdict) {
   return make("span", { class: `verdict ${look}` }, make("span", { "aria-hidden": "true", text: `${sign} ` }), verdict);
 }
 
-function tablesView() {
-  const scales = [...new Set(data.tables.map((table) => table.scale))];
-  if (!scales.includes(chosenScale)) chosenScale = scales.find((scale) => data.tables.some((t) => t.scale === scale && t.run)) ?? scales[0];
-  const body = make("div");
-  const again = () => body.replaceChildren(...data.tables.filter((table) => table.scale === chosenScale).map(tableSection));
+function tablesView(name) {
+  const own = data.tables.filter((table) => table.name === name);
+  if (own.length) {
+    const measured = [...own].sort((a, b) => (b.run > 0) - (a.run > 0));
+    return [make("p", { class: "small" }, make("a", { href: "#tables", text: "All tables" })), make("h1", { text: own[0].title }), ...measured.map(tableSection)];
+  }
   const heading = [make("h1", { text: "Paper tables" }), make("p", { text: "What papers published, with its source, beside what was measured here. Neither column is ever filled from the other; at a small scale only the order of the variants is judged." })];
-  if (!data.tables.length) return [...heading, make("p", { text: "There are no tables yet." })];
-  const pick = choice("measured at scale", scales, chosenScale, (scale) => { chosenScale = scale; again(); say(`scale ${scale}`); }, "");
-  again();
-  return [...heading, verdictWords(), overview(scales, again, pick), make("form", { class: "controls", "aria-label": "Scale" }, pick), body];
+  return data.tables.length ? [...heading, verdictWords(), overview()] : [...heading, make("p", { text: "There are no tables yet." })];
 }
 
 const verdictWords = () => make("ul", { class: "notes small" }, Object.entries(VERDICTS).map(([name, [, , words]]) => make("li", {}, badge(name), ` ${words}`)));
 
 // A row a table, a column a scale.
-function overview(scales, again, pick) {
-  const names = [...new Set(data.tables.map((table) => table.name))];
-  const rows = names.map((name) => {
+function overview() {
+  const scales = [...new Set(data.tables.map((table) => table.scale))];
+  const rows = [...new Set(data.tables.map((table) => table.name))].map((name) => {
     const own = scales.map((scale) => data.tables.find((t) => t.name === name && t.scale === scale));
     const first = own.find(Boolean);
-    const cells = own.map((table, i) => make("td", {}, table ? badge(table.verdict) : "", table?.cells ? make("span", { class: "spread", text: ` ${table.run} of ${table.cells}` }) : ""));
-    const go = () => { const scale = scales.find((_, i) => own[i]?.run) ?? first.scale; chosenScale = scale; pick.querySelector("select").value = scale; again(); };
-    return make("tr", {}, make("th", { scope: "row" }, make("a", { href: `#tables/${name}`, onclick: go, text: first.title })), make("td", { text: first.paper }), cells);
+    const cells = own.map((table) => make("td", {}, table ? badge(table.verdict) : "", table?.cells ? make("span", { class: "spread", text: ` ${table.run} of ${table.cells}` }) : ""));
+    return make("tr", {}, make("th", { scope: "row" }, make("a", { href: `#tables/${name}`, text: first.title })), make("td", {}, make("code", { text: name })), make("td", { text: first.paper }), cells);
   });
-  const head = headsOf(["table", "paper", ...scales.map((scale) => `${scale} scale`)]);
+  const head = headsOf(["table", "name", "paper", ...scales.map((scale) => `${scale} scale: verdict, lines measured`)]);
   return scrolling("Verdicts of all tables", make("table", {}, head, make("tbody", {}, rows)));
 }
 
 function tableSection(table) {
   const order = table.order ? make("p", { text: `Order: ${table.order_words}.` }) : null;
-  const commands = table.commands?.length ? make("details", {}, make("summary", { text: "What runs the rest" }), make("pre", { tabindex: "0", text: table.commands.join("\n") })) : null;
-  return make("section", { id: `table-${table.name}` },
-    make("h2", {}, `${table.title} `, badge(table.verdict)),
+  const commands = commandsOf(table.commands?.join("\n"));
+  return make("section", {},
+    make("h2", {}, `At ${table.scale} scale: `, badge(table.verdict)),
     make("p", { class: "small soft", text: `${table.paper}.${runWords(table)}` }),
     order, (table.notes ?? []).map((text) => make("p", { class: "small", text })), rowsOf(table), commands);
 }

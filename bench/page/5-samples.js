@@ -28,6 +28,7 @@ function wallOf(board, has) {
   const rows = board.rows.filter(has);
   const seeds = [...new Set(rows.flatMap((row) => row.runs.map((id) => data.runs[id].seed)))].sort((a, b) => a - b);
   const grid = make("div", { class: "wall", role: "table", "aria-label": "Samples by seed and model" });
+  if (rows.length <= 3) grid.style.setProperty("--tile", "min(22rem, 75vw)");
   grid.style.gridTemplateColumns = `max-content repeat(${rows.length}, var(--tile))`;
   const head = make("div", { role: "row" }, make("div", { role: "columnheader", class: "axis", text: "seed" }),
     rows.map((row) => make("div", { role: "columnheader", class: "axis", text: row.label })));

@@ -31,7 +31,7 @@ const section = (title, content) => (content ? make("section", {}, make("h3", { 
 function siblings(id, board) {
   const row = board?.rows.find((one) => one.runs.includes(id));
   if (!row || row.runs.length < 2) return null;
-  return make("p", { class: "seeds" }, "The same with other seeds: ", row.runs.filter((one) => one !== id).map((one) => runLink(one, `seed ${data.runs[one].seed}`)));
+  return make("p", { class: "seeds" }, "The same with other seeds: ", row.runs.filter((one) => one !== id).flatMap((one) => [runLink(one, `seed ${data.runs[one].seed}`), " "]));
 }
 
 // A table of keys and values, nested ones with dotted names.
