@@ -9,18 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw
 
+from . import style
 from .files import atomic
 from .runfolder import RunFolder
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, readable with colour-blind eyes."""
-
-
+Runs = Mapping[str, tuple[RunFolder, Sequence[Mapping[str, Any]]]]
 THUMBNAIL = 640
 """Widest a WebP grid is, in pixels; of small images it is lossless."""
 
@@ -69,7 +68,7 @@ def thinned(run: RunFolder, most: int = 64) -> list[tuple[int, float]]:
 
 
 def curves(
-    runs: Mapping[str, tuple[RunFolder, Sequence[Mapping[str, Any]]]],
+    runs: Runs,
     path: Path,
     levels: Mapping[str, float] | None = None,
 ) -> None:
@@ -77,30 +76,36 @@ def curves(
 
     `runs` maps a name to its folder and its record's curve; `levels` are horizontal lines.
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    with mpl.rc_context(style.rc()):
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        _curves(figure, runs, levels or {})
+        with atomic(path) as partial:
+            figure.savefig(partial, format="png", dpi=120)
+
+
+def _curves(figure: Figure, runs: Runs, levels: Mapping[str, float]) -> None:
     left, right = figure.subplots(1, 2)
-    for colour, (name, (run, curve)) in zip(COLOURS * 9, runs.items(), strict=False):
+    for index, (name, (run, curve)) in enumerate(runs.items()):
+        place = style.place(name, index)
+        colour, marker = style.COLOURS[place], style.MARKERS[place]
         images, losses = loss_points(run)
-        left.plot(images, losses, color=colour, label=name, linewidth=1.5)
+        left.plot(images, losses, color=colour, label=name)
         metric = next(m for m in curve[0]["metrics"] if m.startswith("fid"))
         x, y = [p["images"] for p in curve], [p["metrics"][metric] for p in curve]
-        right.plot(x, y, "o-", color=colour, label=name, linewidth=1.5, markersize=4)
-        right.annotate(f" {name} {y[-1]:.2f}", (x[-1], y[-1]), color=colour, va="center", fontsize=9)
+        right.plot(x, y, color=colour, marker=marker, label=name)
+        right.annotate(f"  {name} {y[-1]:.2f}", (x[-1], y[-1]), color=style.ink(colour), va="center", fontsize=9)
         right.set_ylabel(f"{metric} (lower is better)")
-    for label, value in (levels or {}).items():
-        right.axhline(value, color="0.5", linestyle=":", linewidth=1)
+    for label, value in levels.items():
+        right.axhline(value, color=style.GREY, linestyle=":", linewidth=1)
         right.annotate(
-            f"{label} {value:.2f}", (0.01, value), xycoords=("axes fraction", "data"), color="0.35", fontsize=8
+            f"{label} {value:.2f}", (0.01, value), xycoords=("axes fraction", "data"), color=style.GREY, fontsize=8
         )
     left.set_ylabel("training loss")
     for axis in (left, right):
         axis.set(xlabel="training images", yscale="log")
-        axis.spines[["top", "right"]].set_visible(False)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     right.margins(x=0.22)
-    left.legend(frameon=False)
-    with atomic(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    left.legend()
 
 
 def beside(pictures: Mapping[str, Path], path: Path) -> None:

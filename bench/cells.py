@@ -1,0 +1,124 @@
+"""Finished runs by what they share: a cell is one configuration over its seeds, a setting is what FIDs share.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from . import suites
+from .config import digest
+from .kinds import headline
+from .protocol import describe
+from .ranking import over_seeds, spread
+from .record import Record
+from .series import Point
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """Runs that differ in nothing but their seed."""
+
+    name: str
+    runs: tuple[Record, ...]
+
+    @property
+    def macs(self) -> float:
+        return mean(cost(r).macs for r in self.runs)
+
+    def point(self, x: float, y: Callable[[Record], float] | None = None, label: str = "") -> Point:
+        """The mean of a number over the seeds; the final FID unless another is named."""
+        values = tuple((y or fid)(r) for r in self.runs)
+        finals = [r.metrics[headline(r.metrics)] for r in self.runs]
+        over = spread(finals) if y is None else over_seeds(values)
+        many = f"mean of {over.n} seeds, Student's 95 % interval"
+        one = "one seed, 95 % interval over the samples" if over.low is not None else "one seed"
+        return Point(
+            x=x,
+            y=over.mean,
+            low=over.low,
+            high=over.high,
+            label=label,
+            values=values if over.n > 1 else (),
+            records=tuple(r.id for r in self.runs),
+            note=many if over.n > 1 else one,
+        )
+
+
+def fid(r: Record) -> float:
+    """The final FID, in whichever features."""
+    return r.metrics[headline(r.metrics)].value
+
+
+def cost(r: Record) -> Any:
+    """A finished model's cost, which its record always has."""
+    assert r.cost is not None
+    return r.cost
+
+
+def curve(r: Record) -> list[tuple[int, float]]:
+    """(images, FID) at the evaluation points, in order."""
+    name = headline(r.metrics)
+    return sorted((p["images"], p["metrics"][name]) for p in r.curve if name in p["metrics"])
+
+
+def training_flops(r: Record, images: float) -> float:
+    """Counted FLOPs of training on so many images: three forward passes each."""
+    return 3 * float(cost(r).flops) * images
+
+
+def models(records: Iterable[Record]) -> list[Record]:
+    """The finished models with an FID."""
+    return [r for r in records if r.kind == "model" and r.status == "done" and headline(r.metrics)]
+
+
+def setting(r: Record) -> str:
+    """The same for runs whose FIDs may share an axis: one protocol, whatever costs were made equal."""
+    training = {k: v for k, v in r.protocol["training"].items() if k != "match"}
+    return digest([r.evaluation_fingerprint, training])[:12]
+
+
+def by(records: Iterable[Record], what: Callable[[Record], str]) -> dict[str, list[Record]]:
+    """Records by what a function says of them, in the order of first appearance."""
+    found: dict[str, list[Record]] = {}
+    for r in records:
+        found.setdefault(what(r), []).append(r)
+    return found
+
+
+def by_key(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Finished models by configuration without seed: what `suites.cells` names."""
+    return by(models(records), lambda r: suites.key(r.config))
+
+
+def of_suite(found: Mapping[str, Sequence[Record]], suite: str, scale: suites.Scale) -> dict[str, list[Cell]]:
+    """A suite's cells that were run, by setting; those most often run first."""
+    settings: dict[str, list[Cell]] = {}
+    for name, key in suites.cells(suite, scale).items():
+        for shared, runs in by(found.get(key, ()), setting).items():
+            in_order = sorted(runs, key=lambda r: r.config.get("seed", 0))
+            settings.setdefault(shared, []).append(Cell(name=name, runs=tuple(in_order)))
+    return dict(sorted(settings.items(), key=lambda item: -len(item[1])))
+
+
+def caption(cells: Sequence[Cell]) -> str:
+    """The protocol that cells share, in words."""
+    one = cells[0].runs[0].protocol
+    if len({r.fingerprint for c in cells for r in c.runs}) == 1:
+        return describe(one)
+    free = {**one, "training": {**one["training"], "match": {"by": "none"}}}
+    words = describe(free).replace(", sizes as they are", "")
+    if len({r.protocol["evaluation"]["steps"] for c in cells for r in c.runs}) > 1:
+        words = words.replace(f"{one['evaluation']['steps']}-step ", "")
+    return words
+
+
+def seeds(cells: Sequence[Cell]) -> str:
+    """How many seeds there are, in words."""
+    counts = sorted({len(c.runs) for c in cells})
+    many = "1 seed" if counts == [1] else f"{counts[0]} to {counts[-1]} seeds"
+    return f"{counts[0]} seeds" if len(counts) == 1 and counts != [1] else many
