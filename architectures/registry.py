@@ -40,6 +40,10 @@ class Entry:
         """The data set that a paper size implies; "" where none of those known here fits."""
         return self.settings.get(size, IMAGENET)
 
+    def is_toy(self, size: str) -> bool:
+        """Whether a size is for the data sets of a laptop."""
+        return size in (self.toy, self.toy_large) or self.settings.get(size) in ("digits", "shapes")
+
     def toy_for(self, pixels: int) -> str:
         """The laptop's size for images that wide."""
         return (pixels > 16 and self.toy_large) or self.toy
@@ -114,7 +118,7 @@ ARCHITECTURES: dict[str, Entry] = {
             **{f"nano/{p}": _uvit(4, 88, 4, p, time_mlp=True, init_std=0.1) for p in (2, 4)},
         },
         settings={
-            "S/2": "cifar10",
+            "S/2": "cifar10-uncond",
             "S/4": "celeba64",
             "M/4": "imagenet64",
             "L/4": "imagenet512-latents",
@@ -149,8 +153,8 @@ ARCHITECTURES: dict[str, Entry] = {
             "ADM-128": "imagenet128",
             "ADM-256": "imagenet256",
             "ADM-512": "imagenet512",
-            "DDPM-32": "cifar10",
-            "iDDPM-32": "cifar10",
+            "DDPM-32": "cifar10-uncond",
+            "iDDPM-32": "cifar10-uncond",
             "iDDPM-64": "imagenet64",
             "iDDPM-64-L": "imagenet64",
             "LDM-4": "imagenet256-vq4",
@@ -172,7 +176,7 @@ ARCHITECTURES: dict[str, Entry] = {
             **{f"nano/{p}": dict(depth=4, width=96, heads=3, patch=p) for p in (2, 4)},
         },
         settings={
-            "384/4": "cifar10",
+            "384/4": "cifar10-uncond",
             "384/8": "celeba64",
             "512/8": "imagenet128",
             "1024/14": "",

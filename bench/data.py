@@ -94,6 +94,7 @@ SOURCES: Mapping[str, Source] = {
     "shapes-64": shapes.source_of(64),
     "shapes-256": shapes.source_of(256),
     "cifar10": _pixels(32, 10, "CIFAR-10"),
+    "cifar10-uncond": _pixels(32, 0, "CIFAR-10 without its labels, as U-ViT and DDPM were trained on it"),
     "celeba64": _pixels(64, 0, "CelebA, 64 pixels, no classes"),
     "imagenet64": _pixels(64, 1000, "ImageNet at 64 pixels"),
     "imagenet128": _pixels(128, 1000, "ImageNet at 128 pixels"),
@@ -146,9 +147,9 @@ def parsed(name: str) -> tuple[str, int]:
 
 
 def folder_of(name: str, root: str) -> Path:
-    """Where a data set's files are."""
+    """Where a data set's files are; those without labels have none of their own."""
     if name in SOURCES:
-        return Path(root) / name
+        return Path(root) / name.removesuffix("-uncond")
     kind, colon, path = name.partition(":")
     return Path(path if colon and kind in OPENERS else parsed(name)[0])
 
@@ -173,7 +174,7 @@ def source(name: str, root: str = "data") -> Source:
     Raises ValueError with the nearest known names when it is neither.
     """
     if name in SOURCES:
-        return _known(name, Path(root) / name)
+        return _known(name, folder_of(name, root))
     if drawn := re.fullmatch(r"shapes-(\d+)", name):
         return shapes.source_of(int(drawn[1]))
     kind, colon, _ = name.partition(":")

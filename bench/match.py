@@ -190,11 +190,11 @@ def template_size(arch: str, io: IOSpec, match: Match, free: Free) -> str:
     patch).  "" where there is none."""
     found = registry.entry(arch)
     like = registry.entry(match.arch)
-    if match.size in (like.toy, like.toy_large):
+    if like.is_toy(match.size):
         return found.toy_for(io.size)
     reference = registry.size_args(match.arch, match.size)
     ranked = []
-    for name in (n for n in found.sizes if n not in (found.toy, found.toy_large) or len(found.sizes) == 1):
+    for name in (n for n in found.sizes if not found.is_toy(n) or len(found.sizes) == 1):
         args = registry.size_args(arch, name)
         unlike = sum(args[k] != reference[k] for k in args.keys() & reference.keys() - free.keys())
         try:

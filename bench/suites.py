@@ -209,7 +209,10 @@ def _at(small: Settings, paper: Settings) -> Mapping[Scale, Settings]:
 
 
 DIT_400K = {"budget.images": "102400000", "budget.points": "4", **UNGUIDED}
-UVIT_50K = {"budget.images": "6400000", "budget.points": "5", "evaluation.samples": "10000", **UNGUIDED}
+UVIT_50K = {
+    **{"budget.images": "6400000", "budget.points": "5", "evaluation.samples": "10000", **UNGUIDED},
+    **{"evaluation.sampler": "euler-sde", "evaluation.steps": "1000"},
+}
 ADM_700K = {"budget.images": "179200000", "budget.points": "4", **UNGUIDED}
 THREE: Mapping[Scale, int] = {"digits": 3, "shapes": 3, "paper": 1}
 

@@ -164,26 +164,17 @@ def as_csv(found: Sequence[Filled]) -> str:
 
 
 def listing(ledger: Ledger) -> list[dict[str, str]]:
-    """Each table and figure: how many of its lines are measured at each scale, its verdict, and what runs the rest."""
+    """Each table and figure: at each scale how many of its lines are measured, and the verdict."""
     found = []
     for name, table in TABLES.items():
+        line = {"name": name, "what": f"{table.title} ({table.paper})", "paper": "", "digits": "", "shapes": ""}
         for scale in scales(table):
             one = filled(name, scale, ledger)
-            more = f" (and {len(one.commands) - 1} more)" if len(one.commands) > 1 else ""
-            found.append(
-                {
-                    "name": name,
-                    "what": f"{one.title} ({one.paper})",
-                    "scale": scale,
-                    "measured": f"{one.run} of {one.cells}" if one.cells else "–",
-                    "verdict": one.verdict,
-                    "command": one.commands[0] + more if one.commands else "",
-                }
-            )
+            line[scale] = f"{one.run} of {one.cells}, {one.verdict}" if one.cells else one.verdict
+        found.append(line)
     for name, figure in FIGURES.items():
-        what = f"{figure.title} ({figure.paper}): the numbers of {' and '.join(figure.tables)}"
-        draw = f"python -m bench.figures {figure.drawn}"
-        found.append(dict(name=name, what=what, scale="", measured="", verdict="", command=draw))
+        what = f"{figure.title} ({figure.paper}): python -m bench.figures {figure.drawn}"
+        found.append({"name": name, "what": what, "paper": f"the numbers of {' and '.join(figure.tables)}"})
     return found
 
 
@@ -199,13 +190,12 @@ def page(name: str, ledger: Ledger) -> str:
 
 def pages(ledger: Ledger) -> dict[str, str]:
     """File name -> content of all of results/tables/."""
-    keys = ("name", "what", "scale", "measured", "verdict")
-    rows: list[dict[str, str]] = []
-    for line in listing(ledger):
-        linked = {"name": f"[{line['name']}]({line['name']}.md)"} if line["name"] in TABLES else {}
-        rows.append({key: {**line, **linked}[key] for key in keys})
+    rows = [
+        {**line, "name": f"[{line['name']}]({line['name']}.md)"} if line["name"] in TABLES else line
+        for line in listing(ledger)
+    ]
     index = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-    commands = "`python -m bench.tables --list` has the commands."
+    commands = "A table's page has the commands that run what is missing."
     made = {"README.md": f"# The papers' tables\n\n{MADE} {commands}\n\n{verdicts.RULES}\n{index}\n"}
     return made | {f"{name}.md": page(name, ledger) for name in TABLES}
 
@@ -233,9 +223,7 @@ def print_figure(name: str, ledger: Ledger, flags: Any) -> str:
 def parser() -> Parser:
     p = Parser(prog="python -m bench.tables", description=__doc__.splitlines()[0])
     p.add_argument("name", nargs="?", metavar="NAME", help="a table or figure of --list")
-    p.add_argument(
-        "--list", action="store_true", help="what there is, how much of it is measured, and what runs the rest"
-    )
+    p.add_argument("--list", action="store_true", help="what there is, and how much of it is measured")
     p.add_argument("--format", choices=get_args(Format), default="text", help="(default: text)")
     p.add_argument("--scale", choices=get_args(Scale), help="(default: the paper's, and those with records)")
     p.add_argument("--write", action="store_true", help="rebuild DIR/tables/*.md")
@@ -263,7 +251,9 @@ def _answer(flags: Any) -> str:
         return f"{write(results)} pages in {results / 'tables'}\n"
     ledger = Ledger(read_all(results))
     if flags.list:
-        return tabulate(listing(ledger), headers="keys", tablefmt="simple", disable_numparse=True) + "\n"
+        widths = [None, 50, 22, 22, 22]
+        rows = tabulate(listing(ledger), headers="keys", disable_numparse=True, maxcolwidths=widths)
+        return f"{rows}\n\npython -m bench.tables NAME prints one, with the commands that run what is missing.\n"
     if flags.name in FIGURES:
         return print_figure(flags.name, ledger, flags)
     return shown(sections(flags.name, ledger, flags.scale), flags.format)

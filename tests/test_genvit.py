@@ -100,7 +100,9 @@ def test_a_network_without_a_classifier_says_so():
         net.classify(torch.zeros(1, 3, 16, 16))
 
 
-@pytest.mark.parametrize(("size", "data"), [("384/4", "cifar10"), ("384/8", "celeba64"), ("512/8", "imagenet128")])
+@pytest.mark.parametrize(
+    ("size", "data"), [("384/4", "cifar10-uncond"), ("384/8", "celeba64"), ("512/8", "imagenet128")]
+)
 def test_a_size_implies_the_data_set_nearest_to_its_papers(size, data):
     config = presets.resolve(presets.Wish(arch="genvit", size=size))
     net = cost.meta_network("genvit", size, presets.io_of(config), {})

@@ -13,7 +13,7 @@ def resolved(**wish):
     return presets.resolve(presets.Wish(**wish))
 
 
-SETTINGS = [("dit", "XL/2", "imagenet256-latents"), ("uvit", "S/2", "cifar10"), ("unet", "ADM-64", "imagenet64")]
+SETTINGS = [("dit", "XL/2", "imagenet256-latents"), ("uvit", "S/2", "cifar10-uncond"), ("unet", "ADM-64", "imagenet64")]
 
 
 @pytest.mark.parametrize(("arch", "size", "data"), SETTINGS)

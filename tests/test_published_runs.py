@@ -77,7 +77,7 @@ def found_of(family, name):
 EXPECTED = {
     ("dit", "DiT-XL/2 256"): ("XL/2", "imagenet256-latents", Diffusion(variance="learned_range")),
     ("dit", "DiT-XL/2 512"): ("XL/2", "imagenet512-latents", Diffusion(variance="learned_range")),
-    ("uvit", "cifar10_uvit_small"): ("S/2", None, Diffusion(schedule="vp", time="continuous")),
+    ("uvit", "cifar10_uvit_small"): ("S/2", "cifar10-uncond", Diffusion(schedule="vp", time="continuous")),
     ("uvit", "celeba64_uvit_small"): ("S/4", "celeba64", Diffusion(schedule="vp", time="continuous")),
     ("uvit", "imagenet64_uvit_mid"): ("M/4", "imagenet64", Diffusion(schedule="vp", time="continuous")),
     ("uvit", "imagenet256_uvit_large"): ("L/2", "imagenet256-latents", Diffusion(schedule="vp", time="continuous")),
@@ -104,7 +104,7 @@ def test_a_published_checkpoint_implies_its_size_its_data_and_its_process(family
     if data is None:  # trained without classes on a set that has them: say which images are real
         with pytest.raises(ValueError, match="without classes are of no known data set; name it"):
             configured(found, presets.Wish())
-        data = {"S/2": "cifar10", "ADM-256": "imagenet256"}[size]
+        data = {"ADM-256": "imagenet256"}[size]
     config = configured(found, presets.Wish(data=data))
     assert (config.data.name, config.diffusion, config.track) == (data, process, "published")
     assert presets.io_of(config) == found.spec.io

@@ -193,6 +193,9 @@ def test_a_known_name_takes_the_images_themselves(tmp_path):
     (tmp_path / "cifar10").mkdir()
     (tmp_path / "cifar-10-binary.tar.gz").rename(tmp_path / "cifar10" / "cifar-10-binary.tar.gz")
     assert data.load("cifar10", str(tmp_path)).images.shape == (20, 3, 32, 32)
+    free = data.source("cifar10-uncond", str(tmp_path))
+    assert free.num_classes == 0 and free.hash == data.source("cifar10", str(tmp_path)).hash
+    assert data.load("cifar10-uncond", str(tmp_path)).images.shape == (20, 3, 32, 32)
 
 
 def damaged(path):

@@ -58,6 +58,12 @@ def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
         assert suites.key(json.loads(json.dumps(config.identity()))) == keys[cell]
 
 
+def test_a_family_is_of_one_design_at_all_three_costs():
+    """The matcher starts from its laptop size at each, whatever departs from the paper there."""
+    found = [plan.solved(c).model for name, c in configs("matched", "digits").items() if name.startswith("uvit")]
+    assert [(m.solved["time_mlp"], m.solved["init_std"]) for m in found] == [(True, 0.1)] * 3
+
+
 def test_another_budget_is_another_cell():
     config = presets.resolve(suites.at("matched", "digits")[0].wish)
     other = from_dict({**config.to_dict(), "budget": {"images": 10, "points": 1}})

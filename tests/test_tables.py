@@ -322,7 +322,8 @@ def test_the_list_has_every_table_at_every_scale(results, capsys):
     assert tables.main(["--list", "--results", str(results)]) == 0
     out = capsys.readouterr().out
     assert [name for name in (*TABLES, *FIGURES) if name not in out] == []
-    assert "python -m bench.run --suite uvit-ablation --scale shapes" in out
+    assert tables.main(["uvit-figure2a", "--scale", "shapes", "--results", str(results)]) == 0
+    assert "python -m bench.run --suite uvit-ablation --scale shapes" in capsys.readouterr().out
 
 
 def test_a_figure_prints_the_numbers_behind_it(results, capsys):

@@ -1,0 +1,204 @@
+"""What the page shows, as plain data for its scripts: boards, figures, paper tables, samples and whole records.
+
+Every number is the leaderboard's, the figures' or the tables' own; nothing is computed here.  Imports no torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from . import style, trends
+from .boards import Board, Line, boards
+from .filling import everything
+from .filling import plain as plain_table
+from .protocol import describe
+from .ranking import Spread, spread
+from .record import Record
+
+NOTES = (
+    "Ranks hold within one protocol, by Fréchet distance. 1= is a rank shared with rows whose 95 % intervals overlap "
+    "its own.",
+    "± after one run is half of its 95 % interval over the finite number of samples; after several it is the deviation "
+    "over their seeds, with their number in parentheses. Point at a value for the interval.",
+    "Arrows say which way is better. A metric's features are named in the protocol: no two are comparable.",
+    "Rows in italics are references: held-out is real images, noise is Gaussian pixels. They are not ranked.",
+    "MACs are multiply-accumulates of one image's forward pass, what papers print as Gflops. Training FLOPs are "
+    "counted: twice that, three forward passes an image.",
+)
+
+CELLS = (
+    *("line", "metric", "direction", "printed", "words", "source", "verified", "note"),
+    *("measured", "low", "high", "seeds", "records", "difference", "verdict"),
+)
+"""What is shown of a row of a paper's table."""
+KEPT = ("panels", "series", "points", "rows")
+"""What the scripts expect to be there, empty or not."""
+
+
+def pages(records: list[Record]) -> dict[str, Any]:
+    """The boards, and an index of runs: id -> label, seed and status."""
+    found = boards(records)
+    beside = {r.id: r for board in found for r in board.references}
+    return {
+        "boards": [_board(board) for board in found],
+        "failed": [_failed(r) for r in records if r.status != "done"],
+        "runs": {r.id: {"label": r.label, "seed": r.config.get("seed")} for r in records if r.id not in beside}
+        | {id_: {"label": r.label, "seed": None} for id_, r in beside.items()},
+        "notes": NOTES,
+    }
+
+
+def _board(board: Board) -> dict[str, Any]:
+    training, evaluation = board.protocol.get("training", {}), board.protocol["evaluation"]
+    match = training.get("match", {"by": "none"})
+    lines = [_row(line) for line in board.lines]
+    for r in board.references:
+        line = Line(group=r.id, runs=(r,), metrics={name: spread([m]) for name, m in r.metrics.items()})
+        lines.append(_row(line, "reference"))
+    return {
+        "fingerprint": board.fingerprint,
+        "about": describe(dict(board.protocol)),
+        "data": evaluation["data"],
+        "track": training.get("track"),
+        "images": training.get("images"),
+        "equal": "sizes as they are" if match["by"] == "none" else f"equal {match['by']} with {match['to']}",
+        "metrics": [{"name": n, "title": n.partition("[")[0], "direction": board.direction(n)} for n in board.metrics],
+        "rows": lines,
+    }
+
+
+def _row(line: Line, kind: str = "model") -> dict[str, Any]:
+    return {
+        "label": line.label,
+        "kind": kind,
+        "arch": line.runs[0].config.get("model", {}).get("arch", "").rpartition(":")[2],
+        "rank": line.place and line.place.best,
+        "rank_words": line.place and line.place.words(),
+        "rank_range": line.place and line.place.range(),
+        "runs": [r.id for r in line.runs],
+        "metrics": {name: _spread(s) for name, s in line.metrics.items()},
+        "samples": line.samples,
+        "params": line.counted("params"),
+        "macs": line.counted("macs"),
+        "training_flops": line.counted("training_flops"),
+        "hours": line.measured("accelerator_hours"),
+        "speed": line.measured("images_per_second"),
+        "incidents": line.incidents,
+        "date": line.date,
+        "commit": ", ".join(line.commits),
+    }
+
+
+def _spread(s: Spread) -> dict[str, Any]:
+    half = (s.high - s.low) / 2 if s.low is not None and s.high is not None else None
+    return {
+        "value": s.mean,
+        "n": s.n,
+        "half": half if s.deviation is None else s.deviation,
+        "low": s.low,
+        "high": s.high,
+        "interval": "95 % interval" if s.n == 1 else "95 % interval of the mean over seeds",
+    }
+
+
+def _failed(r: Record) -> dict[str, Any]:
+    images = r.incidents[-1].get("images", 0) if r.incidents else 0
+    return {
+        "id": r.id,
+        "label": r.label,
+        "data": r.protocol["evaluation"]["data"],
+        "status": r.status,
+        "images": f"{images:,} of {r.protocol['training'].get('images') or 0:,}",
+        "error": " ".join((r.error or "").split()),
+        "seed": r.config.get("seed"),
+        "date": r.created[:10],
+    }
+
+
+def tables(records: list[Record]) -> list[dict[str, Any]]:
+    """The papers' tables, each at the paper's scale and at those others that have runs."""
+    shown = [lean(plain_table(t)) for t in everything(records) if t.scale == "paper" or t.run]
+    return [{**t, "rows": [{k: v for k, v in row.items() if k in CELLS} for row in t["rows"]]} for t in shown]
+
+
+def figures(records: list[Record]) -> list[dict[str, Any]]:
+    """The figures that bench.figures draws, as data."""
+    found = [lean(asdict(figure)) for figure in trends.everything(records)]
+    for panel in (panel for figure in found for panel in figure["panels"]):
+        for index, series in enumerate(panel["series"]):
+            series["place"] = style.place(series["name"], index)
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """Plain data to six digits: more is nothing that a reader sees, and differs from machine to machine."""
+    if isinstance(value, Mapping):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def lean(value: Any) -> Any:
+    """Plain data of nested dataclasses without what is empty: the scripts take its absence for that."""
+    if isinstance(value, Mapping):
+        return {k: lean(v) for k, v in value.items() if v not in (None, "", (), []) or k in KEPT}
+    return [lean(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def woven(records: Iterable[Record]) -> dict[str, Any]:
+    """{pieces, records}: each record's JSON text is its pieces joined; records share what is the same in them."""
+    numbers: dict[str, int] = {}
+    found = {r.id: [numbers.setdefault(piece, len(numbers)) for piece in _pieces(plain(r), depth=2)] for r in records}
+    return {"pieces": list(numbers), "records": found}
+
+
+def plain(r: Record) -> dict[str, Any]:
+    """A record's data, as it is written to its file."""
+    data = asdict(r)
+    if r.error is None:
+        del data["error"]
+    return data
+
+
+def _pieces(value: Any, depth: int) -> Iterator[str]:
+    """The compact JSON text of a value, cut where fields begin, down to a depth."""
+    if not depth or not isinstance(value, dict) or not value:
+        yield json.dumps(value, separators=(",", ":"), allow_nan=False)
+        return
+    for i, (key, inner) in enumerate(value.items()):
+        first, *rest = _pieces(inner, depth - 1)
+        yield f"{',' if i else '{'}{json.dumps(key)}:{first}"
+        yield from rest
+    yield "}"
+
+
+def samples(results: Path, rows: Iterable[list[str]], limit: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """(what is known of the grids, {run: data URI}) of results/samples, at most `limit` bytes of them.
+
+    `rows` are runs that differ in their seed alone; the first of each comes first, then the second.
+    """
+    lines = [list(row) for row in rows]
+    turns = [row[i] for i in range(max(map(len, lines), default=0)) for row in lines if i < len(row)]
+    paths = {id_: results / "samples" / f"{id_}.webp" for id_ in turns}
+    paths = {id_: path for id_, path in paths.items() if path.is_file()}
+    there: dict[str, str] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    used = 0
+    for id_, path in paths.items():
+        picture = path.read_bytes()
+        if used + len(picture) > limit:
+            continue
+        used += len(picture)
+        there[id_] = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+        with Image.open(path) as image:
+            sizes[id_] = image.size
+    known = {"there": list(there), "size": sizes, "of": len(paths), "limit": f"{limit / 2**20:g} MiB"}
+    return known, there
