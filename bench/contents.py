@@ -132,8 +132,8 @@ def figures(records: list[Record]) -> list[dict[str, Any]]:
     """The figures that bench.figures draws, as data."""
     found = [lean(asdict(figure)) for figure in trends.everything(records)]
     for panel in (panel for figure in found for panel in figure["panels"]):
-        for index, series in enumerate(panel["series"]):
-            series["place"] = style.place(series["name"], index)
+        for place, series in zip(style.places([s["name"] for s in panel["series"]]), panel["series"], strict=True):
+            series["place"] = place
     return found
 
 
