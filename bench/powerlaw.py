@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 EXPONENTS = np.geomspace(0.01, 10, 200)
-"""A law that is best at an end of these is not determined: straight in log x, or a step."""
+"""A law that is best at an end of these is not determined, as where y is straight in log x."""
 FEWEST = 5
 """Points of different x that three parameters need: with four, one residual would say how well it fits."""
 FEWEST_DRAWN = 4

@@ -128,7 +128,8 @@ def fitted(points: Sequence[Point], of: str = "", *, frontier: bool = False) -> 
     band = powerlaw.band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
     offset = f"{law.a:.3g} + " if law.a else ""
     words = [
-        f"FID = {offset}{law.b:.3g} (C / {engineering(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}",
+        f"FID = {offset}{law.b:.3g} (C / {engineering(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}, "
+        f"which lie {law.error * 100:.0f} % from it (root mean square)",
         f"exponent {band.c[0]:.2f} to {band.c[1]:.2f}, offset {band.a[0]:.3g} to {band.a[1]:.3g} in 95 % of "
         f"{powerlaw.RESAMPLES:,} resamples",
     ]
@@ -147,13 +148,15 @@ def fitted(points: Sequence[Point], of: str = "", *, frontier: bool = False) -> 
 
 
 def _correlation(points: Sequence[Point]) -> tuple[float | None, list[str]]:
-    """Pearson's r and its words; None and none where there is none."""
+    """Pearson's r and its words; None and none where there is none, or too few points for it to say much."""
+    if len(points) < powerlaw.FEWEST:
+        return None, []
     try:
         found = powerlaw.correlation([p.x for p in points], [p.y for p in points])
     except ValueError:
         return None, []
-    interval = f", 95 % interval {found.low:.2f} to {found.high:.2f}" if len(points) > 3 else ""
-    return found.r, [f"r of log C and FID {found.r:.2f} (n = {len(points)}{interval})"]
+    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}"
+    return found.r, [f"r of log C and FID {found.r:.2f} (n = {len(points)}, {interval})"]
 
 
 def best_at_their_cost(points: Sequence[Point]) -> list[Point]:

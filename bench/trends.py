@@ -76,7 +76,9 @@ def everything(records: Iterable[Record], names: Sequence[str] = ()) -> list[Fig
     return [FIGURES[name](data) for name in names or FIGURES]
 
 
-def _panel(data: Found, cells: Sequence[Cell], title: str, x: Axis, series: Sequence[Series], **more: Any) -> Panel:
+def _panel(
+    data: Found, cells: Sequence[Cell], title: str, x: Axis, series: Sequence[Series], note: str = "", **more: Any
+) -> Panel:
     """A panel of measured FIDs upwards, with the held-out level and the protocol in its caption."""
     one = cells[0].runs[0]
     toy = [TOY] if one.config["data"]["name"] in ("digits", "shapes") else []
@@ -86,7 +88,7 @@ def _panel(data: Found, cells: Sequence[Cell], title: str, x: Axis, series: Sequ
         y=Axis(name=f"{headline(one.metrics).replace('fid', 'FID')} ↓", log=True),
         series=tuple(series),
         levels=data.floors.get(one.evaluation_fingerprint, ()),
-        caption=" ".join([f"{caption(cells)}; {seeds(cells)} a cell.", *toy]),
+        caption=" ".join([f"{caption(cells)}; {seeds(cells)} a cell.", note, *toy]).replace("  ", " "),
         **more,
     )
 
@@ -199,6 +201,9 @@ def _fid_at(images: int, r: Record) -> float:
     return dict(curve(r))[images]
 
 
+POINTS_OF_A_RUN = "Several points are of one run, which makes bands and intervals too narrow."
+
+
 def training_compute(data: Found) -> Figure:
     """FID against training FLOPs, every network at every evaluation point; laws through the best at their cost."""
     panels = [printed.dit_training()]
@@ -209,14 +214,15 @@ def training_compute(data: Found) -> Figure:
                 for name, group in _by_family(cells).items()
             ]
             fits = tuple(fitted(s.points, s.name, frontier=True) for s in series)
-            panels.append(_panel(data, cells, f"Measured: three families, {scale}", COMPUTE, series, fits=fits))
+            title = f"Measured: three families, {scale}"
+            panels.append(_panel(data, cells, title, COMPUTE, series, POINTS_OF_A_RUN, fits=fits))
         for cells in of_suite(data.keys, "dit-scaling", scale).values():
             series = [
                 Series(name=name, points=tuple(p for c in group for _, p in _along(c)))
                 for name, group in _by_shape(cells).items()
             ]
             fit = fitted([p for s in series for p in s.points], frontier=True)
-            panels.append(_panel(data, cells, f"Measured: DiT, {scale}", COMPUTE, series, fits=(fit,)))
+            panels.append(_panel(data, cells, f"Measured: DiT, {scale}", COMPUTE, series, POINTS_OF_A_RUN, fits=(fit,)))
     commands = [missing(data, suite, SCALES) for suite in ("matched", "dit-scaling")]
     return Figure(
         name="training-compute",
