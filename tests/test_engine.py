@@ -30,7 +30,8 @@ WAYS = {
     "a few at a time": ({"micro_batch": "5"}, 1e-5),
 }
 ALL = [(net, way) for net in NETS for way in WAYS if way in ("checkpointed", "channels last", "a few at a time")]
-COMPILED = [(net, "compiled and checkpointed") for net in NETS if net not in ("ldm", "dit", "genvit")]
+COMPILED = [("uvit", "compiled and checkpointed")]
+COMPILED += [pytest.param("unet", "compiled and checkpointed", marks=pytest.mark.slow)]
 MORE = [("dit", way) for way in WAYS if way.startswith("compiled")] + [("uvit", "compiled bf16")]
 
 

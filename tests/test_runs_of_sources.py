@@ -19,7 +19,7 @@ def door(results, arch, name, **more):
     return run.main(words)
 
 
-@pytest.mark.parametrize("arch", ["dit", "unet"])
+@pytest.mark.parametrize("arch", ["dit", pytest.param("unet", marks=pytest.mark.slow)])
 def test_shapes_run_at_once(arch, tmp_path, monkeypatch):
     monkeypatch.setitem(smallcnn.DESIGNS, "shapes-cnn", few())
     monkeypatch.setattr(shapes, "REAL", {32: 100})

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from statistics import mean, stdev
 from typing import get_args
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from bench import plan, presets, run, suites
 from bench.config import from_dict
 from bench.presets import Wish
+from bench.record import read_all
 
 EVERY = [(name, scale) for name, suite in suites.SUITES.items() for scale in suite.shared]
 GRIDS = [name for name in suites.SUITES if name != "quickstart"]
@@ -103,3 +106,19 @@ WRONG = [
 def test_a_contradiction_is_one_sentence(words, sentence, capsys):
     assert run.main([*words, "--dry-run"]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_the_studies_of_the_readme_are_the_committed_records():
+    root = Path(__file__).parent.parent
+    readme = (root / "README.md").read_text()
+    found = {}
+    for r in read_all(root / "results"):
+        found.setdefault(suites.key(r.config) if r.config else r.label, []).append(r)
+    cells = {name: found[key] for name, key in suites.cells("matched", "digits").items()}
+    assert all(len(runs) == suites.SUITES["matched"].seeds["digits"] for runs in cells.values())
+    for cost in suites.COSTS["digits"]:
+        row = []
+        for arch in ("dit", "uvit", "unet"):
+            fids = [r.metrics["fid[digits-cnn]"].value for r in cells[f"{arch} at {cost}"]]
+            row.append(f"{mean(fids):.2f} ± {stdev(fids):.2f}")
+        assert f"| {' | '.join(row)} |" in readme, cost

@@ -70,12 +70,12 @@ function shownRows(board) {
   return wanted.each ? rows.flatMap(runsOf) : rows;
 }
 
-// A board's table; a click on a header sorts by it, best first, a second one turns the order around.
+// A board's table; in order of the mean, until a click on a header sorts by it, best first; a second one turns the order around.
 function boardTable(board) {
   const columns = columnsOf(board), body = make("tbody"), heads = [];
-  const state = { column: columns[0], descending: false };
+  const state = { column: null, descending: false };
   const refill = () => {
-    const rows = sorted(shownRows(board), state.column, state.descending);
+    const rows = state.column ? sorted(shownRows(board), state.column, state.descending) : shownRows(board);
     body.replaceChildren(...rows.map((row) => rowOf(row, columns)));
     columns.forEach((column, i) => heads[i].setAttribute("aria-sort", column === state.column ? (state.descending ? "descending" : "ascending") : "none"));
   };
