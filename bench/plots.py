@@ -5,19 +5,17 @@ N images, C channels, H W size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw
 
-from . import style
+from . import draw
 from .files import atomic
 from .runfolder import RunFolder
+from .series import Axis, Figure, Panel, Point, Series
 
 Runs = Mapping[str, tuple[RunFolder, Sequence[Mapping[str, Any]]]]
 THUMBNAIL = 640
@@ -67,44 +65,35 @@ def thinned(run: RunFolder, most: int = 64) -> list[tuple[int, float]]:
     return [points[i] for i in kept]
 
 
-def curves(
-    runs: Runs,
-    path: Path,
-    levels: Mapping[str, float] | None = None,
-) -> None:
+def curves(runs: Runs, path: Path, levels: Mapping[str, float] | None = None) -> None:
     """Loss and FID against training images, logarithmic upwards, one colour a run, labelled at its end.
 
     `runs` maps a name to its folder and its record's curve; `levels` are horizontal lines.
     """
-    with mpl.rc_context(style.rc()):
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
-        _curves(figure, runs, levels or {})
-        with atomic(path) as partial:
-            figure.savefig(partial, format="png", dpi=120)
-
-
-def _curves(figure: Figure, runs: Runs, levels: Mapping[str, float]) -> None:
-    left, right = figure.subplots(1, 2)
-    for place, (name, (run, curve)) in zip(style.places(list(runs)), runs.items(), strict=True):
-        colour, marker = style.COLOURS[place], style.MARKERS[place]
-        images, losses = loss_points(run)
-        left.plot(images, losses, color=colour, label=name)
+    losses, fids, metric = [], [], "fid"
+    for name, (run, curve) in runs.items():
         metric = next(m for m in curve[0]["metrics"] if m.startswith("fid"))
-        x, y = [p["images"] for p in curve], [p["metrics"][metric] for p in curve]
-        right.plot(x, y, color=colour, marker=marker, label=name)
-        right.annotate(f"  {name} {y[-1]:.2f}", (x[-1], y[-1]), color=style.ink(colour), va="center", fontsize=9)
-        right.set_ylabel(f"{metric} (lower is better)")
-    for label, value in levels.items():
-        right.axhline(value, color=style.GREY, linestyle=":", linewidth=1)
-        right.annotate(
-            f"{label} {value:.2f}", (0.01, value), xycoords=("axes fraction", "data"), color=style.GREY, fontsize=8
-        )
-    left.set_ylabel("training loss")
-    for axis in (left, right):
-        axis.set(xlabel="training images", yscale="log")
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-    right.margins(x=0.22)
-    left.legend()
+        losses.append(_line(name, zip(*loss_points(run), strict=True)))
+        fids.append(_line(name, ((p["images"], p["metrics"][metric]) for p in curve)))
+    images, loss = Axis(name="training images"), Axis(name="training loss ↓", log=True)
+    fid = Axis(name=f"{metric.replace('fid', 'FID')} ↓", log=True)
+    panels = (
+        Panel(title="Training loss", x=images, y=loss, series=tuple(losses)),
+        Panel(title="FID of samples", x=images, y=fid, series=tuple(fids), levels=tuple((levels or {}).items())),
+    )
+    draw.save(
+        Figure(
+            name="curves",
+            title="Training of " + ", ".join(list(runs)[:6]) + (" and others" if len(runs) > 6 else ""),
+            panels=panels,
+        ),
+        path,
+        "png",
+    )
+
+
+def _line(name: str, points: Iterable[tuple[float, float]]) -> Series:
+    return Series(name=name, points=tuple(Point(x=x, y=y) for x, y in points), joined=True)
 
 
 def beside(pictures: Mapping[str, Path], path: Path) -> None:
