@@ -227,9 +227,12 @@ def go(flags: argparse.Namespace) -> int:
     if not flags.dry_run:
         writable(results)
     print(plan.table(plans))
-    seconds = plan.total(plans, parallel, here=here)
-    note = "" if all(p.source == "timed here" for p in plans) else " per accelerator (set compute.tflops)"
-    print(f"about {plan.duration(seconds)} for {len(plans)} run{'s'[: len(plans) > 1]}, {parallel} at a time{note}\n")
+    count = f"{len(plans)} run{'s'[: len(plans) > 1]}"
+    if all(p.source == "timed here" for p in plans):
+        print(f"about {plan.duration(plan.total(plans, parallel, here=here))} for {count}, {parallel} at a time\n")
+    else:
+        hours = plan.duration(sum(p.seconds for p in plans))
+        print(f"about {hours} of one accelerator for {count} (set compute.tflops)\n")
     wanted = dispatch.Wanted(
         results=results,
         cluster=cluster,

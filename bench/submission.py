@@ -67,7 +67,7 @@ def counted(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
         return {path: {"wrong": f"counting took over {seconds} s"} for path in paths}
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["bench.recount ended early"])[-1]
-        return {path: {"unknown": why} for path in paths}
+        return {path: {"wrong": why} for path in paths}
     return dict(zip(paths, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
@@ -89,6 +89,8 @@ def problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record
     found, one = _mended(data)
     if one is None:
         return found, None
+    if "id" not in data:
+        found.append("id: Field required")
     if path.stem not in (one.id, "record"):
         found.append(f"its file is to be called {one.id}.json")
     try:

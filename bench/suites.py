@@ -273,7 +273,9 @@ def wishes(name: str, scale: Scale, base: Wish, seeds: int = 0) -> list[Wish]:
         for wish in (cell.wish for cell in cells_):
             settings = {**wish.settings, **base.settings}
             track, match = base.track or wish.track, base.match or wish.match
-            found.append(replace(wish, seed=seed, track=track, match=match, settings=settings))
+            one = replace(wish, seed=seed, track=track, match=match, settings=settings)
+            if one not in found:  # tables may share a row
+                found.append(one)
     return found
 
 

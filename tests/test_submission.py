@@ -388,7 +388,7 @@ def test_a_recount_finds_what_a_network_really_costs(tmp_path, capsys):
             cost["macs"] -= 1
             cost["flops"] = 2 * cost["macs"]
             cost["training_flops"] = 3 * cost["flops"] * images
-            cost["sampling_flops_per_image"] = cost["flops"] * 32
+            cost["sampling_flops_per_image"] = cost["flops"] * 16 * cost["guidance_multiplier"]
         if i == 2:
             data["config"]["model"]["solved"] = {"height": 3}
         paths.append(str(tmp_path / f"{signed(data)['id']}.json"))

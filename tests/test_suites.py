@@ -55,10 +55,12 @@ def test_every_toy_network_can_be_built_and_costs_are_solved(name):
 @pytest.mark.parametrize("name", suites.SUITES)
 def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
     keys = suites.cells(name, "digits")
-    for wish, cell in zip(suites.wishes(name, "digits", Wish(seed=7, track=""), 1), keys, strict=True):
+    found = []
+    for wish in suites.wishes(name, "digits", Wish(seed=7, track=""), 1):
         config = plan.solved(presets.resolve(wish))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, hash="filled in"))
-        assert suites.key(json.loads(json.dumps(config.identity()))) == keys[cell]
+        found.append(suites.key(json.loads(json.dumps(config.identity()))))
+    assert len(found) == len(set(found)) and set(found) == set(keys.values())
 
 
 def test_a_family_is_of_one_design_at_all_three_costs():
