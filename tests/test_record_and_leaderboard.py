@@ -11,7 +11,7 @@ import pytest
 from helpers import make_run, replaced, tiny_config
 from made_records import made, metric
 
-from bench import failures, leaderboard, presets, protocol, record, tabular
+from bench import failures, leaderboard, presets, protocol, record, suites, tabular
 from bench.files import write_json
 from bench.protocol import fingerprint
 
@@ -96,8 +96,9 @@ def test_the_committed_quickstart_keeps_its_bars():
     """FID below a tenth of noise's and accuracy above 90 % for three backbones of equal cost."""
     records = list(record.read_all(REPOSITORY))
     noise = next(r for r in records if r.label == "noise").metrics["fid[digits-cnn]"].value
-    models = {r.label: r for r in records if r.kind == "model" and r.protocol["training"]["match"]["to"] == "unet:nano"}
-    assert {"dit", "uvit", "unet"} <= set(models)
+    keys = suites.cells("quickstart", "digits").values()
+    models = {r.label: r for r in records if r.kind == "model" and suites.key(r.config) in keys}
+    assert set(models) == {"dit", "uvit", "unet"}
     for r in models.values():
         assert r.metrics["fid[digits-cnn]"].value < noise / 10
         assert r.metrics["class_accuracy[digits-cnn]"].value > 0.9
