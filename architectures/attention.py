@@ -5,8 +5,9 @@ B batch, T tokens, S context tokens, D width, N heads, K head size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from .interface import require_divisible
@@ -54,6 +55,17 @@ def for_keys(mask_BS: Tensor | None) -> Tensor | None:
     return None if mask_BS is None else mask_BS[:, None, None, :]
 
 
-def mlp(width: int, ratio: float, act: type[nn.Module] | object) -> nn.Module:
-    """Two-layer perceptron with a hidden width of ratio * width (timm's Mlp: fc1, act, fc2)."""
-    return Mlp(width, int(width * ratio), act_layer=act)
+class Mlp(nn.Module):
+    """Two-layer perceptron with a hidden width of ratio * width, under timm's names.
+
+    timm's own brings torchvision and with it torch's compiler: 2 s of every process's start.
+    """
+
+    def __init__(self, width: int, ratio: float, act: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, int(width * ratio))
+        self.act = act()
+        self.fc2 = nn.Linear(int(width * ratio), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))

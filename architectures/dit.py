@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, CrossAttention, mlp
+from .attention import Attention, CrossAttention, Mlp
 from .embeddings import Frequencies, PatchEmbed, TimestepEmbedding, init_linears, sincos_2d, unpatchify
 from .interface import LABEL_MISSING, Free, IOSpec, conditions, require_divisible, require_no
 from .shapes import aspect_distance, heads_for, widths_and_depths
@@ -40,7 +40,7 @@ class InContextBlock(nn.Module):
         self.norm1 = _norm(width, affine=True)
         self.attn = Attention(width, heads)
         self.norm2 = _norm(width, affine=True)
-        self.mlp = mlp(width, mlp_ratio, _gelu)
+        self.mlp = Mlp(width, mlp_ratio, _gelu)
 
     def forward(self, x_BTD: Tensor, cond_BD: Tensor, pair_BSD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
@@ -62,7 +62,7 @@ class CrossAttentionBlock(nn.Module):
         self.norm_cross = _norm(width, affine=True)
         self.cross = CrossAttention(width, heads)
         self.norm2 = _norm(width, affine=True)
-        self.mlp = mlp(width, mlp_ratio, _gelu)
+        self.mlp = Mlp(width, mlp_ratio, _gelu)
 
     def forward(self, x_BTD: Tensor, cond_BD: Tensor, pair_BSD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
@@ -81,7 +81,7 @@ class AdaLNBlock(nn.Module):
         self.norm1 = _norm(width, affine=False)
         self.attn = Attention(width, heads)
         self.norm2 = _norm(width, affine=False)
-        self.mlp = mlp(width, mlp_ratio, _gelu)
+        self.mlp = Mlp(width, mlp_ratio, _gelu)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, self.parts * width))
 
     def forward(self, x_BTD: Tensor, cond_BD: Tensor, pair_BSD: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, mlp
+from .attention import Attention, Mlp
 from .embeddings import PatchEmbed, init_linears, timestep_embedding, unpatchify
 from .interface import LABEL_MISSING, Free, IOSpec, conditions, require_divisible, require_no
 from .shapes import aspect_distance, heads_for, widths_and_depths
@@ -30,7 +30,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads, qkv_bias=False)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = mlp(width, mlp_ratio, nn.GELU)
+        self.mlp = Mlp(width, mlp_ratio, nn.GELU)
 
     def forward(self, x_BTD: Tensor, time_BE: Tensor | None) -> Tensor:
         if time_BE is None:

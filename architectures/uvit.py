@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention, mlp
+from .attention import Attention, Mlp
 from .embeddings import ConvPatchEmbed, PatchEmbed, sincos_2d, timestep_embedding, unpatchify
 from .interface import (
     LABEL_MISSING,
@@ -118,7 +118,7 @@ class Block(nn.Module):
         self.norm1 = norm(width)
         self.attn = Attention(width, heads, qkv_bias=qkv_bias)
         self.norm2 = norm(width)
-        self.mlp = mlp(width, mlp_ratio, nn.GELU)
+        self.mlp = Mlp(width, mlp_ratio, nn.GELU)
         self.skip = skip
 
     def forward(

@@ -18,7 +18,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .files import atomic
 
@@ -88,9 +87,12 @@ def like(whole: Tensor, target: Tensor | None) -> Tensor:
     """
     if target is None or whole.shape != target.shape:
         return whole
-    if not isinstance(target, DTensor):
+    if not hasattr(target, "placements"):  # no DTensor, whose import takes half a second
         same = whole.stride() == target.stride()
         return whole if same else torch.empty_like(target, dtype=whole.dtype, device=whole.device).copy_(whole)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(target, DTensor)
     moved = whole.to(target.device)
     return distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
 

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from .arrays import Arrays
 from .codec import Encoder
-from .files import atomic, write_json
+from .files import atomic, sha256, write_json
 from .latents import (
     CHECKS,
     FORMAT,
@@ -33,7 +33,6 @@ from .latents import (
     File,
     Manifest,
     Shard,
-    hash_of,
     read_manifest,
     shards_of,
 )
@@ -116,7 +115,7 @@ def entry(out: Path, facts: Facts, index: int, before: Manifest | None) -> Entry
         return found if path.stat().st_size == found.shard.bytes else None
     except (OSError, ValueError, KeyError):
         pass
-    if before is None or not path.is_file() or hash_of(path) != before.shards[index].sha256:
+    if before is None or not path.is_file() or sha256(path) != before.shards[index].sha256:
         return None
     return Entry(before.shards[index], checks_of(np.load(path, mmap_mode="r", allow_pickle=False)))
 
@@ -168,7 +167,7 @@ def write_array(path: Path, array: np.ndarray) -> File:
     with atomic(path) as partial:
         with partial.open("wb") as f:
             np.save(f, array, allow_pickle=False)
-        found = File(file=path.name, bytes=partial.stat().st_size, sha256=hash_of(partial))
+        found = File(file=path.name, bytes=partial.stat().st_size, sha256=sha256(partial))
     return found
 
 
@@ -182,7 +181,7 @@ def write_reference(out: Path, facts: Facts, arrays: Arrays) -> File:
         for first in range(0, len(rows), CHUNK):
             made[first : first + CHUNK] = pixels(arrays.reference, rows[first : first + CHUNK], size)
         made.flush()
-        found = File(file=path.name, bytes=partial.stat().st_size, sha256=hash_of(partial))
+        found = File(file=path.name, bytes=partial.stat().st_size, sha256=sha256(partial))
     return found
 
 

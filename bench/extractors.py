@@ -6,21 +6,34 @@ B batch, C channels, F features.
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from . import smallcnn
 from .data import Rows
-from .pretrained import DinoV2, InceptionV3, prepare_dinov2, prepare_inception, sha256
+from .files import sha256
+
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+
+def later(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module that imports torch-fidelity, which takes 1.5 s: imported when it is called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(module, __package__), name)(*args, **kwargs)
+
+    return call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +65,17 @@ class Extractor:
 EXTRACTORS: dict[str, Extractor] = {
     "inception-v3-compat": Extractor(
         layers={"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"},
-        network=InceptionV3,
-        prepare=prepare_inception,
+        network=later(".pretrained", "InceptionV3"),
+        prepare=later(".pretrained", "prepare_inception"),
     ),
-    "dinov2-vit-l-14": Extractor(layers={"fd_dinov2": "dinov2"}, network=DinoV2, prepare=prepare_dinov2),
+    "dinov2-vit-l-14": Extractor(
+        layers={"fd_dinov2": "dinov2"},
+        network=later(".pretrained", "DinoV2"),
+        prepare=later(".pretrained", "prepare_dinov2"),
+    ),
     "digits-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=smallcnn.SmallExtractor,
+        network=later(".smallface", "SmallExtractor"),
         channels=(1, 3),
         side=8,
         prepare=partial(smallcnn.prepare, "digits-cnn"),
@@ -68,7 +85,7 @@ EXTRACTORS: dict[str, Extractor] = {
     ),
     "shapes-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=smallcnn.SmallExtractor,
+        network=later(".smallface", "SmallExtractor"),
         prepare=partial(smallcnn.prepare, "shapes-cnn"),
         suffix="[shapes-cnn]",
         classifies="shapes",

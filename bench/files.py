@@ -6,6 +6,7 @@ What is written is a partial beside its place, which then takes the place.  Impo
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -33,6 +34,12 @@ REFUSALS = {
 SHORT = (r"\(os error (\d+)\)", r"\d+ requested and \d+ written")
 """How libraries tell of it without an errno: safetensors' Rust, and numpy's tofile when not all was written."""
 PARTIAL = re.compile(r"\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.partial$")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def refusal(error: BaseException) -> tuple[str, str] | None:

@@ -16,7 +16,6 @@ N images, C channels, H W latent size, S resolution, B batch.  Imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from .arrays import Arrays, Source
 from .config import digest
+from .files import sha256
 from .seeds import fold
 
 FORMAT = 1
@@ -183,7 +183,7 @@ def load(path: Path) -> Arrays:
     for file in m.files():
         require_size(path, file)
     for file in (m.labels, m.checks):  # small, and what the others are held against
-        if hash_of(path / file.file) != file.sha256:
+        if sha256(path / file.file) != file.sha256:
             raise ValueError(f"{path / file.file} is damaged: it is not what was written; {MEND}")
     labels, checks, reference = (mapped(path / name) for name in (LABELS, CHECKS, REFERENCE))
     rows = Shards(path, m, np.array(checks))
@@ -326,15 +326,9 @@ def damage(folder: Path) -> Iterator[tuple[File, str]]:
     for file in read_manifest(folder).files():
         try:
             require_size(folder, file)
-            found = hash_of(folder / file.file)
+            found = sha256(folder / file.file)
         except (ValueError, OSError) as error:
             yield file, str(error)
         else:
             words = f"{folder / file.file} is damaged: its SHA-256 is not what was written; {MEND}"
             yield file, "" if found == file.sha256 else words
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

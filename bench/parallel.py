@@ -1,7 +1,8 @@
 """One network in several processes: DDP, where each holds it whole, and FSDP2, where they share it out.
 
 Either way a process gives the gradient of its part of the loss, and the mean over processes is taken;
-checkpoints are whole and do not tell how many processes wrote them.
+checkpoints are whole and do not tell how many processes wrote them.  FSDP2 and its tensors are imported where
+they are used: they take half a second of every process's start.
 """
 
 from __future__ import annotations
@@ -9,23 +10,36 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from .distributed import World
 
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
 
 def shard(net: nn.Module, world: World, device: torch.device) -> None:
     """Share out the parameters over the processes, block by block, in place (FSDP2)."""
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = DeviceMesh(device.type, torch.arange(world.size))
     for block in blocks(net):
         fully_shard(block, mesh=mesh)
     fully_shard(net, mesh=mesh)
+
+
+def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
+    return hasattr(tensor, "full_tensor")
+
+
+def _is_fsdp(net: nn.Module) -> TypeGuard[FSDPModule]:
+    return hasattr(net, "set_requires_gradient_sync")
 
 
 def blocks(net: nn.Module) -> Iterator[nn.Module]:
@@ -50,7 +64,7 @@ def replicate(net: nn.Module, device: torch.device) -> DistributedDataParallel:
 @contextmanager
 def summing(call: nn.Module, last: bool) -> Iterator[None]:
     """Gradients of this forward and backward pass are only averaged over processes if it is the step's last."""
-    if isinstance(call, FSDPModule):
+    if _is_fsdp(call):
         call.set_requires_gradient_sync(last)
         yield
     elif isinstance(call, DistributedDataParallel) and not last:
@@ -73,14 +87,14 @@ def pieces(size: int, micro_batch: int, world: World) -> int:
 
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
     """Whole tensors on the CPU of process 0, one at a time; nothing elsewhere.  Every process must call it."""
     found = {}
     for name, tensor in tensors.items():
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        whole = tensor.full_tensor() if is_sharded(tensor) else tensor
         if world.first:
             found[name] = whole.detach().cpu()
     return found

@@ -8,7 +8,6 @@ B batch, F features.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from pathlib import Path
@@ -19,6 +18,8 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from .files import sha256
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_HASH = "6726825d"
@@ -95,11 +96,6 @@ def tensors_only(path: Path) -> io.BytesIO:
     torch.save(state, buffer)
     buffer.seek(0)
     return buffer
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def is_published(hash_: str) -> bool:

@@ -26,11 +26,10 @@ from .collect import Progress, collect
 from .command import Parser
 from .config import Data, Evaluation, digest, title_of
 from .extractors import EXTRACTORS, check_side, network
-from .files import atomic
+from .files import atomic, sha256
 from .images import ENDINGS, ArrayImages, Images
 from .manifest import FEATURES, FORMAT, KEY, Manifest, words
 from .measure import INCEPTION, weights_of
-from .pretrained import sha256
 from .sides import Given, config_of, manifest_of, open_side
 from .store import KEYS
 

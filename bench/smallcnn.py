@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +21,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from . import shapes
 from .data import load, normalise
@@ -87,48 +84,6 @@ class SmallCNN(nn.Module):
             h = F.avg_pool2d(h, 2) if conv.stride == (1, 1) else h
         features_BF = F.silu(self.hidden(h.flatten(1)))
         return features_BF, self.out(features_BF)
-
-
-class SmallExtractor(FeatureExtractorBase):
-    """torch-fidelity's face of a small CNN; takes uint8 images, one channel or three equal ones.
-
-    Larger images than the CNN's are averaged down to it.
-    """
-
-    def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
-        super().__init__(name, features_list)
-        self.design = DESIGNS[name]
-        self.net = SmallCNN(self.design)
-        self.net.load_state_dict(load_file(kwargs["feature_extractor_weights_path"]))
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return (str(FEATURES), "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else str(FEATURES)
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return True
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-
-    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-        x = input[:, : self.design.channels].float()
-        if x.shape[-1] != self.design.side:
-            x = F.adaptive_avg_pool2d(x, self.design.side)
-        features_BF, logits = self.net(x / 127.5 - 1)
-        given = {str(FEATURES): features_BF, "logits": logits}
-        return tuple(given[name] for name in self.features_list)
-
-
-for known in DESIGNS:
-    if known not in FEATURE_EXTRACTORS_REGISTRY:
-        register_feature_extractor(known, SmallExtractor)
 
 
 def train(name: str, epochs: int | None = None, batch: int = 64) -> dict[str, Tensor]:

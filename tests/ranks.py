@@ -13,6 +13,7 @@ from pathlib import Path
 
 import submitit.helpers  # noqa: F401
 import torch
+import torch.distributed.fsdp
 
 from bench import data, distributed, engine, meter, presets, sample, train
 from bench.runfolder import RunFolder

@@ -19,6 +19,7 @@ from bench import (
     evalspeed,
     evaluate,
     extractors,
+    files,
     images,
     measure,
     metrics,
@@ -420,7 +421,7 @@ def test_weights_that_are_not_inceptions_are_one_sentence(content, sentence, tmp
         path.write_bytes(content)
     else:
         torch.save(content, path)
-        path = path.rename(tmp_path / f"named-{pretrained.sha256(path)[:8]}.pth")
+        path = path.rename(tmp_path / f"named-{files.sha256(path)[:8]}.pth")
     words = [pair[0], "--reference", pair[1], "--weights", path]
     status, out, err = command(*words, extractor="inception-v3-compat")
     assert status == 2 and sentence in err and "run by unpickling" not in out + err
@@ -452,7 +453,7 @@ def dinov2(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     weights = {"2.weight": torch.randn(5, 48, generator=generator), "2.bias": torch.zeros(5)}
     torch.save(weights, tmp_path / "weights.pth")
-    name = f"dinov2-{pretrained.sha256(tmp_path / 'weights.pth')[:8]}.pth"
+    name = f"dinov2-{files.sha256(tmp_path / 'weights.pth')[:8]}.pth"
     yield (tmp_path / "weights.pth").rename(tmp_path / name)
     sys.modules.pop("hubconf", None)
 

@@ -125,9 +125,17 @@ def test_training_lowers_the_loss_with_learned_variance_too(tmp_path, digits):
 
 def test_the_trainer_starts_without_what_a_cpu_does_not_need():
     """Some hundred processes of the tests, and every job of a cluster, pay for what is imported here."""
-    heavy = ("torch._inductor", "torch._dynamo", "torchvision", "diffusers", "datasets")
-    code = f"import sys, bench.train; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = ("torch._inductor", "torch._dynamo", "torch.distributed.tensor", "torchvision", "diffusers", "datasets")
+    heavy += ("timm", "sklearn", "scipy.stats", "torch_fidelity")
+    code = [
+        "import sys, architectures, bench.data, bench.train, bench.plan",
+        "bench.data.load('digits')",
+        "io = architectures.IOSpec(channels=1, size=8, num_classes=10)",
+        "nets = [architectures.build(arch, 'nano/2', io=io) for arch in ('dit', 'uvit')]",
+        "nets.append(architectures.build('unet', 'nano', io=io))",
+        f"print([name for name in {heavy} if name in sys.modules])",
+    ]
+    done = subprocess.run([sys.executable, "-c", "; ".join(code)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

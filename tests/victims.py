@@ -14,7 +14,6 @@ import time
 import traceback
 from pathlib import Path
 
-import sklearn.datasets  # noqa: F401
 import torch
 
 from bench import checkpoint, claim, cost, data, evaluate, files, job, match, meter, plots, sample, store, train  # noqa: F401
