@@ -80,6 +80,11 @@ class Board:
     """Held-out images and noise by the same evaluation, unranked."""
 
     @property
+    def beside(self) -> list[Line]:
+        """The references as lines."""
+        return [_line(r.id, [r]) for r in self.references]
+
+    @property
     def metrics(self) -> list[str]:
         """Every metric that a line or a reference has, in the order of the kinds."""
         there = {n: 0 for line in self.lines for n in line.metrics} | {n: 0 for r in self.references for n in r.metrics}
@@ -104,6 +109,20 @@ def without_overtaken(records: Iterable[Record]) -> list[Record]:
         return there
     finished = {unfinished_id(r) for r in there if r.status == "done"}
     return [r for r in there if r.status == "done" or r.id not in finished]
+
+
+def failure(r: Record) -> dict[str, str]:
+    """What there is to tell of a run that failed or diverged."""
+    images = r.incidents[-1].get("images", 0) if r.incidents else 0
+    return {
+        "model": r.label,
+        "data": r.protocol["evaluation"]["data"],
+        "status": r.status,
+        "images": f"{images:,} of {r.protocol['training'].get('images') or 0:,}",
+        "error": " ".join((r.error or "").split()),
+        "seed": str(r.config.get("seed", "")),
+        "date": r.created[:10],
+    }
 
 
 def boards(records: Iterable[Record]) -> list[Board]:

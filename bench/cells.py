@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 
 from . import suites
 from .config import digest
@@ -19,8 +18,7 @@ from .ranking import over_seeds, spread
 from .record import Record
 from .series import Point
 
-keys_of = cache(suites.cells)
-"""A suite's cells and the keys of their records."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +84,11 @@ def setting(r: Record) -> str:
     return digest([r.evaluation_fingerprint, training])[:12]
 
 
-def by(records: Iterable[Record], what: Callable[[Record], str]) -> dict[str, list[Record]]:
-    """Records by what a function says of them, in the order of first appearance."""
-    found: dict[str, list[Record]] = {}
-    for r in records:
-        found.setdefault(what(r), []).append(r)
+def by(things: Iterable[T], what: Callable[[T], str]) -> dict[str, list[T]]:
+    """Records or cells by what a function says of them, in the order of first appearance."""
+    found: dict[str, list[T]] = {}
+    for one in things:
+        found.setdefault(what(one), []).append(one)
     return found
 
 
@@ -102,11 +100,50 @@ def by_key(records: Iterable[Record]) -> dict[str, list[Record]]:
 def of_suite(found: Mapping[str, Sequence[Record]], suite: str, scale: suites.Scale) -> dict[str, list[Cell]]:
     """A suite's cells that were run, by setting; those most often run first."""
     settings: dict[str, list[Cell]] = {}
-    for name, key in keys_of(suite, scale).items():
+    for name, key in suites.cells(suite, scale).items():
         for shared, runs in by(found.get(key, ()), setting).items():
             in_order = sorted(runs, key=lambda r: r.config.get("seed", 0))
             settings.setdefault(shared, []).append(Cell(name=name, runs=tuple(in_order)))
     return dict(sorted(settings.items(), key=lambda item: -len(item[1])))
+
+
+def matched(
+    finished: Iterable[Record], keys: Mapping[str, Sequence[Record]], suite: str, scale: suites.Scale
+) -> dict[str, list[Cell]]:
+    """A matched suite's cells by setting, and whatever else was run under the same protocols."""
+    cells = [c for group in of_suite(keys, suite, scale).values() for c in group]
+    prints = {r.fingerprint for c in cells for r in c.runs}
+    beside = [r for r in finished if r.fingerprint in prints and r.config["model"]["match"]]
+    first = {"dit": 0, "uvit": 1, "unet": 2}
+    beside.sort(key=lambda r: (first.get(r.label, 3), r.label, cost(r).macs))
+    return {
+        shared: [
+            Cell(name=name, runs=tuple(sorted(group, key=lambda r: r.config["seed"])))
+            for name, group in by(runs, lambda r: f"{r.label} at {size(r)}").items()
+        ]
+        for shared, runs in by(beside, setting).items()
+    }
+
+
+def size(r: Record) -> str:
+    """What a matched network's cost was made equal to."""
+    return str(r.config["model"]["match"]).partition(":")[2]
+
+
+def by_family(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Matched cells by architecture."""
+    return by(cells, lambda c: c.runs[0].label)
+
+
+def by_size(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Matched cells by protocol, cheapest first; within each in their own order."""
+    cheapest = by(sorted(cells, key=lambda c: c.macs), lambda c: c.runs[0].fingerprint)
+    return {name: [c for c in cells if c in group] for name, group in cheapest.items()}
+
+
+def by_shape(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Cells of dit-scaling by what stands before the patch: DiT-XL, 2x64."""
+    return by(cells, lambda c: c.name.rpartition("/")[0])
 
 
 def caption(cells: Sequence[Cell]) -> str:

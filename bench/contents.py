@@ -15,11 +15,12 @@ from typing import Any
 from PIL import Image
 
 from . import style, trends
-from .boards import Board, Line, boards
+from .boards import Board, Line, boards, failure
 from .filling import everything
 from .filling import plain as plain_table
+from .kinds import kind_of
 from .protocol import describe
-from .ranking import Spread, spread
+from .ranking import Spread
 from .record import Record
 
 NOTES = (
@@ -48,7 +49,7 @@ def pages(records: list[Record]) -> dict[str, Any]:
     beside = {r.id: r for board in found for r in board.references}
     return {
         "boards": [_board(board) for board in found],
-        "failed": [_failed(r) for r in records if r.status != "done"],
+        "failed": [{"id": r.id, **failure(r)} for r in records if r.status != "done"],
         "runs": {r.id: {"label": r.label, "seed": r.config.get("seed")} for r in records if r.id not in beside}
         | {id_: {"label": r.label, "seed": None} for id_, r in beside.items()},
         "notes": NOTES,
@@ -58,10 +59,7 @@ def pages(records: list[Record]) -> dict[str, Any]:
 def _board(board: Board) -> dict[str, Any]:
     training, evaluation = board.protocol.get("training", {}), board.protocol["evaluation"]
     match = training.get("match", {"by": "none"})
-    lines = [_row(line) for line in board.lines]
-    for r in board.references:
-        line = Line(group=r.id, runs=(r,), metrics={name: spread([m]) for name, m in r.metrics.items()})
-        lines.append(_row(line, "reference"))
+    lines = [_row(line) for line in board.lines] + [_row(line, "reference") for line in board.beside]
     return {
         "fingerprint": board.fingerprint,
         "about": describe(dict(board.protocol)),
@@ -69,7 +67,7 @@ def _board(board: Board) -> dict[str, Any]:
         "track": training.get("track"),
         "images": training.get("images"),
         "equal": "sizes as they are" if match["by"] == "none" else f"equal {match['by']} with {match['to']}",
-        "metrics": [{"name": n, "title": n.partition("[")[0], "direction": board.direction(n)} for n in board.metrics],
+        "metrics": [{"name": n, "title": kind_of(n), "direction": board.direction(n)} for n in board.metrics],
         "rows": lines,
     }
 
@@ -105,20 +103,6 @@ def _spread(s: Spread) -> dict[str, Any]:
         "low": s.low,
         "high": s.high,
         "interval": "95 % interval" if s.n == 1 else "95 % interval of the mean over seeds",
-    }
-
-
-def _failed(r: Record) -> dict[str, Any]:
-    images = r.incidents[-1].get("images", 0) if r.incidents else 0
-    return {
-        "id": r.id,
-        "label": r.label,
-        "data": r.protocol["evaluation"]["data"],
-        "status": r.status,
-        "images": f"{images:,} of {r.protocol['training'].get('images') or 0:,}",
-        "error": " ".join((r.error or "").split()),
-        "seed": r.config.get("seed"),
-        "date": r.created[:10],
     }
 
 

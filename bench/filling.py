@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any, Literal
 
 from architectures.registry import did_you_mean
 
 from . import literature, published, suites, verdicts
+from .kinds import KINDS, kind_of
 from .literature import Value
 from .paper import Table
 from .paperruns import Ledger, command, of_setting
 from .papers import TABLES
 from .protocol import describe
+from .ranking import Spread, spread
 from .record import Metric, Record
 from .suites import Scale
-from .verdicts import Measured, Order, Verdict
+from .verdicts import Order, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,8 @@ class Row:
     line: str
     """The row of the table, as the paper names it."""
     metric: str
-    direction: Literal["lower", "higher", ""]
+    direction: str
+    """lower or higher, whichever is better; "" for what is neither."""
     published: float | None
     printed: str
     """The published number as it was printed; "" where there is none."""
@@ -80,15 +82,11 @@ class Filled:
     """In words, of what was measured; "" where nothing was."""
 
 
-NAMES: Mapping[str, tuple[str, Literal["lower", "higher"]]] = {
-    "FID": ("fid", "lower"),
-    **dict.fromkeys(("FID-50K", "FID-30K", "FID-10K", "FID-5K"), ("fid", "lower")),
-    "sFID": ("sfid", "lower"),
-    "IS": ("is", "higher"),
-    "precision": ("precision", "higher"),
-    "recall": ("recall", "higher"),
+NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("FID", "FID-50K", "FID-30K", "FID-10K", "FID-5K"), "fid"),
+    **{"sFID": "sfid", "IS": "is", "precision": "precision", "recall": "recall"},
 }
-"""A paper's metric -> its name in records, before the extractor's in brackets, and which way is better."""
+"""A paper's metric -> its kind in records."""
 COUNTED = {
     "param_m": "parameters (M)",
     "gflops": "MACs (G)",
@@ -153,7 +151,7 @@ def _row(line: str, value: Value, **more: Any) -> Row:
     return Row(
         line=line,
         metric=value.metric,
-        direction=NAMES[value.metric][1] if value.metric in NAMES else "",
+        direction=KINDS[NAMES[value.metric]][0] if value.metric in NAMES else "",
         published=value.number,
         printed=value.printed,
         words=value.words,
@@ -168,9 +166,8 @@ def _metrics(value: Value, records: Iterable[Record]) -> list[tuple[str, Metric]
     """(record's id, its metric) for a published value's metric."""
     if value.metric not in NAMES:
         return []
-    wanted = NAMES[value.metric][0]
-    found = [(r.id, m) for r in records for name, m in r.metrics.items() if name.partition("[")[0] == wanted]
-    return found
+    wanted = NAMES[value.metric]
+    return [(r.id, m) for r in records for name, m in r.metrics.items() if kind_of(name) == wanted]
 
 
 def _measured(value: Value, records: Iterable[Record], *, trained: bool, compare: bool) -> dict[str, Any]:
@@ -181,12 +178,12 @@ def _measured(value: Value, records: Iterable[Record], *, trained: bool, compare
     found = _metrics(value, records)
     if not found:
         return dict(verdict="not run")
-    m = verdicts.over_seeds([metric for _, metric in found])
-    half: dict[str, Any] = dict(measured=m.value, low=m.low, high=m.high, deviation=m.deviation, seeds=m.seeds)
+    m = spread([metric for _, metric in found])
+    half: dict[str, Any] = dict(measured=m.mean, low=m.low, high=m.high, deviation=m.deviation, seeds=m.n)
     half |= dict(records=tuple(id_ for id_, _ in found), verdict="")
     if compare and value.number is not None and value.sure:
-        half["difference"] = m.value - value.number
-        half["verdict"] = verdicts.of_number(value.metric, value.number, m.value, trained=trained)
+        half["difference"] = m.mean - value.number
+        half["verdict"] = verdicts.of_number(value.metric, value.number, m.mean, trained=trained)
     return half
 
 
@@ -205,11 +202,8 @@ def _one_evaluation(found: Mapping[str, list[Record]]) -> tuple[dict[str, list[R
     return kept, len(every) - sum(map(len, kept.values()))
 
 
-_keys = cache(suites.cells)
-
-
 def _of_suite(table: Table, scale: Scale, ledger: Ledger) -> Filled:
-    keys = _keys(table.suite, scale)
+    keys = suites.cells(table.suite, scale)
     lines = table.cells.get(scale, {})
     found, left_out = _one_evaluation({line: ledger.by_key.get(keys[cell], []) for line, cell in lines.items()})
     compare = scale == "paper" and not table.elsewhere
@@ -231,20 +225,16 @@ def _of_suite(table: Table, scale: Scale, ledger: Ledger) -> Filled:
         f"{without} lines have no cell at this scale." if without and scale != "paper" else "",
         f"{left_out} records of other protocols of evaluation are left out." if left_out else "",
     ]
-    one = next((r for records in found.values() for r in records), None)
-    return Filled(
-        name=table.name,
-        title=table.title,
-        paper=table.paper,
+    return _whole(
+        table,
+        rows,
         scale=scale,
-        rows=tuple(rows),
         order=order,
-        verdict=_whole(rows, order),
         cells=len(lines),
         run=len(done),
         commands=(run,) if len(done) < len(lines) else (),
-        notes=tuple(filter(None, notes)),
-        protocol=describe(one.protocol) if one else "",
+        notes=notes,
+        of=found,
     )
 
 
@@ -253,18 +243,41 @@ def _order(table: Table, rows: list[Row], lines: Iterable[str]) -> Order | None:
     metric = rows[0].metric
     own = {r.line: r for r in rows if r.line in set(lines) and r.metric == metric}
     measured = {
-        line: Measured(value=r.measured, low=r.low, high=r.high, deviation=r.deviation, seeds=r.seeds)
+        line: Spread(mean=r.measured, low=r.low, high=r.high, deviation=r.deviation, n=r.seeds)
         for line, r in own.items()
         if r.measured is not None
     }
-    lower = NAMES[metric][1] == "lower"
+    lower = KINDS[NAMES[metric]][0] == "lower"
     published = {line: r.published for line, r in own.items() if r.published is not None}
     pairs = [p for p in table.better if set(p) <= set(own)] or verdicts.pairs_of(published, lower=lower)
     no_gain = [p for p in table.no_gain if set(p) <= set(own)]
     return verdicts.of_order(pairs, measured, lower=lower, no_gain=no_gain) if pairs else None
 
 
-def _whole(rows: Iterable[Row], order: Order | None) -> Verdict | Literal["reference"]:
+def _whole(
+    table: Table,
+    rows: Iterable[Row],
+    *,
+    scale: Scale = "paper",
+    order: Order | None = None,
+    notes: Iterable[str],
+    of: Mapping[str, Iterable[Record]] | None = None,
+    **more: Any,
+) -> Filled:
+    """The table with its verdict; `of` are the records of its lines, whose protocol is told."""
+    one = next((r for records in (of or {}).values() for r in records), None)
+    return Filled(
+        **{"name": table.name, "title": table.title, "paper": table.paper, "commands": (), **more},
+        scale=scale,
+        rows=tuple(rows),
+        order=order,
+        verdict=_verdict(rows, order),
+        notes=tuple(filter(None, notes)),
+        protocol=describe(one.protocol) if one else "",
+    )
+
+
+def _verdict(rows: Iterable[Row], order: Order | None) -> Verdict | Literal["reference"]:
     """The verdict of a table: its numbers where all were held to the paper's, or else its order.
 
     A table of which cells are missing is `not run`, or `not reproduced` where a number already is not.
@@ -303,20 +316,16 @@ def _of_runs(table: Table, ledger: Ledger) -> Filled:
     done = sum(map(bool, found.values()))
     if table.better and done == len(table.runs):
         order = _order(table, rows, table.runs)
-    one = next((r for records in found.values() for r in records), None)
-    return Filled(
-        name=table.name,
-        title=table.title,
-        paper=table.paper,
-        scale="paper",
-        rows=tuple(rows),
+    weights = any(r.config["track"] == "published" for records in found.values() for r in records)
+    return _whole(
+        table,
+        rows,
         order=order,
-        verdict=_whole(rows, order),
         cells=len(table.runs),
         run=done,
         commands=tuple(commands),
-        notes=tuple(filter(None, (table.note, WORD if one and one.config["track"] == "published" else ""))),
-        protocol=describe(one.protocol) if one else "",
+        notes=[table.note, WORD if weights else ""],
+        of=found,
     )
 
 
@@ -356,20 +365,8 @@ def _counted(table: Table) -> Filled:
                     verdict=verdict,
                 )
             )
-    counted = {r.cell for r in rows if r.cell}
-    return Filled(
-        name=table.name,
-        title=table.title,
-        paper=table.paper,
-        scale="paper",
-        rows=tuple(rows),
-        order=None,
-        verdict=_whole(rows, None),
-        cells=len(counted),
-        run=len(counted),
-        commands=(),
-        notes=tuple(filter(None, (table.note, COUNTS_NOTE))),
-    )
+    counted = len({r.cell for r in rows if r.cell})
+    return _whole(table, rows, cells=counted, run=counted, notes=[table.note, COUNTS_NOTE])
 
 
 WORD = "A record has the hash of the weights it was made with; that they are the file named here is its author's word."

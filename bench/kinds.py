@@ -15,6 +15,7 @@ KINDS: Mapping[str, tuple[str, float, float]] = {
     "class_accuracy": ("higher", 0.0, 1.0),
 }
 """Metric -> direction, smallest and largest possible value."""
+ARROWS = {"lower": "↓", "higher": "↑"}
 HEADLINE = "fid"
 """What rows are ranked by."""
 

@@ -31,7 +31,7 @@ from . import tabular, views
 from .boards import Board, Line, boards, group_of, without_overtaken
 from .command import Parser
 from .files import atomic
-from .kinds import KINDS, kind_of
+from .kinds import ARROWS, KINDS, kind_of
 from .ranking import Spread
 from .record import Record, folder, read_all
 
@@ -107,7 +107,7 @@ def _rounded(value: float | None) -> float | None:
 def csv_of(table: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV, which needs no pandas to import; the headings of metrics have the arrow of the better direction."""
     columns = list({name: 0 for row in table for name in row})
-    arrows = {c: f" {tabular.ARROWS[KINDS[kind_of(c)][0]]}" for c in columns if METRIC.fullmatch(c)}
+    arrows = {c: f" {ARROWS[KINDS[kind_of(c)][0]]}" for c in columns if METRIC.fullmatch(c)}
     text = StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writerow({c: c + arrows.get(c, "") for c in columns})
@@ -196,11 +196,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not results.is_dir():
             raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
+        if flags.check and asked:
+            raise ValueError(f"--check looks at whole files; leave out --{', --'.join(asked).replace('_', '-')}")
         if flags.check:
             from . import submission
 
             return submission.main([Path(name) for name in flags.check], results)
-        print(views.show(without_overtaken(read_all(results)), asked) if asked else write(results))
+        records = without_overtaken(read_all(results))
+        if not records:
+            raise ValueError(f"{flags.results} has no records yet; python -m bench.run makes them")
+        text = views.show(records, asked) if asked else write(results)
+        print(tabular.fitted(text, f"pipe this into a file, or read {results / 'leaderboard.md'}"))
     except (ValueError, OSError) as error:
         print(f"bench.leaderboard: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ from . import contents
 from .boards import without_overtaken
 from .command import Parser
 from .files import atomic
-from .record import read_all
+from .record import folder, read_all
 
 PARTS = (
     ("leaderboards", "Leaderboards"),
@@ -95,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--pictures is {flags.pictures:g}; it must be at least 0")
         if out.is_dir():
             raise ValueError(f"{out} is a folder; name a file with --out")
+        if not any(folder(results).glob("*.json")):
+            raise ValueError(f"{results} has no records yet; python -m bench.run makes them")
         text = build(results, flags.pictures)
         with atomic(out) as partial:
             partial.write_text(text, encoding="utf-8")

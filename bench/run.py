@@ -323,7 +323,7 @@ def show(
 
     The exit status is 1 when a run is not finished, and 2 when something that can be mended stopped it.
     """
-    from . import leaderboard
+    from . import leaderboard, tabular
     from .record import read
 
     status = max((explain(name, run) for name, run in missing.items()), default=0)
@@ -341,7 +341,7 @@ def show(
     print(f"leaderboard in {results / 'leaderboard.md'} and .csv\n")
     shown = {r.fingerprint for r in finished.values()}
     tables = ["Protocol " + part for part in text.split("## Protocol ")[1:] if part[:12] in shown]
-    print("\n".join(tables).strip())
+    print(tabular.fitted("\n".join(tables).strip(), str(results / "leaderboard.md")))
     return status
 
 

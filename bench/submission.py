@@ -85,7 +85,7 @@ def problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record
     try:
         data = _load(path)
     except (OSError, ValueError, RecursionError) as error:
-        return [f"it is no record: {error or 'nested too deeply'}"], None
+        return [f"it is no record: {_unread(error)}"], None
     found, one = _mended(data)
     if one is None:
         return found, None
@@ -127,6 +127,24 @@ def _load(path: Path) -> dict[str, Any]:
     except ValueError:  # JSON's 1e999 is infinity
         raise ValueError("a number in it is too large") from None
     return data
+
+
+def _unread(error: Exception) -> str:
+    """Why a file is no JSON object, in words."""
+    match error:
+        case FileNotFoundError():
+            return "there is no such file"
+        case IsADirectoryError():
+            return "it is a folder; name the files in it"
+        case OSError():
+            return str(error.strerror)
+        case UnicodeDecodeError():
+            return "it is not text"
+        case json.JSONDecodeError():
+            return f"it is no JSON ({error.msg.lower()}, line {error.lineno}, column {error.colno})"
+        case RecursionError():
+            return "nested too deeply"
+    return str(error)
 
 
 def _mended(data: dict[str, Any]) -> tuple[list[str], Record | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from .config import digest
@@ -292,6 +293,7 @@ def key(identity: Mapping[str, Any]) -> str:
     return digest({name: value for name, value in whole.items() if name != "seed"})
 
 
-def cells(name: str, scale: Scale) -> dict[str, str]:
+@cache
+def cells(name: str, scale: Scale) -> Mapping[str, str]:
     """Cell -> key of the records that belong to it; ValueError for a scale that the suite has not."""
     return {cell.name: key(resolve(cell.wish).identity()) for cell in at(name, scale)}

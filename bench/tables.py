@@ -21,6 +21,7 @@ from . import literature, verdicts
 from .command import Parser
 from .files import atomic
 from .filling import NAMES, Filled, Row, filled, scales
+from .kinds import ARROWS
 from .paperruns import Ledger
 from .papers import FIGURES, TABLES
 from .record import read_all
@@ -28,7 +29,6 @@ from .suites import Scale
 
 Format = Literal["text", "md", "csv", "latex", "html"]
 STYLES = {"text": "simple", "md": "github", "latex": "latex_booktabs", "html": "html"}
-ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 UNSURE = "unsure"
 MADE = "Made by `python -m bench.tables --write` from the records and results/published/; do not edit."
 
@@ -59,7 +59,7 @@ def line_of(row: Row, *, own_cell: bool) -> dict[str, str]:
         difference = f"+{difference}"
     found = {
         "row": row.line,
-        "metric": f"{row.metric}{ARROWS[row.direction]}",
+        "metric": f"{row.metric} {ARROWS.get(row.direction, '')}".rstrip(),
         "published": _published(row),
         "source": row.source,
     }
@@ -84,17 +84,26 @@ def _published(row: Row) -> str:
 def lines_of(one: Filled) -> list[dict[str, str]]:
     own_cell = any(row.cell and row.cell != row.line for row in one.rows) and any(row.measured for row in one.rows)
     own_cell = own_cell and one.rows[0].metric in NAMES
-    return [line_of(row, own_cell=own_cell) for row in one.rows]
+    lines = [line_of(row, own_cell=own_cell) for row in one.rows]
+    return [{k: v for k, v in line.items() if k != "source"} for line in lines] if one_source(one) else lines
+
+
+def one_source(one: Filled) -> str:
+    """Where all that was published stands; "" where lines have several sources, which then have a column."""
+    sources = {row.source for row in one.rows}
+    return sources.pop() if len(sources) == 1 else ""
 
 
 def about(one: Filled) -> list[str]:
     """What is said below a table: verdict, order, protocol, notes and commands."""
     said = f"Verdict: {one.verdict}"
     if one.cells:
-        said += f"; {one.run} of {one.cells} lines measured"
+        said += f"; {one.run} of {one.cells} line{'s'[: one.cells > 1]} measured"
     words = [f"{said}."]
     if one.order:
         words.append(f"Order: {one.order.verdict}; {one.order.sentence()}.")
+    if source := one_source(one):
+        words.append(f"Published: {source}.")
     if one.protocol:
         words.append(f"Measured: {one.protocol}.")
     if one.run and one.scale != "paper":

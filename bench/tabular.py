@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from .boards import Board, Line
-from .kinds import HEADLINE, kind_of
+from .boards import Board, Line, failure
+from .kinds import ARROWS, HEADLINE, kind_of
 from .protocol import describe
-from .ranking import spread
 from .record import Record
 
-ARROWS = {"lower": "↓", "higher": "↑"}
 NONE = "–"
 LEGEND = (
     "rank: one more than the rows that are better beyond their intervals; = where the interval overlaps another row's; "
@@ -31,6 +31,16 @@ def section(board: Board, rows: Sequence[Mapping[str, str]] | None = None, more:
 
 def github(rows: Sequence[Mapping[str, str]]) -> str:
     return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+
+
+def fitted(text: str, whole: str) -> str:
+    """Markdown as it is; on a terminal only the columns that fit, and `whole`, where all are."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    lines = text.splitlines()
+    if not width or all(len(line) <= width for line in lines if line.startswith("|")):
+        return text
+    cut = [line[: line.rfind("|", 0, width) + 1] if line.startswith("|") else line for line in lines]
+    return "\n".join([*cut, "", f"Columns that do not fit into {width} characters: {whole}"])
 
 
 def place(line: Line) -> dict[str, str]:
@@ -86,31 +96,14 @@ def row(board: Board, line: Line) -> dict[str, str]:
 
 def references(board: Board) -> list[dict[str, str]]:
     """Rows of held-out images and noise, unranked and without cost."""
-    found = []
-    for r in board.references:
-        line = Line(group="", runs=(r,), metrics={name: spread([metric]) for name, metric in r.metrics.items()})
-        found.append({**row(board, line), "incidents": ""})
-    return found
+    return [{**row(board, line), "incidents": ""} for line in board.beside]
 
 
 def unfinished(failed: Sequence[Record]) -> str:
     """The section of runs that failed or diverged."""
-    text = github([_unfinished(r) for r in failed])
+    told = [(failure(r), r) for r in failed]
+    text = github([{**words, "error": words["error"].replace("|", "/"), "record": links([r])} for words, r in told])
     return f"## Did not finish\n\nNeither ranked nor averaged.\n\n{text}\n"
-
-
-def _unfinished(r: Record) -> dict[str, str]:
-    images = r.incidents[-1]["images"] if r.incidents else 0
-    return {
-        "model": r.label,
-        "data": r.protocol["evaluation"]["data"],
-        "status": r.status,
-        "images": f"{images:,} of {r.protocol['training'].get('images') or 0:,}",
-        "error": " ".join((r.error or "").split()).replace("|", "/"),
-        "seed": str(r.config.get("seed", "")),
-        "date": r.created[:10],
-        "record": links([r]),
-    }
 
 
 def human(count: float | None) -> str:

@@ -12,20 +12,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from architectures.registry import did_you_mean
+
 from . import printed, suites
 from .cells import (
     Cell,
     by,
+    by_family,
     by_key,
+    by_shape,
+    by_size,
     caption,
     cost,
     curve,
     fid,
-    keys_of,
+    matched,
     models,
     of_suite,
     seeds,
-    setting,
+    size,
     training_flops,
 )
 from .config import digest
@@ -71,7 +76,7 @@ def everything(records: Iterable[Record], names: Sequence[str] = ()) -> list[Fig
     """The figures of these names, or all; ValueError for a name that there is not."""
     for name in names:
         if name not in FIGURES:
-            raise ValueError(f"there is no figure {name}; there are {', '.join(FIGURES)}")
+            raise ValueError(f"there is no figure {name}; {did_you_mean(name, list(FIGURES))}")
     data = found(records)
     return [FIGURES[name](data) for name in names or FIGURES]
 
@@ -98,55 +103,11 @@ def missing(data: Found, suite: str, scales: Sequence[suites.Scale]) -> str:
     lines = []
     for scale in scales:
         if scale in suites.SUITES[suite].shared:
-            keys = set(keys_of(suite, scale).values())
+            keys = set(suites.cells(suite, scale).values())
             if there := keys - set(data.keys):
                 done = f"{len(keys) - len(there)} of {len(keys)} cells measured"
                 lines.append(f"python -m bench.run --suite {suite} --scale {scale}  # {done}")
     return "\n".join(lines)
-
-
-def matched_cells(data: Found, suite: str, scale: suites.Scale) -> dict[str, list[Cell]]:
-    """A matched suite's cells by setting, and whatever else was run under the same protocols."""
-    cells = [c for group in of_suite(data.keys, suite, scale).values() for c in group]
-    prints = {r.fingerprint for c in cells for r in c.runs}
-    beside = [r for r in data.models if r.fingerprint in prints and r.config["model"]["match"]]
-    return {
-        shared: [
-            Cell(name=name, runs=tuple(sorted(group, key=lambda r: r.config["seed"])))
-            for name, group in by(runs, lambda r: f"{_family(r)} at {_size(r)}").items()
-        ]
-        for shared, runs in by(_in_order(beside), setting).items()
-    }
-
-
-def _in_order(runs: Sequence[Record]) -> list[Record]:
-    """By family, the three of the papers first, and cost."""
-    first = {"dit": 0, "uvit": 1, "unet": 2}
-    return sorted(runs, key=lambda r: (first.get(_family(r), 3), _family(r), cost(r).macs))
-
-
-def _family(r: Record) -> str:
-    return r.label
-
-
-def _size(r: Record) -> str:
-    """What a matched network's cost was made equal to."""
-    return str(r.config["model"]["match"]).partition(":")[2]
-
-
-def _by_family(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    groups: dict[str, list[Cell]] = {}
-    for c in cells:
-        groups.setdefault(_family(c.runs[0]), []).append(c)
-    return groups
-
-
-def _by_shape(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Cells of dit-scaling by what stands before the patch: DiT-XL, 2x64."""
-    groups: dict[str, list[Cell]] = {}
-    for c in cells:
-        groups.setdefault(c.name.rpartition("/")[0], []).append(c)
-    return groups
 
 
 def dit_scaling(data: Found) -> Figure:
@@ -156,7 +117,7 @@ def dit_scaling(data: Found) -> Figure:
         for cells in of_suite(data.keys, "dit-scaling", scale).values():
             series = [
                 Series(name=name, points=tuple(c.point(c.macs, label=c.name.removeprefix("DiT-")) for c in group))
-                for name, group in _by_shape(cells).items()
+                for name, group in by_shape(cells).items()
             ]
             fit = fitted([p for s in series for p in s.points])
             panels.append(_panel(data, cells, f"Measured: DiT, {scale}", MACS, series, fits=(fit,)))
@@ -172,10 +133,10 @@ def matched_macs(data: Found) -> Figure:
     """FID against MACs of the families whose costs were made equal."""
     panels = []
     for scale in SCALES:
-        for cells in matched_cells(data, "matched", scale).values():
+        for cells in matched(data.models, data.keys, "matched", scale).values():
             series = [
                 Series(name=name, points=tuple(c.point(c.macs) for c in group), joined=True)
-                for name, group in _by_family(cells).items()
+                for name, group in by_family(cells).items()
             ]
             fits = tuple(fitted(s.points, s.name) for s in series)
             panels.append(_panel(data, cells, f"Measured: {scale}", MACS, series, fits=fits))
@@ -208,10 +169,10 @@ def training_compute(data: Found) -> Figure:
     """FID against training FLOPs, every network at every evaluation point; laws through the best at their cost."""
     panels = [printed.dit_training()]
     for scale in SCALES:
-        for cells in matched_cells(data, "matched", scale).values():
+        for cells in matched(data.models, data.keys, "matched", scale).values():
             series = [
                 Series(name=name, points=tuple(p for c in group for _, p in _along(c)))
-                for name, group in _by_family(cells).items()
+                for name, group in by_family(cells).items()
             ]
             fits = tuple(fitted(s.points, s.name, frontier=True) for s in series)
             title = f"Measured: three families, {scale}"
@@ -219,7 +180,7 @@ def training_compute(data: Found) -> Figure:
         for cells in of_suite(data.keys, "dit-scaling", scale).values():
             series = [
                 Series(name=name, points=tuple(p for c in group for _, p in _along(c)))
-                for name, group in _by_shape(cells).items()
+                for name, group in by_shape(cells).items()
             ]
             fit = fitted([p for s in series for p in s.points], frontier=True)
             panels.append(_panel(data, cells, f"Measured: DiT, {scale}", COMPUTE, series, POINTS_OF_A_RUN, fits=(fit,)))
@@ -235,7 +196,7 @@ def training_compute(data: Found) -> Figure:
 def iso_flop(data: Found, scale: suites.Scale) -> Figure:
     """FID against a network's MACs at equal training FLOPs, read off the runs' curves; a panel a family."""
     panels = []
-    studies = [_by_family(cells) for cells in matched_cells(data, "matched", scale).values()]
+    studies = [by_family(cells) for cells in matched(data.models, data.keys, "matched", scale).values()]
     dits = of_suite(data.keys, "dit-scaling", scale).values()
     studies += [{"DiT by depth, width and patch": sorted(cells, key=lambda c: c.macs)} for cells in dits]
     for families in studies:
@@ -336,14 +297,14 @@ def _stepless(r: Record, *, seed: bool = True, network: bool = True) -> str:
 def convergence(data: Found, suite: str, scale: suites.Scale) -> Figure:
     """Loss and FID against training images, a column of panels for each cost that was made equal."""
     losses, fids = [], []
-    for group in matched_cells(data, suite, scale).values():
-        for cells in _by_size(group).values():
-            what = f"at {_size(cells[0].runs[0])}'s MACs"
+    for group in matched(data.models, data.keys, suite, scale).values():
+        for cells in by_size(group).values():
+            what = f"at {size(cells[0].runs[0])}'s MACs"
             if drawn := [s for c in cells if len((s := _losses(c)).points) > 1]:
                 note = f"{caption(cells)}; mean over {seeds(cells)}."
                 losses.append(Panel(title=f"Loss {what}", x=IMAGES, y=LOSSES, series=tuple(drawn), caption=note))
             series = [
-                Series(name=_family(c.runs[0]), points=tuple(replace(p, x=i) for i, p in _along(c)), joined=True)
+                Series(name=c.runs[0].label, points=tuple(replace(p, x=i) for i, p in _along(c)), joined=True)
                 for c in cells
             ]
             fids.append(_panel(data, cells, f"FID {what}", IMAGES, series))
@@ -356,13 +317,6 @@ def convergence(data: Found, suite: str, scale: suites.Scale) -> Figure:
     )
 
 
-def _by_size(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    groups: dict[str, list[Cell]] = {}
-    for c in sorted(cells, key=lambda c: c.macs):
-        groups.setdefault(c.runs[0].fingerprint, []).append(c)
-    return {name: [c for c in cells if c in group] for name, group in groups.items()}
-
-
 def _losses(cell: Cell) -> Series:
     """The mean loss over the seeds, straight between what each logged; no points where one logged nothing.
 
@@ -370,12 +324,12 @@ def _losses(cell: Cell) -> Series:
     """
     own = [np.array(r.losses).T for r in cell.runs if len(r.losses) > 1]
     if len(own) < len(cell.runs):
-        return Series(name=_family(cell.runs[0]), points=())
+        return Series(name=cell.runs[0].label, points=())
     shared = np.linspace(max(o[0][0] for o in own), min(o[0][-1] for o in own), min(len(o[0]) for o in own))
     means = np.mean([np.interp(shared, *o) for o in own], axis=0)
     records = tuple(r.id for r in cell.runs)
     points = [Point(x=float(x), y=float(y), records=records) for x, y in zip(shared, means, strict=True)]
-    return Series(name=_family(cell.runs[0]), points=tuple(points), joined=True)
+    return Series(name=cell.runs[0].label, points=tuple(points), joined=True)
 
 
 BASES = {"dit-conditioning": "adaLN-Zero", "uvit-ablation": "default"}
@@ -387,7 +341,7 @@ def dots(data: Found, suite: str, published: Callable[[], Sequence[Panel]] | Non
     panels = list(published()) if published else []
     for scale in SCALES:
         for cells in of_suite(data.keys, suite, scale).values():
-            for part, group in _parts(cells).items():
+            for part, group in by(cells, _part).items():
                 panels.append(_dots(data, group, f"Measured: {part or suite}, {scale}", part, BASES.get(suite, "")))
     return Figure(
         name=suite,
@@ -397,11 +351,8 @@ def dots(data: Found, suite: str, published: Callable[[], Sequence[Panel]] | Non
     )
 
 
-def _parts(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    groups: dict[str, list[Cell]] = {}
-    for c in cells:
-        groups.setdefault(c.name.partition(": ")[0] if c.name.startswith("Table ") else "", []).append(c)
-    return groups
+def _part(cell: Cell) -> str:
+    return cell.name.partition(": ")[0] if cell.name.startswith("Table ") else ""
 
 
 def _dots(data: Found, cells: Sequence[Cell], title: str, part: str, base: str) -> Panel:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb, factorial, sqrt
-from statistics import mean, stdev
+from math import comb, factorial
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from .record import Metric
+from .ranking import Spread
 
 Verdict = Literal["reproduced", "order reproduced", "not reproduced", "not run"]
 Pair = tuple[str, str]
@@ -59,30 +58,6 @@ RULES = f"""\
 At digits and shapes scale toy networks take the same switches, and only orders are judged. Why the tolerances are
 what they are stands beside them in `bench/verdicts.py`.
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """One number over seeds: the mean, and its 95 % interval."""
-
-    value: float
-    low: float | None
-    high: float | None
-    deviation: float | None
-    """Over seeds; None of one."""
-    seeds: int
-
-
-def over_seeds(metrics: Sequence[Metric]) -> Measured:
-    """The mean with Student's interval over the seeds; of one seed its own interval, that of the samples."""
-    values = [m.value for m in metrics]
-    if len(values) == 1:
-        found = metrics[0].interval
-        low, high = (found.low, found.high) if found else (None, None)
-        return Measured(value=values[0], low=low, high=high, deviation=None, seeds=1)
-    centre, deviation = mean(values), stdev(values)
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / sqrt(len(values))
-    return Measured(value=centre, low=centre - half, high=centre + half, deviation=deviation, seeds=len(values))
 
 
 def allowed(metric: str, published: float, *, trained: bool) -> float:
@@ -130,7 +105,7 @@ def _p(p: float) -> str:
 
 
 def of_order(
-    pairs: Sequence[Pair], measured: Mapping[str, Measured], *, lower: bool, no_gain: Sequence[Pair] = ()
+    pairs: Sequence[Pair], measured: Mapping[str, Spread], *, lower: bool, no_gain: Sequence[Pair] = ()
 ) -> Order:
     """Judge a published order: pairs of (better, worse), and of (variant, other) where no gain was found.
 
@@ -139,7 +114,7 @@ def of_order(
     the same way and the seeds tell each apart.
     """
     sign = 1 if lower else -1
-    values = {name: sign * m.value for name, m in measured.items()}
+    values = {name: sign * m.mean for name, m in measured.items()}
     agree = [values[better] < values[worse] for better, worse in pairs]
     apart = [told_apart(measured[a], measured[b]) for a, b in pairs]
     apart_agree = sum(a and t for a, t in zip(agree, apart, strict=True))
@@ -164,13 +139,13 @@ def of_order(
     )
 
 
-def told_apart(a: Measured, b: Measured) -> bool:
+def told_apart(a: Spread, b: Spread) -> bool:
     """Whether the seeds tell two variants apart: Welch's two-sided test at ALPHA; one seed tells nothing."""
     if a.deviation is None or b.deviation is None:
         return False
     if a.deviation == b.deviation == 0:
-        return a.value != b.value
-    test = stats.ttest_ind_from_stats(a.value, a.deviation, a.seeds, b.value, b.deviation, b.seeds, equal_var=False)
+        return a.mean != b.mean
+    test = stats.ttest_ind_from_stats(a.mean, a.deviation, a.n, b.mean, b.deviation, b.n, equal_var=False)
     return bool(test.pvalue <= ALPHA)
 
 

@@ -159,8 +159,8 @@ def target(whole: Sequence[Board], text: str, chosen: Mapping[str, set[str]]) ->
         value = float(number)
     except ValueError:
         value = math.nan
-    if not equals or not math.isfinite(value):
-        raise ValueError(f"--target is {text}; write METRIC=VALUE, for example fid=1")
+    if not equals or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"--target is {text}; write METRIC=VALUE with a positive value, for example fid=1")
     parts = []
     for board in narrowed(whole, chosen, ""):
         if not (metric := points.metric_of(board, name)):

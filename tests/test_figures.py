@@ -165,7 +165,8 @@ def test_what_is_not_measured_is_left_out_with_the_command_that_runs_it(tmp_path
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["nothing"], "there is no figure nothing; there are dit-scaling, "),
+        (["nothing"], "there is no figure nothing; known: dit-scaling, "),
+        (["dit-scalin"], "there is no figure dit-scalin; did you mean dit-scaling"),
         (["--results", "nowhere"], "nowhere is no folder; name a results folder with --results"),
     ],
 )

@@ -258,6 +258,8 @@ WRONG = {
     "--at-compute much": "--at-compute is much; it must be a number above 0",
     "--target fid": "--target is fid; write METRIC=VALUE",
     "--target fid=low": "--target is fid=low; write METRIC=VALUE",
+    "--target fid=-1": "write METRIC=VALUE with a positive value",
+    "--check a.json --data digits --sort fid": "--check looks at whole files; leave out --data, --sort",
     "--target sfid=1": "a metric that no run here has; choose one of ",
 }
 
@@ -267,6 +269,25 @@ def test_what_is_asked_for_wrongly_is_answered_in_a_sentence(mixed, flags, capsy
     assert leaderboard.main(["--results", str(mixed), *flags.split()]) == 2
     said = capsys.readouterr()
     assert WRONG[flags] in said.err and said.err.count("\n") == 1 and not said.out
+
+
+def test_a_folder_without_records_is_said_to_be_one(tmp_path, capsys):
+    assert leaderboard.main(["--results", str(tmp_path)]) == 2
+    assert "has no records yet; python -m bench.run makes them" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_shows_the_columns_that_fit_and_where_all_are(mixed, capsys, monkeypatch):
+    assert leaderboard.main(["--results", str(mixed)]) == 0
+    whole_ = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert leaderboard.main(["--results", str(mixed)]) == 0
+    *cut, note = capsys.readouterr().out.splitlines()
+    tables = [line for line in cut if line.startswith("|")]
+    assert tables and all(len(line) <= 80 and line.endswith("|") and "model" in tables[0] for line in tables)
+    assert note.startswith("Columns that do not fit into 80 characters: ") and "leaderboard.md" in note
+    assert [line for line in whole_ if line.startswith("|")] != tables
 
 
 def test_at_equal_compute_each_run_stands_at_its_nearest_point_which_is_said(tmp_path):

@@ -292,11 +292,11 @@ def test_a_record_that_was_altered_is_found_by_its_hashes(what, tmp_path, capsys
 
 
 UNREADABLE = {
-    "no JSON": ("{", "it is no record: "),
+    "no JSON": ("{", "it is no record: it is no JSON (expecting property name enclosed in double quotes, line 1, "),
     "NaN": ('{"schema": NaN}', "it is no record: NaN is not allowed"),
     "infinity": ('{"schema": 1e999}', "it is no record: a number in it is too large"),
     "a list": ("[1]", "it is no record: it must be an object"),
-    "too deep": ("[" * 100_000, "it is no record: "),
+    "too deep": ("[" * 100_000, "it is no record: nested too deeply"),
     "too long": (" " * (5 * 2**20), "it is no record: it has 5,242,880 bytes"),
     "nothing of a record": ("{}", "id: "),
 }
@@ -348,9 +348,14 @@ SIGNED = {"id", "fingerprint", "evaluation_fingerprint", *(f"curve/{i}/metrics/f
 """Made right again after the junk; and the FID of an earlier point, which has no bound."""
 
 
-def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path, capsys):
-    assert leaderboard.main(["--results", str(tmp_path), "--check", str(tmp_path / "a.json")]) == 2
-    assert "No such file" in capsys.readouterr().err
+NO_FILE = {"there": "it is a folder; name the files in it", "a": "there is no such file"}
+
+
+@pytest.mark.parametrize("name, why", NO_FILE.items())
+def test_a_path_without_a_file_is_said_to_have_none(name, why, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    assert leaderboard.main(["--results", str(tmp_path), "--check", str(tmp_path / name)]) == 2
+    assert capsys.readouterr().err == f"{tmp_path / name}: it is no record: {why}\n"
 
 
 def test_a_file_is_to_have_its_records_name(tmp_path, capsys):

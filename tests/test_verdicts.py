@@ -6,12 +6,12 @@ import pytest
 from scipy import stats
 
 from bench import verdicts
+from bench.ranking import Spread, spread
 from bench.record import Interval, Metric
-from bench.verdicts import Measured
 
 
 def measured(value, deviation=0.01, seeds=3):
-    return Measured(value=value, low=None, high=None, deviation=deviation if seeds > 1 else None, seeds=seeds)
+    return Spread(mean=value, deviation=deviation if seeds > 1 else None, n=seeds, low=None, high=None)
 
 
 def metrics(*values):
@@ -39,15 +39,15 @@ def test_a_number_is_reproduced_within_its_tolerance(metric, published, value, t
 
 
 def test_several_seeds_have_their_mean_and_students_interval():
-    found = verdicts.over_seeds(metrics(1.0, 2.0, 3.0))
+    found = spread(metrics(1.0, 2.0, 3.0))
     half = stats.t.ppf(0.975, 2) / 3**0.5
-    assert (found.value, found.deviation, found.seeds) == (2, 1, 3)
+    assert (found.mean, found.deviation, found.n) == (2, 1, 3)
     assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
 
 
 def test_one_seed_has_the_interval_of_its_samples():
-    found = verdicts.over_seeds(metrics(5.0))
-    assert (found.value, found.low, found.high, found.deviation, found.seeds) == (5, 4, 6, None, 1)
+    found = spread(metrics(5.0))
+    assert (found.mean, found.low, found.high, found.deviation, found.n) == (5, 4, 6, None, 1)
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))

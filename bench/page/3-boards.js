@@ -142,7 +142,7 @@ function filters(refill) {
 
 function unfinished() {
   if (!data.failed.length) return null;
-  const rows = data.failed.map((run) => make("tr", {}, make("th", { scope: "row" }, runLink(run.id, run.label)),
+  const rows = data.failed.map((run) => make("tr", {}, make("th", { scope: "row" }, runLink(run.id, run.model)),
     make("td", { text: run.data }), make("td", { text: run.status }), make("td", { class: "number", text: run.images }),
     make("td", { class: "words", text: run.error }), make("td", { text: run.seed ?? "" }), make("td", { text: run.date })));
   return make("section", {}, make("h2", { text: "Did not finish" }), make("p", { text: "Neither ranked nor averaged." }),
