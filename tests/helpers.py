@@ -50,7 +50,11 @@ def ask(*command):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
-def until(true, seconds=60, wait=0.2):
+LONG = 300
+"""Seconds after which something is taken for lost: the machine may be busy."""
+
+
+def until(true, seconds=LONG, wait=0.2):
     """Wait until something is true, and return it; what it was at the end when it never is."""
     deadline = time.monotonic() + seconds
     while not (done := true()) and time.monotonic() < deadline:

@@ -46,7 +46,7 @@ def jobs(one):
 
 def over(*runs):
     """Wait until nothing of these runs is in the queue."""
-    assert until(lambda: not any(row.alive for row in runstate.look(runs, reap=False)[0]), 90), ask("sacct", "-X")
+    assert until(lambda: not any(row.alive for row in runstate.look(runs, reap=False)[0])), ask("sacct", "-X")
 
 
 def queue():

@@ -44,8 +44,6 @@ STORIES = {
 The last is told when the others are over: what the controller has not written down when it dies, a job's end among
 it, it forgets, and runs that job again.
 """
-LONG = 300
-"""Seconds after which something is taken for lost; the machine may be busy."""
 
 
 class Story:
@@ -98,10 +96,10 @@ def stories(slurm_cluster, tmp_path_factory, cache):
                 interrupt(told, slurm_cluster)
             told[name] = Story(folder / name.replace(" ", "-"), cache, own)
         last = told["controller"]
-        assert until(last.saved, LONG) and not last.over(last.train), last.told()
+        assert until(last.saved) and not last.over(last.train), last.told()
         kill(slurm_cluster, "slurmctld")
         up(slurm_cluster)
-        until(lambda: last.over(last.evaluate), LONG)
+        until(lambda: last.over(last.evaluate))
         yield told
     finally:
         subprocess.run(["scancel", "-u", "root"], timeout=60)
@@ -129,11 +127,11 @@ def interrupt(told, cluster):
         "one process": lambda: os.kill(task(train["one process"], 3), signal.SIGUSR2),
     }
     while ways:
-        name = until(lambda: next((name for name in ways if told[name].saved()), ""), LONG)
+        name = until(lambda: next((name for name in ways if told[name].saved()), ""))
         assert name, "\n".join(told[name].told() for name in ways)
         ways.pop(name)()
     for story in told.values():
-        assert until(lambda story=story: story.over(story.evaluate), LONG), story.told()
+        assert until(lambda story=story: story.over(story.evaluate)), story.told()
 
 
 def task(job, rank):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import make_run, tiny_config
+from helpers import LONG, make_run, tiny_config
 
 from bench import checkpoint, record
 
@@ -66,7 +66,7 @@ def ended(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def until(true, what, seconds=60):
+def until(true, what, seconds=LONG):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, what

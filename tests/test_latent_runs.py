@@ -45,7 +45,7 @@ def test_each_architecture_goes_from_images_to_a_row_of_the_leaderboard_on_a_clu
             *re.search(r"submitted (\S+): train \d+ -> evaluate (\d+)", capsys.readouterr().out).groups(),
         )
     for words, name, job in jobs.values():
-        assert until(lambda job=job: state_of(job) not in ("", "PENDING", "RUNNING"), 400)
+        assert until(lambda job=job: state_of(job) not in ("", "PENDING", "RUNNING"))
         log = (here / "results" / "runs" / name / "log.jsonl").read_text()
         assert state_of(job) == "COMPLETED", log
         assert run.main(words) == 0

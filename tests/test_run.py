@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SMALLEST, TINY
+from helpers import LONG, SMALLEST, TINY
 from PIL import Image
 
 from bench import record, run, submit
@@ -217,7 +217,7 @@ def test_a_killed_suite_goes_on_and_ends_as_if_it_had_not_been(results, tmp_path
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "bench.run", *words, *extra]
     process = subprocess.Popen([*command, "--results", str(results)], env=env, cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONG
     while not list((results / "runs").glob("dit*/checkpoints/*.safetensors")):
         assert time.monotonic() < deadline and process.poll() is None, "it never came to a checkpoint"
         time.sleep(0.1)
@@ -239,12 +239,12 @@ def test_ctrl_c_ends_in_one_sentence_and_the_run_goes_on(results):
     process = subprocess.Popen(
         command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONG
     while not list((results / "runs").glob("dit*/checkpoints/*.safetensors")):
         assert time.monotonic() < deadline and process.poll() is None, "it never came to a checkpoint"
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the door and all it has started
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONG)
     assert process.returncode == 130, out + err
     assert err.strip() == "bench.run: stopped; what is done is saved, the same command goes on from there"
     assert run.main(command[3:]) == 0

@@ -113,7 +113,7 @@ def test_the_command_of_a_login_node_ends_in_a_record_made_on_a_node(slurm, resu
     folder = results / "runs" / name
     assert run.main(words) == 0
     assert f"{name} is in the queue already: train {train}" in capsys.readouterr().out
-    assert until(lambda: state_of(evaluate) not in ("", "PENDING", "RUNNING"), 120)
+    assert until(lambda: state_of(evaluate) not in ("", "PENDING", "RUNNING"))
     logs = {stage: Path(job["log"]) for stage, job in json.loads((folder / "jobs.json").read_text())["jobs"].items()}
     told = "\n".join(log.read_text() + log.with_suffix(".err").read_text() for log in logs.values() if log.exists())
     assert [state_of(job) for job in (train, evaluate)] == ["COMPLETED"] * 2, told
@@ -137,7 +137,7 @@ def test_two_nodes_of_two_processes_give_the_losses_and_the_samples_of_one_proce
     words += [*words_of(four), "--results", str(results.parent / "four"), "--cluster", "slurm"]
     assert run.main(words) == 0
     job = re.search(r"evaluate (\d+)", capsys.readouterr().out)[1]
-    assert until(lambda: state_of(job) not in ("", "PENDING", "RUNNING"), 120)
+    assert until(lambda: state_of(job) not in ("", "PENDING", "RUNNING"))
     one, many = (RunFolder(next((folder / "runs").glob("dit*"))) for folder in (results, results.parent / "four"))
     assert state_of(job) == "COMPLETED", (many.path / "log.jsonl").read_text()
     assert mean_loss(many) == pytest.approx(mean_loss(one), rel=1e-5)
@@ -164,7 +164,7 @@ def test_a_job_that_fails_ends_in_a_record_its_evaluation_is_cancelled_and_it_is
     words += words_of({**TINY, **SMALLEST["dit"], **FAILING})
     assert run.main(words) == 0
     train, evaluate = re.search(r"train (\d+) -> evaluate (\d+)", capsys.readouterr().out).groups()
-    assert until(lambda: state_of(evaluate).startswith("CANCELLED"), 60), state_of(train)
+    assert until(lambda: state_of(evaluate).startswith("CANCELLED")), state_of(train)
     assert state_of(train) == "FAILED"
     (one,) = read_all(results)
     assert one.status == "diverged" and "a lower recipe.lr may hold" in one.error

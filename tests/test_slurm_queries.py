@@ -4,11 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
+from helpers import until
 
 from bench import slurm as queries
 
@@ -181,13 +181,6 @@ def sbatch(*words):
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
 
-def until(true, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not (done := true()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return done
-
-
 def state(id_):
     return queries.states([id_])[id_]
 
@@ -208,7 +201,7 @@ def test_on_a_real_slurm_tasks_wait_run_are_requeued_and_cancelled(slurm, monkey
     assert until(lambda: state(ids[0]).word == "RUNNING")
     assert all(s.alive for s in queries.states(ids).values())
     subprocess.run(["scontrol", "requeue", ids[0]], check=True, timeout=30)
-    assert until(lambda: state(ids[0]).restarts == 1, 15) and state(ids[0]).alive
+    assert until(lambda: state(ids[0]).restarts == 1) and state(ids[0]).alive
     queries.cancel(ids)
     assert until(lambda: not any(s.alive for s in queries.states(ids).values()))
     assert {s.word for s in queries.states(ids).values()} == {"CANCELLED"}
@@ -243,8 +236,8 @@ def test_on_a_real_slurm_a_task_whose_node_dies_is_never_over(slurm):
         seen.append(state(task))
         return seen[-1].restarts
 
-    assert until(watched, 90)
+    assert until(watched)
     assert all(s.alive for s in seen) and seen[-1].interrupted == "NODE_FAIL"
     root = Path(__file__).parent.parent
     subprocess.run([root / "slurm" / "dev-cluster", "up", "--state", slurm], check=True, timeout=120)
-    assert until(lambda: state(task).finished, 120)
+    assert until(lambda: state(task).finished)
