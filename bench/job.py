@@ -5,6 +5,7 @@ Every stage goes on where it stopped, so running a job again is always right.
 
 from __future__ import annotations
 
+import atexit
 import platform
 import resource
 import sys
@@ -71,6 +72,8 @@ def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, d
         raise
     if not done:
         notices.leave(requeue)
+    elif own is not None:
+        atexit.register(distributed.leave_early)
     return done
 
 

@@ -261,6 +261,13 @@ def test_two_jobs_that_want_one_port_do_not_meet():
         distributed.listen(a_place(0, [one, two], job="third"))
 
 
+def test_a_process_that_is_done_ends_well_whatever_comes_after():
+    code = "import atexit, os; from bench import distributed; atexit.register(os.abort); "
+    code += "atexit.register(distributed.leave_early)"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print('said')"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "said\n")
+
+
 def test_one_process_needs_no_store():
     with distributed.joined(tiny_config()) as world:
         assert world == distributed.ALONE and not dist.is_initialized()

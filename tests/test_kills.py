@@ -19,7 +19,7 @@ from bench import checkpoint, record
 KILLS = []
 """(story, moment) of every SIGKILL that ended a process at work."""
 LENGTH = {"dit": "3200", "uvit": "1600", "unet": "320"}
-RANDOM = {"dit": 9, "uvit": 4, "unet": 4}
+RANDOM = {"dit": 8, "uvit": 3, "unet": 2}
 
 
 class Victims:

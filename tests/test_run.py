@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import LONG, SMALLEST, TINY
+from helpers import LONG, SMALLEST, TINY, words_of
 from PIL import Image
 
 from bench import record, run, submit
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 def settings(arch="dit", **more):
     own = {**TINY, **SMALLEST.get(arch, {}), **{k.replace("__", "."): v for k, v in more.items()}}
-    return [word for k, v in own.items() for word in ("--set", f"{k}={v}")]
+    return words_of(own)
 
 
 def door(*words, cwd=None, **kwargs):
@@ -281,12 +281,10 @@ def test_the_backbone_of_the_readme_runs_against_the_dit(results, tmp_path):
         [sys.executable, "-m", "architectures.check", "mynet:MyNet"], env=env, capture_output=True, text=True
     )
     assert check.returncode == 0, check.stdout
-    common = ["--data", "digits", "--match", "macs:dit:nano/2", "--cluster", "local", "--results", str(results)]
-    tiny = [word for k, v in TINY.items() for word in ("--set", f"{k}={v}")]
-    for arch in ("mynet:MyNet", "dit"):
-        command = [sys.executable, "-m", "bench.run", "--arch", arch, *common, *tiny]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
+    common = ["--data", "digits", "--match", "macs:dit:nano/2", "--results", str(results), *words_of(TINY)]
+    done = door("--arch", "mynet:MyNet", *common, "--cluster", "local", cwd=tmp_path, timeout=LONG)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run.main(["--arch", "dit", *common, "--cluster", "debug"]) == 0
     rows = [r for r in read_all(results) if r.kind == "model"]
     assert {r.label for r in rows} == {"MyNet", "dit"} and len({r.fingerprint for r in rows}) == 1
     assert abs(rows[0].cost.macs / rows[1].cost.macs - 1) <= 0.02
