@@ -99,7 +99,7 @@ def describe(protocol: dict[str, Any]) -> str:
     if t is None:
         return f"{e['data']}: {words}"
     if t["track"] == "published":
-        return f"{e['data']}, published weights, each trained as its authors did, unranked; {words}"
+        return f"{e['data']}, weights that were trained before, each as its authors did, unranked; {words}"
     match = t["match"]
     equal = "sizes as they are"
     if match["by"] != "none":

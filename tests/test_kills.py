@@ -18,7 +18,7 @@ from bench import checkpoint, record
 
 KILLS = []
 """(story, moment) of every SIGKILL that ended a process at work."""
-LENGTH = {"dit": "3200", "uvit": "1600", "unet": "320"}
+LENGTH = {"dit": "2400", "uvit": "1200", "unet": "240"}
 RANDOM = {"dit": 8, "uvit": 3, "unet": 2}
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import get_args
@@ -124,3 +125,17 @@ def test_the_studies_of_the_readme_are_the_committed_records():
             fids = [r.metrics["fid[digits-cnn]"].value for r in cells[f"{arch} at {cost}"]]
             row.append(f"{mean(fids):.2f} ± {stdev(fids):.2f}")
         assert f"| {' | '.join(row)} |" in readme, cost
+
+
+def test_the_sampling_steps_of_the_readme_are_the_committed_records():
+    root, fids = Path(__file__).parent.parent, {}
+    for r in read_all(root / "results"):
+        if r.kind == "model" and r.config["model"].get("weights"):
+            at = (r.config["model"]["args"]["patch"], round(r.cost.macs / 1e6, 1))
+            fids.setdefault(at, {})[r.config["evaluation"]["steps"]] = r.metrics["fid[digits-cnn]"].value
+    assert len(fids) == 6 and all(sorted(by_steps) == [4, 8, 16, 32] for by_steps in fids.values())
+    for patch in (1, 2):
+        own = [by_steps for at, by_steps in sorted(fids.items()) if at[0] == patch]
+        assert all(min(less.values()) > more[8] for less, more in pairwise(own))
+    words = f"{fids[1, 33.7][4]:.2f} at 33.7 M MACs, {fids[1, 14.8][8]:.2f} at 14.8 M with 8"
+    assert words in (root / "README.md").read_text()
