@@ -137,8 +137,8 @@ def by_family(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 def by_size(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     """Matched cells by protocol, cheapest first; within each in their own order."""
-    cheapest = by(sorted(cells, key=lambda c: c.macs), lambda c: c.runs[0].fingerprint)
-    return {name: [c for c in cells if c in group] for name, group in cheapest.items()}
+    groups = by(cells, lambda c: c.runs[0].fingerprint)
+    return dict(sorted(groups.items(), key=lambda item: min(c.macs for c in item[1])))
 
 
 def by_shape(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

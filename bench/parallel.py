@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .checkpoint import is_sharded
 from .distributed import World
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
-    from torch.distributed.tensor import DTensor
 
 
 def shard(net: nn.Module, world: World, device: torch.device) -> None:
@@ -32,10 +32,6 @@ def shard(net: nn.Module, world: World, device: torch.device) -> None:
     for block in blocks(net):
         fully_shard(block, mesh=mesh)
     fully_shard(net, mesh=mesh)
-
-
-def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
-    return hasattr(tensor, "full_tensor")
 
 
 def _is_fsdp(net: nn.Module) -> TypeGuard[FSDPModule]:

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
-from bench import checkpoint, data, distributed, loader, parallel, presets, train
+from bench import checkpoint, data, distributed, job, loader, parallel, presets, train
 from bench.distributed import World
 from bench.meter import Meter
 
@@ -266,6 +267,17 @@ def test_a_process_that_is_done_ends_well_whatever_comes_after():
     code += "atexit.register(distributed.leave_early)"
     done = subprocess.run([sys.executable, "-c", f"{code}; print('said')"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "said\n")
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_only_a_process_of_several_that_is_done_leaves_early(tmp_path, monkeypatch, done):
+    registered, run = [], make_run(tmp_path, tiny_config())
+    monkeypatch.setattr(distributed, "place", lambda: a_place(1, [1]))
+    monkeypatch.setattr(distributed, "joined", lambda config: nullcontext(distributed.ALONE))
+    monkeypatch.setattr(job, "turn", lambda *_: done)
+    monkeypatch.setattr(job.atexit, "register", registered.append)
+    assert job.work(run) is done
+    assert registered == [distributed.leave_early] * done
 
 
 def test_one_process_needs_no_store():

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
@@ -137,6 +138,16 @@ def test_the_trainer_starts_without_what_a_cpu_does_not_need():
     ]
     done = subprocess.run([sys.executable, "-c", "; ".join(code)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_digits_are_scikit_learns(digits):
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    held = np.arange(len(bunch.target)) % 4 == 3
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    assert (digits.images == images[~held]).all() and (digits.held_out == images[held]).all()
+    assert (digits.labels == bunch.target[~held]).all() and (digits.held_out_labels == bunch.target[held]).all()
 
 
 def rollbacks(run):
