@@ -202,10 +202,9 @@ def main(argv: list[str] | None = None) -> int:
             from . import submission
 
             return submission.main([Path(name) for name in flags.check], results)
-        records = without_overtaken(read_all(results))
-        if not records:
+        if not any(folder(results).glob("*.json")):
             raise ValueError(f"{flags.results} has no records yet; python -m bench.run makes them")
-        text = views.show(records, asked) if asked else write(results)
+        text = views.show(without_overtaken(read_all(results)), asked) if asked else write(results)
         print(tabular.fitted(text, f"pipe this into a file, or read {results / 'leaderboard.md'}"))
     except (ValueError, OSError) as error:
         print(f"bench.leaderboard: {error}", file=sys.stderr)
