@@ -7,7 +7,6 @@ GPUs and gloo on CPUs; what is agreed on goes over gloo.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import socket
@@ -18,13 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from .config import RunConfig, digest
+from .paths import code_hash
 
 Store = Any
 """torch.distributed.Store, which torch does not export to type checkers."""
@@ -341,11 +340,3 @@ def require_same_start(world: World, config: RunConfig, **facts: str) -> None:
     """`require_same` of the code, torch, the config, and what else is given."""
     own = {"code": code_hash(), "torch": torch.__version__, "config": digest(config.to_dict())}
     require_same(world, "the processes of this run", **own, **facts)
-
-
-def code_hash() -> str:
-    """SHA-256 of the source of this package and of the networks'."""
-    root, h = Path(__file__).parent.parent, hashlib.sha256()
-    for path in sorted(p for name in ("architectures", "bench") for p in (root / name).glob("*.py")):
-        h.update(path.name.encode() + path.read_bytes())
-    return h.hexdigest()

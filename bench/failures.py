@@ -14,9 +14,9 @@ from typing import Any, Literal
 from . import presets, protocol
 from . import record as records
 from .config import RunConfig
+from .paths import ROOT
 from .runfolder import RunFolder
 
-CHECKOUT = Path(__file__).parent.parent
 ENDS = {"stopped": "notice", "requeued": "notice", "failed": "failure"}
 """Event of the log -> what it is to the restart after it."""
 LINES, LENGTH = 3, 500
@@ -114,7 +114,7 @@ def brief(error: str | BaseException, results: Path) -> str:
 
 def shortened(text: str, results: Path) -> str:
     """Paths relative to the results folder or the checkout; of others the last part."""
-    for folder in {results, results.resolve(), CHECKOUT}:
+    for folder in {results, results.resolve(), ROOT}:
         if folder.is_absolute():
             text = text.replace(f"{folder}/", "")
     return ABSOLUTE.sub(r".../\1", text)

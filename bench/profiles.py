@@ -13,14 +13,14 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from .paths import data_file
 from .settings import fields_of, value_of
 
-FOLDER = Path(__file__).parent.parent / "slurm"
+FOLDER = data_file("slurm")
 
 
 OURS = ("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "open-mode", "output", "requeue", "signal")

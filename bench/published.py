@@ -17,10 +17,12 @@ from architectures import registry
 from architectures.interface import IOSpec
 from architectures.official_ctor import PUBLISHED, translate
 
+from .paths import data_file
+
 CLASSIFIER = "classifier"
 """Stands for ADM's noisy classifier, which is no denoiser and so is not in the registry."""
-FOLDER = Path(__file__).parent.parent / "results" / "published"
-COUNTS = FOLDER.parent / "counts.csv"
+FOLDER = data_file("results/published")
+COUNTS = data_file("results/counts.csv")
 """Our own counts of them, exact, by the definitions in architectures/."""
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .files import whole_folder
+from .paths import PACKAGES, ROOT
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("architectures", "bench")
 SOURCE = "source.json"
 
 
