@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -181,6 +181,11 @@ class Budget:
             raise ValueError(f"budget.images is {self.images}; it must be at most 10^15")
         if self.points > max(1, self.images):
             raise ValueError(f"budget.points is {self.points}; it must be at most budget.images, {self.images}")
+
+    @property
+    def evaluation_points(self) -> list[int]:
+        """Image counts of the evaluation points, equally spaced; the last is `images`."""
+        return [self.images * (i + 1) // self.points for i in range(self.points)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -399,6 +404,11 @@ def from_dict(data: Mapping[str, Any]) -> RunConfig:
         return _adapter().validate_python(data)
     except ValidationError as error:
         raise ValueError(_sentence(error)) from None
+
+
+def load_config(folder: Path) -> RunConfig:
+    """The resolved config of a run's folder, from its config.json."""
+    return from_dict(json.loads((folder / "config.json").read_text()))
 
 
 def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:

@@ -7,7 +7,6 @@ trainer turns arrays into tensors.
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -109,8 +108,6 @@ SOURCES: Mapping[str, Source] = {
     "imagenet256-vq4": _latents(3, 64, "ImageNet at 256 pixels, latents of LDM's VQ-f4", vq=True),
     "imagenet256-vq8": _latents(4, 32, "ImageNet at 256 pixels, latents of LDM's VQ-f8", vq=True),
 }
-OPENERS = {"latents": ".latents"}
-"""Prefix of a path -> the module whose source_of opens it."""
 ENCODED = "latents:"
 """What a folder that bench.encode made is named with."""
 KINDS = """\
@@ -167,9 +164,18 @@ def _is_encoded(folder: Path) -> bool:
     return (folder / "manifest.json").is_file()
 
 
+def _latents_in(folder: Path) -> Source:
+    from . import latents  # which needs more than the other kinds do
+
+    return latents.source_of(folder)
+
+
+OPENERS: Mapping[str, Callable[[Path], Source]] = {"latents": _latents_in}
+"""Prefix of a path -> the function that opens it."""
+
+
 def _opened(kind: str, folder: Path) -> Source:
-    made: Source = importlib.import_module(OPENERS[kind], __package__).source_of(folder)
-    return made
+    return OPENERS[kind](folder)
 
 
 def source(name: str, root: str = "data") -> Source:

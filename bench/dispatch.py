@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import cancel, chains, claim, monitor, runstate, snapshot, status, submit
+from .config import load_config
 from .job import Job
 from .profiles import Profile
 from .runfolder import RunFolder
@@ -65,7 +66,7 @@ def here(todo: Mapping[str, RunFolder], wanted: Wanted) -> None:
         return
     first = next(iter(todo.values()))
     parallel = wanted.parallel or default_parallel(wanted.cluster, len(todo))
-    processes = max(1, first.config().compute.processes)
+    processes = max(1, load_config(first.path).compute.processes)
     gpus = processes if submit.gpus_here() else 0
     logs = chains.jobs_folder(wanted.results) / "%j"
     queue = submit.Queue(submit.executor(wanted.cluster, logs, gpus, processes), parallel)
@@ -135,14 +136,14 @@ def standing(runs: Mapping[str, RunFolder]) -> dict[str, runstate.Row]:
 
 def by_stage(runs: list[RunFolder]) -> tuple[list[RunFolder], list[RunFolder]]:
     """(those that have to be trained, those that have only to be evaluated)."""
-    trained = [run.has_snapshots(run.config()) for run in runs]
+    trained = [run.has_snapshots(load_config(run.path).budget.evaluation_points) for run in runs]
     pairs = list(zip(runs, trained, strict=True))
     return [run for run, done in pairs if not done], [run for run, done in pairs if done]
 
 
 def submission_of(runs: list[RunFolder], wanted: Wanted) -> chains.Submission:
     """What the jobs of these runs share, a copy of the code among it."""
-    modules = {arch.partition(":")[0] for run in runs if ":" in (arch := run.config().model.arch)}
+    modules = {arch.partition(":")[0] for run in runs if ":" in (arch := load_config(run.path).model.arch)}
     return chains.Submission(
         results=wanted.results,
         profile=wanted.profile,

@@ -29,7 +29,7 @@ from .files import write_json
 from .images import ArrayImages, Images
 from .manifold import Precision
 from .measure import Request, measure, named, wanted_layers
-from .runfolder import RunFolder, evaluation_points
+from .runfolder import RunFolder
 from .store import FeatureStore, Made
 from .tensorboard import Scalars
 
@@ -83,7 +83,7 @@ class Evaluator:
 
 def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], check: Callable[[], None]) -> None:
     """Measure every evaluation point that has no metrics yet; intervals at the last point only."""
-    points = evaluation_points(config.budget.images, config.budget.points)
+    points = config.budget.evaluation_points
     evaluator = None
     for i, point in enumerate(points):
         target = run.file("evaluation", point, "json")
@@ -99,7 +99,7 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
 
 def read_curve(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
     """[{images, metrics}] of all evaluation points."""
-    points = evaluation_points(config.budget.images, config.budget.points)
+    points = config.budget.evaluation_points
     return [json.loads(run.file("evaluation", p, "json").read_text()) for p in points]
 
 

@@ -6,7 +6,6 @@ B batch, C channels, F features.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -27,13 +26,39 @@ if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 
-def later(module: str, name: str) -> Callable[..., Any]:
-    """A function of a module that imports torch-fidelity, which takes 1.5 s: imported when it is called."""
+def inception(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
+    """Build torch-fidelity's InceptionV3; importing it takes 1.5 s, so that is left until it is needed."""
+    from .pretrained import InceptionV3
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return getattr(importlib.import_module(module, __package__), name)(*args, **kwargs)
+    return InceptionV3(*args, **kwargs)
 
-    return call
+
+def dinov2(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
+    """Build DINOv2 ViT-L/14."""
+    from .pretrained import DinoV2
+
+    return DinoV2(*args, **kwargs)
+
+
+def small_cnn(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
+    """Build one of the small CNNs that are trained here."""
+    from .smallface import SmallExtractor
+
+    return SmallExtractor(*args, **kwargs)
+
+
+def prepare_inception(path: str, cache: Path) -> Path:
+    """File of Inception's weights; ValueError says what is missing."""
+    from . import pretrained
+
+    return pretrained.prepare_inception(path, cache)
+
+
+def prepare_dinov2(path: str, cache: Path) -> Path:
+    """File of DINOv2's weights; ValueError says what is missing."""
+    from . import pretrained
+
+    return pretrained.prepare_dinov2(path, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +90,17 @@ class Extractor:
 EXTRACTORS: dict[str, Extractor] = {
     "inception-v3-compat": Extractor(
         layers={"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"},
-        network=later(".pretrained", "InceptionV3"),
-        prepare=later(".pretrained", "prepare_inception"),
+        network=inception,
+        prepare=prepare_inception,
     ),
     "dinov2-vit-l-14": Extractor(
         layers={"fd_dinov2": "dinov2"},
-        network=later(".pretrained", "DinoV2"),
-        prepare=later(".pretrained", "prepare_dinov2"),
+        network=dinov2,
+        prepare=prepare_dinov2,
     ),
     "digits-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=later(".smallface", "SmallExtractor"),
+        network=small_cnn,
         channels=(1, 3),
         side=8,
         prepare=partial(smallcnn.prepare, "digits-cnn"),
@@ -85,7 +110,7 @@ EXTRACTORS: dict[str, Extractor] = {
     ),
     "shapes-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=later(".smallface", "SmallExtractor"),
+        network=small_cnn,
         prepare=partial(smallcnn.prepare, "shapes-cnn"),
         suffix="[shapes-cnn]",
         classifies="shapes",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from . import presets, protocol
 from . import record as records
-from .config import RunConfig
+from .config import RunConfig, load_config
 from .paths import ROOT
 from .runfolder import RunFolder
 
@@ -27,7 +27,7 @@ def leave(run: RunFolder, error: Exception, status: Literal["failed", "diverged"
     """All that a failure leaves: error.txt, the event, and the record, each as far as the disk takes it."""
     run.keep_error(error, status)
     try:
-        publish(run, run.config(), status, error)
+        publish(run, load_config(run.path), status, error)
     except (ValueError, OSError) as refused:
         print(f"no record of this failure: {refused}", file=sys.stderr, flush=True)
 

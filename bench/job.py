@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from . import claim as claims
 from . import failures, machine, snapshot
-from .config import RunConfig
-from .notices import Notices, on_slurm
+from .config import RunConfig, load_config
+from .machine import on_slurm
+from .notices import Notices
 from .runfolder import RunFolder
 
 Stage = Literal["all", "train", "evaluate"]
@@ -58,7 +59,7 @@ def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, d
     from . import distributed
     from .keep import Diverged
 
-    notices, config, own = notices or Notices(), run.config(), distributed.place()
+    notices, config, own = notices or Notices(), load_config(run.path), distributed.place()
     first = own is None or own.rank == 0
     try:
         with run.claim() if first else nullcontext() as claim, distributed.joined(config) as world:
@@ -92,7 +93,9 @@ def turn(
     def stop() -> bool:
         return notices.stop or (door is not None and not machine.exists(door))
 
-    if world.of_first(lambda: run.record().is_file() and run.has_exports(config)):
+    if world.of_first(
+        lambda: run.record().is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
+    ):
         return True
     if world.first:
         (run.path / "error.txt").unlink(missing_ok=True)
@@ -157,7 +160,7 @@ def stages(
         log_peak(run, str(device))
     if stage == "train":
         return
-    if not world.of_first(lambda: run.has_snapshots(config)):
+    if not world.of_first(lambda: run.has_snapshots(config.budget.evaluation_points)):
         raise ValueError(f"{run.path} has no snapshots to sample from; its training is not finished")
     evaluated(run, config, arrays, device, stop, world, owned)
 

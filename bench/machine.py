@@ -50,3 +50,8 @@ def exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def on_slurm() -> bool:
+    """Whether this process is a task that submitit started under SLURM."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"

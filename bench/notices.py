@@ -7,13 +7,14 @@ or when most of the notice has passed.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from .machine import on_slurm
 
 LAST_CALL = 0.6
 """Share of the notice after which the job is queued again even where the work has not stopped."""
@@ -89,8 +90,3 @@ class Notices:
                 queued = self.queue_again()
             time.sleep(RETRY_S)
         raise RuntimeError("the job was told to end, saved and waited, but was not ended; submit it again")
-
-
-def on_slurm() -> bool:
-    """Whether this process is a task that submitit started under SLURM."""
-    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"

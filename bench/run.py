@@ -14,7 +14,7 @@ from architectures import registry
 
 from . import claim, data, presets, profiles, recipes, suites
 from .command import Parser, assignments
-from .config import RunConfig
+from .config import RunConfig, load_config
 from .files import write_json
 from .runfolder import RunFolder
 from .settings import fields_of
@@ -216,7 +216,7 @@ def go(flags: argparse.Namespace) -> int:
 
     configs = plan.resolve(asked)
     parallel = flags.parallel or dispatch.default_parallel(cluster, len(configs))
-    runs = {config.name: RunFolder.of(results, config) for config in configs}
+    runs = {config.name: RunFolder.of(results, config.name) for config in configs}
     export = "compute.export" in asked[0].settings
     if not (flags.dry_run or flags.fresh) and not unfinished(runs, configs, export):
         return show(runs, {}, results, flags.suite, all_done=True)
@@ -289,9 +289,9 @@ def unfinished(runs: dict[str, RunFolder], configs: list[RunConfig], export: boo
         run = runs[config.name]
         if not run.record().is_file():
             todo[config.name] = run
-        elif export and not run.has_exports(config):
+        elif export and not run.has_exports(config.budget.evaluation_points, config.compute.export):
             todo[config.name] = run
-            if not (config.model.weights or run.has_snapshots(config)):
+            if not (config.model.weights or run.has_snapshots(config.budget.evaluation_points)):
                 raise ValueError(f"{run.path} has no snapshots any more, so no images can be made; --fresh starts over")
     return todo
 
@@ -305,7 +305,7 @@ def keep_configs(todo: dict[str, RunFolder], configs: dict[str, RunConfig], sett
         if not path.is_file():
             write_json(path, config.to_dict())
             continue
-        before, e = run.config(), config.evaluation
+        before, e = load_config(run.path), config.evaluation
         after = replace(
             before,
             data=config.data,

@@ -23,14 +23,13 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .claim import Claim, hold
-from .config import RunConfig, from_dict
 from .files import append, atomic, sweep, write_json
 
 OFTEN = ("train", "sample")
@@ -87,8 +86,9 @@ class RunFolder:
     _shown: Shown = field(default_factory=Shown, repr=False, compare=False)
 
     @classmethod
-    def of(cls, results: Path, config: RunConfig) -> RunFolder:
-        return cls(results / "runs" / config.name)
+    def of(cls, results: Path, name: str) -> RunFolder:
+        """The folder of the run of that name."""
+        return cls(results / "runs" / name)
 
     @property
     def results(self) -> Path:
@@ -97,9 +97,6 @@ class RunFolder:
     @property
     def cache(self) -> Path:
         return self.results / "cache"
-
-    def config(self) -> RunConfig:
-        return from_dict(json.loads((self.path / "config.json").read_text()))
 
     def file(self, stage: str, images: int, ending: str) -> Path:
         """Where a stage keeps what belongs to an evaluation point."""
@@ -113,15 +110,12 @@ class RunFolder:
         """An evaluation point's images as files, of a kind: npz or png."""
         return self.path / "samples" / (f"{images:012d}.npz" if kind == "npz" else f"{images:012d}")
 
-    def has_exports(self, config: RunConfig) -> bool:
-        """Whether the images that compute.export asks for are all there."""
-        kind = config.compute.export
-        points = evaluation_points(config.budget.images, config.budget.points)
+    def has_exports(self, points: Iterable[int], kind: str) -> bool:
+        """Whether the images of all evaluation points are there in an export's form (compute.export)."""
         return kind == "none" or all(self.exported(point, kind).exists() for point in points)
 
-    def has_snapshots(self, config: RunConfig) -> bool:
-        """Whether there is something to sample at every evaluation point."""
-        points = evaluation_points(config.budget.images, config.budget.points)
+    def has_snapshots(self, points: Iterable[int]) -> bool:
+        """Whether there is a snapshot to sample from at every evaluation point."""
         return all(self.file("snapshots", point, "safetensors").is_file() for point in points)
 
     def record(self) -> Path:
@@ -222,8 +216,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) else None
-
-
-def evaluation_points(images: int, points: int) -> list[int]:
-    """Image counts of the evaluation points, equally spaced, the last being `images`."""
-    return [images * (i + 1) // points for i in range(points)]

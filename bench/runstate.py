@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine, slurm
+from .config import load_config
 from .files import atomic
 from .runfolder import RunFolder
 
@@ -363,7 +364,7 @@ def bury(files: Files, found: Row) -> str:
 
     said = "\n".join(tail(Path(found.log).with_suffix(".err"), 20))
     try:
-        failures.publish(files.run, files.run.config(), "failed", f"SLURM ended it: {found.why}")
+        failures.publish(files.run, load_config(files.run.path), "failed", f"SLURM ended it: {found.why}")
         with atomic(error) as partial:
             partial.write_text(f"{said}\nSLURM ended it: {found.why}\n".lstrip())
     except (OSError, ValueError) as problem:

@@ -26,7 +26,7 @@ from .collect import in_pieces
 from .config import RunConfig
 from .distributed import ALONE, Stopped, World
 from .export import export_of
-from .runfolder import RunFolder, evaluation_points
+from .runfolder import RunFolder
 from .shards import Target, grid, labels_of
 from .store import Features, Made
 
@@ -95,7 +95,7 @@ def sample(
     world.size-th batch, so that networks see the same batches whatever the number of processes; process 0
     puts them together.
     """
-    points = evaluation_points(config.budget.images, config.budget.points)
+    points = config.budget.evaluation_points
     targets = targets_of(run, config, device, world)
     for done, point in enumerate(points):
         there = missing(run, targets(point), world)

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import data, manifest
 from .archives import opened
-from .config import RunConfig
+from .config import RunConfig, load_config
 from .frechet import Gaussian
 from .images import ArrayImages, FolderImages, Images, NpzImages
 from .manifest import Manifest
@@ -90,7 +90,7 @@ def config_of(path: Path) -> RunConfig | None:
     if not (path / "config.json").is_file():
         return None
     try:
-        return RunFolder(path).config()
+        return load_config(path)
     except ValueError as error:
         raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
 
@@ -133,7 +133,7 @@ def _gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:
 
 def _run(path: Path, role: Role, channels: tuple[int, ...]) -> Given:
     try:
-        config = RunFolder(path).config()
+        config = load_config(path)
     except (ValueError, json.JSONDecodeError) as error:
         raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
     if role == "reference":

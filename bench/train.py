@@ -28,9 +28,9 @@ from .distributed import Stopped as Stopped
 from .distributed import device_of as device_of
 from .keep import Diverged as Diverged
 from .keep import State, has_snapshot, log_rollback, require_hope, restore, save
+from .machine import on_slurm
 from .meter import Exploded, Meter
-from .notices import on_slurm
-from .runfolder import RunFolder, evaluation_points
+from .runfolder import RunFolder
 from .seeds import fold
 
 
@@ -156,7 +156,7 @@ def train(
     counted over restarts.
     """
     set_determinism(config)
-    if world.of_first(lambda: run.has_snapshots(config)):
+    if world.of_first(lambda: run.has_snapshots(config.budget.evaluation_points)):
         return
     fault = None
     while True:
@@ -199,7 +199,7 @@ def attempt(
 
 def steps_from(step: int, images: int, config: RunConfig) -> Iterator[tuple[int, int, int]]:
     """(step, images seen before it, images of it) to the end of the budget; none goes beyond an evaluation point."""
-    for point in evaluation_points(config.budget.images, config.budget.points):
+    for point in config.budget.evaluation_points:
         while images < point:
             size = min(config.recipe.batch, point - images)
             yield step, images, size
@@ -228,7 +228,7 @@ def proceed(
     share = parallel.share(min(config.recipe.batch, config.budget.images), world)
     microbatch.choose(run, state, config, world, share.stop - share.start, trial_of(config, state, diffusion))
     told: int | None = None
-    for point in evaluation_points(config.budget.images, config.budget.points):
+    for point in config.budget.evaluation_points:
         if point < state.images or (point == state.images and has_snapshot(run, point, world)):
             continue
         while state.images < point:

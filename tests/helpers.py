@@ -34,7 +34,7 @@ def tiny_config(arch="dit", **settings):
 
 def make_run(path, config):
     """A run folder with its config, as the door leaves it."""
-    run = RunFolder.of(path, config)
+    run = RunFolder.of(path, config.name)
     run.path.mkdir(parents=True, exist_ok=True)
     write_json(run.path / "config.json", config.to_dict())
     return run

@@ -16,6 +16,7 @@ import torch
 import torch.distributed.fsdp
 
 from bench import data, distributed, engine, meter, presets, sample, train
+from bench.config import load_config
 from bench.runfolder import RunFolder
 
 
@@ -46,7 +47,14 @@ def training(world, folder, stop=(), poison=(), different=(), failing=(), every_
     if every_step:
         meter.Meter.due = lambda self: True
     try:
-        train.train(run, run.config(), arrays, presets.io_of(run.config()), lambda: asked(world, steps, stop), world)
+        train.train(
+            run,
+            load_config(run.path),
+            arrays,
+            presets.io_of(load_config(run.path)),
+            lambda: asked(world, steps, stop),
+            world,
+        )
     except train.Stopped:
         return ["stopped", steps[-1]]
     return ["done", steps[-1] if steps else 0]
@@ -66,7 +74,7 @@ def sampling(world, folder, stop=()):
         time.sleep(0.2 if stop else 0)
 
     try:
-        sample.sample(run, run.config(), False, torch.device("cpu"), check, world)
+        sample.sample(run, load_config(run.path), False, torch.device("cpu"), check, world)
     except train.Stopped:
         return ["stopped", len(batches)]
     return ["done", len(batches)]
@@ -110,7 +118,7 @@ def child(asked, rank):
     torch.set_num_threads(1)
     place_of(asked, rank)
     check, folder = globals()[asked["check"]], Path(asked["folder"])
-    config = RunFolder(folder).config()
+    config = load_config(folder)
     with (folder / f"rank{rank}.txt").open("a") as f:
         os.dup2(f.fileno(), 1)
         os.dup2(f.fileno(), 2)

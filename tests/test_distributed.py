@@ -14,6 +14,7 @@ import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
 from bench import checkpoint, data, distributed, job, loader, parallel, presets, train
+from bench.config import load_config
 from bench.distributed import World
 from bench.meter import Meter
 
@@ -61,7 +62,7 @@ def losses(run):
 
 
 def weights(run):
-    config = run.config()
+    config = load_config(run.path)
     return checkpoint.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
 
 

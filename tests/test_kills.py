@@ -15,6 +15,7 @@ import pytest
 from helpers import LONG, make_run, tiny_config
 
 from bench import checkpoint, record
+from bench.config import load_config
 
 KILLS = []
 """(story, moment) of every SIGKILL that ended a process at work."""
@@ -116,7 +117,7 @@ def outcome(run):
     assert dataclasses.asdict(own) == one and one["status"] == "done"
     state, metadata, warnings = checkpoint.newest(run.path / "checkpoints")
     assert not warnings and not list(run.path.rglob(".*")) and not list(run.path.rglob("*.parts"))
-    assert len(list((run.path / "checkpoints").iterdir())) <= run.config().compute.keep
+    assert len(list((run.path / "checkpoints").iterdir())) <= load_config(run.path).compute.keep
     samples = {
         str(p.relative_to(run.path)): p.read_bytes()
         for stage in ("features", "samples")

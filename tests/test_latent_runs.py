@@ -7,6 +7,7 @@ import pytest
 from helpers import SMALLEST, save_images, save_vae, state_of, until, words_of
 
 from bench import encode, presets, protocol, record, run
+from bench.config import load_config
 from bench.plan import check_files, resolve
 from bench.runfolder import RunFolder
 
@@ -102,12 +103,12 @@ def test_a_decoder_that_is_gone_or_another_one_is_said_before_work_starts(here):
 
 def test_a_run_that_goes_on_takes_the_decoders_new_place(here):
     config, results = config_of(), here / "results"
-    folder = RunFolder.of(results, config)
+    folder = RunFolder.of(results, config.name)
     run.keep_configs({config.name: folder}, {config.name: config}, {})
     (here / "models" / "vae").rename(here / "models" / "moved")
     moved = config_of(evaluation__decoder="models/moved", compute__threads=2)
     run.keep_configs({config.name: folder}, {config.name: moved}, {})
-    kept = folder.config()
+    kept = load_config(folder.path)
     assert kept.evaluation.decoder == "models/moved" and kept.compute.threads == 1 and kept.name == config.name
 
 

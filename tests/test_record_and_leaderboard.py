@@ -12,6 +12,7 @@ from helpers import make_run, replaced, tiny_config
 from made_records import made, metric
 
 from bench import failures, leaderboard, presets, protocol, record, suites, tabular
+from bench.config import load_config
 from bench.files import write_json
 from bench.protocol import fingerprint
 
@@ -125,7 +126,7 @@ def broken(tmp_path):
 
 def finished(run, seed=0):
     """A finished record of a run's config."""
-    config = run.config()
+    config = load_config(run.path)
     whole = {
         "evaluation": protocol.evaluation_of(config, extractor_hash="a", reference_hash="b", reference_count=3),
         "training": protocol.training_of(config, native=presets.native_preset(config), match_target=7),
@@ -144,7 +145,7 @@ def finished(run, seed=0):
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])
 def test_a_run_that_does_not_finish_leaves_a_record_that_says_how_far_it_came_and_why(broken, status):
-    path = failures.publish(broken, broken.config(), status, WORDS)
+    path = failures.publish(broken, load_config(broken.path), status, WORDS)
     one = record.read(path)
     assert (one.status, one.error, one.metrics, one.cost, one.checkpoint) == (status, WORDS, {}, None, None)
     warning = f"runs/{broken.path.name}/checkpoints/000000000048.safetensors cannot be read"
@@ -153,19 +154,19 @@ def test_a_run_that_does_not_finish_leaves_a_record_that_says_how_far_it_came_an
         {"kind": "rollback", "images": 48, "to": 16, "why": "nan", "nth": 1},
         {"kind": status, "images": 64},
     ]
-    again = failures.publish(broken, broken.config(), "failed", ValueError("something else"))
+    again = failures.publish(broken, load_config(broken.path), "failed", ValueError("something else"))
     assert again == path and record.read(path).error == "something else"
 
 
 @pytest.mark.parametrize("matched", [False, True])
 def test_a_finished_record_takes_the_failed_one_away_and_is_never_replaced_by_one(broken, tmp_path, matched):
-    results, config = broken.results, broken.config()
+    results, config = broken.results, load_config(broken.path)
     if matched:  # what it was matched to is known only to the finished run
         config = replaced(config, "model", match="macs:unet:nano", solved={"depth": 1})
         write_json(broken.path / "config.json", config.to_dict())
     failures.publish(broken, config, "failed", "first")
     other = make_run(results, dataclasses.replace(config, seed=1))
-    failures.publish(other, other.config(), "failed", "of another seed")
+    failures.publish(other, load_config(other.path), "failed", "of another seed")
     good = record.publish(results, finished(broken))
     assert [r.status for r in record.read_all(results)].count("failed") == 1 and good.is_file()
     for _ in ("as it is", "after --fresh"):
@@ -176,8 +177,11 @@ def test_a_finished_record_takes_the_failed_one_away_and_is_never_replaced_by_on
 
 def test_the_record_of_a_failure_needs_no_torch(broken):
     code = (
-        "import sys; from pathlib import Path; from bench import failures; from bench.runfolder import RunFolder\n"
-        "run = RunFolder(Path(sys.argv[1])); assert failures.publish(run, run.config(), 'failed', 'NODE_FAIL')\n"
+        "import sys; from pathlib import Path; from bench import failures\n"
+        "from bench.runfolder import RunFolder\n"
+        "from bench.config import load_config\n"
+        "run = RunFolder(Path(sys.argv[1]))\n"
+        "assert failures.publish(run, load_config(run.path), 'failed', 'NODE_FAIL')\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(broken.path)], check=True)
@@ -206,7 +210,7 @@ def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, t
     results = broken.results
     record.publish(results, made("a", 1.0))
     before = leaderboard.build(results)
-    failed = record.read(failures.publish(broken, broken.config(), "diverged", WORDS))
+    failed = record.read(failures.publish(broken, load_config(broken.path), "diverged", WORDS))
     csv, text = leaderboard.build(results)
     head, _, tail = text.partition("## Did not finish\n")
     assert head == before[1] + "\n"
@@ -221,12 +225,12 @@ def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, t
 
 
 def test_a_ledger_of_failures_alone_has_a_leaderboard(broken):
-    failures.publish(broken, broken.config(), "failed", WORDS)
+    failures.publish(broken, load_config(broken.path), "failed", WORDS)
     assert "Did not finish" in leaderboard.write(broken.results)
 
 
 def test_a_failure_that_was_written_while_its_run_was_finished_is_not_shown(broken):
-    failed = failures.publish(broken, broken.config(), "failed", WORDS)
+    failed = failures.publish(broken, load_config(broken.path), "failed", WORDS)
     text = failed.read_text()
     record.publish(broken.results, finished(broken))
     failed.write_text(text)

@@ -28,6 +28,7 @@ from bench import (
     shards,
     store,
 )
+from bench.config import load_config
 
 CPU = torch.device("cpu")
 DIE = """
@@ -36,13 +37,14 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bench import sample
+from bench.config import load_config
 from bench.runfolder import RunFolder
 run, made = RunFolder(Path(sys.argv[1])), []
 def die():
     made.append(1)
     if len(made) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-sample.sample(run, run.config(), False, torch.device("cpu"), die)
+sample.sample(run, load_config(run.path), False, torch.device("cpu"), die)
 """
 
 
@@ -60,7 +62,7 @@ def run(results):
 
 
 def go(run, config=None, check=lambda: None):
-    sample.sample(run, config or run.config(), False, CPU, check)
+    sample.sample(run, config or load_config(run.path), False, CPU, check)
 
 
 def files(run):
@@ -106,7 +108,7 @@ def test_samples_are_kept_as_features_and_where_asked_in_adms_layout(run):
 
 
 def test_nothing_but_features_and_a_few_pictures_is_kept_unless_asked(run):
-    go(run, replaced(run.config(), "compute", export="none"))
+    go(run, replaced(load_config(run.path), "compute", export="none"))
     assert not (run.path / "samples").exists()
     assert {p.name for p in (run.path / "features").iterdir()} == {"000000000096"}
 
@@ -199,7 +201,7 @@ def test_features_of_other_weights_are_not_gone_on_with(run, cache, tmp_path):
         go(run, check=stop)
     other = tmp_path / "other.safetensors"
     save_file({k: 2 * v for k, v in load_file(cache / "digits-cnn.safetensors").items()}, other)
-    config = replaced(run.config(), "evaluation", weights=str(other))
+    config = replaced(load_config(run.path), "evaluation", weights=str(other))
     go(run, config)
     assert [e["file"][-23:] for e in run.events()[0] if e["event"] == "damaged"] == ["00000000-00000009-1.npz"]
     with pytest.raises(ValueError, match=r"holds features of digits-cnn with weights .*, not of digits-cnn with"):
@@ -208,7 +210,7 @@ def test_features_of_other_weights_are_not_gone_on_with(run, cache, tmp_path):
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
-    config = run.config()
+    config = load_config(run.path)
     go(run)
     other = runfolder.RunFolder(tmp_path / "parted" / "runs" / "x")
     other.path.mkdir(parents=True)
@@ -231,7 +233,7 @@ def test_another_batch_size_makes_the_same_images_and_may_finish_what_one_began(
     alone = all_at_once(run)
     with pytest.raises(Stop):
         go(run, check=stop)
-    other = all_at_once(run, replaced(run.config(), "evaluation", batch=16))
+    other = all_at_once(run, replaced(load_config(run.path), "evaluation", batch=16))
     one, two = images(alone[NPZ]), images(other[NPZ])
     assert np.abs(one - two).max() <= 1 and (one == two).mean() > 0.999
 
@@ -249,7 +251,7 @@ def test_parts_of_several_processes_are_put_together_in_order_some_rows_at_a_tim
 
 def test_a_run_whose_images_are_asked_for_later_makes_them_without_its_features(run, monkeypatch):
     whole = all_at_once(run)
-    go(run, replaced(run.config(), "compute", export="none"))
+    go(run, replaced(load_config(run.path), "compute", export="none"))
     before = files(run)
     monkeypatch.setattr(extractors, "network", None)
     go(run)
@@ -258,7 +260,7 @@ def test_a_run_whose_images_are_asked_for_later_makes_them_without_its_features(
 
 def test_exported_pngs_are_the_images_of_the_npz(run):
     go(run)
-    go(run, replaced(run.config(), "compute", export="png"))
+    go(run, replaced(load_config(run.path), "compute", export="png"))
     folder = run.exported(96, "png")
     names = sorted(p.name for p in folder.iterdir())
     assert names == [f"{i:08d}.png" for i in range(43)]
@@ -305,15 +307,15 @@ def test_a_store_that_was_damaged_is_refused(run, name, old, new, words, digits,
     go(run)
     spoil(run.features(96), name, old, new)
     weights, _ = extractors.prepare("digits-cnn", "", cache)
-    evaluator = evaluate.Evaluator(run.config(), weights, digits)
+    evaluator = evaluate.Evaluator(load_config(run.path), weights, digits)
     with pytest.raises(ValueError, match=words):
-        evaluate.evaluate(run, run.config(), lambda: evaluator, lambda: None)
+        evaluate.evaluate(run, load_config(run.path), lambda: evaluator, lambda: None)
 
 
 def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
     go(run)
     weights, _ = extractors.prepare("digits-cnn", "", cache)
-    evaluator = evaluate.Evaluator(run.config(), weights, digits)
+    evaluator = evaluate.Evaluator(load_config(run.path), weights, digits)
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
     found = evaluator.stored(store.FeatureStore(run.features(96)), intervals=True)
     direct = evaluator(pixels, np.arange(43) % 10, intervals=True)
@@ -340,7 +342,7 @@ def test_what_is_exported_is_no_part_of_a_runs_identity():
 @pytest.mark.parametrize("kind", ["npz", "png"])
 def test_of_processes_that_put_the_shards_together_at_once_all_end_well(run, kind):
     """Eight processes, for each of a store of features and an export."""
-    config = replaced(run.config(), "compute", export=kind)
+    config = replaced(load_config(run.path), "compute", export=kind)
     whole = all_at_once(run, config)
     fork = multiprocessing.get_context("fork")
     with pytest.MonkeyPatch.context() as patch:

@@ -9,8 +9,9 @@ import torch
 from helpers import make_run, replaced, tiny_config
 
 from bench import checkpoint, data, failures, loader, presets, train
+from bench.config import Budget, load_config
 from bench.diffusion import Diffusion, process_of
-from bench.runfolder import RunFolder, evaluation_points
+from bench.runfolder import RunFolder
 from bench.schedule import levels, sigma
 
 
@@ -67,7 +68,7 @@ def test_the_budget_is_kept_to_the_image(tmp_path, digits):
     config = tiny_config(budget__images=70)
     _, run = trained(tmp_path, config, digits)
     events = [e for e in run.events()[0] if e["event"] == "train"]
-    assert events[-1]["images"] == 70 and evaluation_points(70, 2) == [35, 70]
+    assert events[-1]["images"] == 70 and Budget(images=70, points=2).evaluation_points == [35, 70]
     assert all(run.file("snapshots", p, "safetensors").is_file() for p in (35, 70))
 
 
@@ -358,7 +359,7 @@ def test_a_finished_run_tells_what_it_was_trained_in_and_how_much_of_the_gpu_it_
     from bench import job
 
     _, run = trained(tmp_path, tiny_config(compute__precision="bf16"), digits)
-    config = run.config()
+    config = load_config(run.path)
     assert job.precision_of(run, config) == "bf16" and job.environment(1, "bf16")["precision"] == "bfloat16"
     assert job.measured(run, 10**9)["mfu"] is None
     gpus = RunFolder(tmp_path / "gpus")
