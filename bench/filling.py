@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 from architectures.registry import did_you_mean
 
-from . import literature, published, suites, verdicts
+from . import literature, paper_catalog, published, suites, verdicts
 from .kinds import KINDS, kind_of
 from .literature import Value
 from .paper import Table
 from .paperruns import Ledger, command, of_setting
-from .papers import TABLES
 from .protocol import describe
 from .ranking import Spread, spread
 from .record import Metric, Record
@@ -119,9 +118,10 @@ def _named(column: str, text: str) -> str:
 
 def filled(name: str, scale: Scale, ledger: Ledger) -> Filled:
     """A table at a scale, with what the records say; ValueError for a table or a scale that there is not."""
-    if name not in TABLES:
-        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, list(TABLES))}")
-    table = TABLES[name]
+    tables = paper_catalog.tables()
+    if name not in tables:
+        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, list(tables))}")
+    table = tables[name]
     if scale not in scales(table):
         raise ValueError(f"{name} has no scale {scale}; it has {' and '.join(scales(table))}")
     if table.file == "models":
@@ -132,7 +132,7 @@ def filled(name: str, scale: Scale, ledger: Ledger) -> Filled:
 def everything(records: Iterable[Record]) -> list[Filled]:
     """Every table at every scale it has."""
     ledger = Ledger(records)
-    return [filled(name, scale, ledger) for name, table in TABLES.items() for scale in scales(table)]
+    return [filled(name, scale, ledger) for name, table in paper_catalog.tables().items() for scale in scales(table)]
 
 
 def plain(one: Filled) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _of_suite(table: Table, scale: Scale, ledger: Ledger) -> Filled:
     keys = suites.cells(table.suite, scale)
     lines = table.cells.get(scale, {})
     found, left_out = _one_evaluation({line: ledger.by_key.get(keys[cell], []) for line, cell in lines.items()})
-    compare = scale == "paper" and not table.elsewhere
+    compare = scale == "paper" and not table.order_only
     rows = []
     for line, values in values_of(table).items():
         for value in values:

@@ -82,7 +82,7 @@ def of_setting(run: Run, value: Value, ledger: Ledger) -> tuple[list[Record], bo
 
     Published weights come first: they are the very network that was measured.
     """
-    if not run.told or not ledger.by_setting:
+    if not run.identifiable or not ledger.by_setting:
         return [], False
     config = json.loads(json.dumps(presets.resolve(wish_of(run, value)).to_dict()))
     for trained in (False, True) if run.weights else (True,):

@@ -17,13 +17,12 @@ from typing import Any, Literal, get_args
 
 from tabulate import tabulate
 
-from . import literature, verdicts
+from . import literature, paper_catalog, verdicts
 from .command import Parser
 from .files import atomic
 from .filling import NAMES, Filled, Row, filled, scales
 from .kinds import ARROWS
 from .paperruns import Ledger
-from .papers import FIGURES, TABLES
 from .record import read_all
 from .suites import Scale
 
@@ -37,7 +36,8 @@ def sections(name: str, ledger: Ledger, scale: Scale | None = None) -> list[Fill
     """A table at the scale that is asked for, or at the paper's and at all others that have records."""
     if scale:
         return [filled(name, scale, ledger)]
-    whole = [filled(name, one, ledger) for one in (scales(TABLES[name]) if name in TABLES else ("paper",))]
+    table = paper_catalog.tables().get(name)
+    whole = [filled(name, one, ledger) for one in (scales(table) if table else ("paper",))]
     return [one for one in whole if one.scale == "paper" or one.run]
 
 
@@ -175,13 +175,13 @@ def as_csv(found: Sequence[Filled]) -> str:
 def listing(ledger: Ledger) -> list[dict[str, str]]:
     """Each table and figure: at each scale how many of its lines are measured, and the verdict."""
     found = []
-    for name, table in TABLES.items():
+    for name, table in paper_catalog.tables().items():
         line = {"name": name, "what": f"{table.title} ({table.paper})", "paper": "", "digits": "", "shapes": ""}
         for scale in scales(table):
             one = filled(name, scale, ledger)
             line[scale] = f"{one.run} of {one.cells}, {one.verdict}" if one.cells else one.verdict
         found.append(line)
-    for name, figure in FIGURES.items():
+    for name, figure in paper_catalog.figures().items():
         what = f"{figure.title} ({figure.paper}): python -m bench.figures {figure.drawn}"
         found.append({"name": name, "what": what, "paper": f"the numbers of {' and '.join(figure.tables)}"})
     return found
@@ -190,7 +190,7 @@ def listing(ledger: Ledger) -> list[dict[str, str]]:
 def page(name: str, ledger: Ledger) -> str:
     """results/tables/NAME.md."""
     found = sections(name, ledger)
-    rest = [s for s in scales(TABLES[name]) if s not in {one.scale for one in found}]
+    rest = [s for s in scales(paper_catalog.tables()[name]) if s not in {one.scale for one in found}]
     unrun = [f"    {filled(name, scale, ledger).commands[0]}" for scale in rest]
     head = f"# {name}: {found[0].title}\n\n{found[0].paper}. {MADE}\n"
     more = "\n".join(["", "## Not run\n", *unrun, ""]) if unrun else ""
@@ -200,13 +200,13 @@ def page(name: str, ledger: Ledger) -> str:
 def pages(ledger: Ledger) -> dict[str, str]:
     """File name -> content of all of results/tables/."""
     rows = [
-        {**line, "name": f"[{line['name']}]({line['name']}.md)"} if line["name"] in TABLES else line
+        {**line, "name": f"[{line['name']}]({line['name']}.md)"} if line["name"] in paper_catalog.tables() else line
         for line in listing(ledger)
     ]
     index = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     commands = "A table's page has the commands that run what is missing."
     made = {"README.md": f"# The papers' tables\n\n{MADE} {commands}\n\n{verdicts.RULES}\n{index}\n"}
-    return made | {f"{name}.md": page(name, ledger) for name in TABLES}
+    return made | {f"{name}.md": page(name, ledger) for name in paper_catalog.tables()}
 
 
 def write(results: Path) -> int:
@@ -225,7 +225,7 @@ def write(results: Path) -> int:
 
 def print_figure(name: str, ledger: Ledger, flags: Any) -> str:
     """The tables whose numbers a figure shows."""
-    tables = FIGURES[name].tables
+    tables = paper_catalog.figures()[name].tables
     return "\n".join(shown(sections(table, ledger, flags.scale), flags.format) for table in tables)
 
 
@@ -263,7 +263,7 @@ def _answer(flags: Any) -> str:
         widths = [None, 50, 22, 22, 22]
         rows = tabulate(listing(ledger), headers="keys", disable_numparse=True, maxcolwidths=widths)
         return f"{rows}\n\npython -m bench.tables NAME prints one, with the commands that run what is missing.\n"
-    if flags.name in FIGURES:
+    if flags.name in paper_catalog.figures():
         return print_figure(flags.name, ledger, flags)
     return shown(sections(flags.name, ledger, flags.scale), flags.format)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb, factorial
+from math import comb
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from .ranking import Spread
 
@@ -145,6 +144,8 @@ def told_apart(a: Spread, b: Spread) -> bool:
         return False
     if a.deviation == b.deviation == 0:
         return a.mean != b.mean
+    from scipy import stats  # takes a second to import
+
     test = stats.ttest_ind_from_stats(a.mean, a.deviation, a.n, b.mean, b.deviation, b.n, equal_var=False)
     return bool(test.pvalue <= ALPHA)
 
@@ -157,7 +158,7 @@ def chance(pairs: Sequence[Pair], agree: int) -> float:
     names = sorted({name for pair in pairs for name in pair})
     n = len(names)
     if len({frozenset(pair) for pair in pairs}) == comb(n, 2) and _consistent(pairs, n):
-        return sum(_kendall(n)[agree:]) / factorial(n)
+        return _kendall(n, agree)
     assert n <= LARGEST, f"{n} variants in a partial order; exact counting ends at {LARGEST}"
     ranks = _permutations(n)
     at = {name: i for i, name in enumerate(names)}
@@ -171,16 +172,19 @@ def _consistent(pairs: Sequence[Pair], n: int) -> bool:
     return sorted(wins.values()) == list(range(n))
 
 
-def _kendall(n: int) -> list[int]:
-    """Permutations of n by the number of pairs in order (Mahonian numbers)."""
-    counts = [1]
-    for size in range(2, n + 1):
-        grown = [0] * (len(counts) + size - 1)
-        for i, count in enumerate(counts):
-            for extra in range(size):
-                grown[i + extra] += count
-        counts = grown
-    return counts
+def _kendall(n: int, agree: int) -> float:
+    """Exact one-sided p-value of Kendall's tau for n variants, of whose pairs `agree` lie in order and no pair is tied.
+
+    scipy takes two rankings, so one with that many pairs in order is built.
+    """
+    from scipy import stats  # takes a second to import
+
+    order, rest, discordant = [], list(range(n)), comb(n, 2) - agree
+    for last in reversed(range(n)):
+        place = min(discordant, last)
+        order.append(rest.pop(place))  # comes before `place` smaller ones
+        discordant -= place
+    return float(stats.kendalltau(range(n), order, method="exact", alternative="greater").pvalue)
 
 
 def _permutations(n: int) -> np.ndarray:

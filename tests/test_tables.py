@@ -8,10 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from bench import filling, literature, paperruns, presets, protocol, published, record, run, suites, tables
+from bench import (
+    filling,
+    literature,
+    paper_catalog,
+    paperruns,
+    presets,
+    protocol,
+    published,
+    record,
+    run,
+    suites,
+    tables,
+)
 from bench.paperruns import Ledger
-from bench.papers import FIGURES, TABLES
 
+TABLES, FIGURES = paper_catalog.tables(), paper_catalog.figures()
 RESULTS = Path(__file__).parent.parent / "results"
 WITH_SUITE = [t.name for t in TABLES.values() if t.suite]
 WITH_RUNS = [(t.name, line) for t in TABLES.values() for line in t.runs]
@@ -254,8 +266,8 @@ def test_a_rows_command_makes_the_record_that_fills_it(name, line):
         config = presets.resolve(wish)
     one = filled(name, "paper", [made(config, value.number, sfid=1.0, precision=0.5, recall=0.5, **{"is": 9.0})])
     rows = [r for r in one.rows if r.measured is not None]
-    assert {r.line for r in rows} == ({line} if own.told else set())
-    assert [r.verdict for r in rows if r.metric == value.metric] == ["reproduced"] * own.told
+    assert {r.line for r in rows} == ({line} if own.identifiable else set())
+    assert [r.verdict for r in rows if r.metric == value.metric] == ["reproduced"] * own.identifiable
 
 
 def shape_of(own):
