@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .seeds import fold
+from bench.config.seeds import fold
 
 
 class Rows(Protocol):

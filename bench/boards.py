@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .config import digest
-from .kinds import KINDS, headline, kind_of
-from .ranking import Place, Spread, places, spread
-from .record import Record, unfinished_id
+from bench.config.identity import digest
+from bench.config.metric_specs import KINDS, headline, kind_of
+from bench.ranking import Place, Spread, places, spread
+from bench.record import Record, unfinished_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

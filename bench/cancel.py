@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import runstate, slurm
-from .command import Parser
-from .runfolder import RunFolder
-from .runstate import Row
+from bench import runstate, slurm
+from bench.command import Parser
+from bench.runfolder import RunFolder
+from bench.runstate import Row
 
 
 def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, TypeVar
 
-from . import suites
-from .config import digest
-from .kinds import headline
-from .protocol import describe
-from .ranking import over_seeds, spread
-from .record import Record
-from .series import Point
+from bench import suites
+from bench.config.identity import digest
+from bench.config.metric_specs import headline
+from bench.protocol import describe
+from bench.ranking import over_seeds, spread
+from bench.record import Record
+from bench.series import Point
 
 T = TypeVar("T")
 

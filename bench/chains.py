@@ -20,10 +20,10 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError
 
-from . import slurm
-from .files import write_json
-from .profiles import Profile, Request
-from .runfolder import RunFolder
+from bench import slurm
+from bench.files import write_json
+from bench.profiles import Profile, Request
+from bench.runfolder import RunFolder
 
 MOST_TIMEOUTS = 1_000_000
 UNTIL_READY = """bash -c 'trap "" USR2 TERM; exec "$0" "$@"'"""

@@ -24,8 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import machine
-from .files import beside, told
+from bench import machine
+from bench.files import beside, told
 
 BEAT_SECONDS = 10.0
 DEAD_SECONDS = 60.0

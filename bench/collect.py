@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from .extractors import extract
-from .frechet import Moments
-from .images import Images
-from .metrics import Side
+from bench.extractors import extract
+from bench.frechet import Moments
+from bench.images import Images
+from bench.metrics import Side
 
 NOT_FINITE = "has features with NaN or infinity"
 

@@ -14,14 +14,14 @@ from typing import Any
 
 from PIL import Image
 
-from . import style, trends
-from .boards import Board, Line, boards, failure
-from .filling import everything
-from .filling import plain as plain_table
-from .kinds import kind_of
-from .protocol import describe
-from .ranking import Spread
-from .record import Record
+from bench import style, trends
+from bench.boards import Board, Line, boards, failure
+from bench.config.metric_specs import kind_of
+from bench.filling import everything
+from bench.filling import plain as plain_table
+from bench.protocol import describe
+from bench.ranking import Spread
+from bench.record import Record
 
 NOTES = (
     "Ranks hold within one protocol, by Fréchet distance. 1= is a rank shared with rows whose 95 % intervals overlap "

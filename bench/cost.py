@@ -26,11 +26,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import architectures
 from architectures import Conditions, IOSpec, TextCondition
 from architectures.classifier import SIZES, NoisyClassifier
-
-from . import published
-from .command import Parser
-from .config import RunConfig
-from .files import atomic
+from bench import published
+from bench.command import Parser
+from bench.config.schema import RunConfig
+from bench.files import atomic
 
 BYTES_PER_PARAMETER = 20
 """float32 weights, gradients, two AdamW moments and the average."""

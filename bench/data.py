@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import archives, folders, huggingface, shapes
-from .arrays import Arrays as Arrays
-from .arrays import Rows as Rows
-from .arrays import Source as Source
-from .arrays import indices_at as indices_at
-from .arrays import normalise as normalise
-from .config import Data
-from .pixels import digest_of
+from bench import archives, folders, huggingface, shapes
+from bench.arrays import Arrays as Arrays
+from bench.arrays import Rows as Rows
+from bench.arrays import Source as Source
+from bench.arrays import indices_at as indices_at
+from bench.arrays import normalise as normalise
+from bench.config.schema import Data
+from bench.pixels import digest_of
 
 
 def load_digits(folder: Path) -> Arrays:
@@ -165,7 +165,7 @@ def _is_encoded(folder: Path) -> bool:
 
 
 def _latents_in(folder: Path) -> Source:
-    from . import latents  # which needs more than the other kinds do
+    from bench import latents  # which needs more than the other kinds do
 
     return latents.source_of(folder)
 

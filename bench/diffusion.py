@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .config import Diffusion as Settings
-from .schedule import VP, betas, network_time, respaced, sigma
-from .spacing import kept
+from bench.config.schema import Diffusion as Settings
+from bench.config.timestep_respacing import kept
+from bench.schedule import VP, betas, network_time, respaced, sigma
 
 Loss = Literal["hybrid", "rescaled", "bound"]
 Treat = Callable[[Tensor], Tensor]

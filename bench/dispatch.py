@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cancel, chains, claim, monitor, runstate, snapshot, status, submit
-from .config import load_config
-from .job import Job
-from .profiles import Profile
-from .runfolder import RunFolder
+from bench import cancel, chains, claim, monitor, runstate, snapshot, status, submit
+from bench.config.overrides import load_config
+from bench.job import Job
+from bench.profiles import Profile
+from bench.runfolder import RunFolder
 
 WATCH_SECONDS = 15.0
 

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from .config import RunConfig, digest
-from .paths import code_hash
+from bench.config.identity import digest
+from bench.config.schema import RunConfig
+from bench.paths import code_hash
 
 Store = Any
 """torch.distributed.Store, which torch does not export to type checkers."""

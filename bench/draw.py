@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from . import labels, style
-from .files import atomic
-from .series import Axis, Figure, Panel, Point, Series, engineering
+from bench import labels, style
+from bench.files import atomic
+from bench.series import Axis, Figure, Panel, Point, Series, engineering
 
 WIDTH, HEIGHT = 5.2, 3.6
 """Inches of a panel, about, without its caption."""

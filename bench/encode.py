@@ -26,12 +26,12 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from . import codec, data, encoding, latents
-from .collect import Progress
-from .command import Parser
-from .config import title_of
-from .encoding import entry, finish
-from .latents import Facts, Manifest, damage, read_manifest, shards_of
+from bench import codec, data, encoding, latents
+from bench.collect import Progress
+from bench.command import Parser
+from bench.config.naming import title_of
+from bench.encoding import entry, finish
+from bench.latents import Facts, Manifest, damage, read_manifest, shards_of
 
 CROP = "ADM's centre crop, where images have another size"
 GIB = 2**30

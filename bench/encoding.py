@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from .arrays import Arrays
-from .codec import Encoder
-from .files import atomic, sha256, write_json
-from .latents import (
+from bench.arrays import Arrays
+from bench.codec import Encoder
+from bench.files import atomic, sha256, write_json
+from bench.latents import (
     CHECKS,
     FORMAT,
     LABELS,
@@ -36,7 +36,7 @@ from .latents import (
     read_manifest,
     shards_of,
 )
-from .loader import Loader
+from bench.loader import Loader
 
 BEGUN = "encoding.json"
 CHUNK = 256

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import parallel
-from .config import RunConfig
+from bench import parallel
+from bench.config.schema import RunConfig
 
 Precision = Literal["fp32", "tf32", "bf16"]
 BACKEND = "inductor"

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from . import metrics
-from .collect import Store
-from .command import Parser
-from .frechet import Gaussian, fit, frechet
-from .manifold import precision_recall
-from .resampling import RESAMPLES
-from .shards import grid
-from .store import Features, FeatureStore, Made
+from bench import metrics
+from bench.collect import Store
+from bench.command import Parser
+from bench.frechet import Gaussian, fit, frechet
+from bench.manifold import precision_recall
+from bench.resampling import RESAMPLES
+from bench.shards import grid
+from bench.store import Features, FeatureStore, Made
 
 LAYERS = {"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"}
 WIDTHS = {"2048": 2048, "spatial": 2023, "logits_unbiased": 1008}

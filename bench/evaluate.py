@@ -19,19 +19,19 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from . import manifest, metrics, selftest
-from .collect import collect
-from .command import Parser
-from .config import RunConfig
-from .data import Arrays, source
-from .extractors import EXTRACTORS, network, weights_hash
-from .files import write_json
-from .images import ArrayImages, Images
-from .manifold import Precision
-from .measure import Request, measure, named, wanted_layers
-from .runfolder import RunFolder
-from .store import FeatureStore, Made
-from .tensorboard import Scalars
+from bench import manifest, metrics, selftest
+from bench.collect import collect
+from bench.command import Parser
+from bench.config.schema import RunConfig
+from bench.data import Arrays, source
+from bench.extractors import EXTRACTORS, network, weights_hash
+from bench.files import write_json
+from bench.images import ArrayImages, Images
+from bench.manifold import Precision
+from bench.measure import Request, measure, named, wanted_layers
+from bench.runfolder import RunFolder
+from bench.store import FeatureStore, Made
+from bench.tensorboard import Scalars
 
 Metrics = dict[str, dict[str, Any]]
 PICTURED = 100

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from . import smallcnn
-from .data import Rows
-from .files import sha256
+from bench import smallcnn
+from bench.data import Rows
+from bench.files import sha256
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -28,35 +28,35 @@ if TYPE_CHECKING:
 
 def inception(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build torch-fidelity's InceptionV3; importing it takes 1.5 s, so that is left until it is needed."""
-    from .pretrained import InceptionV3
+    from bench.pretrained import InceptionV3
 
     return InceptionV3(*args, **kwargs)
 
 
 def dinov2(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build DINOv2 ViT-L/14."""
-    from .pretrained import DinoV2
+    from bench.pretrained import DinoV2
 
     return DinoV2(*args, **kwargs)
 
 
 def small_cnn(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build one of the small CNNs that are trained here."""
-    from .smallface import SmallExtractor
+    from bench.smallface import SmallExtractor
 
     return SmallExtractor(*args, **kwargs)
 
 
 def prepare_inception(path: str, cache: Path) -> Path:
     """File of Inception's weights; ValueError says what is missing."""
-    from . import pretrained
+    from bench import pretrained
 
     return pretrained.prepare_inception(path, cache)
 
 
 def prepare_dinov2(path: str, cache: Path) -> Path:
     """File of DINOv2's weights; ValueError says what is missing."""
-    from . import pretrained
+    from bench import pretrained
 
     return pretrained.prepare_dinov2(path, cache)
 

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from . import presets, protocol
-from . import record as records
-from .config import RunConfig, load_config
-from .paths import ROOT
-from .runfolder import RunFolder
+from bench import presets, protocol
+from bench import record as records
+from bench.config.overrides import load_config
+from bench.config.schema import RunConfig
+from bench.paths import ROOT
+from bench.runfolder import RunFolder
 
 ENDS = {"stopped": "notice", "requeued": "notice", "failed": "failure"}
 """Event of the log -> what it is to the restart after it."""

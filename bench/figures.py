@@ -12,10 +12,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from . import trends
-from .command import Parser
-from .record import read_all
-from .series import Figure
+from bench import trends
+from bench.command import Parser
+from bench.record import read_all
+from bench.series import Figure
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _empty(figure: Figure) -> str:
 
 
 def _draw(figure: Figure, out: Path, kind: str) -> Path:
-    from . import draw
+    from bench import draw
 
     path = out / f"{figure.name}.{kind}"
     path.parent.mkdir(parents=True, exist_ok=True)

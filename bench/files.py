@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import machine
+from bench import machine
 
 FREE = "free some space, and the same command goes on from the last checkpoint"
 RIGHTS = "make it writable, or choose another folder with --results"

@@ -11,17 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from architectures.registry import did_you_mean
-
-from . import literature, paper_catalog, published, suites, verdicts
-from .kinds import KINDS, kind_of
-from .literature import Value
-from .paper import Table
-from .paperruns import Ledger, command, of_setting
-from .protocol import describe
-from .ranking import Spread, spread
-from .record import Metric, Record
-from .suites import Scale
-from .verdicts import Order, Verdict
+from bench import literature, paper_catalog, published, suites, verdicts
+from bench.config.metric_specs import KINDS, kind_of
+from bench.literature import Value
+from bench.paper import Table
+from bench.paperruns import Ledger, command, of_setting
+from bench.protocol import describe
+from bench.ranking import Spread, spread
+from bench.record import Metric, Record
+from bench.suites import Scale
+from bench.verdicts import Order, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .frechet import Gaussian, of_subsets
-from .resampling import WIDTH
+from bench.frechet import Gaussian, of_subsets
+from bench.resampling import WIDTH
 
 PARTS = (1, 2, 3, 4, 5)
 LEAST = 2

@@ -17,12 +17,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from . import claim as claims
-from . import failures, machine, snapshot
-from .config import RunConfig, load_config
-from .machine import on_slurm
-from .notices import Notices
-from .runfolder import RunFolder
+from bench import claim as claims
+from bench import failures, machine, snapshot
+from bench.config.overrides import load_config
+from bench.config.schema import RunConfig
+from bench.machine import on_slurm
+from bench.notices import Notices
+from bench.runfolder import RunFolder
 
 Stage = Literal["all", "train", "evaluate"]
 TURNS, PROGRESS = 5, ("train", "trained", "sample", "evaluate")
@@ -56,8 +57,8 @@ def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, d
     notice comes to any of its processes, or when the process `door` that started it is gone; a notice of
     SLURM then ends in another turn.
     """
-    from . import distributed
-    from .keep import Diverged
+    from bench import distributed
+    from bench.keep import Diverged
 
     notices, config, own = notices or Notices(), load_config(run.path), distributed.place()
     first = own is None or own.rank == 0
@@ -88,7 +89,7 @@ def turn(
     owned: Callable[[], None],
 ) -> bool:
     """The work of one process, until it is done or told to stop; whether it is done."""
-    from .distributed import Stopped
+    from bench.distributed import Stopped
 
     def stop() -> bool:
         return notices.stop or (door is not None and not machine.exists(door))
@@ -130,7 +131,7 @@ def require_progress(run: RunFolder) -> None:
 
 def rank_again(results: Path) -> None:
     """Bring the leaderboard up to date; what keeps it from that is said, and is no failure of this run."""
-    from . import leaderboard
+    from bench import leaderboard
 
     try:
         leaderboard.write(results)
@@ -148,7 +149,7 @@ def stages(
     run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool], world: Any, owned: Callable[[], None]
 ) -> None:
     """The stages in order; each skips what is there already.  `owned` raises when the run is another process's."""
-    from . import data, presets, train
+    from bench import data, presets, train
 
     train.set_threads(config)
     device = train.device_of(config, world)
@@ -175,8 +176,8 @@ def evaluated(
     owned: Callable[[], None],
 ) -> None:
     """Sample, in all processes; evaluate and record, in the first."""
-    from . import data, evaluate, extractors, sample
-    from .distributed import Stopped
+    from bench import data, evaluate, extractors, sample
+    from bench.distributed import Stopped
 
     def check() -> None:
         owned()
@@ -207,8 +208,8 @@ def log_peak(run: RunFolder, device: str) -> None:
 
 def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
-    from . import checkpoint, cost, evaluate, match, plots, presets, protocol, store
-    from . import record as records
+    from bench import checkpoint, cost, evaluate, match, plots, presets, protocol, store
+    from bench import record as records
 
     io = presets.io_of(config)
     target = match.target_of(match.parse(config.model.match), io) if config.model.match else None
@@ -258,9 +259,9 @@ def references(
     run: RunFolder, config: RunConfig, arrays: Any, evaluation: dict[str, Any], evaluator: Callable[[], Any]
 ) -> None:
     """Publish the rows of held-out images and noise, unless their evaluation has them already."""
-    from . import evaluate, plots
-    from . import record as records
-    from .protocol import fingerprint
+    from bench import evaluate, plots
+    from bench import record as records
+    from bench.protocol import fingerprint
 
     have = {
         r.label
@@ -287,8 +288,8 @@ def make_record(
     **more: Any,
 ) -> Any:
     """A validated record, with its id, fingerprints, date and environment."""
-    from . import record as records
-    from .protocol import fingerprint
+    from bench import record as records
+    from bench.protocol import fingerprint
 
     whole = fingerprint(protocol)
     data = {
@@ -312,7 +313,7 @@ def measured(run: RunFolder, flops: int) -> dict[str, Any]:
 
     `flops` are those of training on one image.  MFU is against the dense bf16 peak of the GPUs, where it is known.
     """
-    from . import peaks
+    from bench import peaks
 
     events, _ = run.events()
     training = [e for e in events if e["event"] == "train"]

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, parallel
-from .config import RunConfig
-from .distributed import World, require_same
-from .engine import Engine
-from .meter import Exploded
-from .runfolder import RunFolder
+from bench import checkpoint, parallel
+from bench.config.schema import RunConfig
+from bench.distributed import World, require_same
+from bench.engine import Engine
+from bench.meter import Exploded
+from bench.runfolder import RunFolder
 
 ROLLBACKS = 3
 """How often a run goes back before it counts as diverged."""

@@ -28,10 +28,10 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from .arrays import Arrays, Source
-from .config import digest
-from .files import sha256
-from .seeds import fold
+from bench.arrays import Arrays, Source
+from bench.config.identity import digest
+from bench.config.seeds import fold
+from bench.files import sha256
 
 FORMAT = 1
 MANIFEST, LABELS, CHECKS, REFERENCE = "manifest.json", "labels.npy", "checks.npy", "reference.npy"

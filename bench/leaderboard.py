@@ -27,13 +27,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from . import tabular, views
-from .boards import Board, Line, boards, group_of, without_overtaken
-from .command import Parser
-from .files import atomic
-from .kinds import ARROWS, KINDS, kind_of
-from .ranking import Spread
-from .record import Record, folder, read_all
+from bench import tabular, views
+from bench.boards import Board, Line, boards, group_of, without_overtaken
+from bench.command import Parser
+from bench.config.metric_specs import ARROWS, KINDS, kind_of
+from bench.files import atomic
+from bench.ranking import Spread
+from bench.record import Record, folder, read_all
 
 COSTS = ("params", "macs", "training_flops", "accelerator_hours", "images_per_second")
 METRIC = re.compile(rf"({'|'.join(KINDS)})(\[.*\])?")
@@ -199,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         if flags.check and asked:
             raise ValueError(f"--check looks at whole files; leave out --{', --'.join(asked).replace('_', '-')}")
         if flags.check:
-            from . import submission
+            from bench import submission
 
             return submission.main([Path(name) for name in flags.check], results)
         if not any(folder(results).glob("*.json")):

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from .published import FOLDER
+from bench.published import FOLDER
 
 File = Literal["results", "ablations"]
 UNSURE = ("memory", "approximate")

@@ -17,10 +17,10 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from .config import RunConfig
-from .data import Arrays
-from .diffusion import draw_times
-from .seeds import fold
+from bench.config.schema import RunConfig
+from bench.config.seeds import fold
+from bench.data import Arrays
+from bench.diffusion import draw_times
 
 Batch = tuple[Tensor, ...]
 Step = tuple[int, int, int]

@@ -32,10 +32,9 @@ import architectures
 from architectures import IOSpec, registry
 from architectures.interface import Free
 from architectures.shapes import heads_for
-
-from . import timing
-from .command import Parser
-from .cost import Cost, count, meta_network
+from bench import timing
+from bench.command import Parser
+from bench.cost import Cost, count, meta_network
 
 BYS = ("macs", "params")
 FARTHEST = math.log(4)

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from . import infinity, manifest, metrics
-from .collect import Progress, collect, widths
-from .config import RunConfig
-from .extractors import EXTRACTORS, Extractor, check_side, network, weights_hash
-from .frechet import Gaussian
-from .images import load_labels
-from .manifold import Precision
-from .metrics import Side
-from .pretrained import is_published
-from .runfolder import RunFolder
-from .sides import Given, Role, config_of, manifest_of, open_side
-from .store import KEYS, FeatureStore
+from bench import infinity, manifest, metrics
+from bench.collect import Progress, collect, widths
+from bench.config.schema import RunConfig
+from bench.extractors import EXTRACTORS, Extractor, check_side, network, weights_hash
+from bench.frechet import Gaussian
+from bench.images import load_labels
+from bench.manifold import Precision
+from bench.metrics import Side
+from bench.pretrained import is_published
+from bench.runfolder import RunFolder
+from bench.sides import Given, Role, config_of, manifest_of, open_side
+from bench.store import KEYS, FeatureStore
 
 INCEPTION, DINOV2 = "inception-v3-compat", "dinov2-vit-l-14"
 PUBLISHED_SAMPLES, PUBLISHED_REFERENCES = 50_000, (10_000, 1_000)

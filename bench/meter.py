@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .config import RunConfig
-from .distributed import ALONE, World
-from .runfolder import RunFolder
-from .tensorboard import Scalars
+from bench.config.schema import RunConfig
+from bench.distributed import ALONE, World
+from bench.runfolder import RunFolder
+from bench.tensorboard import Scalars
 
 EXPLODED = 100.0
 """A mean loss that no training recovers from.  Predicting nothing costs 1, and L_vlb, where it is trained,

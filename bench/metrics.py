@@ -24,11 +24,11 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from . import resampling
-from .frechet import Gaussian, fit, frechet, left_out
-from .infinity import extrapolate
-from .kinds import KINDS as KINDS
-from .manifold import Precision, precision_recall
+from bench import resampling
+from bench.config.metric_specs import KINDS as KINDS
+from bench.frechet import Gaussian, fit, frechet, left_out
+from bench.infinity import extrapolate
+from bench.manifold import Precision, precision_recall
 
 Protocol = Literal["adm", "torch-fidelity"]
 GROUPS = 20

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import parallel, peaks
-from .config import RunConfig
-from .distributed import World
-from .keep import State
-from .runfolder import RunFolder
+from bench import parallel, peaks
+from bench.config.schema import RunConfig
+from bench.distributed import World
+from bench.keep import State
+from bench.runfolder import RunFolder
 
 SEARCH = -1
 MARGIN = 0.8
@@ -102,7 +102,7 @@ def tried(state: State, trial: Callable[[int], None], share: int) -> Tensor:
 
 def estimate(config: RunConfig, state: State, world: World) -> int:
     """Images whose float32 activations, all kept, fit into what the shards leave free: rather too few than too many."""
-    from . import cost  # which takes a second to import, and is asked here alone
+    from bench import cost  # which takes a second to import, and is asked here alone
 
     model = config.model
     each = cost.activation_bytes(model.arch, model.size or None, state.net.spec.io, model.network)  # type: ignore[union-attr, arg-type]

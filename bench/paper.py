@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
-from .suites import Scale
-from .verdicts import Pair
+from bench.suites import Scale
+from bench.verdicts import Pair
 
 STRICT = ConfigDict(extra="forbid")
 File = Literal["results", "ablations", "models"]

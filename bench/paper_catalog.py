@@ -17,11 +17,10 @@ from typing import Any, NamedTuple, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from architectures.registry import did_you_mean
-
-from . import suites
-from .paper import STRICT, Figure, Run, Table
-from .published import FOLDER
-from .suites import Scale
+from bench import suites
+from bench.paper import STRICT, Figure, Run, Table
+from bench.published import FOLDER
+from bench.suites import Scale
 
 Entry = dict[str, Any]
 

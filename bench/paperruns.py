@@ -8,12 +8,13 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any
 
-from . import data, presets, recipes, suites
-from .config import RunConfig, override
-from .literature import Value
-from .paper import Run
-from .presets import Wish
-from .record import Record
+from bench import data, presets, recipes, suites
+from bench.config.overrides import override
+from bench.config.schema import RunConfig
+from bench.literature import Value
+from bench.paper import Run
+from bench.presets import Wish
+from bench.record import Record
 
 Columns = Mapping[str, str]
 

@@ -13,14 +13,13 @@ import torch
 from tabulate import tabulate
 
 from architectures import IOSpec
-
-from . import codec, cost, data, extractors, latents, match, presets, weights
-from .config import RunConfig
-from .diffusion import process_of
-from .runfolder import RunFolder
-from .settings import value_of
-from .tabular import human
-from .train import device_of, new_state, step
+from bench import codec, cost, data, extractors, latents, match, presets, weights
+from bench.config.fields import value_of
+from bench.config.schema import RunConfig
+from bench.diffusion import process_of
+from bench.runfolder import RunFolder
+from bench.tabular import human
+from bench.train import device_of, new_state, step
 
 PROBE_MACS = 200_000_000
 """Networks up to this cost are timed on the CPU; larger ones are priced at compute.tflops."""

@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from architectures import registry
-
-from .config import RunConfig
-from .kinds import HEADLINE, KINDS, headline, kind_of
-from .record import Record
+from bench.config.metric_specs import HEADLINE, KINDS, headline, kind_of
+from bench.config.schema import RunConfig
+from bench.record import Record
 
 FASTEST = 5e15
 """FLOP/s that no accelerator trains at: over twice the dense bf16 peak of a B200."""

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from . import draw
-from .files import atomic
-from .runfolder import RunFolder
-from .series import Axis, Figure, Panel, Point, Series
+from bench import draw
+from bench.files import atomic
+from bench.runfolder import RunFolder
+from bench.series import Axis, Figure, Panel, Point, Series
 
 Runs = Mapping[str, tuple[RunFolder, Sequence[Mapping[str, Any]]]]
 THUMBNAIL = 640

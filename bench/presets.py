@@ -12,10 +12,10 @@ from typing import Any
 
 from architectures import registry
 from architectures.interface import IOSpec
-
-from .config import Budget, Compute, Data, Diffusion, Evaluation, Model, Recipe, RunConfig, override
-from .data import SOURCES, Source, filled, source
-from .recipes import NATIVE, SHARED, SHARED_SHAPES, SHARED_TOY, Way, native, preset_of
+from bench.config.overrides import override
+from bench.config.schema import Budget, Compute, Data, Diffusion, Evaluation, Model, Recipe, RunConfig
+from bench.data import SOURCES, Source, filled, source
+from bench.recipes import NATIVE, SHARED, SHARED_SHAPES, SHARED_TOY, Way, native, preset_of
 
 _LEARNED = Diffusion(variance="learned_range")
 _IDDPM = Diffusion(schedule="cosine", steps=4000, time="rescaled", variance="learned_range")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from .literature import Value, where
-from .published import models
-from .series import Axis, Figure, Panel, Point, Series, fitted
+from bench.literature import Value, where
+from bench.published import models
+from bench.series import Axis, Figure, Panel, Point, Series, fitted
 
 MACS = Axis(name="network", unit="MACs of one image", log=True)
 COMPUTE = Axis(name="training compute", unit="FLOPs", log=True)

@@ -17,8 +17,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from .paths import data_file
-from .settings import fields_of, value_of
+from bench.config.fields import fields_of, value_of
+from bench.paths import data_file
 
 FOLDER = data_file("slurm")
 

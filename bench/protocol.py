@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .config import RunConfig, digest
+from bench.config.identity import digest
+from bench.config.schema import RunConfig
 
 VERSION = 3
 """Raised whenever the meaning of a field changes.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
-from .config import Diffusion, Recipe
+from bench.config.schema import Diffusion, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from .config import digest
-from .files import told, write_json
-from .protocol import fingerprint
+from bench.config.identity import digest
+from bench.files import told, write_json
+from bench.protocol import fingerprint
 
 SCHEMA = 1
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import config as configs
-from . import cost, presets, record
+from bench import cost, presets, record
+from bench.config import overrides
 
 
 def recount(path: Path) -> dict[str, Any]:
     """What there is to say of a record's network."""
-    config = configs.from_dict(record.read(path).config)
+    config = overrides.from_dict(record.read(path).config)
     try:
         io = presets.io_of(config)
     except ValueError as error:

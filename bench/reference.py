@@ -21,17 +21,19 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from . import data, metrics, presets
-from .collect import Progress, collect
-from .command import Parser
-from .config import Data, Evaluation, digest, title_of
-from .extractors import EXTRACTORS, check_side, network
-from .files import atomic, sha256
-from .images import ENDINGS, ArrayImages, Images
-from .manifest import FEATURES, FORMAT, KEY, Manifest, words
-from .measure import INCEPTION, weights_of
-from .sides import Given, config_of, manifest_of, open_side
-from .store import KEYS
+from bench import data, metrics, presets
+from bench.collect import Progress, collect
+from bench.command import Parser
+from bench.config.identity import digest
+from bench.config.naming import title_of
+from bench.config.schema import Data, Evaluation
+from bench.extractors import EXTRACTORS, check_side, network
+from bench.files import atomic, sha256
+from bench.images import ENDINGS, ArrayImages, Images
+from bench.manifest import FEATURES, FORMAT, KEY, Manifest, words
+from bench.measure import INCEPTION, weights_of
+from bench.sides import Given, config_of, manifest_of, open_side
+from bench.store import KEYS
 
 RESIZE = "none before the extractor, which resizes as its own code does"
 CROP = "none"

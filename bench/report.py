@@ -16,11 +16,11 @@ from typing import Any
 
 import jinja2
 
-from . import contents
-from .boards import without_overtaken
-from .command import Parser
-from .files import atomic
-from .record import folder, read_all
+from bench import contents
+from bench.boards import without_overtaken
+from bench.command import Parser
+from bench.files import atomic
+from bench.record import folder, read_all
 
 PARTS = (
     ("leaderboards", "Leaderboards"),

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from architectures import registry
-
-from . import claim, data, presets, profiles, recipes, suites
-from .command import Parser, assignments
-from .config import RunConfig, load_config
-from .files import write_json
-from .runfolder import RunFolder
-from .settings import fields_of
-from .submit import CLUSTERS
+from bench import claim, data, presets, profiles, recipes, suites
+from bench.command import Parser, assignments
+from bench.config.fields import fields_of
+from bench.config.overrides import load_config
+from bench.config.schema import RunConfig
+from bench.files import write_json
+from bench.runfolder import RunFolder
+from bench.submit import CLUSTERS
 
 if TYPE_CHECKING:
-    from . import dispatch
+    from bench import dispatch
 
 DESCRIPTION = """\
 Train a diffusion backbone, sample from it, measure the images, and write a record, a row of the
@@ -206,13 +206,13 @@ def go(flags: argparse.Namespace) -> int:
     asked = wishes(flags)
     if flags.parallel is not None and flags.parallel < 1:
         raise ValueError(f"--parallel is {flags.parallel}; it must be at least 1")
-    from . import chains, dispatch, submit
+    from bench import chains, dispatch, submit
 
     results = Path(flags.results)
     shown = flags.dry_run and flags.cluster == "slurm"  # also where there is none
     cluster = "slurm" if shown else submit.resolve_cluster(flags.cluster)
     profile = profiles.load(flags.profile, slurm_settings(flags, cluster))
-    from . import plan
+    from bench import plan
 
     configs = plan.resolve(asked)
     parallel = flags.parallel or dispatch.default_parallel(cluster, len(configs))
@@ -256,7 +256,7 @@ def do(
     wanted: dispatch.Wanted,
 ) -> int:
     """Prepare what all runs need, dispatch what is not done and, unless SLURM has it, show what came out."""
-    from . import dispatch, plan
+    from bench import dispatch, plan
 
     planned, export = list(configs.values()), "compute.export" in asked[0].settings
     plan.prepare_extractors(planned, wanted.results)
@@ -323,8 +323,8 @@ def show(
 
     The exit status is 1 when a run is not finished, and 2 when something that can be mended stopped it.
     """
-    from . import leaderboard, tabular
-    from .record import read
+    from bench import leaderboard, tabular
+    from bench.record import read
 
     status = max((explain(name, run) for name, run in missing.items()), default=0)
     finished = {name: read(run.record()) for name, run in runs.items() if name not in missing}
@@ -360,7 +360,7 @@ def explain(name: str, run: RunFolder) -> int:
 
 def suite_pictures(runs: dict[str, RunFolder], finished: dict[str, Any], results: Path, suite: str) -> list[Path]:
     """The suite's curves in one picture, the reference rows as levels, and its samples in another."""
-    from . import plots, record
+    from bench import plots, record
 
     one = next(iter(finished.values()))
     levels = {

@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .claim import Claim, hold
-from .files import append, atomic, sweep, write_json
+from bench.claim import Claim, hold
+from bench.files import append, atomic, sweep, write_json
 
 OFTEN = ("train", "sample")
 """Events that come every second; of these the status is written only so often:"""

@@ -16,10 +16,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from . import machine, slurm
-from .config import load_config
-from .files import atomic
-from .runfolder import RunFolder
+from bench import machine, slurm
+from bench.config.overrides import load_config
+from bench.files import atomic
+from bench.runfolder import RunFolder
 
 STATES = (
     *("training", "sampling", "evaluating", "requeued", "waiting", "queued"),
@@ -360,7 +360,7 @@ def bury(files: Files, found: Row) -> str:
         return ""
     if load(files.run.path / "jobs.json").get("jobs") != files.jobs:
         return ""  # it was submitted again meanwhile
-    from . import failures  # which needs more than the other runs' rows do
+    from bench import failures  # which needs more than the other runs' rows do
 
     said = "\n".join(tail(Path(found.log).with_suffix(".err"), 20))
     try:

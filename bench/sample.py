@@ -19,16 +19,15 @@ from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 import architectures
-
-from . import checkpoint, engine, extractors, presets, samplers
-from .codec import decoder, to_uint8
-from .collect import in_pieces
-from .config import RunConfig
-from .distributed import ALONE, Stopped, World
-from .export import export_of
-from .runfolder import RunFolder
-from .shards import Target, grid, labels_of
-from .store import Features, Made
+from bench import checkpoint, engine, extractors, presets, samplers
+from bench.codec import decoder, to_uint8
+from bench.collect import in_pieces
+from bench.config.schema import RunConfig
+from bench.distributed import ALONE, Stopped, World
+from bench.export import export_of
+from bench.runfolder import RunFolder
+from bench.shards import Target, grid, labels_of
+from bench.store import Features, Made
 
 
 def load_network(path: Path, device: torch.device) -> nn.Module:

@@ -13,12 +13,12 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from torch import Tensor
 
-from . import solvers
-from .config import RunConfig
-from .diffusion import Diffusion, clipped
-from .schedule import VP, betas, levels, network_time, sigma
-from .seeds import fold
-from .spacing import published
+from bench import solvers
+from bench.config.schema import RunConfig
+from bench.config.seeds import fold
+from bench.config.timestep_respacing import published
+from bench.diffusion import Diffusion, clipped
+from bench.schedule import VP, betas, levels, network_time, sigma
 
 Net = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Model = Callable[[Tensor, float], Tensor]

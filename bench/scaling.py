@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from . import plan, presets
-from .command import Parser
-from .config import RunConfig
-from .diffusion import process_of
-from .distributed import ALONE, Place, World, device_of, joined_at
-from .parallel import share
-from .train import new_state, step
+from bench import plan, presets
+from bench.command import Parser
+from bench.config.schema import RunConfig
+from bench.diffusion import process_of
+from bench.distributed import ALONE, Place, World, device_of, joined_at
+from bench.parallel import share
+from bench.train import new_state, step
 
 WARM_UP = 3
 MODES = ("same", "grown")

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from . import powerlaw
+from bench import powerlaw
 
 DOUBTFUL = 0.05
 """Share of resamples without an exponent above which the caption says so."""

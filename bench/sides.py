@@ -15,14 +15,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import data, manifest
-from .archives import opened
-from .config import RunConfig, load_config
-from .frechet import Gaussian
-from .images import ArrayImages, FolderImages, Images, NpzImages
-from .manifest import Manifest
-from .runfolder import RunFolder
-from .store import KEYS, FeatureStore
+from bench import data, manifest
+from bench.archives import opened
+from bench.config.overrides import load_config
+from bench.config.schema import RunConfig
+from bench.frechet import Gaussian
+from bench.images import ArrayImages, FolderImages, Images, NpzImages
+from bench.manifest import Manifest
+from bench.runfolder import RunFolder
+from bench.store import KEYS, FeatureStore
 
 Role = Literal["samples", "reference"]
 

@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from . import shapes
-from .data import load, normalise
-from .seeds import fold
+from bench import shapes
+from bench.config.seeds import fold
+from bench.data import load, normalise
 
 ROUNDING = 4096
 FEATURES, CLASSES = 64, 10

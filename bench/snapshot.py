@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .files import whole_folder
-from .paths import PACKAGES, ROOT
+from bench.files import whole_folder
+from bench.paths import PACKAGES, ROOT
 
 SOURCE = "source.json"
 

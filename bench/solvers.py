@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .schedule import VP, Levels, half_log_snr, sigma
+from bench.schedule import VP, Levels, half_log_snr, sigma
 
 Noise = Callable[[Tensor, Tensor], Tensor]
 """(x, t) -> noise prediction, t a scalar."""

@@ -21,9 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import architectures
 from architectures import IOSpec
 from architectures.embeddings import timestep_embedding
-
-from . import timing
-from .command import Parser
+from bench import timing
+from bench.command import Parser
 
 LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
 PLAIN = IOSpec(channels=4, size=32, num_classes=1000)

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import runstate
-from .command import Parser
-from .runstate import ACTIVE, BAD, STATES, Row
+from bench import runstate
+from bench.command import Parser
+from bench.runstate import ACTIVE, BAD, STATES, Row
 
 HEADS = ("run", "state", "progress", "img/s", "ETA", "loss", "FID", "restarts", "node", "log")
 LEAST = {"run": 16, "state": 10, "node": 6}

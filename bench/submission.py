@@ -20,12 +20,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from architectures import registry
-
-from . import config as configs
-from . import plausible, presets, protocol, record
-from .boards import boards
-from .config import RunConfig
-from .record import Record
+from bench import plausible, presets, protocol, record
+from bench.boards import boards
+from bench.config import identity, overrides
+from bench.config.schema import RunConfig
+from bench.record import Record
 
 LARGEST = 4 * 2**20
 """Bytes; a record has some thousands."""
@@ -94,7 +93,7 @@ def problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record
     if path.stem not in (one.id, "record"):
         found.append(f"its file is to be called {one.id}.json")
     try:
-        config = configs.from_dict(one.config) if one.kind == "model" else None
+        config = overrides.from_dict(one.config) if one.kind == "model" else None
     except ValueError as error:
         return [*found, f"config: {error}", *_each(one, None, committed)], one
     return [*found, *_each(one, config, committed)], one
@@ -257,7 +256,7 @@ def facts(r: Record) -> dict[tuple[str, str], Any]:
     if r.cost and m:
         variance = r.config.get("diffusion", {}).get("variance")
         network = {key: m.get(key) for key in ("arch", "size", "args", "solved", "io")}
-        whose = f"{r.label} on {data} ({configs.digest([network, variance])[:8]})"
+        whose = f"{r.label} on {data} ({identity.digest([network, variance])[:8]})"
         found |= {("params", whose): r.cost.params, ("macs", whose): r.cost.macs}
     return found
 

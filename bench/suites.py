@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from .config import digest
-from .presets import Wish, resolve
+from bench.config.identity import digest
+from bench.presets import Wish, resolve
 
 Scale = Literal["digits", "shapes", "paper"]
 Settings = Mapping[str, str]

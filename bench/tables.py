@@ -17,14 +17,14 @@ from typing import Any, Literal, get_args
 
 from tabulate import tabulate
 
-from . import literature, paper_catalog, verdicts
-from .command import Parser
-from .files import atomic
-from .filling import NAMES, Filled, Row, filled, scales
-from .kinds import ARROWS
-from .paperruns import Ledger
-from .record import read_all
-from .suites import Scale
+from bench import literature, paper_catalog, verdicts
+from bench.command import Parser
+from bench.config.metric_specs import ARROWS
+from bench.files import atomic
+from bench.filling import NAMES, Filled, Row, filled, scales
+from bench.paperruns import Ledger
+from bench.record import read_all
+from bench.suites import Scale
 
 Format = Literal["text", "md", "csv", "latex", "html"]
 STYLES = {"text": "simple", "md": "github", "latex": "latex_booktabs", "html": "html"}

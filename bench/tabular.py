@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from .boards import Board, Line, failure
-from .kinds import ARROWS, HEADLINE, kind_of
-from .protocol import describe
-from .record import Record
+from bench.boards import Board, Line, failure
+from bench.config.metric_specs import ARROWS, HEADLINE, kind_of
+from bench.protocol import describe
+from bench.record import Record
 
 NONE = "–"
 LEGEND = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .runfolder import RunFolder
+from bench.runfolder import RunFolder
 
 
 class Scalars:

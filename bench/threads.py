@@ -16,11 +16,11 @@ from statistics import median
 import torch
 from tabulate import tabulate
 
-from . import plan, presets
-from .command import Parser
-from .config import RunConfig
-from .diffusion import process_of
-from .train import device_of, new_state, step
+from bench import plan, presets
+from bench.command import Parser
+from bench.config.schema import RunConfig
+from bench.diffusion import process_of
+from bench.train import device_of, new_state, step
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from . import cost, data, engine, loader, microbatch, peaks, plan, presets, timing, works
-from .command import Parser, assignments
-from .config import Data, RunConfig, title_of
-from .files import atomic
-from .train import device_of, workers_of
+from bench import cost, data, engine, loader, microbatch, peaks, plan, presets, timing, works
+from bench.command import Parser, assignments
+from bench.config.naming import title_of
+from bench.config.schema import Data, RunConfig
+from bench.files import atomic
+from bench.train import device_of, workers_of
 
 MODES = ("train", "forward", "sample", "loader")
 SUITES: dict[str, tuple[str, ...]] = {

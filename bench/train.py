@@ -18,20 +18,19 @@ import torch
 from torch import Tensor, nn
 
 import architectures
-
-from . import checkpoint, engine, loader, microbatch, parallel
-from .config import RunConfig
-from .data import Arrays
-from .diffusion import Diffusion, draw_times, process_of
-from .distributed import ALONE, World, require_same_start
-from .distributed import Stopped as Stopped
-from .distributed import device_of as device_of
-from .keep import Diverged as Diverged
-from .keep import State, has_snapshot, log_rollback, require_hope, restore, save
-from .machine import on_slurm
-from .meter import Exploded, Meter
-from .runfolder import RunFolder
-from .seeds import fold
+from bench import checkpoint, engine, loader, microbatch, parallel
+from bench.config.schema import RunConfig
+from bench.config.seeds import fold
+from bench.data import Arrays
+from bench.diffusion import Diffusion, draw_times, process_of
+from bench.distributed import ALONE, World, require_same_start
+from bench.distributed import Stopped as Stopped
+from bench.distributed import device_of as device_of
+from bench.keep import Diverged as Diverged
+from bench.keep import State, has_snapshot, log_rollback, require_hope, restore, save
+from bench.machine import on_slurm
+from bench.meter import Exploded, Meter
+from bench.runfolder import RunFolder
 
 
 def set_threads(config: RunConfig) -> None:

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from architectures.registry import did_you_mean
-
-from . import printed, suites
-from .cells import (
+from bench import printed, suites
+from bench.cells import (
     Cell,
     by,
     by_family,
@@ -33,12 +32,12 @@ from .cells import (
     size,
     training_flops,
 )
-from .config import digest
-from .kinds import headline
-from .printed import COMPUTE, MACS, SAMPLING
-from .protocol import fingerprint
-from .record import Record
-from .series import Axis, Figure, Panel, Point, Series, engineering, fitted
+from bench.config.identity import digest
+from bench.config.metric_specs import headline
+from bench.printed import COMPUTE, MACS, SAMPLING
+from bench.protocol import fingerprint
+from bench.record import Record
+from bench.series import Axis, Figure, Panel, Point, Series, engineering, fitted
 
 SCALES: Sequence[suites.Scale] = ("digits", "shapes", "paper")
 TOY = "Toy networks: what orders them here need not order networks of the papers' size."

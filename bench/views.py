@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import points, tabular
-from .boards import Board, Line, boards
-from .record import Record
+from bench import points, tabular
+from bench.boards import Board, Line, boards
+from bench.record import Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

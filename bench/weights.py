@@ -22,9 +22,8 @@ from torch import Tensor, nn
 import architectures
 from architectures import NetSpec, registry
 from architectures.official import check_finite, check_layout, shapes_of
-
-from . import checkpoint
-from .config import Diffusion
+from bench import checkpoint
+from bench.config.schema import Diffusion
 
 TORCH_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
 FAMILIES = {

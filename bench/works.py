@@ -17,12 +17,11 @@ from torch import Tensor
 
 import architectures
 from architectures.check import awaken
-
-from . import engine, microbatch, presets, samplers, timing
-from .config import RunConfig
-from .diffusion import draw_times, process_of
-from .seeds import fold
-from .train import backward, new_state, step
+from bench import engine, microbatch, presets, samplers, timing
+from bench.config.schema import RunConfig
+from bench.config.seeds import fold
+from bench.diffusion import draw_times, process_of
+from bench.train import backward, new_state, step
 
 GUIDANCE = 1.5
 """Scale where a configuration has none."""

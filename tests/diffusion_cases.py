@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.config.timestep_respacing import kept
 from bench.diffusion import Diffusion
-from bench.spacing import kept
 
 ROOT = Path(__file__).parent / "goldens" / "diffusion"
 INDEX = json.loads((ROOT / "index.json").read_text())

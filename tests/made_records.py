@@ -4,9 +4,9 @@ import dataclasses
 import json
 import random
 
-from bench import config as configs
 from bench import presets, protocol, record
-from bench.kinds import KINDS, kind_of
+from bench.config import schema
+from bench.config.metric_specs import KINDS, kind_of
 from bench.protocol import fingerprint
 
 EVALUATION = {
@@ -136,6 +136,6 @@ def many(count, seeds=3, boards=40):
             one,
             seed=seed,
             model=dataclasses.replace(one.model, args={"depth": 1 + variant}),
-            budget=configs.Budget(images=10_000 * (1 + variant % boards), points=4),
+            budget=schema.Budget(images=10_000 * (1 + variant % boards), points=4),
         )
         yield whole(config, fid=rng.uniform(0.5, 5), macs=1_000_000 + variant)

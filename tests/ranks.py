@@ -16,7 +16,7 @@ import torch
 import torch.distributed.fsdp
 
 from bench import data, distributed, engine, meter, presets, sample, train
-from bench.config import load_config
+from bench.config.overrides import load_config
 from bench.runfolder import RunFolder
 
 

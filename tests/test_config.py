@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
-from bench.config import RunConfig, from_dict, override
-from bench.settings import fields_of
+from bench.config.fields import fields_of
+from bench.config.overrides import from_dict, override
+from bench.config.schema import RunConfig
 
 
 def test_settings_are_read_by_the_type_of_their_field():

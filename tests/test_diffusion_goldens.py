@@ -21,9 +21,9 @@ from diffusion_cases import (
 from helpers import replaced
 
 from bench import samplers, schedule, solvers
-from bench.config import RunConfig
+from bench.config.schema import RunConfig
+from bench.config.timestep_respacing import kept
 from bench.diffusion import clipped, discretised_log_likelihood, gaussian_kl, normal_cdf, untouched
-from bench.spacing import kept
 
 TABLES = {
     "alphas_cumprod": "bar",

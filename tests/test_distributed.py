@@ -14,7 +14,7 @@ import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
 from bench import checkpoint, data, distributed, job, loader, parallel, presets, train
-from bench.config import load_config
+from bench.config.overrides import load_config
 from bench.distributed import World
 from bench.meter import Meter
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench import codec, data, encode, latents, machine
 from bench.collect import Progress
-from bench.config import Data
+from bench.config.schema import Data
 
 FLAGS = ["--flips", "2", "--batch", "3", "--shard-mib", "0.016", "--threads", "1", "--device", "cpu"]
 """8 images a shard."""

@@ -15,7 +15,7 @@ import pytest
 from helpers import LONG, make_run, tiny_config
 
 from bench import checkpoint, record
-from bench.config import load_config
+from bench.config.overrides import load_config
 
 KILLS = []
 """(story, moment) of every SIGKILL that ended a process at work."""

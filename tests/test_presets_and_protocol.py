@@ -4,7 +4,7 @@ import pytest
 
 from architectures import registry
 from bench import presets, protocol
-from bench.config import override
+from bench.config.overrides import override
 
 HASHES = dict(extractor_hash="a", reference_hash="b", reference_count=3)
 

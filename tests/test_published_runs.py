@@ -12,7 +12,7 @@ from helpers import TINY, tiny_config
 from architectures import IOSpec, from_official, official_layout, to_official
 from architectures.official_ctor import PUBLISHED
 from bench import leaderboard, presets, record, run, weights
-from bench.config import Budget, Diffusion, Model, RunConfig
+from bench.config.schema import Budget, Diffusion, Model, RunConfig
 
 CTOR = dict(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=10)
 FEW = [f"--set={k}={v}" for k, v in TINY.items() if k.startswith(("evaluation.", "compute."))]

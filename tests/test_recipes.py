@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import recipes
-from bench.config import RunConfig
+from bench.config.schema import RunConfig
 
 ROWS = list(csv.DictReader((Path(__file__).parent.parent / "results/published/training.csv").open()))
 CODE = "official code"

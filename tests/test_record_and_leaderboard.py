@@ -12,7 +12,7 @@ from helpers import make_run, replaced, tiny_config
 from made_records import made, metric
 
 from bench import failures, leaderboard, presets, protocol, record, suites, tabular
-from bench.config import load_config
+from bench.config.overrides import load_config
 from bench.files import write_json
 from bench.protocol import fingerprint
 
@@ -179,7 +179,7 @@ def test_the_record_of_a_failure_needs_no_torch(broken):
     code = (
         "import sys; from pathlib import Path; from bench import failures\n"
         "from bench.runfolder import RunFolder\n"
-        "from bench.config import load_config\n"
+        "from bench.config.overrides import load_config\n"
         "run = RunFolder(Path(sys.argv[1]))\n"
         "assert failures.publish(run, load_config(run.path), 'failed', 'NODE_FAIL')\n"
         "assert 'torch' not in sys.modules"

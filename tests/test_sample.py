@@ -28,7 +28,7 @@ from bench import (
     shards,
     store,
 )
-from bench.config import load_config
+from bench.config.overrides import load_config
 
 CPU = torch.device("cpu")
 DIE = """
@@ -37,7 +37,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bench import sample
-from bench.config import load_config
+from bench.config.overrides import load_config
 from bench.runfolder import RunFolder
 run, made = RunFolder(Path(sys.argv[1])), []
 def die():

@@ -6,8 +6,8 @@ from official_cases import ARRAYS, CASES, ctor_of, inputs, weights
 
 import architectures
 from bench import samplers, schedule
+from bench.config.timestep_respacing import kept
 from bench.diffusion import Diffusion
-from bench.spacing import kept
 
 
 def labels(count):

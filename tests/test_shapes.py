@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bench import data, extractors, presets, shapes, smallcnn
-from bench.config import Data
+from bench.config.schema import Data
 
 ROWS = np.array([0, 1, 5, 3 * shapes.POSITIONS + 7, shapes.REFERENCE + 2])
 

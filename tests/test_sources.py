@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import archives, config, data, folders, presets, protocol
+from bench import archives, data, folders, presets, protocol
+from bench.config import naming, overrides, schema
 
 
 def picture(seed, width=40, height=32, mode="RGB"):
@@ -127,7 +128,7 @@ def test_a_path_is_a_data_set(tmp_path, kind):
     assert batch.dtype == np.uint8 and np.array_equal(batch[::-1], arrays.images[:3][[0, 2]])
     assert (len(arrays.labels) == count and arrays.labels[:].max() == max(classes - 1, 0)) or classes == 10
     assert (arrays.held_out and len(arrays.held_out)) == held and arrays.flip == what.flip == flip
-    assert config.title_of(name) == title and len(what.hash) == 16
+    assert naming.title_of(name) == title and len(what.hash) == 16
     assert len(arrays.reference_hash()) == 64
     resolved = presets.resolve(presets.Wish(data=name))
     assert (resolved.data.hash, resolved.data.flip) == (what.hash, "always" if flip else "never")
@@ -242,9 +243,9 @@ def test_a_folder_keeps_no_threads_and_no_images(tmp_path):
 
 def test_mirroring_is_the_runs_choice(tmp_path):
     name = make("class folders", tmp_path)
-    flips = {f: data.arrays_of(config.Data(name=name, flip=f)).flip for f in ("auto", "never", "always")}
+    flips = {f: data.arrays_of(schema.Data(name=name, flip=f)).flip for f in ("auto", "never", "always")}
     assert flips == {"auto": True, "never": False, "always": True}
-    arrays = data.arrays_of(config.Data(name=name))
+    arrays = data.arrays_of(schema.Data(name=name))
     seen = np.concatenate([arrays.inputs(np.zeros(64, int), seed) for seed in range(4)])
     as_it_is, mirrored = data.normalise(arrays.images[:1])[0], data.normalise(arrays.images[:1])[0, ..., ::-1]
     share = np.mean([np.array_equal(x, mirrored) for x in seen])
@@ -253,7 +254,7 @@ def test_mirroring_is_the_runs_choice(tmp_path):
 
 def test_a_run_refuses_data_that_have_changed(tmp_path):
     name = make("class folders", tmp_path)
-    planned = data.filled(config.Data(name=name))
+    planned = data.filled(schema.Data(name=name))
     write_images(tmp_path / "set" / "cats", 1, first=50)
     with pytest.raises(ValueError, match="has changed since this run was planned"):
         data.arrays_of(planned)
@@ -266,7 +267,7 @@ def test_sets_of_one_name_do_not_share_a_run_or_a_protocol(tmp_path):
     assert one.name != two.name and one.data.title == two.data.title
     halves = [protocol.training_of(c, native={}, match_target=None) for c in (one, two)]
     assert halves[0] != halves[1]
-    mirrored = config.override(one, {"data.flip": "never"})
+    mirrored = overrides.override(one, {"data.flip": "never"})
     assert protocol.training_of(mirrored, native={}, match_target=None) != halves[0]
 
 

@@ -12,7 +12,7 @@ from helpers import replaced
 from made_records import config_of, made, plain, whole
 
 from bench import failures, leaderboard, presets, protocol, record, submission
-from bench.config import from_dict
+from bench.config.overrides import from_dict
 from bench.protocol import fingerprint
 
 REPOSITORY = Path(__file__).parent.parent / "results"

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from bench import plan, presets, run, suites
-from bench.config import from_dict
+from bench.config.overrides import from_dict
 from bench.presets import Wish
 from bench.record import read_all
 

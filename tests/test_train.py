@@ -9,7 +9,8 @@ import torch
 from helpers import make_run, replaced, tiny_config
 
 from bench import checkpoint, data, failures, loader, presets, train
-from bench.config import Budget, load_config
+from bench.config.overrides import load_config
+from bench.config.schema import Budget
 from bench.diffusion import Diffusion, process_of
 from bench.runfolder import RunFolder
 from bench.schedule import levels, sigma

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from architectures import IOSpec, build, from_official, official_layout, to_diffusers, to_official
 from bench import checkpoint, weights
-from bench.config import Diffusion
+from bench.config.schema import Diffusion
 
 TINY = {
     "dit": dict(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=10),

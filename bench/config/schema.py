@@ -7,26 +7,20 @@ ValueError says what is wrong and what would be right.  Imports no torch.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import hashlib
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
-from . import spacing
-from .settings import fields_of, value_of
+from bench.config import timestep_respacing
+from bench.config.identity import digest
+from bench.config.naming import title_of
 
 Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-ARCHIVE = r"\.(tar\.gz|tgz|tar|npz|parquet)$"
 
 
 def _positive(owner: Any, section: str, *names: str) -> None:
@@ -348,7 +342,7 @@ class RunConfig:
             raise ValueError(f"evaluation.sampler is euler-sde, which needs diffusion.schedule vp, not {d.schedule}")
         if e.sampler == "ddim" and e.spacing == "adm":
             try:
-                spacing.published("ddim", d.steps, e.steps)
+                timestep_respacing.published("ddim", d.steps, e.steps)
             except ValueError as error:
                 raise ValueError(f"evaluation.steps is {e.steps}: {error}; use 250, or another spacing") from None
         if e.spacing == "ldm" and e.steps > d.steps // 2:
@@ -375,79 +369,3 @@ class RunConfig:
         data = re.sub(r"[^\w.@-]", "-", self.data.title)
         words = f"{arch}-{size.replace('/', '_')}-{data}-s{self.seed}"
         return f"{words}-{digest(self.identity())[:8]}"
-
-
-def title_of(name: str) -> str:
-    """A data set's name without folders and the endings of archives: latents:/a/b/cats is latents:cats."""
-    kind, colon, path = name.rpartition(":")
-    path, at, size = path.rpartition("@") if re.search(r"@\d+$", path) else (path, "", "")
-    where = PurePath(path)
-    last = (where.parent.name if where.name == "train" else "") or where.name or path
-    return f"{kind}{colon}{re.sub(ARCHIVE, '', last)}{at}{size}"
-
-
-def digest(data: Any) -> str:
-    """SHA-256 of the canonical JSON of some plain data, in hexadecimal."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def _adapter() -> TypeAdapter[RunConfig]:
-    """Made once: that costs far more than a config's validation."""
-    return TypeAdapter(RunConfig)
-
-
-def from_dict(data: Mapping[str, Any]) -> RunConfig:
-    """A config from nested plain data; ValueError says in a sentence what does not fit."""
-    try:
-        return _adapter().validate_python(data)
-    except ValidationError as error:
-        raise ValueError(_sentence(error)) from None
-
-
-def load_config(folder: Path) -> RunConfig:
-    """The resolved config of a run's folder, from its config.json."""
-    return from_dict(json.loads((folder / "config.json").read_text()))
-
-
-def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
-    """The config with `--set` assignments applied: {"recipe.lr": "2e-4"}.
-
-    Values are read by the type of their field; those below model.args as JSON, or else as text.
-    """
-    data = config.to_dict()
-    for key, text in assignments.items():
-        *path, last = key.split(".")
-        node = data
-        for i, part in enumerate(path):
-            if not isinstance(node.get(part), dict):
-                raise ValueError(_unknown(".".join(path[: i + 1]), _sections()))
-            node = node[part]
-        is_power = re.fullmatch(r"[+-]?\d+(\.\d+)?[eE]\+?\d+", text)
-        is_data = is_power or text.startswith("[") or path[:2] == ["model", "args"]
-        node[last] = value_of(text) if is_data else text
-    return from_dict(data)
-
-
-def _sections() -> list[str]:
-    return [f.name for f in dataclasses.fields(RunConfig) if f.name not in ("track", "seed")]
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [k for k in known if k.endswith(f".{key}")]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"sections: {', '.join(_sections())}"
-    return f"unknown setting {key!r}; {hint}"
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first problem pydantic found, as a sentence."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if "error" in first.get("ctx", {}):
-        return str(first["ctx"]["error"])
-    if first["type"] == "unexpected_keyword_argument":
-        return _unknown(key, [k for k, *_ in fields_of(RunConfig)])
-    return f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}".replace(
-        "input should", "it should"
-    )
