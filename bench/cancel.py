@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bench import runstate, slurm
 from bench.command import Parser
-from bench.runfolder import RunFolder
 from bench.runstate import Row
+from bench.storage.run_folder import RunFolder
 
 
 def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]:

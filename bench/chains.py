@@ -21,9 +21,9 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from bench import slurm
-from bench.files import write_json
 from bench.profiles import Profile, Request
-from bench.runfolder import RunFolder
+from bench.storage.atomic import write_json
+from bench.storage.run_folder import RunFolder
 
 MOST_TIMEOUTS = 1_000_000
 UNTIL_READY = """bash -c 'trap "" USR2 TERM; exec "$0" "$@"'"""

@@ -29,7 +29,7 @@ from architectures.classifier import SIZES, NoisyClassifier
 from bench import published
 from bench.command import Parser
 from bench.config.schema import RunConfig
-from bench.files import atomic
+from bench.storage.atomic import atomic
 
 BYTES_PER_PARAMETER = 20
 """float32 weights, gradients, two AdamW moments and the average."""

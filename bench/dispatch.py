@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import cancel, chains, claim, monitor, runstate, snapshot, status, submit
+from bench import cancel, chains, monitor, runstate, snapshot, status, submit
 from bench.config.overrides import load_config
 from bench.job import Job
 from bench.profiles import Profile
-from bench.runfolder import RunFolder
+from bench.storage import lease
+from bench.storage.run_folder import RunFolder
 
 WATCH_SECONDS = 15.0
 
@@ -80,7 +81,7 @@ def to_slurm(todo: Mapping[str, RunFolder], wanted: Wanted) -> list[RunFolder]:
 
     ValueError with SLURM's reason when it refuses a request.  A Ctrl-C meanwhile asks whether to cancel.
     """
-    with claim.hold(chains.jobs_folder(wanted.results), wait=60):
+    with lease.hold(chains.jobs_folder(wanted.results), wait=60):
         for name in chains.mend(wanted.results):
             print(f"{name}: its submission was cut off, so its jobs were cancelled")
         there, free = sorted_out(todo, wanted.retry_failed)

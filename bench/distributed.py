@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from bench.config.identity import digest
 from bench.config.schema import RunConfig
-from bench.paths import code_hash
+from bench.storage.paths import code_hash
 
 Store = Any
 """torch.distributed.Store, which torch does not export to type checkers."""

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bench import labels, style
-from bench.files import atomic
 from bench.series import Axis, Figure, Panel, Point, Series, engineering
+from bench.storage.atomic import atomic
 
 WIDTH, HEIGHT = 5.2, 3.6
 """Inches of a panel, about, without its caption."""

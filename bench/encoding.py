@@ -22,7 +22,6 @@ from pydantic import TypeAdapter
 
 from bench.arrays import Arrays
 from bench.codec import Encoder
-from bench.files import atomic, sha256, write_json
 from bench.latents import (
     CHECKS,
     FORMAT,
@@ -37,6 +36,7 @@ from bench.latents import (
     shards_of,
 )
 from bench.loader import Loader
+from bench.storage.atomic import atomic, sha256, write_json
 
 BEGUN = "encoding.json"
 CHUNK = 256

@@ -27,7 +27,7 @@ from bench.command import Parser
 from bench.frechet import Gaussian, fit, frechet
 from bench.manifold import precision_recall
 from bench.resampling import RESAMPLES
-from bench.shards import grid
+from bench.storage.shards import grid
 from bench.store import Features, FeatureStore, Made
 
 LAYERS = {"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"}

@@ -25,11 +25,11 @@ from bench.command import Parser
 from bench.config.schema import RunConfig
 from bench.data import Arrays, source
 from bench.extractors import EXTRACTORS, network, weights_hash
-from bench.files import write_json
 from bench.images import ArrayImages, Images
 from bench.manifold import Precision
 from bench.measure import Request, measure, named, wanted_layers
-from bench.runfolder import RunFolder
+from bench.storage.atomic import write_json
+from bench.storage.run_folder import RunFolder
 from bench.store import FeatureStore, Made
 from bench.tensorboard import Scalars
 

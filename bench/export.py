@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.files import atomic, whole_folder
-from bench.shards import Target, labels_of, member, write_rows
+from bench.storage.atomic import atomic, whole_folder
+from bench.storage.shards import Target, labels_of, member, write_rows
 
 
 class Export(Target):

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from bench import smallcnn
 from bench.data import Rows
-from bench.files import sha256
+from bench.storage.atomic import sha256
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase

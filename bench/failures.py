@@ -15,8 +15,8 @@ from bench import presets, protocol
 from bench import record as records
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
-from bench.paths import ROOT
-from bench.runfolder import RunFolder
+from bench.storage.paths import ROOT
+from bench.storage.run_folder import RunFolder
 
 ENDS = {"stopped": "notice", "requeued": "notice", "failed": "failure"}
 """Event of the log -> what it is to the restart after it."""

@@ -17,13 +17,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import claim as claims
-from bench import failures, machine, snapshot
+from bench import failures, snapshot
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
-from bench.machine import on_slurm
 from bench.notices import Notices
-from bench.runfolder import RunFolder
+from bench.storage import lease as claims
+from bench.storage import process_identity
+from bench.storage.process_identity import on_slurm
+from bench.storage.run_folder import RunFolder
 
 Stage = Literal["all", "train", "evaluate"]
 TURNS, PROGRESS = 5, ("train", "trained", "sample", "evaluate")
@@ -92,7 +93,7 @@ def turn(
     from bench.distributed import Stopped
 
     def stop() -> bool:
-        return notices.stop or (door is not None and not machine.exists(door))
+        return notices.stop or (door is not None and not process_identity.exists(door))
 
     if world.of_first(
         lambda: run.record().is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
@@ -208,8 +209,9 @@ def log_peak(run: RunFolder, device: str) -> None:
 
 def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
-    from bench import checkpoint, cost, evaluate, match, plots, presets, protocol, store
+    from bench import cost, evaluate, match, plots, presets, protocol, store
     from bench import record as records
+    from bench.storage import tensor_files
 
     io = presets.io_of(config)
     target = match.target_of(match.parse(config.model.match), io) if config.model.match else None
@@ -225,7 +227,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
     whole = {**shared, "training": protocol.training_of(config, native=native, match_target=target)}
     curve = evaluate.read_curve(run, config)
     last = run.file("snapshots", config.budget.images, "safetensors")
-    tensors, _ = checkpoint.load(last)
+    tensors, _ = tensor_files.load(last)
     counted = cost.of(config, io)
     made = make_record(
         label=config.model.label,
@@ -240,7 +242,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         losses=plots.thinned(run),
         incidents=failures.incidents(run),
         checkpoint={
-            "crc32": checkpoint.checksum(tensors),
+            "crc32": tensor_files.checksum(tensors),
             "images": config.budget.images,
             "weights": config.model.weights or "ema",
         },

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench import checkpoint, parallel
+from bench import parallel
 from bench.config.schema import RunConfig
 from bench.distributed import World, require_same
 from bench.engine import Engine
 from bench.meter import Exploded
-from bench.runfolder import RunFolder
+from bench.storage import tensor_files
+from bench.storage.run_folder import RunFolder
 
 ROLLBACKS = 3
 """How often a run goes back before it counts as diverged."""
@@ -45,7 +46,7 @@ class State:
         return self.net if self.replicas is None else self.replicas
 
     def tensors(self) -> dict[str, Tensor]:
-        return checkpoint.training_tensors(self.net, self.ema, self.optimizer)
+        return tensor_files.training_tensors(self.net, self.ema, self.optimizer)
 
 
 def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
@@ -71,26 +72,26 @@ def save(
         return
     owned()
     folder = run.path / "checkpoints"
-    checkpoint.save(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
-    checkpoint.prune(folder, config.compute.keep)
+    tensor_files.save(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
+    tensor_files.prune(folder, config.compute.keep)
     if snapshot:  # last, so that whoever sees it need not go on; with what it is a network of, and its process
         owned()
         notes = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
         path = run.file("snapshots", state.images, "safetensors")
-        checkpoint.save(path, checkpoint.part(whole, "ema."), images=state.images, **notes)
+        tensor_files.save(path, tensor_files.part(whole, "ema."), images=state.images, **notes)
 
 
 def restore(run: RunFolder, state: State, world: World) -> list[str] | None:
     """Put the newest whole checkpoint into the state of every process; its warnings, None where there is none."""
     folder = run.path / "checkpoints"
-    found = checkpoint.newest(folder) if world.first else None
+    found = tensor_files.newest(folder) if world.first else None
     told = world.of_first(lambda: found and (found[1]["images"], found[2]))
     if told is None:
         return None
-    tensors, metadata = found[:2] if found else checkpoint.load(folder / f"{told[0]:012d}.safetensors")
+    tensors, metadata = found[:2] if found else tensor_files.load(folder / f"{told[0]:012d}.safetensors")
     if world.size > 1:
-        require_same(world, "the checkpoints that the processes read", content=checkpoint.checksum(tensors))
-    checkpoint.restore(tensors, state.net, state.ema, state.optimizer)
+        require_same(world, "the checkpoints that the processes read", content=tensor_files.checksum(tensors))
+    tensor_files.restore(tensors, state.net, state.ema, state.optimizer)
     state.step, state.images = metadata["step"], metadata["images"]
     warnings: list[str] = told[1]
     return warnings

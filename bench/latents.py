@@ -31,7 +31,7 @@ from pydantic.dataclasses import dataclass as checked
 from bench.arrays import Arrays, Source
 from bench.config.identity import digest
 from bench.config.seeds import fold
-from bench.files import sha256
+from bench.storage.atomic import sha256
 
 FORMAT = 1
 MANIFEST, LABELS, CHECKS, REFERENCE = "manifest.json", "labels.npy", "checks.npy", "reference.npy"

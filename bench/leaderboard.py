@@ -31,9 +31,9 @@ from bench import tabular, views
 from bench.boards import Board, Line, boards, group_of, without_overtaken
 from bench.command import Parser
 from bench.config.metric_specs import ARROWS, KINDS, kind_of
-from bench.files import atomic
 from bench.ranking import Spread
 from bench.record import Record, folder, read_all
+from bench.storage.atomic import atomic
 
 COSTS = ("params", "macs", "training_flops", "accelerator_hours", "images_per_second")
 METRIC = re.compile(rf"({'|'.join(KINDS)})(\[.*\])?")

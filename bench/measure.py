@@ -20,8 +20,8 @@ from bench.images import load_labels
 from bench.manifold import Precision
 from bench.metrics import Side
 from bench.pretrained import is_published
-from bench.runfolder import RunFolder
 from bench.sides import Given, Role, config_of, manifest_of, open_side
+from bench.storage.run_folder import RunFolder
 from bench.store import KEYS, FeatureStore
 
 INCEPTION, DINOV2 = "inception-v3-compat", "dinov2-vit-l-14"

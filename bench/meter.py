@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.config.schema import RunConfig
 from bench.distributed import ALONE, World
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 from bench.tensorboard import Scalars
 
 EXPLODED = 100.0

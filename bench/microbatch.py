@@ -16,7 +16,7 @@ from bench import parallel, peaks
 from bench.config.schema import RunConfig
 from bench.distributed import World
 from bench.keep import State
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 SEARCH = -1
 MARGIN = 0.8

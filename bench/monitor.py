@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 STAGES = {"train": "training", "sample": "sampling", "evaluate": "evaluating"}
 ENDS = ("failed", "diverged", "stopped", "done")

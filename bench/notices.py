@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bench.machine import on_slurm
+from bench.storage.process_identity import on_slurm
 
 LAST_CALL = 0.6
 """Share of the notice after which the job is queued again even where the work has not stopped."""

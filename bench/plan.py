@@ -17,7 +17,7 @@ from bench import codec, cost, data, extractors, latents, match, presets, weight
 from bench.config.fields import value_of
 from bench.config.schema import RunConfig
 from bench.diffusion import process_of
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 from bench.tabular import human
 from bench.train import device_of, new_state, step
 

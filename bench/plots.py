@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from bench import draw
-from bench.files import atomic
-from bench.runfolder import RunFolder
 from bench.series import Axis, Figure, Panel, Point, Series
+from bench.storage.atomic import atomic
+from bench.storage.run_folder import RunFolder
 
 Runs = Mapping[str, tuple[RunFolder, Sequence[Mapping[str, Any]]]]
 THUMBNAIL = 640

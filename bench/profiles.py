@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bench.config.fields import fields_of, value_of
-from bench.paths import data_file
+from bench.storage.paths import data_file
 
 FOLDER = data_file("slurm")
 

@@ -16,7 +16,7 @@ from typing import Any
 from architectures import registry
 from architectures.interface import IOSpec
 from architectures.official_ctor import PUBLISHED, translate
-from bench.paths import data_file
+from bench.storage.paths import data_file
 
 CLASSIFIER = "classifier"
 """Stands for ADM's noisy classifier, which is no denoiser and so is not in the registry."""

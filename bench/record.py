@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bench.config.identity import digest
-from bench.files import told, write_json
 from bench.protocol import fingerprint
+from bench.storage.atomic import told, write_json
 
 SCHEMA = 1
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -28,11 +28,11 @@ from bench.config.identity import digest
 from bench.config.naming import title_of
 from bench.config.schema import Data, Evaluation
 from bench.extractors import EXTRACTORS, check_side, network
-from bench.files import atomic, sha256
 from bench.images import ENDINGS, ArrayImages, Images
 from bench.manifest import FEATURES, FORMAT, KEY, Manifest, words
 from bench.measure import INCEPTION, weights_of
 from bench.sides import Given, config_of, manifest_of, open_side
+from bench.storage.atomic import atomic, sha256
 from bench.store import KEYS
 
 RESIZE = "none before the extractor, which resizes as its own code does"

@@ -19,8 +19,8 @@ import jinja2
 from bench import contents
 from bench.boards import without_overtaken
 from bench.command import Parser
-from bench.files import atomic
 from bench.record import folder, read_all
+from bench.storage.atomic import atomic
 
 PARTS = (
     ("leaderboards", "Leaderboards"),

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from architectures import registry
-from bench import claim, data, presets, profiles, recipes, suites
+from bench import data, presets, profiles, recipes, suites
 from bench.command import Parser, assignments
 from bench.config.fields import fields_of
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
-from bench.files import write_json
-from bench.runfolder import RunFolder
+from bench.storage import lease
+from bench.storage.atomic import write_json
+from bench.storage.run_folder import RunFolder
 from bench.submit import CLUSTERS
 
 if TYPE_CHECKING:
@@ -349,7 +350,7 @@ def explain(name: str, run: RunFolder) -> int:
     """Say why a run is not finished; 2 when a ValueError, which is for users, ended it, or else 1."""
     error = run.path / "error.txt"
     if not error.is_file():
-        who = claim.holder_of(run.path)
+        who = lease.holder_of(run.path)
         word = f"being worked on by {who.words()}" if who else "not finished; the same command goes on with it"
         print(f"{name} is {word}", file=sys.stderr)
         return 1

@@ -16,10 +16,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from bench import machine, slurm
+from bench import slurm
 from bench.config.overrides import load_config
-from bench.files import atomic
-from bench.runfolder import RunFolder
+from bench.storage import process_identity
+from bench.storage.atomic import atomic
+from bench.storage.run_folder import RunFolder
 
 STATES = (
     *("training", "sampling", "evaluating", "requeued", "waiting", "queued"),
@@ -321,7 +322,7 @@ def is_alive(status: Mapping[str, Any]) -> bool:
         about = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         up = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
-        return False if Path("/proc/self").exists() else machine.exists(pid)
+        return False if Path("/proc/self").exists() else process_identity.exists(pid)
     born = time.time() - up + int(about[19]) / os.sysconf("SC_CLK_TCK")
     return about[0] not in "ZX" and born < status["time"] + 2
 

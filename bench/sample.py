@@ -19,20 +19,21 @@ from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 import architectures
-from bench import checkpoint, engine, extractors, presets, samplers
+from bench import engine, extractors, presets, samplers
 from bench.codec import decoder, to_uint8
 from bench.collect import in_pieces
 from bench.config.schema import RunConfig
 from bench.distributed import ALONE, Stopped, World
 from bench.export import export_of
-from bench.runfolder import RunFolder
-from bench.shards import Target, grid, labels_of
+from bench.storage import tensor_files
+from bench.storage.run_folder import RunFolder
+from bench.storage.shards import Target, grid, labels_of
 from bench.store import Features, Made
 
 
 def load_network(path: Path, device: torch.device) -> nn.Module:
     """The network of a snapshot, built from the spec inside the file."""
-    tensors, metadata = checkpoint.load(path)
+    tensors, metadata = tensor_files.load(path)
     spec = architectures.NetSpec.from_dict(metadata["spec"])
     net = architectures.build(spec.arch, io=spec.io, args=dict(spec.args))
     net.load_state_dict(tensors)

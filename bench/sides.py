@@ -22,7 +22,7 @@ from bench.config.schema import RunConfig
 from bench.frechet import Gaussian
 from bench.images import ArrayImages, FolderImages, Images, NpzImages
 from bench.manifest import Manifest
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 from bench.store import KEYS, FeatureStore
 
 Role = Literal["samples", "reference"]

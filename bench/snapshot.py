@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.files import whole_folder
-from bench.paths import PACKAGES, ROOT
+from bench.storage.atomic import whole_folder
+from bench.storage.paths import PACKAGES, ROOT
 
 SOURCE = "source.json"
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.files import whole_folder, write_json
 from bench.frechet import PIECE, Gaussian, Moments
-from bench.shards import Target, labels_of, member, write_rows
+from bench.storage.atomic import whole_folder, write_json
+from bench.storage.shards import Target, labels_of, member, write_rows
 
 KEYS = {"fid": ("mu", "sigma"), "sfid": ("mu_s", "sigma_s")}
 """Purpose -> names of its statistics in a file."""

@@ -20,10 +20,10 @@ from tabulate import tabulate
 from bench import literature, paper_catalog, verdicts
 from bench.command import Parser
 from bench.config.metric_specs import ARROWS
-from bench.files import atomic
 from bench.filling import NAMES, Filled, Row, filled, scales
 from bench.paperruns import Ledger
 from bench.record import read_all
+from bench.storage.atomic import atomic
 from bench.suites import Scale
 
 Format = Literal["text", "md", "csv", "latex", "html"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 
 class Scalars:

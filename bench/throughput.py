@@ -27,7 +27,7 @@ from bench import cost, data, engine, loader, microbatch, peaks, plan, presets, 
 from bench.command import Parser, assignments
 from bench.config.naming import title_of
 from bench.config.schema import Data, RunConfig
-from bench.files import atomic
+from bench.storage.atomic import atomic
 from bench.train import device_of, workers_of
 
 MODES = ("train", "forward", "sample", "loader")

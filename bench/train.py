@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import architectures
-from bench import checkpoint, engine, loader, microbatch, parallel
+from bench import engine, loader, microbatch, parallel
 from bench.config.schema import RunConfig
 from bench.config.seeds import fold
 from bench.data import Arrays
@@ -28,9 +28,10 @@ from bench.distributed import Stopped as Stopped
 from bench.distributed import device_of as device_of
 from bench.keep import Diverged as Diverged
 from bench.keep import State, has_snapshot, log_rollback, require_hope, restore, save
-from bench.machine import on_slurm
 from bench.meter import Exploded, Meter
-from bench.runfolder import RunFolder
+from bench.storage import tensor_files
+from bench.storage.process_identity import on_slurm
+from bench.storage.run_folder import RunFolder
 
 
 def set_threads(config: RunConfig) -> None:
@@ -54,7 +55,7 @@ def new_state(config: RunConfig, io: architectures.IOSpec, device: torch.device,
     model, r, way = config.model, config.recipe, engine.of_training(config, device)
     net = architectures.build(model.arch, model.size or None, io=io, args=model.network).train()
     if world.size > 1:
-        require_same_start(world, config, weights=checkpoint.checksum(net.state_dict()))
+        require_same_start(world, config, weights=tensor_files.checksum(net.state_dict()))
     sharded = world.size > 1 and config.compute.sharding == "fsdp"
     net = net if sharded else way.place(net.to(device))  # sharding moves it block by block
     ema = copy.deepcopy(net).eval().requires_grad_(False)

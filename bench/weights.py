@@ -22,8 +22,8 @@ from torch import Tensor, nn
 import architectures
 from architectures import NetSpec, registry
 from architectures.official import check_finite, check_layout, shapes_of
-from bench import checkpoint
 from bench.config.schema import Diffusion
+from bench.storage import tensor_files
 
 TORCH_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
 FAMILIES = {
@@ -81,7 +81,7 @@ def _described(net: nn.Module) -> list[Any]:
 
 def install(found: Found, target: Path) -> None:
     """Write the weights as a snapshot that sampling reads; nothing is left where that is interrupted."""
-    checkpoint.save(target, found.net.state_dict(), spec=found.spec.to_dict(), images=0)
+    tensor_files.save(target, found.net.state_dict(), spec=found.spec.to_dict(), images=0)
 
 
 def read(path: Path, arch: str = "", ctor: Mapping[str, Any] | None = None) -> Found:
@@ -191,7 +191,7 @@ def _own(path: Path, metadata: Mapping[str, Any], arch: str) -> Found:
 
     A class outside the registry is imported, which runs its module, only if `arch` names the same one.
     """
-    tensors, _ = checkpoint.load(path)
+    tensors, _ = tensor_files.load(path)
     try:
         spec = NetSpec.from_dict(metadata["spec"])
         diffusion = Diffusion(**metadata["diffusion"]) if metadata.get("diffusion") else None

@@ -69,11 +69,11 @@ def results(tmp_path, cache):
 @pytest.fixture(scope="session")
 def inception(tmp_path_factory):
     """torch-fidelity's Inception with seeded weights, in its own file format, named for its hash."""
-    from bench import files
+    from bench.storage import atomic
 
     folder = tmp_path_factory.mktemp("weights")
     torch.save(seeded_inception(), folder / "weights.pth")
-    path = folder / f"seeded-{files.sha256(folder / 'weights.pth')[:8]}.pth"
+    path = folder / f"seeded-{atomic.sha256(folder / 'weights.pth')[:8]}.pth"
     (folder / "weights.pth").rename(path)
     return path
 

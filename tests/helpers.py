@@ -5,8 +5,8 @@ import subprocess
 import time
 
 from bench import presets
-from bench.files import write_json
-from bench.runfolder import RunFolder
+from bench.storage.atomic import write_json
+from bench.storage.run_folder import RunFolder
 
 TINY = {
     "budget.images": "96",

@@ -17,7 +17,7 @@ import torch.distributed.fsdp
 
 from bench import data, distributed, engine, meter, presets, sample, train
 from bench.config.overrides import load_config
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 
 def training(world, folder, stop=(), poison=(), different=(), failing=(), every_step=True):

@@ -13,7 +13,7 @@ from helpers import ask, state_of, until
 from stubjob import Stub
 
 from bench import chains, profiles, run, runstate, slurm, snapshot
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 TESTS = Path(__file__).parent
 SMALL = {"gpus_per_node": "0", "cpus_per_task": "1", "mem_gb": "1"}

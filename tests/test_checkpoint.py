@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bench import checkpoint
+from bench.storage import tensor_files
 
 
 def tensors(value=0.0):
@@ -9,8 +9,8 @@ def tensors(value=0.0):
 
 
 def test_a_checkpoint_survives_the_way_to_disk_and_back(tmp_path):
-    checkpoint.save(tmp_path / "a.safetensors", tensors(), step=3)
-    found, metadata = checkpoint.load(tmp_path / "a.safetensors")
+    tensor_files.save(tmp_path / "a.safetensors", tensors(), step=3)
+    found, metadata = tensor_files.load(tmp_path / "a.safetensors")
     assert metadata == {"step": 3}
     assert all(torch.equal(found[k], v) for k, v in tensors().items())
 
@@ -18,55 +18,55 @@ def test_a_checkpoint_survives_the_way_to_disk_and_back(tmp_path):
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_a_truncated_file_is_refused_in_a_sentence(tmp_path, keep):
     path = tmp_path / "a.safetensors"
-    checkpoint.save(path, tensors())
+    tensor_files.save(path, tensors())
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="damaged"):
-        checkpoint.load(path)
+        tensor_files.load(path)
 
 
 def test_a_flipped_bit_is_found(tmp_path):
     path = tmp_path / "a.safetensors"
-    checkpoint.save(path, tensors())
+    tensor_files.save(path, tensors())
     raw = bytearray(path.read_bytes())
     raw[-3] ^= 1
     path.write_bytes(raw)
     with pytest.raises(ValueError, match="checksum"):
-        checkpoint.load(path)
+        tensor_files.load(path)
 
 
 def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path):
-    checkpoint.save(tmp_path / "01.safetensors", tensors(1.0), images=1)
-    checkpoint.save(tmp_path / "02.safetensors", tensors(2.0), images=2)
+    tensor_files.save(tmp_path / "01.safetensors", tensors(1.0), images=1)
+    tensor_files.save(tmp_path / "02.safetensors", tensors(2.0), images=2)
     (tmp_path / "02.safetensors").write_bytes(b"torn")
-    found, metadata, warnings = checkpoint.newest(tmp_path)
+    found, metadata, warnings = tensor_files.newest(tmp_path)
     assert metadata["images"] == 1 and found["model.w"][0, 0] == 1
     assert len(warnings) == 1 and "02.safetensors" in warnings[0]
 
 
 def test_nothing_whole_to_go_on_from_is_said(tmp_path):
-    assert checkpoint.newest(tmp_path) is None
+    assert tensor_files.newest(tmp_path) is None
     (tmp_path / "02.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="--fresh"):
-        checkpoint.newest(tmp_path)
+        tensor_files.newest(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
-    checkpoint.save(path, tensors(1.0))
+    tensor_files.save(path, tensors(1.0))
 
     def torn(own, partial, metadata):
         partial.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", torn)
+    monkeypatch.setattr(tensor_files, "save_file", torn)
     with pytest.raises(OSError):
-        checkpoint.save(path, tensors(2.0))
-    assert checkpoint.load(path)[0]["model.w"][0, 0] == 1
+        tensor_files.save(path, tensors(2.0))
+    assert tensor_files.load(path)[0]["model.w"][0, 0] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_only_the_newest_are_kept(tmp_path):
     for i in range(5):
-        checkpoint.save(tmp_path / f"{i}.safetensors", tensors())
-    checkpoint.prune(tmp_path, 2)
+        tensor_files.save(tmp_path / f"{i}.safetensors", tensors())
+    tensor_files.prune(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3.safetensors", "4.safetensors"]

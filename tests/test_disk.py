@@ -12,9 +12,10 @@ import torch
 from helpers import make_run, tiny_config
 from made_records import made
 
-from bench import checkpoint, files, job, record, run, runfolder, shards
-from bench.claim import hold
-from bench.runfolder import RunFolder
+from bench import job, record, run
+from bench.storage import atomic, run_folder, shards, tensor_files
+from bench.storage.lease import hold
+from bench.storage.run_folder import RunFolder
 
 BIG = 400_000
 """Bytes of what is written below, and of what there is room for:"""
@@ -67,14 +68,14 @@ def disk(tmp_path):
 
 
 def write_folder(path):
-    with files.whole_folder(path) as folder:
+    with atomic.whole_folder(path) as folder:
         np.save(folder / "x.npy", np.zeros(BIG // 8))
 
 
 WRITERS = {
-    "json": lambda path: files.write_json(path, ["x" * BIG]),
-    "a line": lambda path: files.append(path, "x" * BIG),
-    "checkpoint": lambda path: checkpoint.save(path, {"x": torch.zeros(BIG // 4)}),
+    "json": lambda path: atomic.write_json(path, ["x" * BIG]),
+    "a line": lambda path: atomic.append(path, "x" * BIG),
+    "checkpoint": lambda path: tensor_files.save(path, {"x": torch.zeros(BIG // 4)}),
     "folder of arrays": write_folder,
     "shard": lambda path: shards.Shards(path, 10).add(np.arange(10), images=np.zeros((10, BIG // 80))),
 }
@@ -110,24 +111,24 @@ def test_a_read_only_disk_takes_nothing(writer, disk):
     check_refused(writer, disk.path / "new", "the file system is read-only")
 
 
-@pytest.mark.parametrize("number", files.REFUSALS)
+@pytest.mark.parametrize("number", atomic.REFUSALS)
 def test_every_refusal_is_a_sentence_with_what_to_do_and_the_old_file_stays(number, tmp_path, monkeypatch):
-    files.write_json(tmp_path / "x.json", "old")
+    atomic.write_json(tmp_path / "x.json", "old")
 
     def refuse(_):
         raise OSError(number, "no")
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(ValueError) as caught:
-        files.write_json(tmp_path / "x.json", "new")
-    assert str(caught.value) == f"cannot write {tmp_path / 'x.json'}: {'; '.join(files.REFUSALS[number])}"
+        atomic.write_json(tmp_path / "x.json", "new")
+    assert str(caught.value) == f"cannot write {tmp_path / 'x.json'}: {'; '.join(atomic.REFUSALS[number])}"
     assert json.loads((tmp_path / "x.json").read_text()) == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_other_errors_are_left_alone(tmp_path):
-    with pytest.raises(FileNotFoundError), files.atomic(tmp_path / "x"):
+    with pytest.raises(FileNotFoundError), atomic.atomic(tmp_path / "x"):
         (tmp_path / "nothing").read_text()
-    with pytest.raises(ValueError, match=r"^a mistake$"), files.atomic(tmp_path / "x"):
+    with pytest.raises(ValueError, match=r"^a mistake$"), atomic.atomic(tmp_path / "x"):
         raise ValueError("a mistake")
 
 
@@ -176,7 +177,7 @@ def quiet(tmp_path, cache):
 
 def when(monkeypatch, fragment, nth, do):
     """Do something as the nth file whose path has a fragment in it begins to be written."""
-    seen, beside = [], files.beside
+    seen, beside = [], atomic.beside
 
     def watched(path):
         if fragment in str(path):
@@ -185,7 +186,7 @@ def when(monkeypatch, fragment, nth, do):
                 do()
         return beside(path)
 
-    monkeypatch.setattr(files, "beside", watched)
+    monkeypatch.setattr(atomic, "beside", watched)
 
 
 def check_ends_as(own, quiet):
@@ -223,14 +224,14 @@ def test_a_disk_that_becomes_full_stops_a_run_in_a_sentence_and_then_it_goes_on(
         caught.value
     )
     assert fragment in str(caught.value) and not list(own.path.rglob(".*"))
-    _, _, warnings = checkpoint.newest(own.path / "checkpoints")
+    _, _, warnings = tensor_files.newest(own.path / "checkpoints")
     assert not warnings
     disk.free()
     check_ends_as(own, quiet)
 
 
 def test_a_log_that_finds_no_space_stops_a_run_and_its_error_is_not_lost(own, disk, quiet, monkeypatch, capsys):
-    def append(path, line, real=files.append):
+    def append(path, line, real=atomic.append):
         if '"train"' in line and not disk.ballast.exists():
             pad = '{"event": "pad", "x": "%s"}'
             room = path.stat().st_size + len(pad) - 2 + 1 + 30
@@ -239,7 +240,7 @@ def test_a_log_that_finds_no_space_stops_a_run_and_its_error_is_not_lost(own, di
         real(path, line)
 
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"log.jsonl: the disk is full"):
-        patch.setattr(runfolder, "append", append)
+        patch.setattr(run_folder, "append", append)
         job.work(own)
     assert (own.path / "log.jsonl").stat().st_size == 4096 and len(
         (own.path / "log.jsonl").read_text().splitlines()[-1]
@@ -270,8 +271,8 @@ def test_the_door_answers_a_read_only_results_folder_in_a_sentence(disk, capsys)
 
 
 def test_of_two_that_make_a_folder_the_first_stays(tmp_path):
-    with files.whole_folder(tmp_path / "x") as late:
+    with atomic.whole_folder(tmp_path / "x") as late:
         (late / "name").write_text("late")
-        with files.whole_folder(tmp_path / "x") as early:
+        with atomic.whole_folder(tmp_path / "x") as early:
             (early / "name").write_text("early")
     assert (tmp_path / "x" / "name").read_text() == "early" and len(list(tmp_path.iterdir())) == 1

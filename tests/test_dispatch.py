@@ -6,8 +6,8 @@ import pytest
 from helpers import make_run, tiny_config
 
 from bench import dispatch, profiles, runstate
-from bench.files import write_json
 from bench.runstate import Row
+from bench.storage.atomic import write_json
 
 
 @pytest.fixture

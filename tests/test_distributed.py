@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
-from bench import checkpoint, data, distributed, job, loader, parallel, presets, train
+from bench import data, distributed, job, loader, parallel, presets, train
 from bench.config.overrides import load_config
 from bench.distributed import World
 from bench.meter import Meter
+from bench.storage import tensor_files
 
 HOST = socket.gethostname()
 
@@ -63,7 +64,7 @@ def losses(run):
 
 def weights(run):
     config = load_config(run.path)
-    return checkpoint.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
 
 
 def events(run, name):
@@ -308,5 +309,5 @@ def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path)
 
         with pytest.raises(ValueError, match=rf"images\.npy {words}"):
             train.train(run, config, arrays, presets.io_of(config), stop)
-        assert checkpoint.newest(run.path / "checkpoints")[1]["images"] == 48
+        assert tensor_files.newest(run.path / "checkpoints")[1]["images"] == 48
         np.save(folder / "images.npy", rng.integers(0, 255, (64, 1, 8, 8), dtype=np.uint8))

@@ -12,9 +12,10 @@ import torch
 from helpers import save_images, save_vae, until
 from PIL import Image
 
-from bench import codec, data, encode, latents, machine
+from bench import codec, data, encode, latents
 from bench.collect import Progress
 from bench.config.schema import Data
+from bench.storage import process_identity
 
 FLAGS = ["--flips", "2", "--batch", "3", "--shard-mib", "0.016", "--threads", "1", "--device", "cpu"]
 """8 images a shard."""
@@ -52,7 +53,7 @@ def test_a_killed_encoding_goes_on_in_other_processes_and_ends_with_the_same_byt
         children = offspring(first.pid)
         first.kill()
     assert len(children) >= 2
-    assert until(lambda: not any(machine.started(pid) for pid in children)), "children outlive their parent"
+    assert until(lambda: not any(process_identity.started(pid) for pid in children)), "children outlive their parent"
     kept = {path: path.stat().st_mtime_ns for path in out.glob("shard-*.npy") if path.with_suffix(".json").exists()}
     assert kept and not (out / "manifest.json").exists()
     assert made(out, given) == digest

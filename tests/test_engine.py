@@ -7,9 +7,10 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures.check import awaken
-from bench import checkpoint, data, engine, loader, presets, sample, train
+from bench import data, engine, loader, presets, sample, train
 from bench.diffusion import process_of
 from bench.engine import Engine
+from bench.storage import tensor_files
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LDM = {"attention_kind": "transformer", "label": "token", "norm": "add", "resample": "conv"}
@@ -140,10 +141,10 @@ def test_a_run_in_channels_last_goes_on_from_a_checkpoint_that_does_not_tell(tmp
     config = config_of("unet", channels_last="on")
     _, state = two_losses(config)
     assert any(p.is_contiguous(memory_format=torch.channels_last) and p.dim() == 4 for p in state.net.parameters())
-    checkpoint.save(tmp_path / "a.safetensors", state.tensors())
-    tensors, _ = checkpoint.load(tmp_path / "a.safetensors")
+    tensor_files.save(tmp_path / "a.safetensors", state.tensors())
+    tensors, _ = tensor_files.load(tmp_path / "a.safetensors")
     again, digits = state_of(config), data.load("digits")
-    checkpoint.restore(tensors, again.net, again.ema, again.optimizer)
+    tensor_files.restore(tensors, again.net, again.ema, again.optimizer)
     again.step, again.images = state.step, state.images
     for one in (state, again):
         train.step(one, config, process_of(config.diffusion), loader.draw(config, digits, 10, 2, 32, 16))

@@ -14,21 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bench import (
-    collect,
-    evalspeed,
-    evaluate,
-    extractors,
-    files,
-    images,
-    measure,
-    metrics,
-    pretrained,
-    runfolder,
-    selftest,
-    sides,
-    store,
-)
+from bench import collect, evalspeed, evaluate, extractors, images, measure, metrics, pretrained, selftest, sides, store
+from bench.storage import atomic, run_folder
 
 
 def pictures(seed, count, size=8):
@@ -421,7 +408,7 @@ def test_weights_that_are_not_inceptions_are_one_sentence(content, sentence, tmp
         path.write_bytes(content)
     else:
         torch.save(content, path)
-        path = path.rename(tmp_path / f"named-{files.sha256(path)[:8]}.pth")
+        path = path.rename(tmp_path / f"named-{atomic.sha256(path)[:8]}.pth")
     words = [pair[0], "--reference", pair[1], "--weights", path]
     status, out, err = command(*words, extractor="inception-v3-compat")
     assert status == 2 and sentence in err and "run by unpickling" not in out + err
@@ -453,7 +440,7 @@ def dinov2(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     weights = {"2.weight": torch.randn(5, 48, generator=generator), "2.bias": torch.zeros(5)}
     torch.save(weights, tmp_path / "weights.pth")
-    name = f"dinov2-{files.sha256(tmp_path / 'weights.pth')[:8]}.pth"
+    name = f"dinov2-{atomic.sha256(tmp_path / 'weights.pth')[:8]}.pth"
     yield (tmp_path / "weights.pth").rename(tmp_path / name)
     sys.modules.pop("hubconf", None)
 
@@ -501,7 +488,7 @@ def test_a_run_without_samples_and_a_config_that_is_none_are_refused(results):
     run = make_run(results, tiny_config())
     with pytest.raises(ValueError, match="has no samples yet"):
         sides.open_side(run.path, "samples", channels=(1, 3))
-    runfolder.write_json(run.path / "config.json", {"track": "fast"})
+    run_folder.write_json(run.path / "config.json", {"track": "fast"})
     with pytest.raises(ValueError, match="no config of a run"):
         sides.open_side(run.path, "reference")
 

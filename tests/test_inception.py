@@ -10,7 +10,8 @@ import torch_fidelity
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from bench import collect, evaluate, extractors, files, metrics
+from bench import collect, evaluate, extractors, metrics
+from bench.storage import atomic
 
 SAMPLES, REAL, KID = 20, 8, 4
 
@@ -122,7 +123,7 @@ def test_every_metric_has_direction_count_and_interval(evaluated):
 
 def test_the_result_says_whose_weights_and_what_was_not_measured(evaluated, inception):
     used = evaluated[0]["extractors"]["inception-v3-compat"]
-    assert used == {"file": inception.name, "sha256": files.sha256(inception), "published": False}
+    assert used == {"file": inception.name, "sha256": atomic.sha256(inception), "published": False}
     assert "dinov2_vitl14_pretrain.pth" in evaluated[0]["not_measured"]["fd_dinov2"]
     assert any("not the published weights" in note for note in evaluated[0]["notes"])
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from helpers import TINY, ask, state_of, until, words_of
 
-from bench import checkpoint, run
+from bench import run
 from bench.record import read
-from bench.runfolder import RunFolder
+from bench.storage import tensor_files
+from bench.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {
@@ -78,10 +79,10 @@ class Story:
         return "\n".join([accounts, *(p.read_text() for p in logs), (self.run.path / "log.jsonl").read_text()])
 
     def tensors(self):
-        return checkpoint.load(self.run.file("snapshots", SETTINGS["budget.images"], "safetensors"))[0]
+        return tensor_files.load(self.run.file("snapshots", SETTINGS["budget.images"], "safetensors"))[0]
 
     def weights(self):
-        return checkpoint.checksum(self.tensors())
+        return tensor_files.checksum(self.tensors())
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from helpers import LONG, make_run, tiny_config
 
-from bench import checkpoint, record
+from bench import record
 from bench.config.overrides import load_config
+from bench.storage import tensor_files
 
 KILLS = []
 """(story, moment) of every SIGKILL that ended a process at work."""
@@ -115,7 +116,7 @@ def outcome(run):
     one = dataclasses.asdict(record.read(run.record()))
     (own,) = (r for r in record.read_all(run.results) if r.kind == "model")
     assert dataclasses.asdict(own) == one and one["status"] == "done"
-    state, metadata, warnings = checkpoint.newest(run.path / "checkpoints")
+    state, metadata, warnings = tensor_files.newest(run.path / "checkpoints")
     assert not warnings and not list(run.path.rglob(".*")) and not list(run.path.rglob("*.parts"))
     assert len(list((run.path / "checkpoints").iterdir())) <= load_config(run.path).compute.keep
     samples = {
@@ -124,7 +125,7 @@ def outcome(run):
         for p in sorted((run.path / stage).rglob("*.np?"))
     }
     kept = {k: one[k] for k in ("id", "config", "protocol", "metrics", "curve", "checkpoint")}
-    return {**kept, "state": checkpoint.checksum(state), "step": metadata["step"], "samples": samples}
+    return {**kept, "state": tensor_files.checksum(state), "step": metadata["step"], "samples": samples}
 
 
 @pytest.mark.parametrize("arch", RANDOM)

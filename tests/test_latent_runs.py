@@ -9,7 +9,7 @@ from helpers import SMALLEST, save_images, save_vae, state_of, until, words_of
 from bench import encode, presets, protocol, record, run
 from bench.config.overrides import load_config
 from bench.plan import check_files, resolve
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 FEW = {
     "budget.images": 32,

@@ -4,10 +4,11 @@ import pytest
 import torch
 from helpers import make_run, tiny_config
 
-from bench import checkpoint, loader, microbatch, parallel, presets, train
+from bench import loader, microbatch, parallel, presets, train
 from bench.diffusion import process_of
 from bench.distributed import World
 from bench.engine import Engine
+from bench.storage import tensor_files
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def trained(path, config, digits, stop=lambda: False):
 
 
 def weights(run, config):
-    return checkpoint.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
 
 
 def told(run):

@@ -1,5 +1,5 @@
 from bench import monitor
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 
 def test_a_run_is_told_by_stage_progress_rate_and_eta(tmp_path):

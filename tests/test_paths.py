@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench import paths
+from bench.storage import paths
 
 
 def checkout(root):

@@ -13,8 +13,8 @@ from made_records import made, metric
 
 from bench import failures, leaderboard, presets, protocol, record, suites, tabular
 from bench.config.overrides import load_config
-from bench.files import write_json
 from bench.protocol import fingerprint
+from bench.storage.atomic import write_json
 
 
 def test_a_record_survives_the_way_to_disk_and_back(tmp_path):
@@ -178,7 +178,7 @@ def test_a_finished_record_takes_the_failed_one_away_and_is_never_replaced_by_on
 def test_the_record_of_a_failure_needs_no_torch(broken):
     code = (
         "import sys; from pathlib import Path; from bench import failures\n"
-        "from bench.runfolder import RunFolder\n"
+        "from bench.storage.run_folder import RunFolder\n"
         "from bench.config.overrides import load_config\n"
         "run = RunFolder(Path(sys.argv[1]))\n"
         "assert failures.publish(run, load_config(run.path), 'failed', 'NODE_FAIL')\n"

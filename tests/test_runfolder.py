@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bench import runfolder
-from bench.runfolder import UNKNOWN, RunFolder
+from bench.storage import run_folder
+from bench.storage.run_folder import UNKNOWN, RunFolder
 
 EVENTS = [
     ("start", dict(pid=3, host="node-1", job="12_0")),
@@ -64,7 +64,7 @@ def test_a_status_that_is_lost_or_torn_is_made_again_from_the_log(tmp_path, lost
 
 def test_frequent_events_reach_the_status_every_two_seconds_and_others_at_once(tmp_path, monkeypatch):
     now, seen = [0.0], []
-    monkeypatch.setattr(runfolder.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_folder.time, "monotonic", lambda: now[0])
     run = logged(tmp_path, EVENTS[:1])
     for i in range(1, 50):
         now[0] += 0.1

@@ -14,21 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import architectures
-from bench import (
-    checkpoint,
-    collect,
-    data,
-    evaluate,
-    export,
-    extractors,
-    plots,
-    presets,
-    runfolder,
-    sample,
-    shards,
-    store,
-)
+from bench import collect, data, evaluate, export, extractors, plots, presets, sample, store
 from bench.config.overrides import load_config
+from bench.storage import run_folder, shards, tensor_files
 
 CPU = torch.device("cpu")
 DIE = """
@@ -38,7 +26,7 @@ import torch
 torch.set_num_threads(1)
 from bench import sample
 from bench.config.overrides import load_config
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 run, made = RunFolder(Path(sys.argv[1])), []
 def die():
     made.append(1)
@@ -57,7 +45,7 @@ def run(results):
     net = architectures.build("dit", config.model.size, io=presets.io_of(config), args=config.model.network)
     for p in net.parameters():
         p.data = torch.randn(p.shape) * 0.2
-    checkpoint.save(made.file("snapshots", 96, "safetensors"), net.state_dict(), spec=net.spec.to_dict(), images=96)
+    tensor_files.save(made.file("snapshots", 96, "safetensors"), net.state_dict(), spec=net.spec.to_dict(), images=96)
     return made
 
 
@@ -212,7 +200,7 @@ def test_features_of_other_weights_are_not_gone_on_with(run, cache, tmp_path):
 def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
     config = load_config(run.path)
     go(run)
-    other = runfolder.RunFolder(tmp_path / "parted" / "runs" / "x")
+    other = run_folder.RunFolder(tmp_path / "parted" / "runs" / "x")
     other.path.mkdir(parents=True)
     (other.results / "cache").symlink_to(run.cache)
     made = sample.targets_of(other, config, CPU)(96)

@@ -13,7 +13,7 @@ from helpers import SMALLEST, TINY, ask, state_of, until, words_of
 
 from bench import chains, profiles, run, status, submit
 from bench.record import read_all
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 NODES = [f"node{i}" for i in range(1, 5)]

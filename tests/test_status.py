@@ -14,7 +14,7 @@ from fake_slurm import FakeSlurm
 from run_folders import DONE, TRAINING, make, thousand
 
 from bench import cancel, runstate, status
-from bench.runfolder import RunFolder
+from bench.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 CHAIN = {"train": "7", "evaluate": "8"}

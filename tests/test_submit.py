@@ -5,8 +5,8 @@ import pytest
 
 from bench import submit
 from bench.job import Job, require_progress
-from bench.machine import exists
-from bench.runfolder import RunFolder
+from bench.storage.process_identity import exists
+from bench.storage.run_folder import RunFolder
 
 
 def test_auto_is_local_without_sbatch_and_slurm_with_it(tmp_path, monkeypatch):

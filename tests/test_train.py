@@ -8,16 +8,17 @@ import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
 
-from bench import checkpoint, data, failures, loader, presets, train
+from bench import data, failures, loader, presets, train
 from bench.config.overrides import load_config
 from bench.config.schema import Budget
 from bench.diffusion import Diffusion, process_of
-from bench.runfolder import RunFolder
 from bench.schedule import levels, sigma
+from bench.storage import tensor_files
+from bench.storage.run_folder import RunFolder
 
 
 def weights(run, config):
-    return checkpoint.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
 
 
 def trained(path, config, digits, stops=()):
@@ -193,7 +194,7 @@ def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypa
     assert [e["nth"] for e in failures.incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
     for path in (run.path / "checkpoints").iterdir():
-        assert all(x.isfinite().all() and x.abs().max() < 100 for x in checkpoint.load(path)[0].values())
+        assert all(x.isfinite().all() and x.abs().max() < 100 for x in tensor_files.load(path)[0].values())
 
 
 def test_a_loss_that_explodes_goes_back_though_it_is_finite(tmp_path, digits, monkeypatch):
@@ -281,7 +282,7 @@ def test_a_torn_last_line_of_the_log_is_left_for_later(tmp_path):
 
 
 def test_json_refuses_nan_and_leaves_the_old_file(tmp_path):
-    from bench.files import write_json
+    from bench.storage.atomic import write_json
 
     write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError):
@@ -352,7 +353,7 @@ def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_s
     run = make_run(tmp_path, config)
     with pytest.raises(ValueError, match="is gone"):
         train.train(run, config, digits, presets.io_of(config), lambda: False)
-    assert checkpoint.newest(run.path / "checkpoints")[1]["images"] == 48
+    assert tensor_files.newest(run.path / "checkpoints")[1]["images"] == 48
     assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
 
 

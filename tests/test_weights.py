@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from architectures import IOSpec, build, from_official, official_layout, to_diffusers, to_official
-from bench import checkpoint, weights
+from bench import weights
 from bench.config.schema import Diffusion
+from bench.storage import tensor_files
 
 TINY = {
     "dit": dict(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=10),
@@ -109,7 +110,7 @@ def own(path, change=lambda tensors, notes: None):
     net = build("dit", "nano/2", io=IOSpec(channels=1, size=8, num_classes=10))
     tensors, notes = dict(net.state_dict()), {"spec": net.spec.to_dict(), "diffusion": {"schedule": "cosine"}}
     change(tensors, notes)
-    checkpoint.save(path, tensors, **notes)
+    tensor_files.save(path, tensors, **notes)
     return net
 
 

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import torch
 
-from bench import checkpoint, claim, cost, data, evaluate, files, job, match, meter, plots, sample, store, train  # noqa: F401
-from bench.runfolder import RunFolder
+from bench import job, meter, train
+from bench.storage import (
+    atomic,  # noqa: F401
+)
+from bench.storage.run_folder import RunFolder
 
 FASTER = 50
 """So many times sooner does a trainer report and save, whose intervals are made for runs of hours."""
@@ -43,8 +46,8 @@ class Moment:
 
     def __init__(self, mark, path, nth, how):
         self.mark, self.path, self.nth, self.how = Path(mark), path, nth, how
-        self.put, self.beside, self.link = files.put, files.beside, os.link
-        files.put, files.beside, os.link = self.watched_put, self.watched_beside, self.watched_link
+        self.put, self.beside, self.link = atomic.put, atomic.beside, os.link
+        atomic.put, atomic.beside, os.link = self.watched_put, self.watched_beside, self.watched_link
 
     def now(self, path):
         if fnmatch.fnmatch(str(path), self.path):

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bench.files import atomic
+from bench.storage.atomic import atomic
 
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The date inside .npz files, so that equal content is equal files."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench.storage import process_identity
 
 FREE = "free some space, and the same command goes on from the last checkpoint"
 RIGHTS = "make it writable, or choose another folder with --results"
@@ -67,7 +67,9 @@ def told(path: Path) -> Iterator[None]:
 
 def beside(path: Path) -> Path:
     """A name for the partial of `path` that no process of any host has used; it tells its maker."""
-    return path.with_name(f".{path.name[-150:]}.{machine.place()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    return path.with_name(
+        f".{path.name[-150:]}.{process_identity.place()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
+    )
 
 
 @contextmanager
@@ -159,6 +161,6 @@ def sweep(folder: Path, pattern: str, before: float) -> None:
         if not (found := PARTIAL.search(path.name)):
             continue
         with suppress(OSError):
-            here = found["place"] == machine.place()
-            if (here and not machine.started(int(found["pid"]))) or path.stat().st_mtime < before:
+            here = found["place"] == process_identity.place()
+            if (here and not process_identity.started(int(found["pid"]))) or path.stat().st_mtime < before:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -4,7 +4,7 @@ results/runs/NAME/
     config.json                 the resolved config
     log.jsonl                   events of all stages, one JSON object a line
     status.json                 where the run is, for those who watch many (bench.status)
-    claim-GENERATION.json       which process works on it (bench/claim.py)
+    claim-GENERATION.json       which process works on it (bench/storage/lease.py)
     checkpoints/IMAGES.safetensors      training state, the last few
     snapshots/IMAGES.safetensors        averaged weights at the evaluation points
     features/IMAGES/                    features of images sampled from them (bench/store.py)
@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.claim import Claim, hold
-from bench.files import append, atomic, sweep, write_json
+from bench.storage.atomic import append, atomic, sweep, write_json
+from bench.storage.lease import Claim, hold
 
 OFTEN = ("train", "sample")
 """Events that come every second; of these the status is written only so often:"""
@@ -168,7 +168,7 @@ class RunFolder:
     def claim(self, wait: float = 20.0) -> Iterator[Claim]:
         """Hold the run, and clear away what processes that died have left half-written.
 
-        ValueError when a process that is alive still holds it after `wait` seconds (bench/claim.py).
+        ValueError when a process that is alive still holds it after `wait` seconds (bench/storage/lease.py).
         """
         with hold(self.path, wait) as own:
             for path in (p for stage in HOLDERS for p in (self.path / stage).glob(".*")):

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.files import atomic
+from bench.storage.atomic import atomic
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor

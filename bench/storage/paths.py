@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGES = ("architectures", "bench")
 """The top-level packages of this project."""
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages: a checkout, a copy of the code, or site-packages."""
 
 

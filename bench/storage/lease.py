@@ -24,8 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import machine
-from bench.files import beside, told
+from bench.storage import process_identity
+from bench.storage.atomic import beside, told
 
 BEAT_SECONDS = 10.0
 DEAD_SECONDS = 60.0
@@ -49,7 +49,7 @@ class Holder:
     host: str
     pid: int
     place: str
-    """Where the process id holds (bench/machine.py)."""
+    """Where the process id holds (bench/storage/process_identity.py)."""
     started: str
     job: str
     """SLURM's id, ARRAY_TASK for a task of an array; "" outside of SLURM."""
@@ -75,8 +75,8 @@ def me() -> Holder:
     return Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
-        place=machine.place(),
-        started=machine.started(os.getpid()),
+        place=process_identity.place(),
+        started=process_identity.started(os.getpid()),
         job=f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '')}" if array else own,
         unique=f"{env.get('SLURM_CLUSTER_NAME', '')}/{own}" if own else "",
         restarts=int(env.get("SLURM_RESTART_COUNT") or 0),
@@ -184,7 +184,7 @@ class Watch:
         if them and them.unique and them.unique == self.own.unique and self._earlier(them):
             return True
         if them and them.place == self.own.place:
-            return not machine.alive(them.pid, them.started)
+            return not process_identity.alive(them.pid, them.started)
         return time.monotonic() - self.since >= DEAD_SECONDS
 
     def _earlier(self, them: Holder) -> bool:
