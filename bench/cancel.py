@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import runstate, slurm
-from bench.command import Parser
 from bench.runstate import Row
 from bench.storage.run_folder import RunFolder
+from bench.terminal.cli import Parser
 
 
 def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]:

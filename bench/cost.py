@@ -27,9 +27,9 @@ import architectures
 from architectures import Conditions, IOSpec, TextCondition
 from architectures.classifier import SIZES, NoisyClassifier
 from bench import published
-from bench.command import Parser
 from bench.config.schema import RunConfig
 from bench.storage.atomic import atomic
+from bench.terminal.cli import Parser
 
 BYTES_PER_PARAMETER = 20
 """float32 weights, gradients, two AdamW moments and the average."""

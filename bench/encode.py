@@ -28,10 +28,10 @@ import torch
 
 from bench import codec, data, encoding, latents
 from bench.collect import Progress
-from bench.command import Parser
 from bench.config.naming import title_of
 from bench.encoding import entry, finish
 from bench.latents import Facts, Manifest, damage, read_manifest, shards_of
+from bench.terminal.cli import Parser
 
 CROP = "ADM's centre crop, where images have another size"
 GIB = 2**30

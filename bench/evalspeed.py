@@ -23,12 +23,12 @@ from tabulate import tabulate
 
 from bench import metrics
 from bench.collect import Store
-from bench.command import Parser
 from bench.frechet import Gaussian, fit, frechet
 from bench.manifold import precision_recall
 from bench.resampling import RESAMPLES
 from bench.storage.shards import grid
 from bench.store import Features, FeatureStore, Made
+from bench.terminal.cli import Parser
 
 LAYERS = {"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"}
 WIDTHS = {"2048": 2048, "spatial": 2023, "logits_unbiased": 1008}

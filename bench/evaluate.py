@@ -21,7 +21,6 @@ from tabulate import tabulate
 
 from bench import manifest, metrics, selftest
 from bench.collect import collect
-from bench.command import Parser
 from bench.config.schema import RunConfig
 from bench.data import Arrays, source
 from bench.extractors import EXTRACTORS, network, weights_hash
@@ -32,6 +31,7 @@ from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 from bench.store import FeatureStore, Made
 from bench.tensorboard import Scalars
+from bench.terminal.cli import Parser
 
 Metrics = dict[str, dict[str, Any]]
 PICTURED = 100

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from bench import trends
-from bench.command import Parser
 from bench.record import read_all
 from bench.series import Figure
+from bench.terminal.cli import Parser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -29,11 +29,11 @@ from typing import Any
 
 from bench import tabular, views
 from bench.boards import Board, Line, boards, group_of, without_overtaken
-from bench.command import Parser
 from bench.config.metric_specs import ARROWS, KINDS, kind_of
 from bench.ranking import Spread
 from bench.record import Record, folder, read_all
 from bench.storage.atomic import atomic
+from bench.terminal.cli import Parser
 
 COSTS = ("params", "macs", "training_flops", "accelerator_hours", "images_per_second")
 METRIC = re.compile(rf"({'|'.join(KINDS)})(\[.*\])?")

@@ -33,8 +33,8 @@ from architectures import IOSpec, registry
 from architectures.interface import Free
 from architectures.shapes import heads_for
 from bench import timing
-from bench.command import Parser
 from bench.cost import Cost, count, meta_network
+from bench.terminal.cli import Parser
 
 BYS = ("macs", "params")
 FARTHEST = math.log(4)

@@ -23,7 +23,6 @@ import torch
 
 from bench import data, metrics, presets
 from bench.collect import Progress, collect
-from bench.command import Parser
 from bench.config.identity import digest
 from bench.config.naming import title_of
 from bench.config.schema import Data, Evaluation
@@ -34,6 +33,7 @@ from bench.measure import INCEPTION, weights_of
 from bench.sides import Given, config_of, manifest_of, open_side
 from bench.storage.atomic import atomic, sha256
 from bench.store import KEYS
+from bench.terminal.cli import Parser
 
 RESIZE = "none before the extractor, which resizes as its own code does"
 CROP = "none"

@@ -18,9 +18,9 @@ import jinja2
 
 from bench import contents
 from bench.boards import without_overtaken
-from bench.command import Parser
 from bench.record import folder, read_all
 from bench.storage.atomic import atomic
+from bench.terminal.cli import Parser
 
 PARTS = (
     ("leaderboards", "Leaderboards"),

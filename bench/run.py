@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from architectures import registry
 from bench import data, presets, profiles, recipes, suites
-from bench.command import Parser, assignments
 from bench.config.fields import fields_of
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
@@ -20,6 +19,7 @@ from bench.storage import lease
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 from bench.submit import CLUSTERS
+from bench.terminal.cli import Parser, assignments
 
 if TYPE_CHECKING:
     from bench import dispatch

@@ -26,11 +26,11 @@ import torch
 from tabulate import tabulate
 
 from bench import plan, presets
-from bench.command import Parser
 from bench.config.schema import RunConfig
 from bench.diffusion import process_of
 from bench.distributed import ALONE, Place, World, device_of, joined_at
 from bench.parallel import share
+from bench.terminal.cli import Parser
 from bench.train import new_state, step
 
 WARM_UP = 3

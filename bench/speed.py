@@ -22,7 +22,7 @@ import architectures
 from architectures import IOSpec
 from architectures.embeddings import timestep_embedding
 from bench import timing
-from bench.command import Parser
+from bench.terminal.cli import Parser
 
 LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
 PLAIN = IOSpec(channels=4, size=32, num_classes=1000)

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench import runstate
-from bench.command import Parser
 from bench.runstate import ACTIVE, BAD, STATES, Row
+from bench.terminal.cli import Parser
 
 HEADS = ("run", "state", "progress", "img/s", "ETA", "loss", "FID", "restarts", "node", "log")
 LEAST = {"run": 16, "state": 10, "node": 6}

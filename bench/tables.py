@@ -18,13 +18,13 @@ from typing import Any, Literal, get_args
 from tabulate import tabulate
 
 from bench import literature, paper_catalog, verdicts
-from bench.command import Parser
 from bench.config.metric_specs import ARROWS
 from bench.filling import NAMES, Filled, Row, filled, scales
 from bench.paperruns import Ledger
 from bench.record import read_all
 from bench.storage.atomic import atomic
 from bench.suites import Scale
+from bench.terminal.cli import Parser
 
 Format = Literal["text", "md", "csv", "latex", "html"]
 STYLES = {"text": "simple", "md": "github", "latex": "latex_booktabs", "html": "html"}

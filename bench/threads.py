@@ -17,9 +17,9 @@ import torch
 from tabulate import tabulate
 
 from bench import plan, presets
-from bench.command import Parser
 from bench.config.schema import RunConfig
 from bench.diffusion import process_of
+from bench.terminal.cli import Parser
 from bench.train import device_of, new_state, step
 
 

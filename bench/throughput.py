@@ -24,10 +24,10 @@ import torch
 from tabulate import tabulate
 
 from bench import cost, data, engine, loader, microbatch, peaks, plan, presets, timing, works
-from bench.command import Parser, assignments
 from bench.config.naming import title_of
 from bench.config.schema import Data, RunConfig
 from bench.storage.atomic import atomic
+from bench.terminal.cli import Parser, assignments
 from bench.train import device_of, workers_of
 
 MODES = ("train", "forward", "sample", "loader")
