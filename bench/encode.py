@@ -1,54 +1,15 @@
-"""Make a set of latents once, to train on: python -m bench.encode DATA --vae PATH
-
-DATA is what bench.run takes as --data, of RGB pixels; PATH a folder with diffusers' AutoencoderKL or VQModel.
-Kept are the mean and standard deviation of each image's posterior, as it is and mirrored, in 16 bits.
-Train on them with --data latents:OUT.  Run the same command again to go on where it stopped.
-
-  python -m bench.encode imagenet256 --vae sd-vae-ft-ema           one process for each GPU
-  srun -N 4 --ntasks-per-node=8 python -m bench.encode ...         the same, on several nodes
-  python -m bench.encode data/imagenet256-latents --verify         read it all, and name what is damaged
-"""
+"""Encode a data set to latents once, to train on: python -m bench.encode DATA --vae PATH"""
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
-import torch
-
-from bench import codec, data, encoding, latents
-from bench.collect import Progress
-from bench.config.naming import title_of
-from bench.encoding import entry, finish
-from bench.latents import Facts, Manifest, damage, read_manifest, shards_of
+from bench.data import autoencoder, sources
+from bench.data.latent_workers import go, verify
 from bench.terminal.cli import Parser
-
-CROP = "ADM's centre crop, where images have another size"
-GIB = 2**30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What each process is told."""
-
-    data: str
-    root: str
-    out: Path
-    vae: str
-    facts: Facts
-    cuda: bool
-    threads: int
-    workers: int
 
 
 class Plain(argparse.RawDescriptionHelpFormatter):
@@ -66,7 +27,7 @@ def parser() -> Parser:
     p.add_argument("--reference", type=int, default=10_000, metavar="N", help="real images kept (default: 10000)")
     p.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time (default: 32)")
     p.add_argument("--shard-mib", type=float, default=256, metavar="N", help="size of a shard (default: 256)")
-    p.add_argument("--precision", choices=get_args(codec.Precision), help="default: tf32 on a GPU, fp32 on a CPU")
+    p.add_argument("--precision", choices=get_args(autoencoder.Precision), help="default: tf32 on a GPU, fp32 on a CPU")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--processes", type=int, default=0, metavar="N", help="on this machine (default: its GPUs, or 1)")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads each (default: its share of cores)")
@@ -79,247 +40,13 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     try:
-        return verify(Path(flags.data.removeprefix(data.ENCODED))) if flags.verify else go(flags)
+        return verify(Path(flags.data.removeprefix(sources.ENCODED))) if flags.verify else go(flags)
     except (ValueError, OSError) as error:
         print(f"bench.encode: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nbench.encode: stopped; whole shards are kept, the same command goes on from there", file=sys.stderr)
         return 130
-
-
-def verify(folder: Path) -> int:
-    """Read every file of a set; 1 where any is damaged, after naming them all."""
-    m = read_manifest(folder)
-    progress, bad = Progress(f"verify {folder}", sum(f.bytes for f in m.files()), unit="bytes"), 0
-    for file, wrong in damage(folder):
-        progress.add(file.bytes)
-        bad += bool(wrong)
-        if wrong:
-            print(f"bench.encode: {wrong}", file=sys.stderr)
-    progress.end()
-    if not bad:
-        print(f"{folder} is whole: {len(m.files())} files of {m.images:,} latents, {m.digest()[:16]}")
-    return int(bool(bad))
-
-
-def go(flags: argparse.Namespace) -> int:
-    """Plan, encode what is not there yet, and write the manifest where that is all."""
-    for name in ("reference", "batch", "shard_mib"):
-        if getattr(flags, name) <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be greater than 0")
-    for name in ("images", "processes", "threads", "workers"):
-        if getattr(flags, name) < 0:
-            raise ValueError(f"--{name} is {getattr(flags, name)}; it must be at least 0")
-    work, arrays = plan(flags)
-    print(estimate(work.facts, work.out), file=sys.stderr)
-    if flags.dry_run:
-        return 0
-    before = encoding.begin(work.out, work.facts)
-    if before and encoding.is_whole(work.out, before):
-        print(f"{work.out} is there already: {told(before)}")
-        return 0
-    rank, world = among()
-    todo = [i for i in range(len(shards_of(work.facts.images, work.facts.rows))) if i % world == rank]
-    todo = [i for i in todo if entry(work.out, work.facts, i, before) is None]
-    require_space(work, todo)
-    there = len(shards_of(work.facts.images, work.facts.rows)[rank::world]) - len(todo)
-    if there:
-        print(f"{there} of {there + len(todo)} shards are there already", file=sys.stderr)
-    run(work, todo, flags.processes if world == 1 else 1, f"encode, {rank} of {world}" if world > 1 else "encode")
-    made = finish(work.out, work.facts, arrays, before)
-    if made is None:
-        print(f"process {rank} of {world} has done its part; the others are at work", file=sys.stderr)
-        return 0
-    if before and before.digest() != made.digest():
-        print("these are other latents than before (another device, or version?): runs on them begin anew")
-    print(f"{work.out}: {told(made)}; train on it with --data {data.ENCODED}{work.out}")
-    return 0
-
-
-def told(m: Manifest) -> str:
-    return f"{m.images:,} latents of {m.data}, {len(m.shards)} shards, {m.digest()[:16]}"
-
-
-def among() -> tuple[int, int]:
-    """(rank, number) of this process among those of its srun; (0, 1) where there is none."""
-    world = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    return (int(os.environ["SLURM_PROCID"]), world) if world > 1 else (0, 1)
-
-
-def plan(flags: argparse.Namespace) -> tuple[Work, data.Arrays]:
-    """What is to be made, and of what; ValueError says in a sentence what does not fit."""
-    what = data.source(flags.data, flags.root)
-    if what.latent or what.channels != 3:
-        kind = "latents already" if what.latent else f"images of {what.channels} channel"
-        raise ValueError(f"{flags.data} has {kind}; an autoencoder takes RGB images")
-    if not flags.vae:
-        raise ValueError("name the autoencoder's folder with --vae PATH (diffusers' AutoencoderKL or VQModel)")
-    if not (Path(flags.vae) / "config.json").is_file():
-        raise ValueError(f"--vae {flags.vae} has no config.json; name a folder with diffusers' AutoencoderKL")
-    cuda = flags.device != "cpu" and torch.cuda.is_available()
-    if flags.device == "cuda" and not cuda:
-        raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
-    precision = flags.precision or ("tf32" if cuda else "fp32")
-    if precision != "fp32" and not cuda:
-        raise ValueError(f"--precision {precision} is for GPUs; on a CPU use fp32")
-    arrays = data.load(flags.data, flags.root)
-    name = title_of(flags.data)
-    facts = facts_of(flags, name, what, arrays, precision)
-    work = Work(
-        data=flags.data,
-        root=flags.root,
-        out=Path(flags.out or Path(flags.root) / f"{name.replace('@', '-')}-latents"),
-        vae=flags.vae,
-        facts=facts,
-        cuda=cuda,
-        threads=flags.threads,
-        workers=flags.workers,
-    )
-    return work, arrays
-
-
-def facts_of(flags: argparse.Namespace, name: str, what: data.Source, arrays: data.Arrays, precision: str) -> Facts:
-    """What the manifest will say, but for its files."""
-    vae = codec.load_autoencoder(flags.vae)
-    factor, shift = codec.scaling(vae)
-    shape = codec.latent_shape(vae, what.size)
-    moments = ("mean",) if codec.is_vq(vae) else ("mean", "std")
-    images = flags.images or len(arrays.images)
-    if images > len(arrays.images):
-        raise ValueError(f"--images is {images:,}; {flags.data} has {len(arrays.images):,}")
-    flips = int(flags.flips) if flags.flips != "auto" else 2 if what.flip or arrays.flip else 1
-    bytes_each = 2 * flips * len(moments) * int(np.prod(shape))
-    labels = np.asarray(arrays.labels[np.arange(images)])
-    return encoding.facts_of(
-        data=name,
-        data_hash=what.hash,
-        vae=latents.Vae(
-            path=str(Path(flags.vae).absolute()),
-            sha256=codec.hash_of(flags.vae, vae),
-            kind="VQModel" if codec.is_vq(vae) else "AutoencoderKL",
-            scaling_factor=factor,
-            shift_factor=shift,
-        ),
-        resolution=what.size,
-        crop=CROP,
-        flips=flips,
-        moments=moments,
-        shape=shape,
-        images=images,
-        num_classes=what.num_classes,
-        classes=what.classes,
-        counts=tuple(np.bincount(labels, minlength=what.num_classes).tolist()) if what.num_classes else (),
-        precision=precision,
-        batch=flags.batch,
-        rows=max(1, round(flags.shard_mib * 2**20 / bytes_each)),
-        references=min(flags.reference, len(arrays.reference)),
-    )
-
-
-def size_of(facts: Facts, images: int) -> int:
-    """Bytes of the latents of so many images."""
-    return 2 * int(np.prod(facts.shape_of(images)))
-
-
-def estimate(facts: Facts, out: Path) -> str:
-    """What will be made."""
-    c, h, w = facts.shape
-    sides = "as they are and mirrored" if facts.flips == 2 else "as they are"
-    pictures = facts.references * 3 * facts.resolution**2
-    return (
-        f"{facts.images:,} images of {facts.data} at {facts.resolution} pixels, {sides}, to {c}x{h}x{w} "
-        f"({' and '.join(facts.moments)}): {len(shards_of(facts.images, facts.rows)):,} shards, "
-        f"{size_of(facts, facts.images) / GIB:,.2f} GiB, and {pictures / GIB:,.2f} GiB of reference images, in {out}"
-    )
-
-
-def require_space(work: Work, todo: Sequence[int]) -> None:
-    """ValueError, before hours of work, where its disk has no room for what is to be made."""
-    facts = work.facts
-    rows = [shards_of(facts.images, facts.rows)[i] for i in todo]
-    need = size_of(facts, sum(map(len, rows))) + facts.references * 3 * facts.resolution**2
-    free = shutil.disk_usage(work.out).free
-    if free < need:
-        raise ValueError(f"{work.out} needs {need / GIB:,.2f} GiB more, and its disk has {free / GIB:,.2f} GiB free")
-
-
-def run(work: Work, todo: Sequence[int], processes: int, name: str) -> None:
-    """Make shards, in this process or in several; ValueError where one of those fails."""
-    ranges = shards_of(work.facts.images, work.facts.rows)
-    progress = Progress(name, sum(len(ranges[i]) for i in todo))
-    processes = min(processes or (torch.cuda.device_count() if work.cuda else 1), max(1, len(todo)))
-    if processes == 1:
-        local = int(os.environ.get("SLURM_LOCALID", 0))
-        make(work, todo, local, 1, progress.add)
-    else:
-        spread(work, todo, processes, progress)
-    progress.end()
-
-
-def make(work: Work, todo: Sequence[int], place: int, processes: int, report: Callable[[int], None]) -> None:
-    """Make some shards, one after the other."""
-    torch.set_num_threads(work.threads or max(1, len(os.sched_getaffinity(0)) // processes))
-    device = torch.device("cuda", place % torch.cuda.device_count()) if work.cuda else torch.device("cpu")
-    if work.cuda:
-        torch.cuda.set_device(device)
-    arrays = data.load(work.data, work.root)
-    vae = codec.load_autoencoder(work.vae, work.facts.vae.sha256)
-    encode = codec.encoder(vae, device, work.facts.precision)  # type: ignore[arg-type]
-    for index in todo:
-        encoding.make_shard(work.out, work.facts, index, arrays, encode, work.workers, report)
-
-
-def child(work: Work, todo: Sequence[int], place: int, processes: int, parent: int, words: Any) -> None:
-    """A process of `spread`: tells of images as they are done and, in a sentence, of what went wrong."""
-
-    def report(images: int) -> None:
-        words.put(images)
-        if os.getppid() != parent:
-            os._exit(1)  # nobody waits for this any more
-
-    try:
-        make(work, todo, place, processes, report)
-    except (ValueError, OSError) as error:
-        words.put(str(error))
-        words.close()
-        words.join_thread()
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def spread(work: Work, todo: Sequence[int], processes: int, progress: Progress) -> None:
-    """Make shards in several processes, which end with this one."""
-    context = multiprocessing.get_context("spawn")
-    words = context.Queue()
-    start = partial(context.Process, target=child, daemon=True)
-    children = [start(args=(work, todo[i::processes], i, processes, os.getpid(), words)) for i in range(processes)]
-    try:
-        for process in children:
-            process.start()
-        follow(children, words, progress)
-    finally:
-        for process in children:
-            process.terminate()
-            process.join()
-
-
-def follow(children: Sequence[Any], words: Any, progress: Progress) -> None:
-    """Hear of progress until all have ended well; ValueError as soon as one has not."""
-    while True:
-        over = all(p.exitcode is not None for p in children)  # before the queue is emptied
-        while not words.empty():
-            if isinstance(word := words.get(), str):
-                raise ValueError(word)
-            progress.add(word)
-        for p in children:
-            if p.exitcode and words.empty():
-                why = f"was killed by signal {-p.exitcode}" if p.exitcode < 0 else f"ended with status {p.exitcode}"
-                raise ValueError(f"a process {why}, perhaps for lack of memory; the same command goes on")
-        if over:
-            return
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from bench import manifest, metrics, selftest
 from bench.collect import collect
 from bench.config.schema import RunConfig
-from bench.data import Arrays, source
+from bench.data.sources import Arrays, source
 from bench.extractors import EXTRACTORS, network, weights_hash
 from bench.images import ArrayImages, Images
 from bench.manifold import Precision

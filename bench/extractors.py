@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bench import smallcnn
-from bench.data import Rows
+from bench.data.sources import Rows
 from bench.storage.atomic import sha256
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import IO, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bench.arrays import Rows
+from bench.data.dataset import Rows
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 MODES = {1: ("L",), 3: ("RGB",)}

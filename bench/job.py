@@ -150,12 +150,13 @@ def stages(
     run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool], world: Any, owned: Callable[[], None]
 ) -> None:
     """The stages in order; each skips what is there already.  `owned` raises when the run is another process's."""
-    from bench import data, presets, train
+    from bench import presets, train
+    from bench.data import sources
 
     train.set_threads(config)
     device = train.device_of(config, world)
     published = bool(config.model.weights)
-    arrays = data.arrays_of(config.data, trained=not published)
+    arrays = sources.arrays_of(config.data, trained=not published)
     if stage != "evaluate" and not published:
         train.train(run, config, arrays, presets.io_of(config), stop, world, owned)
     if world.first:
@@ -177,7 +178,8 @@ def evaluated(
     owned: Callable[[], None],
 ) -> None:
     """Sample, in all processes; evaluate and record, in the first."""
-    from bench import data, evaluate, extractors, sample
+    from bench import evaluate, extractors, sample
+    from bench.data import sources
     from bench.distributed import Stopped
 
     def check() -> None:
@@ -191,7 +193,7 @@ def evaluated(
             owned()
             record(run, config, arrays, weights_hash, evaluator)
 
-    e, latent = config.evaluation, data.source(config.data.name, config.data.root).latent
+    e, latent = config.evaluation, sources.source(config.data.name, config.data.root).latent
     weights, weights_hash = extractors.prepare(e.extractor, e.weights, run.cache)
     sample.sample(run, config, latent, device, check, world)
     evaluator = cache(lambda: evaluate.Evaluator(config, weights, arrays, cuda=device.type == "cuda"))

@@ -8,9 +8,10 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any
 
-from bench import data, presets, recipes, suites
+from bench import presets, recipes, suites
 from bench.config.overrides import override
 from bench.config.schema import RunConfig
+from bench.data import sources
 from bench.literature import Value
 from bench.paper import Run
 from bench.presets import Wish
@@ -24,7 +25,7 @@ def wish_of(run: Run, value: Value) -> Wish:
     columns = value.columns
     what = run.data or presets.resolve(Wish(arch=run.arch, size=run.size)).data.name
     settings = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
-    latent = data.source(what, "data").latent
+    latent = sources.source(what, "data").latent
     batch = recipes.native(run.arch, run.size, latent).recipe.batch
     settings["budget.images"] = str(int(columns["steps"]) * batch)
     if columns.get("cfg_w"):

@@ -13,9 +13,10 @@ import torch
 from tabulate import tabulate
 
 from architectures import IOSpec
-from bench import codec, cost, data, extractors, latents, match, presets, weights
+from bench import cost, extractors, match, presets, weights
 from bench.config.fields import value_of
 from bench.config.schema import RunConfig
+from bench.data import autoencoder, latents, sources
 from bench.diffusion import process_of
 from bench.storage.run_folder import RunFolder
 from bench.tabular import human
@@ -100,22 +101,22 @@ def solved(config: RunConfig) -> RunConfig:
 def decoded(config: RunConfig) -> RunConfig:
     """The config with the autoencoder that decodes its latents: that which made them, unless another is named."""
     d, e = config.data, config.evaluation
-    if not data.source(d.name, d.root).latent:
+    if not sources.source(d.name, d.root).latent:
         return config
     folder, sha256 = e.decoder, ""
     if folder and (Path(folder) / "config.json").is_file():
-        sha256 = codec.hash_of(folder, codec.read_autoencoder(folder))
-    elif not folder and data.is_encoded(d.name, d.root):
-        vae = latents.read_manifest(data.folder_of(d.name, d.root)).vae
+        sha256 = autoencoder.hash_of(folder, autoencoder.read_autoencoder(folder))
+    elif not folder and sources.is_encoded(d.name, d.root):
+        vae = latents.read_manifest(sources.folder_of(d.name, d.root)).vae
         folder, sha256 = vae.path, vae.sha256
     return replace(config, evaluation=replace(e, decoder=folder, decoder_hash=sha256))
 
 
-def check_decoder(config: RunConfig, what: data.Source, resolution: int) -> None:
+def check_decoder(config: RunConfig, what: sources.Source, resolution: int) -> None:
     """ValueError where a run's latents cannot be decoded to images of the reference's size."""
     folder = config.evaluation.decoder
-    vae = codec.load_autoencoder(folder, config.evaluation.decoder_hash)
-    shape = codec.latent_shape(vae, resolution)
+    vae = autoencoder.load_autoencoder(folder, config.evaluation.decoder_hash)
+    shape = autoencoder.latent_shape(vae, resolution)
     if shape != (what.channels, what.size, what.size):
         raise ValueError(
             f"{folder} has latents {shape} for images of {resolution} pixels; {config.data.name} has "
@@ -238,8 +239,8 @@ def total(plans: list[Planned], parallel: int, here: bool = True) -> float:
 def check_files(configs: list[RunConfig], here: bool = True) -> None:
     """Everything that must be there before work starts (a device, if it is `here`); ValueError says what is missing."""
     for c in configs:
-        arrays = data.arrays_of(c.data, trained=not c.model.weights)
-        what = data.source(c.data.name, c.data.root)
+        arrays = sources.arrays_of(c.data, trained=not c.model.weights)
+        what = sources.source(c.data.name, c.data.root)
         if what.latent:
             check_decoder(c, what, arrays.reference.shape[-1])
         if here:

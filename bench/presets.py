@@ -14,7 +14,7 @@ from architectures import registry
 from architectures.interface import IOSpec
 from bench.config.overrides import override
 from bench.config.schema import Budget, Compute, Data, Diffusion, Evaluation, Model, Recipe, RunConfig
-from bench.data import SOURCES, Source, filled, source
+from bench.data.sources import SOURCES, Source, filled, source
 from bench.recipes import NATIVE, SHARED, SHARED_SHAPES, SHARED_TOY, Way, native, preset_of
 
 _LEARNED = Diffusion(variance="learned_range")

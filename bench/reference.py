@@ -21,11 +21,12 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from bench import data, metrics, presets
+from bench import metrics, presets
 from bench.collect import Progress, collect
 from bench.config.identity import digest
 from bench.config.naming import title_of
 from bench.config.schema import Data, Evaluation
+from bench.data import sources
 from bench.extractors import EXTRACTORS, check_side, network
 from bench.images import ENDINGS, ArrayImages, Images
 from bench.manifest import FEATURES, FORMAT, KEY, Manifest, words
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="python -m bench.reference", description=__doc__, formatter_class=Plain)
-    p.add_argument("data", metavar="DATA", help=f"{', '.join(data.SOURCES)}; or a path")
+    p.add_argument("data", metavar="DATA", help=f"{', '.join(sources.SOURCES)}; or a path")
     p.add_argument("--features", action="store_true", help="also what precision, recall and KID need")
     p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
     p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
@@ -110,14 +111,14 @@ def chosen(flags: argparse.Namespace) -> tuple[str, metrics.Protocol]:
     if config:
         own = config.evaluation
     elif is_data(flags.data):
-        own = presets.setting(flags.data, data.source(flags.data, flags.root)).evaluation
+        own = presets.setting(flags.data, sources.source(flags.data, flags.root)).evaluation
     return flags.extractor or own.extractor, flags.protocol or own.protocol
 
 
 def is_data(name: str) -> bool:
-    """Whether this is for bench/data.py to open, and not a folder of images or an .npz as bench.evaluate takes them."""
+    """Whether this is for bench/data/sources.py to open, and not a folder of images or an .npz as bench.evaluate takes them."""
     path = Path(name)
-    if name in data.SOURCES or not path.exists():
+    if name in sources.SOURCES or not path.exists():
         return True
     if path.is_dir():
         return not any(f.suffix.lower() in ENDINGS for f in path.iterdir() if f.is_file())
@@ -129,7 +130,7 @@ def opened(flags: argparse.Namespace, channels: tuple[int, ...]) -> tuple[Given,
     path, config = Path(flags.data), config_of(Path(flags.data))
     if config or is_data(flags.data):
         own = config.data if config else Data(name=flags.data, root=flags.root)
-        named, arrays = own.name, data.arrays_of(own, trained=False)
+        named, arrays = own.name, sources.arrays_of(own, trained=False)
         images: Images = ArrayImages(arrays.reference, f"the reference of {named}")
         if images.size[0] not in channels:
             raise ValueError(f"the reference of {named} is grey; the extractor takes RGB images")
@@ -169,7 +170,7 @@ def manifest(
         count=count,
         size=size,
         resize=RESIZE,
-        crop=CROPPED.format(size[1]) if data.parsed(own)[1] else CROP,
+        crop=CROPPED.format(size[1]) if sources.parsed(own)[1] else CROP,
         left_out=0,
         extractor=extractor,
         weights=weights["file"],

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from architectures import registry
-from bench import data, presets, profiles, recipes, suites
+from bench import presets, profiles, recipes, suites
 from bench.config.fields import fields_of
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
+from bench.data import sources
 from bench.storage import lease
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
@@ -119,10 +120,13 @@ def listing() -> str:
         found = registry.entry(name)
         lines.append(f"  {name:<10} {' '.join(found.sizes) or '(by --set model.args...)'}   {found.paper}")
     lines += ["", "data sets"]
-    for name, s in data.SOURCES.items():
+    for name, s in sources.SOURCES.items():
         shape = f"{s.channels}x{s.size}x{s.size}"
         lines.append(f"  {name:<22} {shape:<10} {s.num_classes:>4} classes   {s.about}")
-    lines += ["  shapes-N               3xNxN        10 classes   shapes at any resolution", *data.KINDS.splitlines()]
+    lines += [
+        "  shapes-N               3xNxN        10 classes   shapes at any resolution",
+        *sources.KINDS.splitlines(),
+    ]
     lines += ["", "recipes: --track shared (shared, and its toys on digits and shapes), --track native (the others)"]
     lines += [f"  {line}".rstrip() for line in recipes.listed().splitlines()]
     lines += ["", "suites"]

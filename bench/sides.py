@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench import data, manifest
-from bench.archives import opened
+from bench import manifest
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
+from bench.data import sources
+from bench.data.archives import opened
 from bench.frechet import Gaussian
 from bench.images import ArrayImages, FolderImages, Images, NpzImages
 from bench.manifest import Manifest
@@ -138,7 +139,7 @@ def _run(path: Path, role: Role, channels: tuple[int, ...]) -> Given:
     except (ValueError, json.JSONDecodeError) as error:
         raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
     if role == "reference":
-        arrays = data.arrays_of(config.data)
+        arrays = sources.arrays_of(config.data)
         images = ArrayImages(arrays.reference, f"the reference of {config.data.name}")
         if images.size[0] not in channels:
             raise ValueError(f"the reference of {config.data.name} is grey; the extractor takes RGB images")

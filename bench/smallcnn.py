@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench import shapes
 from bench.config.seeds import fold
-from bench.data import load, normalise
+from bench.data import synthetic_shapes
+from bench.data.sources import load, normalise
 
 ROUNDING = 4096
 FEATURES, CLASSES = 64, 10
@@ -51,8 +51,8 @@ def of_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_shapes(count: int = 16_000) -> tuple[np.ndarray, np.ndarray]:
-    rows = shapes.EXTRACTOR + np.arange(count)
-    return shapes.draw(rows, 32), shapes.labels_of(rows)
+    rows = synthetic_shapes.EXTRACTOR + np.arange(count)
+    return synthetic_shapes.draw(rows, 32), synthetic_shapes.labels_of(rows)
 
 
 DESIGNS = {

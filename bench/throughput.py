@@ -23,9 +23,11 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from bench import cost, data, engine, loader, microbatch, peaks, plan, presets, timing, works
+from bench import cost, engine, microbatch, peaks, plan, presets, timing, works
+from bench.benchmarks import loading
 from bench.config.naming import title_of
 from bench.config.schema import Data, RunConfig
+from bench.data import sources
 from bench.storage.atomic import atomic
 from bench.terminal.cli import Parser, assignments
 from bench.train import device_of, workers_of
@@ -248,9 +250,9 @@ def clocked(sampler: Sampler, steps: int, session: Session) -> tuple[torch.Tenso
 
 def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s: Session) -> list[Row]:
     """Images a second of the loader alone, relative to what the fastest network trains on."""
-    arrays, rows = data.arrays_of(config.data), []
+    arrays, rows = sources.arrays_of(config.data), []
     for workers in flags.workers or [workers_of(config, s.device)]:
-        rate = loader.rate(config, arrays, s.seconds * s.rounds, workers)
+        rate = loading.rate(config, arrays, s.seconds * s.rounds, workers)
         row = {
             "model": config.data.title,
             "mode": "loader",
@@ -299,7 +301,7 @@ def measured(flags: argparse.Namespace, configs: dict[str, RunConfig], s: Sessio
     if "loader" in flags.mode:
         first = next(iter(configs.values()))
         for source in flags.data or [first.data.name]:
-            own = replace(first, data=data.filled(Data(name=source, root=first.data.root)))
+            own = replace(first, data=sources.filled(Data(name=source, root=first.data.root)))
             yield from loader_rows(flags, own, fastest, s)
 
 

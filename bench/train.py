@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 import architectures
-from bench import engine, loader, microbatch, parallel
+from bench import engine, microbatch, parallel
 from bench.config.schema import RunConfig
 from bench.config.seeds import fold
-from bench.data import Arrays
+from bench.data import prefetch
+from bench.data.sources import Arrays
 from bench.diffusion import Diffusion, draw_times, process_of
 from bench.distributed import ALONE, World, require_same_start
 from bench.distributed import Stopped as Stopped
@@ -32,6 +33,7 @@ from bench.meter import Exploded, Meter
 from bench.storage import tensor_files
 from bench.storage.process_identity import on_slurm
 from bench.storage.run_folder import RunFolder
+from bench.training import training_batch
 
 
 def set_threads(config: RunConfig) -> None:
@@ -189,11 +191,11 @@ def attempt(
         run.log("resume", images=state.images, warnings=warnings)
 
     def drawn(step: int, images: int, size: int) -> tuple[Tensor, ...]:
-        return loader.draw(config, arrays, io.num_classes, step, images, size, parallel.share(size, world))
+        return training_batch.draw(config, arrays, io.num_classes, step, images, size, parallel.share(size, world))
 
     workers, cuda = workers_of(config, device), device.type == "cuda"
     steps = steps_from(state.step, state.images, config)
-    with state.engine.running(), loader.Loader(drawn, steps, workers, pin=cuda) as batches:
+    with state.engine.running(), prefetch.Loader(drawn, steps, workers, pin=cuda) as batches:
         proceed(run, config, state, batches, stop, world, owned)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from architectures import IOSpec
-from bench import data
+from bench.data import sources
 
 torch.set_num_threads(1)
 
@@ -40,7 +40,7 @@ LONGEST = [
 
 @pytest.fixture(scope="session")
 def digits():
-    return data.load("digits")
+    return sources.load("digits")
 
 
 @pytest.fixture

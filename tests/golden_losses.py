@@ -10,8 +10,10 @@ import torch
 from helpers import tiny_config
 
 from architectures.check import awaken
-from bench import data, loader, presets, train
+from bench import presets, train
+from bench.data import sources
 from bench.diffusion import process_of
+from bench.training import training_batch
 
 STEPS = 10
 LDM = {
@@ -37,13 +39,13 @@ def losses(name, device, **settings):
     arch, own = CASES[name]
     compute = {"compute__device": device.type, "compute__precision": "fp32", "compute__compile": "none"}
     config = tiny_config(arch, recipe__lr=1e-3, recipe__warmup=5, recipe__clip=1, **compute, **own, **settings)
-    io, arrays = presets.io_of(config), data.load("digits")
+    io, arrays = presets.io_of(config), sources.load("digits")
     state, diffusion = train.new_state(config, io, device), process_of(config.diffusion, device)
     awaken(state.net).train()
     state.ema.load_state_dict(state.net.state_dict())
 
     def batch():
-        return loader.draw(config, arrays, io.num_classes, state.step, state.images, config.recipe.batch)
+        return training_batch.draw(config, arrays, io.num_classes, state.step, state.images, config.recipe.batch)
 
     with state.engine.running():
         found = [float(train.step(state, config, diffusion, batch())) for _ in range(STEPS)]

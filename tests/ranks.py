@@ -15,15 +15,16 @@ import submitit.helpers  # noqa: F401
 import torch
 import torch.distributed.fsdp
 
-from bench import data, distributed, engine, meter, presets, sample, train
+from bench import distributed, engine, meter, presets, sample, train
 from bench.config.overrides import load_config
+from bench.data import sources
 from bench.storage.run_folder import RunFolder
 
 
 def training(world, folder, stop=(), poison=(), different=(), failing=(), every_step=True):
     """Train a run; `stop`, `poison`, `different`, `failing` are (rank, step) of what happens where and when."""
     run, steps = RunFolder(Path(folder)), []
-    arrays, before, build = data.load("digits"), train.step, train.architectures.build
+    arrays, before, build = sources.load("digits"), train.step, train.architectures.build
 
     def step(state, *rest):
         loss = before(state, *rest)

@@ -4,7 +4,8 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from bench import codec, plots
+from bench import plots
+from bench.data import autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def vae_folder(tmp_path_factory):
 
 def test_latents_are_unscaled_and_decoded(vae_folder):
     z = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    pixels = codec.decoder(True, str(vae_folder), torch.device("cpu"))(z)
+    pixels = autoencoder.decoder(True, str(vae_folder), torch.device("cpu"))(z)
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
     assert pixels.shape == (2, 3, 8, 8)
     assert torch.allclose(pixels, vae.decode(z / 0.5).sample, atol=1e-6)
@@ -32,35 +33,35 @@ def test_latents_are_unscaled_and_decoded(vae_folder):
 
 def test_many_latents_are_decoded_a_few_at_a_time(vae_folder, monkeypatch):
     z = torch.randn(5, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    whole = codec.decoder(True, str(vae_folder), torch.device("cpu"))(z)
-    monkeypatch.setattr(codec, "PIXELS", 2 * 8 * 8)
+    whole = autoencoder.decoder(True, str(vae_folder), torch.device("cpu"))(z)
+    monkeypatch.setattr(autoencoder, "PIXELS", 2 * 8 * 8)
     sizes = []
     decode = AutoencoderKL.decode
     monkeypatch.setattr(AutoencoderKL, "decode", lambda vae, z: sizes.append(len(z)) or decode(vae, z))
-    assert torch.allclose(codec.decoder(True, str(vae_folder), torch.device("cpu"))(z), whole, atol=1e-5)
+    assert torch.allclose(autoencoder.decoder(True, str(vae_folder), torch.device("cpu"))(z), whole, atol=1e-5)
     assert sizes == [2, 2, 1]
 
 
 def test_pixels_need_no_decoder():
     x = torch.randn(2, 3, 4, 4)
-    assert codec.decoder(False, "", torch.device("cpu"))(x) is x
+    assert autoencoder.decoder(False, "", torch.device("cpu"))(x) is x
 
 
 @pytest.mark.parametrize("folder", ["", "nowhere"])
 def test_a_missing_decoder_says_what_to_name(folder):
     with pytest.raises(ValueError, match=r"--set evaluation\.decoder=PATH"):
-        codec.load_autoencoder(folder)
+        autoencoder.load_autoencoder(folder)
 
 
 def test_a_damaged_decoder_gets_a_sentence(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read as an AutoencoderKL"):
-        codec.load_autoencoder(str(tmp_path))
+        autoencoder.load_autoencoder(str(tmp_path))
 
 
 def test_the_range_maps_to_bytes_and_is_clipped():
     x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0]).view(1, 1, 1, 5)
-    assert codec.to_uint8(x).ravel().tolist() == [0, 0, 128, 255, 255]
+    assert autoencoder.to_uint8(x).ravel().tolist() == [0, 0, 128, 255, 255]
 
 
 def test_a_grid_has_a_class_a_column(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.pixels import centre_crop
+from bench.data.decoding import centre_crop
 
 BITS = 22
 

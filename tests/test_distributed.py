@@ -13,11 +13,13 @@ import torch
 import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
-from bench import data, distributed, job, loader, parallel, presets, train
+from bench import distributed, job, parallel, presets, train
 from bench.config.overrides import load_config
+from bench.data import sources
 from bench.distributed import World
 from bench.meter import Meter
 from bench.storage import tensor_files
+from bench.training import training_batch
 
 HOST = socket.gethostname()
 
@@ -136,9 +138,9 @@ def test_shares_cover_the_batch_and_differ_by_at_most_one(size, world):
 def test_a_process_draws_its_rows_of_what_one_alone_draws(digits):
     config = tiny_config()
     state = train.State(net=None, ema=None, optimizer=None, step=3, images=48)
-    whole = loader.draw(config, digits, 10, state.step, state.images, 16)
+    whole = training_batch.draw(config, digits, 10, state.step, state.images, 16)
     parts = [
-        loader.draw(config, digits, 10, state.step, state.images, 16, parallel.share(16, World(r, 0, 3)))
+        training_batch.draw(config, digits, 10, state.step, state.images, 16, parallel.share(16, World(r, 0, 3)))
         for r in range(3)
     ]
     for name, together in enumerate(whole):
@@ -299,7 +301,7 @@ def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path)
     config = tiny_config()
     for damage, words in ((lambda p: p.write_bytes(p.read_bytes()[:200]), "has shrunk"), (Path.unlink, "is gone")):
         run, calls = make_run(tmp_path / words, config), []
-        arrays = data.load(str(folder))
+        arrays = sources.load(str(folder))
 
         def stop(damage=damage, calls=calls):
             calls.append(1)

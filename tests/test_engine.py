@@ -7,10 +7,12 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures.check import awaken
-from bench import data, engine, loader, presets, sample, train
+from bench import engine, presets, sample, train
+from bench.data import sources
 from bench.diffusion import process_of
 from bench.engine import Engine
 from bench.storage import tensor_files
+from bench.training import training_batch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LDM = {"attention_kind": "transformer", "label": "token", "norm": "add", "resample": "conv"}
@@ -57,9 +59,9 @@ def state_of(config, device=CPU):
 
 def two_losses(config, device=CPU):
     """The loss of a step, and of the next, which depends on the first one's gradient."""
-    state, diffusion, digits = state_of(config, device), process_of(config.diffusion, device), data.load("digits")
+    state, diffusion, digits = state_of(config, device), process_of(config.diffusion, device), sources.load("digits")
     with state.engine.running():
-        batches = (loader.draw(config, digits, 10, i, 16 * i, 16) for i in range(2))
+        batches = (training_batch.draw(config, digits, 10, i, 16 * i, 16) for i in range(2))
         return [float(train.step(state, config, diffusion, batch)) for batch in batches], state
 
 
@@ -143,11 +145,11 @@ def test_a_run_in_channels_last_goes_on_from_a_checkpoint_that_does_not_tell(tmp
     assert any(p.is_contiguous(memory_format=torch.channels_last) and p.dim() == 4 for p in state.net.parameters())
     tensor_files.save(tmp_path / "a.safetensors", state.tensors())
     tensors, _ = tensor_files.load(tmp_path / "a.safetensors")
-    again, digits = state_of(config), data.load("digits")
+    again, digits = state_of(config), sources.load("digits")
     tensor_files.restore(tensors, again.net, again.ema, again.optimizer)
     again.step, again.images = state.step, state.images
     for one in (state, again):
-        train.step(one, config, process_of(config.diffusion), loader.draw(config, digits, 10, 2, 32, 16))
+        train.step(one, config, process_of(config.diffusion), training_batch.draw(config, digits, 10, 2, 32, 16))
     assert all(torch.equal(value, again.tensors()[name]) for name, value in state.tensors().items())
 
 
@@ -191,10 +193,10 @@ class NoFetching(TorchDispatchMode):
 @pytest.mark.parametrize("settings", [{}, {"precision": "bf16"}, {"micro_batch": "5"}])
 @pytest.mark.parametrize("net", ["dit", "uvit", "unet"])
 def test_a_step_fetches_nothing_from_the_device(net, settings):
-    config, digits = config_of(net, **settings), data.load("digits")
+    config, digits = config_of(net, **settings), sources.load("digits")
     state, diffusion = state_of(config), process_of(config.diffusion)
     for i in range(2):
-        batch = loader.draw(config, digits, 10, i, 16 * i, 16)
+        batch = training_batch.draw(config, digits, 10, i, 16 * i, 16)
         with NoFetching():
             train.step(state, config, diffusion, batch)
     with NoFetching(), pytest.raises(AssertionError, match="a step fetches"):
@@ -237,7 +239,7 @@ def test_on_a_gpu_a_step_has_the_loss_of_the_plain_one_and_never_waits(monkeypat
     config = config_of(net, "cuda", compile=compile)
     fast, state = two_losses(config, CUDA)
     assert fast == pytest.approx(plain, rel=2e-2) and state.engine.precision == "bf16"
-    batch = tuple(z.pin_memory() for z in loader.draw(config, data.load("digits"), 10, 2, 32, 16))
+    batch = tuple(z.pin_memory() for z in training_batch.draw(config, sources.load("digits"), 10, 2, 32, 16))
     diffusion = process_of(config.diffusion, CUDA)
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -9,7 +9,9 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from helpers import save_images, save_vae
 
-from bench import data, encode, latents, loader, presets
+from bench import encode, presets
+from bench.data import latents, prefetch, sources
+from bench.training import training_batch
 
 FLAGS = ["--batch", "4", "--shard-mib", "0.03", "--threads", "1", "--device", "cpu"]
 
@@ -59,7 +61,7 @@ def test_a_set_holds_mean_and_deviation_of_each_image_and_its_mirror_image(made,
 
 
 def test_the_manifest_says_what_the_set_is_and_names_no_folder_in_its_digest(made, vae):
-    m, what = latents.read_manifest(made), data.source(f"latents:{made}")
+    m, what = latents.read_manifest(made), sources.source(f"latents:{made}")
     assert (m.images, m.flips, m.resolution, m.shape, m.counts) == (50, 2, 16, (4, 8, 8), (17, 17, 16))
     assert (m.vae.kind, m.vae.scaling_factor, m.vae.shift_factor) == ("AutoencoderKL", 0.5, 0.1)
     assert len(m.shards) == 4 and m.reference.bytes == (made / "reference.npy").stat().st_size
@@ -68,14 +70,14 @@ def test_the_manifest_says_what_the_set_is_and_names_no_folder_in_its_digest(mad
 
 
 def test_the_reference_is_evenly_spread_real_images_and_labels_are_the_sources(made, pictures):
-    arrays = data.load(f"latents:{made}")
+    arrays = sources.load(f"latents:{made}")
     images = np.load(pictures / "images.npy")
     assert np.array_equal(arrays.reference, images[np.linspace(0, 49, 7).round().astype(int)])
     assert np.array_equal(arrays.labels, np.arange(50) % 3)
 
 
 def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(made, vae):
-    arrays = data.load(f"latents:{made}")
+    arrays = sources.load(f"latents:{made}")
     rows = np.full(4000, 9)
     drawn = arrays.inputs(rows, seed=5)
     sides = [(latents.widened(arrays.images.read(rows[:1], np.array([f])))[0]) for f in (0, 1)]
@@ -91,13 +93,13 @@ def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(mad
 
 @pytest.mark.parametrize("own", [slice(0, 37), slice(37, 100), slice(5, 5), slice(99, 100)], ids=str)
 def test_a_share_of_a_batch_is_those_rows_of_the_whole(made, own):
-    arrays = data.load(f"latents:{made}")
+    arrays = sources.load(f"latents:{made}")
     rows = arrays.order(0, 30, 100)
     assert np.array_equal(arrays.inputs(rows, 3, own), arrays.inputs(rows, 3)[own])
 
 
 def test_rows_are_scaled_means(made, vae):
-    arrays, rows = data.load(f"latents:{made}"), np.array([3, 49, 3])
+    arrays, rows = sources.load(f"latents:{made}"), np.array([3, 49, 3])
     mean = latents.widened(arrays.images.read(rows, np.zeros(3, int))[:, 0])
     np.testing.assert_allclose(arrays.images[rows], (mean - 0.1) * 0.5, rtol=1e-6)
     assert np.array_equal(arrays.images[3:5], arrays.images[np.array([3, 4])])
@@ -121,7 +123,7 @@ def test_noise_is_normal_and_of_the_place_alone():
 def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
     save_vae(tmp_path / "vq", "VQModel", latents=3, num_vq_embeddings=16)
     made = encoded(tmp_path / "made", pictures, tmp_path / "vq")
-    arrays, what = data.load(f"latents:{made}"), data.source(f"latents:{made}")
+    arrays, what = sources.load(f"latents:{made}"), sources.source(f"latents:{made}")
     x = torch.from_numpy(np.load(pictures / "images.npy")[:4]).float() / 127.5 - 1
     with torch.inference_mode():
         expected = VQModel.from_pretrained(tmp_path / "vq").eval().encode(x).latents
@@ -130,7 +132,7 @@ def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
 
 
 def test_a_set_without_mirror_images_is_not_mirrored(tmp_path, pictures, vae):
-    arrays = data.load(f"latents:{encoded(tmp_path / 'made', pictures, vae, '--flips', '1')}")
+    arrays = sources.load(f"latents:{encoded(tmp_path / 'made', pictures, vae, '--flips', '1')}")
     assert not arrays.flip and arrays.images.read(np.arange(2), np.zeros(2, int)).shape == (2, 2, 4, 8, 8)
     with pytest.raises(ValueError, match="no mirrored latents"):
         latents.Latents(images=arrays.images, labels=arrays.labels, reference=arrays.reference, flip=True)
@@ -165,12 +167,12 @@ def reshape(path):
 def test_what_is_missing_or_misshapen_is_named_before_training(copy, name, harm):
     harm(copy / name)
     with pytest.raises(ValueError, match=rf"{name} is (damaged|not there).*run the same bench\.encode again"):
-        data.load(f"latents:{copy}")
+        sources.load(f"latents:{copy}")
 
 
 def test_a_changed_bit_is_never_trained_on(copy):
     flip_a_bit(copy / "shard-00002.npy")
-    arrays = data.load(f"latents:{copy}")
+    arrays = sources.load(f"latents:{copy}")
     rows = 2 * latents.read_manifest(copy).rows
     with pytest.raises(ValueError, match=r"shard-00002\.npy is damaged: image \d+ is not what was written"):
         for seed in range(20):  # each draws one of two sides
@@ -180,10 +182,10 @@ def test_a_changed_bit_is_never_trained_on(copy):
 
 def test_a_shard_that_shrinks_while_it_is_trained_on_is_named(copy):
     config = presets.resolve(presets.Wish(data=f"latents:{copy}"))
-    arrays = data.load(f"latents:{copy}")
+    arrays = sources.load(f"latents:{copy}")
     cut_short(copy / "shard-00001.npy")
     with pytest.raises(ValueError, match=r"shard-00001\.npy has shrunk"):
-        loader.draw(config, arrays, 3, 0, 0, 8)
+        training_batch.draw(config, arrays, 3, 0, 0, 8)
 
 
 @pytest.mark.parametrize("name", ["shard-00001.npy", "reference.npy", "labels.npy"])
@@ -207,38 +209,38 @@ def test_verify_finds_and_names_what_is_damaged(copy, capsys, name):
 def test_a_bad_manifest_gets_a_sentence(copy, text, words):
     (copy / "manifest.json").unlink() if text is None else (copy / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=words):
-        data.source(f"latents:{copy}")
+        sources.source(f"latents:{copy}")
 
 
 def test_a_manifest_of_another_format_gets_a_sentence(copy):
     text = (copy / "manifest.json").read_text().replace('"format": 1', '"format": 9')
     (copy / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match="is of format 9; this version reads 1"):
-        data.load(f"latents:{copy}")
+        sources.load(f"latents:{copy}")
 
 
 def test_a_known_name_finds_the_set_that_was_made_for_it(tmp_path, pictures, vae):
     encoded(tmp_path / "imagenet256-latents", pictures, vae)
     with pytest.raises(ValueError, match="has latents of size 8; imagenet256-latents means 32"):
-        data.source("imagenet256-latents", str(tmp_path))
+        sources.source("imagenet256-latents", str(tmp_path))
     encoded(tmp_path / "mine", pictures, vae)
-    assert isinstance(data.load(str(tmp_path / "mine")), latents.Latents)
+    assert isinstance(sources.load(str(tmp_path / "mine")), latents.Latents)
 
 
 def test_threads_draw_latents_as_one_would_and_memory_stays_where_it_is(made):
     config = presets.resolve(presets.Wish(data=f"latents:{made}"))
-    arrays, before = data.load(f"latents:{made}"), set(threading.enumerate())
+    arrays, before = sources.load(f"latents:{made}"), set(threading.enumerate())
     steps = [(i, i * 64, 64) for i in range(300)]
 
     def draw(step, images, size):
-        return loader.draw(config, arrays, 3, step, images, size)
+        return training_batch.draw(config, arrays, 3, step, images, size)
 
     def private():
         with open("/proc/self/status") as f:
             return int(next(line for line in f if line.startswith("RssAnon")).split()[1]) * 1024
 
     resident = []
-    with loader.Loader(draw, steps, 2) as batches:
+    with prefetch.Loader(draw, steps, 2) as batches:
         for step, batch in zip(steps, batches, strict=True):
             if step[0] < 3:
                 assert all(torch.equal(a, b) for a, b in zip(batch, draw(*step), strict=True))

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench import loader, presets
-from bench.data import Arrays
-from bench.loader import Loader
+from bench import presets
+from bench.benchmarks import loading
+from bench.data.prefetch import Loader
+from bench.data.sources import Arrays
+from bench.training import training_batch
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_threads_draw_what_the_trainer_would_one_at_a_time(digits, own):
     steps = [(step, step * 16, 16) for step in range(12)]
 
     def draw(step, images, size):
-        return loader.draw(config, digits, 10, step, images, size, own)
+        return training_batch.draw(config, digits, 10, step, images, size, own)
 
     with Loader(draw, steps, 4) as batches:
         for batch, step in zip(batches, steps, strict=True):
@@ -105,7 +107,7 @@ def test_memory_does_not_grow_over_epochs():
     config = presets.resolve(presets.Wish(data="digits"))
 
     def draw(step, images, size):
-        return loader.draw(config, arrays, 10, step, images, size)
+        return training_batch.draw(config, arrays, 10, step, images, size)
 
     with Loader(draw, ((i, i * 64, 64) for i in range(8 * 60)), 2) as batches:
         for i, _ in enumerate(batches):
@@ -116,11 +118,11 @@ def test_memory_does_not_grow_over_epochs():
 
 def test_the_loaders_own_rate_is_that_of_its_draws(digits, monkeypatch):
     config = presets.resolve(presets.Wish(data="digits"))
-    monkeypatch.setattr(loader, "PATIENCE", 0.02)
-    monkeypatch.setattr(loader, "draw", lambda *_: time.sleep(0.01) or ())
+    monkeypatch.setattr(loading, "PATIENCE", 0.02)
+    monkeypatch.setattr(training_batch, "draw", lambda *_: time.sleep(0.01) or ())
     alone = config.recipe.batch / 0.01
-    assert 0.5 * alone < loader.rate(config, digits, 0.2, 0) <= alone
-    assert loader.rate(config, digits, 0.2, 4) > 2 * alone
+    assert 0.5 * alone < loading.rate(config, digits, 0.2, 0) <= alone
+    assert loading.rate(config, digits, 0.2, 4) > 2 * alone
 
 
 def test_a_negative_number_of_threads_is_refused():

@@ -4,11 +4,12 @@ import pytest
 import torch
 from helpers import make_run, tiny_config
 
-from bench import loader, microbatch, parallel, presets, train
+from bench import microbatch, parallel, presets, train
 from bench.diffusion import process_of
 from bench.distributed import World
 from bench.engine import Engine
 from bench.storage import tensor_files
+from bench.training import training_batch
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_on_a_gpu_a_batch_that_does_not_fit_is_trained_on(digits):
             compute__micro_batch=micro_batch,
         )
         state, diffusion = train.new_state(config, presets.io_of(config), device), process_of(config.diffusion, device)
-        batch = loader.draw(config, digits, 10, 0, 0, 4096)
+        batch = training_batch.draw(config, digits, 10, 0, 0, 4096)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         loss = float(train.step(state, config, diffusion, batch))

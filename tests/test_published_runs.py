@@ -190,13 +190,13 @@ def test_only_published_weights_go_without_training():
 
 
 def test_only_the_reference_is_needed(tmp_path):
-    from bench import data
+    from bench.data import sources
 
     folder = tmp_path / "imagenet64"
     folder.mkdir()
     with pytest.raises(ValueError, match=r"put reference\.npy \(M, 3, H, W\) uint8, the real images, there"):
-        data.load_reference("imagenet64", str(tmp_path))
+        sources.load_reference("imagenet64", str(tmp_path))
     np.save(folder / "reference.npy", np.zeros((3, 3, 64, 64), np.uint8))
-    assert len(data.load_reference("imagenet64", str(tmp_path)).reference) == 3
+    assert len(sources.load_reference("imagenet64", str(tmp_path)).reference) == 3
     with pytest.raises(ValueError, match="imagenet64 is not in"):
-        data.load("imagenet64", str(tmp_path))
+        sources.load("imagenet64", str(tmp_path))

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import architectures
-from bench import collect, data, evaluate, export, extractors, plots, presets, sample, store
+from bench import collect, evaluate, export, extractors, plots, presets, sample, store
 from bench.config.overrides import load_config
+from bench.data import sources
 from bench.storage import run_folder, shards, tensor_files
 
 CPU = torch.device("cpu")
@@ -323,7 +324,7 @@ def test_features_that_are_no_numbers_are_refused_with_the_image_they_are_of(mon
 def test_what_is_exported_is_no_part_of_a_runs_identity():
     one, two = tiny_config(compute__export="none"), tiny_config(compute__export="png")
     assert one.name == two.name and one != two
-    assert data.source("digits").size == 8 and presets.resolve(presets.Wish(data="digits")).compute.export == "npz"
+    assert sources.source("digits").size == 8 and presets.resolve(presets.Wish(data="digits")).compute.export == "npz"
     assert one.identity() == two.identity()
 
 

@@ -8,13 +8,15 @@ import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
 
-from bench import data, failures, loader, presets, train
+from bench import failures, presets, train
 from bench.config.overrides import load_config
 from bench.config.schema import Budget
+from bench.data import sources
 from bench.diffusion import Diffusion, process_of
 from bench.schedule import levels, sigma
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
+from bench.training import training_batch
 
 
 def weights(run, config):
@@ -77,9 +79,9 @@ def test_the_budget_is_kept_to_the_image(tmp_path, digits):
 def test_a_batch_is_a_function_of_seed_and_step(digits):
     config = tiny_config()
     state = train.State(net=None, ema=None, optimizer=None, step=3, images=48)
-    one, two = (loader.draw(config, digits, 10, state.step, state.images, 16) for _ in range(2))
+    one, two = (training_batch.draw(config, digits, 10, state.step, state.images, 16) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    other = loader.draw(replaced_seed(config, 1), digits, 10, state.step, state.images, 16)
+    other = training_batch.draw(replaced_seed(config, 1), digits, 10, state.step, state.images, 16)
     assert not torch.equal(one[2], other[2])
 
 
@@ -93,7 +95,7 @@ def replaced_seed(config, seed):
 def test_labels_are_dropped_at_the_stated_rate(digits, drop):
     config = replaced(tiny_config(), "recipe", label_drop=drop, batch=1000)
     state = train.State(net=None, ema=None, optimizer=None)
-    *_, labels = loader.draw(config, digits, 10, state.step, state.images, 1000)
+    *_, labels = training_batch.draw(config, digits, 10, state.step, state.images, 1000)
     assert (labels == 10).float().mean() == pytest.approx(drop, abs=0.05)
 
 
@@ -113,7 +115,7 @@ def test_the_rate_warms_up_and_gradients_are_clipped(digits, io):
     state = train.new_state(config, io, torch.device("cpu"))
     rates = []
     for _ in range(6):
-        train.step(state, config, Diffusion(), loader.draw(config, digits, 10, state.step, state.images, 16))
+        train.step(state, config, Diffusion(), training_batch.draw(config, digits, 10, state.step, state.images, 16))
         rates.append(state.optimizer.param_groups[0]["lr"])
         norm = torch.stack([p.grad.norm() for p in state.net.parameters() if p.grad is not None]).norm()
         assert norm <= 1.01e-4
@@ -133,7 +135,7 @@ def test_the_trainer_starts_without_what_a_cpu_does_not_need():
     heavy += ("timm", "sklearn", "scipy.stats", "torch_fidelity")
     code = [
         "import sys, architectures, bench.data, bench.train, bench.plan",
-        "bench.data.load('digits')",
+        "bench.data.sources.load('digits')",
         "io = architectures.IOSpec(channels=1, size=8, num_classes=10)",
         "nets = [architectures.build(arch, 'nano/2', io=io) for arch in ('dit', 'uvit')]",
         "nets.append(architectures.build('unet', 'nano', io=io))",
@@ -294,13 +296,13 @@ def test_arrays_of_latents_train_as_they_are(tmp_path, io):
     import numpy as np
 
     rng = np.random.default_rng(0)
-    arrays = data.Arrays(
+    arrays = sources.Arrays(
         images=rng.standard_normal((20, 1, 8, 8)).astype(np.float16),
         labels=np.arange(20) % 10,
         reference=np.zeros((20, 3, 64, 64), np.uint8),
     )
     state = train.new_state(tiny_config(), io, torch.device("cpu"))
-    x0, *_ = loader.draw(tiny_config(), arrays, 10, state.step, state.images, 20)
+    x0, *_ = training_batch.draw(tiny_config(), arrays, 10, state.step, state.images, 20)
     assert torch.equal(x0.sort(dim=0).values, torch.from_numpy(arrays.images).float().sort(dim=0).values)
 
 
@@ -312,7 +314,7 @@ def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digit
     config = tiny_config(diffusion__schedule=schedule, diffusion__time=time)
     state, seen = train.new_state(config, io, torch.device("cpu")), []
     state.net.register_forward_pre_hook(lambda _, given: seen.extend(given[:2]))
-    x0, t, eps, labels = loader.draw(config, digits, 10, state.step, state.images, 16)
+    x0, t, eps, labels = training_batch.draw(config, digits, 10, state.step, state.images, 16)
     train.step(state, config, process_of(config.diffusion), (x0, t, eps, labels))
     count = t * 1000 if schedule == "vp" else t + 1
     want = {"index": count - 1, "count": count, "continuous": 999 * count / 1000, "rescaled": count - 1}[time]
@@ -342,14 +344,14 @@ def test_batches_drawn_ahead_are_those_drawn_when_asked(tmp_path, digits, worker
 
 
 def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_stays(tmp_path, digits, monkeypatch):
-    config, draw = tiny_config(compute__workers=2), loader.draw
+    config, draw = tiny_config(compute__workers=2), training_batch.draw
 
     def failing(config, arrays, null, step, images, *rest):
         if images == 48:
             raise ValueError("images.npy is gone")
         return draw(config, arrays, null, step, images, *rest)
 
-    monkeypatch.setattr(loader, "draw", failing)
+    monkeypatch.setattr(training_batch, "draw", failing)
     run = make_run(tmp_path, config)
     with pytest.raises(ValueError, match="is gone"):
         train.train(run, config, digits, presets.io_of(config), lambda: False)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.arrays import Arrays, Source
-from bench.pixels import DAMAGE, Decoded, digest_of, side_of, spread
+from bench.data.dataset import Arrays, Source
+from bench.data.decoding import DAMAGE, Decoded, digest_of, side_of, spread
 
 LABELS = ("label", "labels", "fine_label", "class", "target")
 """Names that integer labels go by where no column says that it holds classes."""

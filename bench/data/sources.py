@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import archives, folders, huggingface, shapes
-from bench.arrays import Arrays as Arrays
-from bench.arrays import Rows as Rows
-from bench.arrays import Source as Source
-from bench.arrays import indices_at as indices_at
-from bench.arrays import normalise as normalise
 from bench.config.schema import Data
-from bench.pixels import digest_of
+from bench.data import archives, huggingface, image_folder, synthetic_shapes
+from bench.data.dataset import Arrays as Arrays
+from bench.data.dataset import Rows as Rows
+from bench.data.dataset import Source as Source
+from bench.data.dataset import indices_at as indices_at
+from bench.data.dataset import normalise as normalise
+from bench.data.decoding import digest_of
 
 
 def load_digits(folder: Path) -> Arrays:
@@ -93,9 +93,9 @@ def _latents(channels: int, size: int, about: str, vq: bool = False) -> Source:
 
 SOURCES: Mapping[str, Source] = {
     "digits": Source(channels=1, size=8, num_classes=10, about="handwritten digits, 8x8, built in", load=load_digits),
-    "shapes": shapes.source_of(32),
-    "shapes-64": shapes.source_of(64),
-    "shapes-256": shapes.source_of(256),
+    "shapes": synthetic_shapes.source_of(32),
+    "shapes-64": synthetic_shapes.source_of(64),
+    "shapes-256": synthetic_shapes.source_of(256),
     "cifar10": _pixels(32, 10, "CIFAR-10"),
     "cifar10-uncond": _pixels(32, 0, "CIFAR-10 without its labels, as U-ViT and DDPM were trained on it"),
     "celeba64": _pixels(64, 0, "CelebA, 64 pixels, no classes"),
@@ -132,7 +132,7 @@ PATHS = (
         here=lambda path: huggingface.is_saved(path) or bool(huggingface.parquet_files(path)),
         source_of=huggingface.source_of,
     ),
-    Kind(here=Path.is_dir, source_of=folders.source_of),
+    Kind(here=Path.is_dir, source_of=image_folder.source_of),
 )
 """The first that is there is what a path is."""
 
@@ -165,7 +165,7 @@ def _is_encoded(folder: Path) -> bool:
 
 
 def _latents_in(folder: Path) -> Source:
-    from bench import latents  # which needs more than the other kinds do
+    from bench.data import latents  # which needs more than the other kinds do
 
     return latents.source_of(folder)
 
@@ -186,7 +186,7 @@ def source(name: str, root: str = "data") -> Source:
     if name in SOURCES:
         return _known(name, folder_of(name, root))
     if drawn := re.fullmatch(r"shapes-(\d+)", name):
-        return shapes.source_of(int(drawn[1]))
+        return synthetic_shapes.source_of(int(drawn[1]))
     kind, colon, _ = name.partition(":")
     if colon and kind in OPENERS:
         return _opened(kind, folder_of(name, root))

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from bench.arrays import Arrays
-from bench.codec import Encoder
-from bench.latents import (
+from bench.data.autoencoder import Encoder
+from bench.data.dataset import Arrays
+from bench.data.latents import (
     CHECKS,
     FORMAT,
     LABELS,
@@ -35,7 +35,7 @@ from bench.latents import (
     read_manifest,
     shards_of,
 )
-from bench.loader import Loader
+from bench.data.prefetch import Loader
 from bench.storage.atomic import atomic, sha256, write_json
 
 BEGUN = "encoding.json"

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bench.arrays import Arrays, Source
-from bench.pixels import Decoded, digest_of, side_of, spread
+from bench.data.dataset import Arrays, Source
+from bench.data.decoding import Decoded, digest_of, side_of, spread
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 HELD_OUT = ("val", "validation", "test")

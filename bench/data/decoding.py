@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bench.arrays import Made
+from bench.data.dataset import Made
 
 REFERENCE = 10_000
 """Real images, evenly spread over the set, that the metrics compare with where a set is too large for all."""

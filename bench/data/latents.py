@@ -28,9 +28,9 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from bench.arrays import Arrays, Source
 from bench.config.identity import digest
 from bench.config.seeds import fold
+from bench.data.dataset import Arrays, Source
 from bench.storage.atomic import sha256
 
 FORMAT = 1

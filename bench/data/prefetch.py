@@ -8,7 +8,6 @@ B batch, C channels, H W image size.
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,34 +16,9 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from bench.config.schema import RunConfig
-from bench.config.seeds import fold
-from bench.data import Arrays
-from bench.diffusion import draw_times
-
 Batch = tuple[Tensor, ...]
 Step = tuple[int, int, int]
 """(step, images seen before it, images of it)."""
-PATIENCE = 0.5
-"""Seconds of `rate` that are not counted, while threads start and files come into memory."""
-
-
-def draw(
-    config: RunConfig, arrays: Arrays, null: int, step: int, images: int, size: int, own: slice = slice(None)
-) -> Batch:
-    """(x0, t, eps, labels) of a step, or its rows `own`, on the CPU, from (seed, step) alone.
-
-    `images` were seen before it; `null` replaces the labels that are dropped.
-    """
-    arrays.check()
-    rows = arrays.order(config.seed, images, size)
-    x0 = torch.from_numpy(arrays.inputs(rows, fold(config.seed, "data", step), own))
-    labels = torch.from_numpy(arrays.labels[rows[own]])
-    generator = torch.Generator().manual_seed(fold(config.seed, "step", step))
-    t = draw_times(config.diffusion, size, generator)
-    eps = torch.randn((size, *x0.shape[1:]), generator=generator)
-    drop = torch.rand(size, generator=generator) < config.recipe.label_drop
-    return x0, t[own], eps[own], torch.where(drop[own], null, labels)
 
 
 class Loader:
@@ -110,20 +84,3 @@ def take_device(index: int | None) -> None:
     """Threads begin on the first GPU; page-locked memory is to be this process's own GPU's."""
     if index is not None:
         torch.cuda.set_device(index)
-
-
-def rate(config: RunConfig, arrays: Arrays, seconds: float, workers: int) -> float:
-    """Images a second of the loader alone, over at least `seconds`, at the recipe's batch."""
-    size = config.recipe.batch
-    steps = ((i, i * size, size) for i in itertools.count())
-    count, began = 0, time.perf_counter()
-    with Loader(lambda *step: draw(config, arrays, 0, *step), steps, workers, torch.cuda.is_available()) as loader:
-        for _ in loader:
-            now = time.perf_counter()
-            if not count and now - began >= PATIENCE:
-                count, began = 1, now  # the batches before are the start's
-            elif count:
-                count += 1
-                if now - began >= seconds:
-                    break
-    return (count - 1) * size / (now - began)

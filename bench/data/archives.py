@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.arrays import Arrays, Source
-from bench.pixels import digest_of, resized
+from bench.data.dataset import Arrays, Source
+from bench.data.decoding import digest_of, resized
 
 TAR = (".tar.gz", ".tgz", ".tar")
 BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.arrays import Arrays, Made, Source
+from bench.data.dataset import Arrays, Made, Source
 
 F = np.float32
 POSITIONS = 1 << 40
