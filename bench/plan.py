@@ -17,7 +17,7 @@ from bench import cost, extractors, match, presets, weights
 from bench.config.fields import value_of
 from bench.config.schema import RunConfig
 from bench.data import autoencoder, latents, sources
-from bench.diffusion import process_of
+from bench.diffusion.gaussian_diffusion import process_of
 from bench.storage.run_folder import RunFolder
 from bench.tabular import human
 from bench.train import device_of, new_state, step

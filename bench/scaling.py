@@ -27,7 +27,7 @@ from tabulate import tabulate
 
 from bench import plan, presets
 from bench.config.schema import RunConfig
-from bench.diffusion import process_of
+from bench.diffusion.gaussian_diffusion import process_of
 from bench.distributed import ALONE, Place, World, device_of, joined_at
 from bench.parallel import share
 from bench.terminal.cli import Parser

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from bench import plan, presets
 from bench.config.schema import RunConfig
-from bench.diffusion import process_of
+from bench.diffusion.gaussian_diffusion import process_of
 from bench.terminal.cli import Parser
 from bench.train import device_of, new_state, step
 

@@ -23,7 +23,7 @@ from bench.config.schema import RunConfig
 from bench.config.seeds import fold
 from bench.data import prefetch
 from bench.data.sources import Arrays
-from bench.diffusion import Diffusion, draw_times, process_of
+from bench.diffusion.gaussian_diffusion import Diffusion, draw_times, process_of
 from bench.distributed import ALONE, World, require_same_start
 from bench.distributed import Stopped as Stopped
 from bench.distributed import device_of as device_of

@@ -17,10 +17,11 @@ from torch import Tensor
 
 import architectures
 from architectures.check import awaken
-from bench import engine, microbatch, presets, samplers, timing
+from bench import engine, microbatch, presets, timing
 from bench.config.schema import RunConfig
 from bench.config.seeds import fold
-from bench.diffusion import draw_times, process_of
+from bench.diffusion import samplers
+from bench.diffusion.gaussian_diffusion import draw_times, process_of
 from bench.train import backward, new_state, step
 
 GUIDANCE = 1.5

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bench.config.timestep_respacing import kept
-from bench.diffusion import Diffusion
+from bench.diffusion.gaussian_diffusion import Diffusion
 
 ROOT = Path(__file__).parent / "goldens" / "diffusion"
 INDEX = json.loads((ROOT / "index.json").read_text())

@@ -12,7 +12,7 @@ from helpers import tiny_config
 from architectures.check import awaken
 from bench import presets, train
 from bench.data import sources
-from bench.diffusion import process_of
+from bench.diffusion.gaussian_diffusion import process_of
 from bench.training import training_batch
 
 STEPS = 10

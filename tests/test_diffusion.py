@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.diffusion import Diffusion, betas, discretised_log_likelihood
+from bench.diffusion.gaussian_diffusion import Diffusion, betas, discretised_log_likelihood
 
 
 def test_the_linear_schedule_has_the_papers_ends():

@@ -20,10 +20,10 @@ from diffusion_cases import (
 )
 from helpers import replaced
 
-from bench import samplers, schedule, solvers
 from bench.config.schema import RunConfig
 from bench.config.timestep_respacing import kept
-from bench.diffusion import clipped, discretised_log_likelihood, gaussian_kl, normal_cdf, untouched
+from bench.diffusion import dpm_solver, noise_schedules, samplers
+from bench.diffusion.gaussian_diffusion import clipped, discretised_log_likelihood, gaussian_kl, normal_cdf, untouched
 
 TABLES = {
     "alphas_cumprod": "bar",
@@ -40,18 +40,18 @@ TABLES = {
     "posterior_mean_coef2": "mean_noisy",
 }
 SCHEDULES = {
-    "adm_linear_1000": lambda: schedule.betas("linear", 1000),
-    "adm_cosine_1000": lambda: schedule.betas("cosine", 1000),
-    "dit_linear_1000": lambda: schedule.betas("linear", 1000),
-    "dit_squaredcos_cap_v2_1000": lambda: schedule.betas("cosine", 1000),
-    "adm_cosine_50": lambda: schedule.betas("cosine", 50),
-    "dit_linear_50": lambda: schedule.betas("linear", 50),
-    "quad_200": lambda: schedule.root_linear(1e-4, 0.02, 200),
-    "uvit_sd_1000": lambda: schedule.betas("sqrt_linear", 1000),
-    "ldm_cin_1000": lambda: schedule.betas("ldm", 1000),
-    "ldm_default_linear_1000": lambda: schedule.root_linear(1e-4, 0.02, 1000),
-    "ldm_cosine_1000": lambda: schedule.betas("cosine", 1000),
-    "ldm_sqrt_linear_1000": lambda: schedule.betas("linear", 1000),
+    "adm_linear_1000": lambda: noise_schedules.betas("linear", 1000),
+    "adm_cosine_1000": lambda: noise_schedules.betas("cosine", 1000),
+    "dit_linear_1000": lambda: noise_schedules.betas("linear", 1000),
+    "dit_squaredcos_cap_v2_1000": lambda: noise_schedules.betas("cosine", 1000),
+    "adm_cosine_50": lambda: noise_schedules.betas("cosine", 50),
+    "dit_linear_50": lambda: noise_schedules.betas("linear", 50),
+    "quad_200": lambda: noise_schedules.root_linear(1e-4, 0.02, 200),
+    "uvit_sd_1000": lambda: noise_schedules.betas("sqrt_linear", 1000),
+    "ldm_cin_1000": lambda: noise_schedules.betas("ldm", 1000),
+    "ldm_default_linear_1000": lambda: noise_schedules.root_linear(1e-4, 0.02, 1000),
+    "ldm_cosine_1000": lambda: noise_schedules.betas("cosine", 1000),
+    "ldm_sqrt_linear_1000": lambda: noise_schedules.betas("linear", 1000),
 }
 
 
@@ -61,7 +61,7 @@ def test_every_case_has_its_test():
 
 
 def test_betas_and_their_products_are_the_published_ones():
-    got = {"adm_linear_4000__betas": schedule.betas("linear", 4000)[::8]}
+    got = {"adm_linear_4000__betas": noise_schedules.betas("linear", 4000)[::8]}
     for name, make in SCHEDULES.items():
         beta = make()
         got |= {f"{name}__betas": beta, f"{name}__alphas_cumprod": torch.cumprod(1 - beta, 0)}
@@ -80,7 +80,7 @@ def test_the_tables_of_a_process_are_the_published_ones(name):
 @pytest.mark.parametrize(("i", "spec"), enumerate(CASES["spacing"]["specs"]), ids=str)
 def test_a_respacing_keeps_the_published_timesteps(i, spec):
     indices = kept(*spec)
-    beta = schedule.respaced(schedule.betas("linear", spec[0]), indices)
+    beta = noise_schedules.respaced(noise_schedules.betas("linear", spec[0]), indices)
     assert differences("spacing", {f"steps_{i}": indices, f"map_{i}": indices, f"betas_{i}": beta}) == []
 
 
@@ -196,7 +196,7 @@ def traced(case, d, run):
 
     def model(x, count):
         i = len(times)
-        time = schedule.network_time("index", torch.tensor(count), 1000)
+        time = noise_schedules.network_time("index", torch.tensor(count), 1000)
         out = network(x, time, learned(case))
         cleans.append(d.reverse(out, x, torch.full((len(x),), d.steps - 1 - i), treat).clean)
         seen.append(x)
@@ -270,23 +270,23 @@ def test_likelihood_divergence_and_distribution_are_the_published_ones():
 
 
 def sd_betas():
-    return schedule.betas("sqrt_linear", 1000)
+    return noise_schedules.betas("sqrt_linear", 1000)
 
 
 def test_uvits_discrete_schedule_is_the_published_one():
     (name,) = cases("uvit_schedule")
     want, beta, all_counts = golden(name), sd_betas(), torch.arange(1001)
-    alpha, noisy = schedule.transition(beta, torch.zeros(1, dtype=torch.long), all_counts)
-    rows = [schedule.transition(beta, torch.tensor(row), all_counts) for row in want["rows"]]
+    alpha, noisy = noise_schedules.transition(beta, torch.zeros(1, dtype=torch.long), all_counts)
+    rows = [noise_schedules.transition(beta, torch.tensor(row), all_counts) for row in want["rows"]]
     s, t = torch.from_numpy(want["pairs"]).T
     got = {
         "betas_input": beta,
-        "betas": schedule.transition(beta, (all_counts - 1).clamp(min=0), all_counts)[1],
+        "betas": noise_schedules.transition(beta, (all_counts - 1).clamp(min=0), all_counts)[1],
         "cum_alphas": alpha,
         "cum_betas": noisy,
         "skip_alphas_rows": torch.stack([a for a, _ in rows]),
         "skip_betas_rows": torch.stack([b for _, b in rows]),
-        "tilde_beta_pairs": schedule.posterior_variance(beta, s, t),
+        "tilde_beta_pairs": noise_schedules.posterior_variance(beta, s, t),
     }
     assert differences(name, got) == []
 
@@ -304,13 +304,13 @@ def test_uvits_discrete_loss_is_the_published_one():
 
 def test_uvits_continuous_reading_of_its_discrete_schedule_is_the_published_one():
     (name,) = cases("uvit_noise_schedule")
-    want, levels = golden(name), schedule.levels("sqrt_linear", 1000)
+    want, levels = golden(name), noise_schedules.levels("sqrt_linear", 1000)
     log_alpha = levels.log_alpha(torch.from_numpy(want["t"]))
     got = {
         "log_alpha": log_alpha,
         "alpha": log_alpha.exp(),
-        "sigma": schedule.sigma(log_alpha),
-        "lam": schedule.half_log_snr(log_alpha),
+        "sigma": noise_schedules.sigma(log_alpha),
+        "lam": noise_schedules.half_log_snr(log_alpha),
         "t_of_lam": levels.inverse(torch.from_numpy(want["lam_in"])),
     }
     assert differences(name, got) == []
@@ -321,7 +321,9 @@ def called(times, config):
     seen = []
 
     def model(x, count):
-        time = schedule.network_time(config.diffusion.time, torch.tensor(count, dtype=torch.float64), 1000).float()
+        time = noise_schedules.network_time(
+            config.diffusion.time, torch.tensor(count, dtype=torch.float64), 1000
+        ).float()
         times.append(time)
         seen.append(x)
         return network(x, time)
@@ -343,8 +345,8 @@ def test_uvits_dpm_solver_is_the_published_one(name):
     out = samplers.dpm_fast(model, config, noise(case["seeds"]["z"], case["shape"]), [])
     got = {
         "out": out,
-        "orders": solvers.orders(steps),
-        "grid": solvers.grid(schedule.levels("sqrt_linear", 1000), steps, "time", 1e-3),
+        "orders": dpm_solver.orders(steps),
+        "grid": dpm_solver.grid(noise_schedules.levels("sqrt_linear", 1000), steps, "time", 1e-3),
         "model_t": torch.stack(times),
         "model_x": torch.stack(seen)[golden(name)["kept_calls"]],
     }
@@ -358,11 +360,11 @@ def test_uvits_continuous_dpm_solver_is_the_published_one(name):
     config = solver_config("vp", "continuous", "dpm-fast", steps)
     model, _ = called(times, config)
     out = samplers.dpm_fast(model, config, noise(case["seeds"]["x_init"], case["shape"]), [])
-    outer = np.cumsum([0, *solvers.orders(steps)])
+    outer = np.cumsum([0, *dpm_solver.orders(steps)])
     got = {
         "out": out,
-        "orders": solvers.orders(steps),
-        "timesteps": solvers.grid(schedule.VP(), steps, "snr", 1e-4)[outer],
+        "orders": dpm_solver.orders(steps),
+        "timesteps": dpm_solver.grid(noise_schedules.VP(), steps, "snr", 1e-4)[outer],
         "model_t": torch.stack(times),
     }
     assert differences(name, got) == []
@@ -386,10 +388,10 @@ def test_diffusers_dpm_solvers_of_order_three_are_not_uvits(kind):
 
 def test_the_vp_process_is_the_published_one():
     (name,) = cases("uvit_vpsde")
-    case, sde = CASES[name], schedule.VP()
+    case, sde = CASES[name], noise_schedules.VP()
     t = torch.from_numpy(golden(name)["t"])
     log_alpha = sde.log_alpha(t)
-    alpha2, sigma2 = (2 * log_alpha).exp(), schedule.sigma(log_alpha) ** 2
+    alpha2, sigma2 = (2 * log_alpha).exp(), noise_schedules.sigma(log_alpha) ** 2
     got = {"cum_alpha": alpha2, "cum_beta": sigma2, "snr": alpha2 / sigma2, "nsr": sigma2 / alpha2}
     got |= {"squared_diffusion": sde.rate(t), "drift": sde.drift(noise(case["seeds"]["x"], case["shape"]), t)}
     assert differences(name, got) == []
@@ -402,13 +404,13 @@ def test_the_vp_process_loss_score_and_clean_image_are_the_published_ones():
     x0, eps = noise(case["seeds"]["x0"], case["shape"]), noise(case["seeds"]["noise"], case["shape"])
     t = torch.from_numpy(golden(name)["t"])
     xt, time = d.noisy(x0, t, eps), d.time(t)
-    log_alpha = schedule.VP().log_alpha(t).view(-1, 1, 1, 1)
+    log_alpha = noise_schedules.VP().log_alpha(t).view(-1, 1, 1, 1)
     at_x0 = network(x0, time)  # the published run took these two at the clean images
     got = {
         "model_t": time,
         "loss": d.loss(network(xt, time), x0, xt, t, eps),
-        "score": solvers.score(at_x0, log_alpha),
-        "x0_pred": solvers.clean(at_x0, x0, log_alpha),
+        "score": dpm_solver.score(at_x0, log_alpha),
+        "x0_pred": dpm_solver.clean(at_x0, x0, log_alpha),
     }
     assert differences(name, got) == []
 
@@ -421,7 +423,7 @@ def test_uvits_euler_maruyama_is_the_published_one(name):
     model, seen = called(times, config)
     x = noise(case["seeds"]["x_init"], case["shape"])
     draw = draws(case) if s["kind"] == "sde" else None
-    last = solvers.euler_maruyama(samplers._noise(model, config), schedule.VP(), x, s["sample_steps"], draw)
+    last = dpm_solver.euler_maruyama(samplers._noise(model, config), noise_schedules.VP(), x, s["sample_steps"], draw)
     assert differences(name, {"trace": torch.stack([*seen, last]), "model_t": torch.stack(times)}) == []
 
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from architectures.check import awaken
 from bench import engine, presets, sample, train
 from bench.data import sources
-from bench.diffusion import process_of
+from bench.diffusion.gaussian_diffusion import process_of
 from bench.engine import Engine
 from bench.storage import tensor_files
 from bench.training import training_batch

@@ -5,7 +5,7 @@ import torch
 from helpers import make_run, tiny_config
 
 from bench import microbatch, parallel, presets, train
-from bench.diffusion import process_of
+from bench.diffusion.gaussian_diffusion import process_of
 from bench.distributed import World
 from bench.engine import Engine
 from bench.storage import tensor_files

@@ -5,9 +5,9 @@ from helpers import replaced, tiny_config
 from official_cases import ARRAYS, CASES, ctor_of, inputs, weights
 
 import architectures
-from bench import samplers, schedule
 from bench.config.timestep_respacing import kept
-from bench.diffusion import Diffusion
+from bench.diffusion import noise_schedules, samplers
+from bench.diffusion.gaussian_diffusion import Diffusion
 
 
 def labels(count):
@@ -27,13 +27,13 @@ def count_of(time, kind, steps=1000):
 def oracle(clean, config, seen=None):
     """The perfect noise prediction when every image is `clean`."""
     d = config.diffusion
-    levels = schedule.levels(d.schedule, d.steps)
+    levels = noise_schedules.levels(d.schedule, d.steps)
 
     def net(x, t, cond):
         if seen is not None:
             seen.append(t[0].item())
         log_alpha = levels.log_alpha(count_of(t[0].double(), d.time, d.steps) / d.steps)
-        eps = (x - log_alpha.exp().float() * clean) / schedule.sigma(log_alpha).float()
+        eps = (x - log_alpha.exp().float() * clean) / noise_schedules.sigma(log_alpha).float()
         return torch.cat([eps, torch.zeros_like(eps)], 1) if d.variance == "learned_range" else eps
 
     return net
@@ -107,11 +107,11 @@ def test_deterministic_samplers_solve_the_equation_of_gaussian_images(way, proce
     """Images of deviation 1/2: the flow only shrinks x, by the ratio of the deviations at its ends."""
     config = replaced(configured(way, process), "evaluation", steps=EXACT[way], clip=False)
     d = config.diffusion
-    levels = schedule.levels(d.schedule, d.steps)
+    levels = noise_schedules.levels(d.schedule, d.steps)
 
     def net(x, t, cond):
         log_alpha = levels.log_alpha(count_of(t[0].double(), d.time, d.steps) / d.steps)
-        alpha, sigma = log_alpha.exp().item(), schedule.sigma(log_alpha).item()
+        alpha, sigma = log_alpha.exp().item(), noise_schedules.sigma(log_alpha).item()
         eps = sigma * x / (alpha**2 / 4 + sigma**2)
         return torch.cat([eps, eps], 1) if d.variance == "learned_range" else eps
 

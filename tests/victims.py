@@ -18,7 +18,7 @@ import torch
 
 from bench import job, meter, train
 from bench.storage import (
-    atomic,  # noqa: F401
+    atomic,
 )
 from bench.storage.run_folder import RunFolder
 

@@ -8,7 +8,7 @@ from bench.config.schema import RunConfig
 from bench.config.seeds import fold
 from bench.data.prefetch import Batch
 from bench.data.sources import Arrays
-from bench.diffusion import draw_times
+from bench.diffusion.gaussian_diffusion import draw_times
 
 
 def draw(

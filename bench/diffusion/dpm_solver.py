@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.schedule import VP, Levels, half_log_snr, sigma
+from bench.diffusion.noise_schedules import VP, Levels, half_log_snr, sigma
 
 Noise = Callable[[Tensor, Tensor], Tensor]
 """(x, t) -> noise prediction, t a scalar."""

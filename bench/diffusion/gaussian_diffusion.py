@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.config.schema import Diffusion as Settings
 from bench.config.timestep_respacing import kept
-from bench.schedule import VP, betas, network_time, respaced, sigma
+from bench.diffusion.noise_schedules import VP, betas, network_time, respaced, sigma
 
 Loss = Literal["hybrid", "rescaled", "bound"]
 Treat = Callable[[Tensor], Tensor]

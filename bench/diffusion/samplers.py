@@ -13,12 +13,12 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from torch import Tensor
 
-from bench import solvers
 from bench.config.schema import RunConfig
 from bench.config.seeds import fold
 from bench.config.timestep_respacing import published
-from bench.diffusion import Diffusion, clipped
-from bench.schedule import VP, betas, levels, network_time, sigma
+from bench.diffusion import dpm_solver
+from bench.diffusion.gaussian_diffusion import Diffusion, clipped
+from bench.diffusion.noise_schedules import VP, betas, levels, network_time, sigma
 
 Net = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Model = Callable[[Tensor, float], Tensor]
@@ -187,7 +187,7 @@ def heun(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
     return x
 
 
-def _noise(model: Model, config: RunConfig) -> solvers.Noise:
+def _noise(model: Model, config: RunConfig) -> dpm_solver.Noise:
     """The noise prediction at continuous times, of the clipped clean image where that is asked for."""
     d = config.diffusion
     along = levels(d.schedule, d.steps)
@@ -197,7 +197,7 @@ def _noise(model: Model, config: RunConfig) -> solvers.Noise:
         if not config.evaluation.clip:
             return eps
         log_alpha = along.log_alpha(t)
-        x0 = clipped(solvers.clean(eps, x, log_alpha))
+        x0 = clipped(dpm_solver.clean(eps, x, log_alpha))
         return (x - log_alpha.exp().item() * x0) / sigma(log_alpha).item()
 
     return noise
@@ -210,7 +210,7 @@ def dpm_fast(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
     way: dict[str, Any] = dict(data=True, spacing="time", end=1e-3)
     if d.schedule == "vp":
         way = dict(data=False, spacing="snr", end=1e-4)
-    return solvers.dpm_fast(_noise(model, config), levels(d.schedule, d.steps), x, config.evaluation.steps, **way)
+    return dpm_solver.dpm_fast(_noise(model, config), levels(d.schedule, d.steps), x, config.evaluation.steps, **way)
 
 
 def euler_sde(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
@@ -219,7 +219,7 @@ def euler_sde(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
     def draw() -> Tensor:
         return torch.stack([torch.randn(x.shape[1:], generator=g) for g in own]).to(x.device)
 
-    return solvers.euler_maruyama(_noise(model, config), VP(), x, config.evaluation.steps, draw)
+    return dpm_solver.euler_maruyama(_noise(model, config), VP(), x, config.evaluation.steps, draw)
 
 
 SAMPLERS: Mapping[str, Callable[[Model, RunConfig, Tensor, Own], Tensor]] = {
