@@ -211,12 +211,13 @@ def log_peak(run: RunFolder, device: str) -> None:
 
 def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
-    from bench import cost, evaluate, match, plots, presets, protocol, store
+    from bench import evaluate, plots, presets, protocol, store
     from bench import record as records
+    from bench.costs import counting, matching
     from bench.storage import tensor_files
 
     io = presets.io_of(config)
-    target = match.target_of(match.parse(config.model.match), io) if config.model.match else None
+    target = matching.target_of(matching.parse(config.model.match), io) if config.model.match else None
     shared = {
         "evaluation": protocol.evaluation_of(
             config,
@@ -230,7 +231,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
     curve = evaluate.read_curve(run, config)
     last = run.file("snapshots", config.budget.images, "safetensors")
     tensors, _ = tensor_files.load(last)
-    counted = cost.of(config, io)
+    counted = counting.of(config, io)
     made = make_record(
         label=config.model.label,
         kind="model",
@@ -239,7 +240,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         processes=processes_of(run),
         precision=precision_of(run, config),
         metrics=curve[-1]["metrics"],
-        cost={**cost.summary(config, counted), **measured(run, counted.training_flops)},
+        cost={**counting.summary(config, counted), **measured(run, counted.training_flops)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
         losses=plots.thinned(run),
         incidents=failures.incidents(run),

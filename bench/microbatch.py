@@ -102,10 +102,10 @@ def tried(state: State, trial: Callable[[int], None], share: int) -> Tensor:
 
 def estimate(config: RunConfig, state: State, world: World) -> int:
     """Images whose float32 activations, all kept, fit into what the shards leave free: rather too few than too many."""
-    from bench import cost  # which takes a second to import, and is asked here alone
+    from bench.costs import counting  # which takes a second to import, and is asked here alone
 
     model = config.model
-    each = cost.activation_bytes(model.arch, model.size or None, state.net.spec.io, model.network)  # type: ignore[union-attr, arg-type]
+    each = counting.activation_bytes(model.arch, model.size or None, state.net.spec.io, model.network)  # type: ignore[union-attr, arg-type]
     own = sum(parallel.local(p).numel() for p in state.net.parameters())
     free = torch.cuda.mem_get_info(state.engine.device)[0] - 12 * own  # gradients and two moments
     return int(MARGIN * max(0, free) / each)

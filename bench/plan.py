@@ -13,9 +13,10 @@ import torch
 from tabulate import tabulate
 
 from architectures import IOSpec
-from bench import cost, extractors, match, presets, weights
+from bench import extractors, presets, weights
 from bench.config.fields import value_of
 from bench.config.schema import RunConfig
+from bench.costs import counting, matching
 from bench.data import autoencoder, latents, sources
 from bench.diffusion.gaussian_diffusion import process_of
 from bench.storage.run_folder import RunFolder
@@ -32,7 +33,7 @@ class Planned:
 
     config: RunConfig
     io: IOSpec
-    cost: cost.Cost
+    cost: counting.Cost
     activation_bytes: int
     """Saved for the backward pass of one image."""
     seconds: float
@@ -92,8 +93,8 @@ def solved(config: RunConfig) -> RunConfig:
     model = config.model
     if not model.match:
         return config
-    wanted = match.parse(model.match)
-    solution = match.solve(model.arch, presets.io_of(config), wanted, model.tolerance, model.size, model.args)
+    wanted = matching.parse(model.match)
+    solution = matching.solve(model.arch, presets.io_of(config), wanted, model.tolerance, model.size, model.args)
     full = f"{wanted.by}:{wanted.arch}:{wanted.size}"
     return replace(config, model=replace(model, size="", match=full, solved=solution.args))
 
@@ -133,9 +134,9 @@ def make(configs: list[RunConfig], parallel: int, here: bool = True) -> list[Pla
         if here and not config.compute.threads:
             config = replace(config, compute=replace(config.compute, threads=share))
         io = presets.io_of(config)
-        price = cost.of(config, io)
+        price = counting.of(config, io)
         model = config.model
-        saved = cost.activation_bytes(model.arch, model.size or None, io, model.network)
+        saved = counting.activation_bytes(model.arch, model.size or None, io, model.network)
         seconds, source = estimate(config, io, price, here)
         error = mismatch(config, io, price)
         plans.append(
@@ -152,15 +153,15 @@ def make(configs: list[RunConfig], parallel: int, here: bool = True) -> list[Pla
     return plans
 
 
-def mismatch(config: RunConfig, io: IOSpec, price: cost.Cost) -> float:
+def mismatch(config: RunConfig, io: IOSpec, price: counting.Cost) -> float:
     """Relative difference to the cost of the reference; 0 for a run that is not matched."""
     if not config.model.match:
         return 0.0
-    wanted = match.parse(config.model.match)
-    return price.by(wanted.by) / match.target_of(wanted, io) - 1
+    wanted = matching.parse(config.model.match)
+    return price.by(wanted.by) / matching.target_of(wanted, io) - 1
 
 
-def estimate(config: RunConfig, io: IOSpec, price: cost.Cost, here: bool = True) -> tuple[float, str]:
+def estimate(config: RunConfig, io: IOSpec, price: counting.Cost, here: bool = True) -> tuple[float, str]:
     """(seconds, where from): a short probe on this CPU, if it is `here`, or FLOPs at the stated throughput."""
     e = config.evaluation
     passes = e.samples * e.steps * (1 if e.guidance == 1 else 2) * config.budget.points
@@ -208,7 +209,7 @@ def table(plans: list[Planned]) -> str:
     for p in plans:
         c, model = p.config, p.config.model
         trained = bool(c.budget.images)
-        memory = p.cost.params * (cost.BYTES_PER_PARAMETER if trained else 4)
+        memory = p.cost.params * (counting.BYTES_PER_PARAMETER if trained else 4)
         rows.append(
             {
                 "run": c.name,

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import cost, presets, record
+from bench import presets, record
 from bench.config import overrides
+from bench.costs import counting
 
 
 def recount(path: Path) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def recount(path: Path) -> dict[str, Any]:
     except ValueError as error:
         return {"unknown": str(error)}
     try:
-        counted = cost.of(config, io)
+        counted = counting.of(config, io)
     except (ValueError, TypeError, RuntimeError) as error:
         return {"wrong": " ".join(str(error).split())}
     return {"params": counted.params, "macs": counted.macs}

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import architectures
 from architectures import IOSpec
 from architectures.embeddings import timestep_embedding
-from bench import timing
+from bench.costs import timing
 from bench.terminal.cli import Parser
 
 LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")

@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from bench import cost, engine, microbatch, peaks, plan, presets, timing, works
+from bench import engine, microbatch, peaks, plan, presets, works
 from bench.benchmarks import loading
 from bench.config.naming import title_of
 from bench.config.schema import Data, RunConfig
+from bench.costs import counting, timing
 from bench.data import sources
 from bench.storage.atomic import atomic
 from bench.terminal.cli import Parser, assignments
@@ -94,7 +95,7 @@ class Session:
 
     def row(self, label: str, mode: str, way: str, config: RunConfig, **more: Any) -> Row:
         """A row, its network counted; `flops` are those of one image."""
-        io, price = presets.io_of(config), cost.of(config, presets.io_of(config))
+        io, price = presets.io_of(config), counting.of(config, presets.io_of(config))
         chosen = (engine.of_training if mode == "train" else engine.of_sampling)(config, self.device)
         rate, flops = more.get("images_per_second"), more.pop("flops", 0)
         speed = {"tflops": rate * flops / 1e12, "mfu": peaks.mfu(rate, flops, self.peak)} if rate else {}
@@ -195,13 +196,13 @@ def ways(session: Session, ours: Any, eager: Any) -> Makers:
 
 
 def train_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
-    flops = cost.of(config, presets.io_of(config)).training_flops
+    flops = counting.of(config, presets.io_of(config)).training_flops
     makers = ways(s, lambda: works.training(config, s.device), lambda: works.published_training(config, s.device))
     return compared(label, "train", config, config.recipe.batch, flops, makers, s)
 
 
 def forward_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
-    flops, batch, plain = cost.of(config, presets.io_of(config)).flops, flags.batch, works.eager(config, s.device)
+    flops, batch, plain = counting.of(config, presets.io_of(config)).flops, flags.batch, works.eager(config, s.device)
     makers = ways(s, lambda: works.forward(config, s.device, batch), lambda: works.forward(plain, s.device, batch))
     return compared(label, "forward", config, batch, flops, makers, s)
 
@@ -210,7 +211,7 @@ def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Ses
     """Whole guided sampling for each number of steps, in turns, after two steps to warm up."""
     configs = {"ours": config, "eager": works.eager(config, s.device)}
     io, rows = presets.io_of(config), []
-    flops = cost.of(config, io).flops * (2 if io.num_classes else 1)
+    flops = counting.of(config, io).flops * (2 if io.num_classes else 1)
     try:
         samplers = {w: works.sampling(configs[w], s.device, flags.batch) for w in ways(s, None, None)}
         first, again = ({way: clocked(sampler, 2, s)[1] for way, sampler in samplers.items()} for _ in range(2))

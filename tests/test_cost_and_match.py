@@ -2,13 +2,14 @@ import pytest
 import torch
 
 from architectures import IOSpec, registry
-from bench import cost, match, plan, presets
+from bench import match, plan, presets
+from bench.costs import counting, matching
 
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
 
 def test_activation_memory_is_what_autograd_really_keeps():
-    net = cost.meta_network("dit", "nano/2", DIGITS, {}).to_empty(device="cpu").train()
+    net = counting.meta_network("dit", "nano/2", DIGITS, {}).to_empty(device="cpu").train()
     kept = {}
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: kept.setdefault(t.untyped_storage().data_ptr(), t) is None or t, lambda t: t
@@ -16,42 +17,42 @@ def test_activation_memory_is_what_autograd_really_keeps():
         net(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
     own = {p.untyped_storage().data_ptr() for p in net.parameters()}
     real = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own)
-    assert cost.activation_bytes("dit", "nano/2", DIGITS) == pytest.approx(real, rel=0.15)
+    assert counting.activation_bytes("dit", "nano/2", DIGITS) == pytest.approx(real, rel=0.15)
 
 
 @pytest.mark.parametrize("arch", ["dit", "uvit"])
 def test_a_match_is_within_its_tolerance(arch):
-    wanted = match.parse("macs:unet:nano")
-    solution = match.solve(arch, DIGITS, wanted, 0.02)
+    wanted = matching.parse("macs:unet:nano")
+    solution = matching.solve(arch, DIGITS, wanted, 0.02)
     assert abs(solution.error) <= 0.02
-    assert cost.count(arch, None, DIGITS, solution.args) == solution.cost
-    assert solution.cost.macs / match.target_of(wanted, DIGITS) - 1 == pytest.approx(solution.error)
+    assert counting.count(arch, None, DIGITS, solution.args) == solution.cost
+    assert solution.cost.macs / matching.target_of(wanted, DIGITS) - 1 == pytest.approx(solution.error)
 
 
 def test_parameters_can_be_matched_too():
-    solution = match.solve("dit", DIGITS, match.parse("params:unet:nano"), 0.05)
-    assert solution.cost.params == pytest.approx(cost.count("unet", "nano", DIGITS).params, rel=0.05)
+    solution = matching.solve("dit", DIGITS, matching.parse("params:unet:nano"), 0.05)
+    assert solution.cost.params == pytest.approx(counting.count("unet", "nano", DIGITS).params, rel=0.05)
 
 
 def test_given_arguments_are_kept_and_the_rest_is_solved():
-    solution = match.solve("dit", DIGITS, match.parse("dit:nano/2"), 0.03, given={"conditioning": "in_context"})
+    solution = matching.solve("dit", DIGITS, matching.parse("dit:nano/2"), 0.03, given={"conditioning": "in_context"})
     assert solution.args["conditioning"] == "in_context" and abs(solution.error) <= 0.03
 
 
 def test_the_reference_matches_itself():
-    solution = match.solve("unet", DIGITS, match.parse("unet:nano"), 1e-9)
+    solution = matching.solve("unet", DIGITS, matching.parse("unet:nano"), 1e-9)
     assert solution.args == registry.size_args("unet", "nano") and solution.error == 0
 
 
 def test_no_match_says_how_near_the_nearest_comes():
     with pytest.raises(ValueError, match=r"no uvit has the macs of unet:nano .* the nearest is .* off by [+-]"):
-        match.solve("uvit", DIGITS, match.parse("unet:nano"), 1e-7)
+        matching.solve("uvit", DIGITS, matching.parse("unet:nano"), 1e-7)
 
 
 @pytest.mark.parametrize("text", ["nano", "flops:dit:", "macs:dit", "macs:dti:B/2", "dit:B/3"])
 def test_a_bad_match_gets_a_sentence(text):
     with pytest.raises(ValueError, match=r"write \[macs\|params\]:ARCH:SIZE|did you mean|unknown"):
-        match.parse(text)
+        matching.parse(text)
 
 
 def test_the_command_prints_the_costs_side_by_side(capsys):

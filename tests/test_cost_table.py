@@ -6,6 +6,8 @@ import re
 import pytest
 
 from bench import cost, published
+from bench.costs import counting
+from bench.papers import published_costs
 
 ROWS = published.models()
 COUNTED = [row for row in ROWS if row.id not in published.NOT_PUBLISHED]
@@ -18,7 +20,7 @@ DIT_TABLE_4 = {
 
 @pytest.fixture(scope="module")
 def table():
-    return {row.id: cost.compare(row) for row in ROWS}
+    return {row.id: published_costs.compare(row) for row in ROWS}
 
 
 def test_every_row_is_counted_or_says_why_not(table):
@@ -47,7 +49,9 @@ def test_dit_at_512_is_met_within_a_tenth(table):
 
 
 def test_the_counts_that_tables_read_are_these(table):
-    assert published.COUNTS.read_text() == cost.as_csv(list(table.values())), "run python -m bench.cost --write"
+    assert published.COUNTS.read_text() == published_costs.as_csv(list(table.values())), (
+        "run python -m bench.cost --write"
+    )
 
 
 def test_a_cascade_is_the_sum_of_its_parts(table):
@@ -57,11 +61,11 @@ def test_a_cascade_is_the_sum_of_its_parts(table):
 
 
 def test_the_four_costs_are_columns_of_their_own(table):
-    line = cost.as_json(table["dit_xl_2"])
+    line = published_costs.as_json(table["dit_xl_2"])
     assert (line["macs"], line["flops"], line["training_flops"]) == (118621421568, 2 * 118621421568, 6 * 118621421568)
     assert line["guidance_multiplier"] == 2
-    assert cost.as_json(table["adm_256"])["guidance_multiplier"] == 1  # classes, but none of them null
-    assert cost.as_json(table["uvit_s_2_coco"])["guidance_multiplier"] == 2
+    assert published_costs.as_json(table["adm_256"])["guidance_multiplier"] == 1  # classes, but none of them null
+    assert published_costs.as_json(table["uvit_s_2_coco"])["guidance_multiplier"] == 2
 
 
 @pytest.mark.parametrize(
@@ -75,8 +79,8 @@ def test_the_four_costs_are_columns_of_their_own(table):
 )
 def test_a_verdict_can_fail(table, params, macs, verdict):
     right = table["dit_s_2"]
-    wrong = cost.Cost(params=right.cost.params + params, macs=int(right.cost.macs * macs))
-    found = cost.Compared(row=right.row, cost=wrong, guidance=2)
+    wrong = counting.Cost(params=right.cost.params + params, macs=int(right.cost.macs * macs))
+    found = published_costs.Compared(row=right.row, cost=wrong, guidance=2)
     assert re.fullmatch(verdict, found.verdict())
 
 
@@ -105,6 +109,8 @@ def test_an_unknown_name_gets_the_nearest_ones(capsys):
 
 def test_a_wrong_count_is_the_exit_status(monkeypatch, capsys):
     monkeypatch.setattr(
-        cost, "compare", lambda row: cost.Compared(row=row, cost=cost.Cost(params=1, macs=1), guidance=1)
+        published_costs,
+        "compare",
+        lambda row: published_costs.Compared(row=row, cost=counting.Cost(params=1, macs=1), guidance=1),
     )
     assert cost.main(["dit_s_2"]) == 1

@@ -9,7 +9,8 @@ from official_cases import fill, noise
 
 from architectures import IOSpec, build
 from architectures.check import awaken
-from bench import cost, match, presets, run
+from bench import presets, run
+from bench.costs import counting, matching
 
 # results/published: sndnyang/Diffusion_ViT ReadMe and sampling logs; the counts include the classifier's head
 PUBLISHED = {
@@ -28,7 +29,7 @@ T = torch.tensor([3.0, 871.0])
 @pytest.mark.parametrize("row", PUBLISHED.values(), ids=PUBLISHED)
 def test_published_parameters_and_macs_come_out(row):
     size, pixels, classes, params, gmacs = row
-    found = cost.count("genvit", size, IOSpec(channels=3, size=pixels), {"classifier": classes})
+    found = counting.count("genvit", size, IOSpec(channels=3, size=pixels), {"classifier": classes})
     assert found.params == params
     assert found.macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
 
@@ -105,7 +106,7 @@ def test_a_network_without_a_classifier_says_so():
 )
 def test_a_size_implies_the_data_set_nearest_to_its_papers(size, data):
     config = presets.resolve(presets.Wish(arch="genvit", size=size))
-    net = cost.meta_network("genvit", size, presets.io_of(config), {})
+    net = counting.meta_network("genvit", size, presets.io_of(config), {})
     assert config.data.name == data and net.spec.io.size % net.patch == 0
 
 
@@ -116,5 +117,5 @@ def test_a_size_whose_data_set_is_not_known_asks_for_a_folder(capsys):
 
 def test_a_genvit_of_the_unets_cost_is_found():
     io = IOSpec(channels=1, size=8, num_classes=10)
-    solution = match.solve("genvit", io, match.parse("macs:unet:nano"), 0.02)
+    solution = matching.solve("genvit", io, matching.parse("macs:unet:nano"), 0.02)
     assert abs(solution.error) <= 0.02 and solution.args["patch"] == 2

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from architectures import IOSpec, build
-from bench import cost, match, speed, timing
+from bench import match, speed
+from bench.costs import counting, matching, timing
 
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
@@ -32,7 +33,7 @@ def test_both_sides_have_equal_configurations(family, size):
     """Parameters and MACs; diffusers' DiT keeps a copy of the small embedders in every block."""
     with torch.device("meta") if family != "dit" else torch.device("cpu"):
         ours, plain, io = speed.pair(family, size)
-    ours, plain = (cost.count_module(net.to("meta").eval(), cost.meta_inputs(io)) for net in (ours, plain))
+    ours, plain = (counting.count_module(net.to("meta").eval(), counting.meta_inputs(io)) for net in (ours, plain))
     if family == "dit":
         assert plain.macs == pytest.approx(ours.macs, rel=1e-3) and plain.params > ours.params
     else:
@@ -71,40 +72,40 @@ def test_the_command_answers_nonsense_in_a_sentence(capsys):
 def clock(seconds_of):
     """A clock whose seconds follow from MACs."""
     return lambda networks: [
-        seconds_of(arch, cost.count(arch, None, DIGITS, dict(args)).macs) for arch, args in networks
+        seconds_of(arch, counting.count(arch, None, DIGITS, dict(args)).macs) for arch, args in networks
     ]
 
 
 @pytest.fixture
 def reference():
     args = {"depth": 4, "width": 96, "heads": 3, "patch": 2}
-    return match.Solution(args=args, cost=cost.count("dit", None, DIGITS, args), error=0.0)
+    return matching.Solution(args=args, cost=counting.count("dit", None, DIGITS, args), error=0.0)
 
 
 @pytest.mark.parametrize("slowness", [0.6, 1.0, 2.0])
 def test_equal_time_is_not_equal_macs(reference, slowness):
     """A U-ViT that takes so much longer at equal MACs gets so many fewer MACs."""
-    wanted = match.parse("macs:dit:nano/2")
+    wanted = matching.parse("macs:dit:nano/2")
     ticking = clock(lambda arch, macs: macs * (slowness if arch == "uvit" else 1.0))
-    found = match.solve_time("uvit", DIGITS, reference, wanted, 0.05, ticking)
+    found = matching.solve_time("uvit", DIGITS, reference, wanted, 0.05, ticking)
     assert abs(found.error) <= 0.05
     assert found.cost.macs == pytest.approx(reference.cost.macs / slowness, rel=0.06)
 
 
 def test_a_time_that_no_shape_takes_is_said_with_the_nearest(reference):
-    wanted = match.parse("macs:dit:nano/2")
+    wanted = matching.parse("macs:dit:nano/2")
     with pytest.raises(ValueError, match=r"no uvit was found to take the time of dit:nano/2 .* off by \+[0-9.]+%"):
-        match.solve_time("uvit", DIGITS, reference, wanted, 0.01, clock(lambda arch, macs: 1.0 + (arch == "uvit")))
+        matching.solve_time("uvit", DIGITS, reference, wanted, 0.01, clock(lambda arch, macs: 1.0 + (arch == "uvit")))
 
 
 def test_the_clock_measures():
     small, large = ({"depth": depth, "width": 64, "heads": 2, "patch": 2} for depth in (1, 16))
-    seconds = match.clock_of(DIGITS, 16, torch.device("cpu"), turns=3)([("dit", small), ("dit", large)])
+    seconds = matching.clock_of(DIGITS, 16, torch.device("cpu"), turns=3)([("dit", small), ("dit", large)])
     assert 0 < seconds[0] < seconds[1]
 
 
 def test_the_matcher_says_what_it_timed_on(capsys, monkeypatch):
-    monkeypatch.setattr(match, "clock_of", lambda *_, **__: clock(lambda arch, macs: macs * 1e-9))
+    monkeypatch.setattr(matching, "clock_of", lambda *_, **__: clock(lambda arch, macs: macs * 1e-9))
     flags = "--to dit:nano/2 --arch uvit --io 1x8x8 --classes 10 --by time --batch 4"
     assert match.main(flags.split()) == 0
     out = capsys.readouterr().out
@@ -113,4 +114,4 @@ def test_the_matcher_says_what_it_timed_on(capsys, monkeypatch):
 
 def test_a_run_cannot_be_matched_by_time(capsys):
     with pytest.raises(ValueError, match=r"solve it once with python -m bench\.match --by time"):
-        match.parse("time:dit:nano/2")
+        matching.parse("time:dit:nano/2")
