@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, TypeVar
 
-from bench import suites
 from bench.config.identity import digest
 from bench.config.metric_specs import headline
+from bench.experiments import suites
 from bench.protocol import describe
 from bench.ranking import over_seeds, spread
 from bench.record import Record

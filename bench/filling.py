@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from architectures.registry import did_you_mean
-from bench import literature, paper_catalog, published, suites, verdicts
+from bench import literature, paper_catalog, published, verdicts
 from bench.config.metric_specs import KINDS, kind_of
+from bench.experiments import suites
+from bench.experiments.suites import Scale
 from bench.literature import Value
 from bench.paper import Table
 from bench.paperruns import Ledger, command, of_setting
 from bench.protocol import describe
 from bench.ranking import Spread, spread
 from bench.record import Metric, Record
-from bench.suites import Scale
 from bench.verdicts import Order, Verdict
 
 

@@ -150,8 +150,9 @@ def stages(
     run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool], world: Any, owned: Callable[[], None]
 ) -> None:
     """The stages in order; each skips what is there already.  `owned` raises when the run is another process's."""
-    from bench import presets, train
+    from bench import train
     from bench.data import sources
+    from bench.experiments import presets
 
     train.set_threads(config)
     device = train.device_of(config, world)
@@ -211,9 +212,10 @@ def log_peak(run: RunFolder, device: str) -> None:
 
 def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
-    from bench import evaluate, plots, presets, protocol, store
+    from bench import evaluate, plots, protocol, store
     from bench import record as records
     from bench.costs import counting, matching
+    from bench.experiments import presets
     from bench.storage import tensor_files
 
     io = presets.io_of(config)

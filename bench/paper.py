@@ -1,6 +1,6 @@
 """Schema of a paper's table: the published values it holds, and what would measure them.
 
-A line of a table is measured by a cell of a suite (bench/suites.py), by a run of the paper's own network and recipe
+A line of a table is measured by a cell of a suite (bench/experiments/suites.py), by a run of the paper's own network and recipe
 or its published weights, or by nothing here: then it is a published reference.  Imports no torch.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
-from bench.suites import Scale
+from bench.experiments.suites import Scale
 from bench.verdicts import Pair
 
 STRICT = ConfigDict(extra="forbid")

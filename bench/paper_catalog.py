@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from architectures.registry import did_you_mean
-from bench import suites
+from bench.experiments import suites
+from bench.experiments.suites import Scale
 from bench.paper import STRICT, Figure, Run, Table
 from bench.published import FOLDER
-from bench.suites import Scale
 
 Entry = dict[str, Any]
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any
 
-from bench import presets, recipes, suites
 from bench.config.overrides import override
 from bench.config.schema import RunConfig
 from bench.data import sources
+from bench.experiments import presets, recipes, suites
+from bench.experiments.presets import Wish
 from bench.literature import Value
 from bench.paper import Run
-from bench.presets import Wish
 from bench.record import Record
 
 Columns = Mapping[str, str]

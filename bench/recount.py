@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import presets, record
+from bench import record
 from bench.config import overrides
 from bench.costs import counting
+from bench.experiments import presets
 
 
 def recount(path: Path) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from bench import metrics, presets
+from bench import metrics
 from bench.collect import Progress, collect
 from bench.config.identity import digest
 from bench.config.naming import title_of
 from bench.config.schema import Data, Evaluation
 from bench.data import sources
+from bench.experiments import presets
 from bench.extractors import EXTRACTORS, check_side, network
 from bench.images import ENDINGS, ArrayImages, Images
 from bench.manifest import FEATURES, FORMAT, KEY, Manifest, words

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from architectures import registry
-from bench import presets, profiles, recipes, suites
+from bench import profiles
 from bench.config.fields import fields_of
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.data import sources
+from bench.experiments import presets, recipes, suites
 from bench.storage import lease
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
@@ -99,7 +100,9 @@ def parser() -> Parser:
 def settings_help() -> str:
     """Every setting with its type, default and docstring, by section."""
     lines = ["settings for --set KEY=VALUE; in brackets the default at paper scale on the shared track."]
-    lines += ["Digits and shapes have their own (bench/presets.py); a run's config.json holds what it resolved to."]
+    lines += [
+        "Digits and shapes have their own (bench/experiments/presets.py); a run's config.json holds what it resolved to."
+    ]
     section = None
     for key, kind, default, doc in fields_of(RunConfig):
         head = key.rpartition(".")[0]
@@ -217,9 +220,10 @@ def go(flags: argparse.Namespace) -> int:
     shown = flags.dry_run and flags.cluster == "slurm"  # also where there is none
     cluster = "slurm" if shown else submit.resolve_cluster(flags.cluster)
     profile = profiles.load(flags.profile, slurm_settings(flags, cluster))
-    from bench import plan
+    from bench.experiments import resolve
+    from bench.runs import planning
 
-    configs = plan.resolve(asked)
+    configs = resolve.resolve(asked)
     parallel = flags.parallel or dispatch.default_parallel(cluster, len(configs))
     runs = {config.name: RunFolder.of(results, config.name) for config in configs}
     export = "compute.export" in asked[0].settings
@@ -227,16 +231,18 @@ def go(flags: argparse.Namespace) -> int:
         return show(runs, {}, results, flags.suite, all_done=True)
     here = cluster != "slurm"
     if not flags.dry_run:
-        plan.check_files(configs, here=here)
-    plans = plan.make(configs, parallel, here=here)
+        planning.check_files(configs, here=here)
+    plans = planning.make(configs, parallel, here=here)
     if not flags.dry_run:
         writable(results)
-    print(plan.table(plans))
+    print(planning.table(plans))
     count = f"{len(plans)} run{'s'[: len(plans) > 1]}"
     if all(p.source == "timed here" for p in plans):
-        print(f"about {plan.duration(plan.total(plans, parallel, here=here))} for {count}, {parallel} at a time\n")
+        print(
+            f"about {planning.duration(planning.total(plans, parallel, here=here))} for {count}, {parallel} at a time\n"
+        )
     else:
-        hours = plan.duration(sum(p.seconds for p in plans))
+        hours = planning.duration(sum(p.seconds for p in plans))
         print(f"about {hours} of one accelerator for {count} (set compute.tflops)\n")
     wanted = dispatch.Wanted(
         results=results,
@@ -261,15 +267,17 @@ def do(
     wanted: dispatch.Wanted,
 ) -> int:
     """Prepare what all runs need, dispatch what is not done and, unless SLURM has it, show what came out."""
-    from bench import dispatch, plan
+    from bench import dispatch
+    from bench.experiments import resolve
+    from bench.runs import planning
 
     planned, export = list(configs.values()), "compute.export" in asked[0].settings
-    plan.prepare_extractors(planned, wanted.results)
+    planning.prepare_extractors(planned, wanted.results)
     if flags.fresh:
         dispatch.must_be_free(runs, "then --fresh")
         for run in runs.values():
             run.clear()
-    plan.install(asked, runs.values())
+    resolve.install(asked, runs.values())
     todo = unfinished(runs, planned, export)
     keep_configs(todo, configs, asked[0].settings)
     if (status := dispatch.out(todo, wanted, flags.watch)) is not None:

@@ -19,12 +19,13 @@ from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 import architectures
-from bench import engine, extractors, presets
+from bench import engine, extractors
 from bench.collect import in_pieces
 from bench.config.schema import RunConfig
 from bench.data.autoencoder import decoder, to_uint8
 from bench.diffusion import samplers
 from bench.distributed import ALONE, Stopped, World
+from bench.experiments import presets
 from bench.export import export_of
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder

@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from bench import plan, presets
 from bench.config.schema import RunConfig
 from bench.diffusion.gaussian_diffusion import process_of
 from bench.distributed import ALONE, Place, World, device_of, joined_at
+from bench.experiments import presets, resolve
 from bench.parallel import share
 from bench.terminal.cli import Parser
 from bench.train import new_state, step
@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if min(*flags.processes, flags.rounds, flags.batch, flags.threads) < 1:
             raise ValueError("--processes, --rounds, --batch and --threads must be at least 1")
-        (config,) = plan.resolve([presets.Wish(arch=flags.arch, size=flags.size, data=flags.data)])
+        (config,) = resolve.resolve([presets.Wish(arch=flags.arch, size=flags.size, data=flags.data)])
         compute = replace(config.compute, threads=flags.threads, sharding=flags.sharding)
         config = replace(config, recipe=replace(config.recipe, batch=flags.batch), compute=compute)
         found = measure(config, sorted({1, *flags.processes}), flags.rounds)

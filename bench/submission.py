@@ -20,10 +20,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from architectures import registry
-from bench import plausible, presets, protocol, record
+from bench import plausible, protocol, record
 from bench.boards import boards
 from bench.config import identity, overrides
 from bench.config.schema import RunConfig
+from bench.experiments import presets
 from bench.record import Record
 
 LARGEST = 4 * 2**20

@@ -19,11 +19,11 @@ from tabulate import tabulate
 
 from bench import literature, paper_catalog, verdicts
 from bench.config.metric_specs import ARROWS
+from bench.experiments.suites import Scale
 from bench.filling import NAMES, Filled, Row, filled, scales
 from bench.paperruns import Ledger
 from bench.record import read_all
 from bench.storage.atomic import atomic
-from bench.suites import Scale
 from bench.terminal.cli import Parser
 
 Format = Literal["text", "md", "csv", "latex", "html"]

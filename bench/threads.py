@@ -16,9 +16,9 @@ from statistics import median
 import torch
 from tabulate import tabulate
 
-from bench import plan, presets
 from bench.config.schema import RunConfig
 from bench.diffusion.gaussian_diffusion import process_of
+from bench.experiments import presets, resolve
 from bench.terminal.cli import Parser
 from bench.train import device_of, new_state, step
 
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--batch and --rounds must be at least 1, and --seconds more than 0")
         layouts = [parse_layout(text) for text in flags.layout]
         wishes = [presets.Wish(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
-        configs = dict(zip(flags.arch, plan.resolve(wishes), strict=True))
+        configs = dict(zip(flags.arch, resolve.resolve(wishes), strict=True))
     except ValueError as error:
         print(f"bench.threads: {error}", file=sys.stderr)
         return 2

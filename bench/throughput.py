@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from bench import engine, microbatch, peaks, plan, presets, works
+from bench import engine, microbatch, peaks, works
 from bench.benchmarks import loading
 from bench.config.naming import title_of
 from bench.config.schema import Data, RunConfig
 from bench.costs import counting, timing
 from bench.data import sources
+from bench.experiments import presets, resolve
 from bench.storage.atomic import atomic
 from bench.terminal.cli import Parser, assignments
 from bench.train import device_of, workers_of
@@ -283,7 +284,7 @@ def configs_of(flags: argparse.Namespace, device: torch.device) -> dict[str, Run
         label = f"{name}@{title_of(source)}" if source else name
         arch, _, size = name.partition(":")
         wish = presets.Wish(arch=arch, size=size, data=source, track=flags.track, settings=settings)
-        found[label] = plan.solved(presets.resolve(wish))
+        found[label] = resolve.solved(presets.resolve(wish))
     return found
 
 

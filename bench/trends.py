@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from architectures.registry import did_you_mean
-from bench import printed, suites
+from bench import printed
 from bench.cells import (
     Cell,
     by,
@@ -34,6 +34,7 @@ from bench.cells import (
 )
 from bench.config.identity import digest
 from bench.config.metric_specs import headline
+from bench.experiments import suites
 from bench.printed import COMPUTE, MACS, SAMPLING
 from bench.protocol import fingerprint
 from bench.record import Record

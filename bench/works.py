@@ -17,12 +17,13 @@ from torch import Tensor
 
 import architectures
 from architectures.check import awaken
-from bench import engine, microbatch, presets
+from bench import engine, microbatch
 from bench.config.schema import RunConfig
 from bench.config.seeds import fold
 from bench.costs import timing
 from bench.diffusion import samplers
 from bench.diffusion.gaussian_diffusion import draw_times, process_of
+from bench.experiments import presets
 from bench.train import backward, new_state, step
 
 GUIDANCE = 1.5

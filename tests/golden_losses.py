@@ -10,9 +10,10 @@ import torch
 from helpers import tiny_config
 
 from architectures.check import awaken
-from bench import presets, train
+from bench import train
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import process_of
+from bench.experiments import presets
 from bench.training import training_batch
 
 STEPS = 10

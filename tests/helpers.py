@@ -4,7 +4,7 @@ import dataclasses
 import subprocess
 import time
 
-from bench import presets
+from bench.experiments import presets
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 

@@ -4,9 +4,10 @@ import dataclasses
 import json
 import random
 
-from bench import presets, protocol, record
+from bench import protocol, record
 from bench.config import schema
 from bench.config.metric_specs import KINDS, kind_of
+from bench.experiments import presets
 from bench.protocol import fingerprint
 
 EVALUATION = {

@@ -15,9 +15,10 @@ import submitit.helpers  # noqa: F401
 import torch
 import torch.distributed.fsdp
 
-from bench import distributed, engine, meter, presets, sample, train
+from bench import distributed, engine, meter, sample, train
 from bench.config.overrides import load_config
 from bench.data import sources
+from bench.experiments import presets
 from bench.storage.run_folder import RunFolder
 
 

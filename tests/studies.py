@@ -3,8 +3,9 @@
 import math
 from dataclasses import replace
 
-from bench import protocol, record, suites
-from bench.presets import resolve
+from bench import protocol, record
+from bench.experiments import suites
+from bench.experiments.presets import resolve
 
 POINTS = 3
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from architectures import IOSpec, registry
-from bench import match, plan, presets
+from bench import match
 from bench.costs import counting, matching
+from bench.experiments import presets, resolve
 
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
@@ -68,5 +69,5 @@ def test_the_command_answers_nonsense_in_a_sentence(capsys):
 
 def test_both_forms_of_a_match_are_one_protocol():
     """unet:nano means macs:unet:nano; were they told apart, equal rows would stand in two tables."""
-    short, full = plan.resolve([presets.Wish(match=m) for m in ("unet:nano", "macs:unet:nano")])
+    short, full = resolve.resolve([presets.Wish(match=m) for m in ("unet:nano", "macs:unet:nano")])
     assert short == full and short.model.match == "macs:unet:nano"

@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
-from bench import distributed, job, parallel, presets, train
+from bench import distributed, job, parallel, train
 from bench.config.overrides import load_config
 from bench.data import sources
 from bench.distributed import World
+from bench.experiments import presets
 from bench.meter import Meter
 from bench.storage import tensor_files
 from bench.training import training_batch

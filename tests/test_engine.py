@@ -7,10 +7,11 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures.check import awaken
-from bench import engine, presets, sample, train
+from bench import engine, sample, train
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import process_of
 from bench.engine import Engine
+from bench.experiments import presets
 from bench.storage import tensor_files
 from bench.training import training_batch
 

@@ -11,7 +11,8 @@ import pytest
 import studies
 from matplotlib.text import Annotation
 
-from bench import draw, figures, style, suites, trends
+from bench import draw, figures, style, trends
+from bench.experiments import suites
 from bench.printed import dit_400k, dit_training
 from bench.protocol import fingerprint
 from bench.record import identity

@@ -9,8 +9,9 @@ from official_cases import fill, noise
 
 from architectures import IOSpec, build
 from architectures.check import awaken
-from bench import presets, run
+from bench import run
 from bench.costs import counting, matching
+from bench.experiments import presets
 
 # results/published: sndnyang/Diffusion_ViT ReadMe and sampling logs; the counts include the classifier's head
 PUBLISHED = {

@@ -9,8 +9,9 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from helpers import save_images, save_vae
 
-from bench import encode, presets
+from bench import encode
 from bench.data import latents, prefetch, sources
+from bench.experiments import presets
 from bench.training import training_batch
 
 FLAGS = ["--batch", "4", "--shard-mib", "0.03", "--threads", "1", "--device", "cpu"]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench import presets
 from bench.benchmarks import loading
 from bench.data.prefetch import Loader
 from bench.data.sources import Arrays
+from bench.experiments import presets
 from bench.training import training_batch
 
 

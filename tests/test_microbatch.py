@@ -4,10 +4,11 @@ import pytest
 import torch
 from helpers import make_run, tiny_config
 
-from bench import microbatch, parallel, presets, train
+from bench import microbatch, parallel, train
 from bench.diffusion.gaussian_diffusion import process_of
 from bench.distributed import World
 from bench.engine import Engine
+from bench.experiments import presets
 from bench.storage import tensor_files
 from bench.training import training_batch
 

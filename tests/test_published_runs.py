@@ -11,8 +11,9 @@ from helpers import TINY, tiny_config
 
 from architectures import IOSpec, from_official, official_layout, to_official
 from architectures.official_ctor import PUBLISHED
-from bench import leaderboard, presets, record, run, weights
+from bench import leaderboard, record, run
 from bench.config.schema import Budget, Diffusion, Model, RunConfig
+from bench.experiments import presets, pretrained_weights
 
 CTOR = dict(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=10)
 FEW = [f"--set={k}={v}" for k, v in TINY.items() if k.startswith(("evaluation.", "compute."))]
@@ -71,7 +72,7 @@ def found_of(family, name):
     """What reading a published checkpoint would give, without its memory."""
     ctor = PUBLISHED[family][name]
     tensors = {k: torch.empty(s, device="meta") for k, s in official_layout(family, **ctor).items()}
-    return weights.Found(net=from_official(family, tensors), family=family, sha256="0" * 64)
+    return pretrained_weights.Found(net=from_official(family, tensors), family=family, sha256="0" * 64)
 
 
 EXPECTED = {
@@ -117,7 +118,7 @@ def test_a_published_checkpoint_implies_its_size_its_data_and_its_process(family
 def test_ldm_with_its_class_table_is_sampled_in_its_own_latents(name):
     ctor = {**PUBLISHED["ldm"][name], "n_classes": 1001}
     tensors = {k: torch.empty(s, device="meta") for k, s in official_layout("ldm", **ctor).items()}
-    found = weights.Found(net=from_official("ldm", tensors), family="ldm", sha256="0" * 64)
+    found = pretrained_weights.Found(net=from_official("ldm", tensors), family="ldm", sha256="0" * 64)
     config = configured(found, presets.Wish())
     assert config.data.name == {"cin256-v2": "imagenet256-vq4", "cin-ldm-vq-f8": "imagenet256-vq8"}[name]
     assert config.diffusion.schedule == "ldm"

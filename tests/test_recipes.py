@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import recipes
 from bench.config.schema import RunConfig
+from bench.experiments import recipes
 
 ROWS = list(csv.DictReader((Path(__file__).parent.parent / "results/published/training.csv").open()))
 CODE = "official code"

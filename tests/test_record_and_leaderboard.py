@@ -11,8 +11,9 @@ import pytest
 from helpers import make_run, replaced, tiny_config
 from made_records import made, metric
 
-from bench import failures, leaderboard, presets, protocol, record, suites, tabular
+from bench import failures, leaderboard, protocol, record, tabular
 from bench.config.overrides import load_config
+from bench.experiments import presets, suites
 from bench.protocol import fingerprint
 from bench.storage.atomic import write_json
 

@@ -14,9 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import architectures
-from bench import collect, evaluate, export, extractors, plots, presets, sample, store
+from bench import collect, evaluate, export, extractors, plots, sample, store
 from bench.config.overrides import load_config
 from bench.data import sources
+from bench.experiments import presets
 from bench.storage import run_folder, shards, tensor_files
 
 CPU = torch.device("cpu")

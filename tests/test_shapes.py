@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import extractors, presets, smallcnn
+from bench import extractors, smallcnn
 from bench.config.schema import Data
 from bench.data import sources, synthetic_shapes
+from bench.experiments import presets
 
 ROWS = np.array([0, 1, 5, 3 * synthetic_shapes.POSITIONS + 7, synthetic_shapes.REFERENCE + 2])
 

@@ -11,8 +11,9 @@ import pytest
 from helpers import replaced
 from made_records import config_of, made, plain, whole
 
-from bench import failures, leaderboard, presets, protocol, record, submission
+from bench import failures, leaderboard, protocol, record, submission
 from bench.config.overrides import from_dict
+from bench.experiments import presets
 from bench.protocol import fingerprint
 
 REPOSITORY = Path(__file__).parent.parent / "results"

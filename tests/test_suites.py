@@ -9,10 +9,12 @@ from typing import get_args
 
 import pytest
 
-from bench import plan, presets, run, suites
+from bench import run
 from bench.config.overrides import from_dict
-from bench.presets import Wish
+from bench.experiments import presets, resolve, suites
+from bench.experiments.presets import Wish
 from bench.record import read_all
+from bench.runs import planning
 
 EVERY = [(name, scale) for name, suite in suites.SUITES.items() for scale in suite.shared]
 GRIDS = [name for name in suites.SUITES if name != "quickstart"]
@@ -49,8 +51,8 @@ def test_two_cells_of_a_grid_are_the_same_runs_only_where_two_tables_share_a_row
 @pytest.mark.parametrize("name", suites.SUITES)
 def test_every_toy_network_can_be_built_and_costs_are_solved(name):
     for config in configs(name, "digits").values():
-        solved = plan.solved(config)
-        assert plan.cost.of(solved, presets.io_of(solved)).macs > 0
+        solved = resolve.solved(config)
+        assert planning.cost.of(solved, presets.io_of(solved)).macs > 0
 
 
 @pytest.mark.parametrize("name", suites.SUITES)
@@ -58,7 +60,7 @@ def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
     keys = suites.cells(name, "digits")
     found = []
     for wish in suites.wishes(name, "digits", Wish(seed=7, track=""), 1):
-        config = plan.solved(presets.resolve(wish))
+        config = resolve.solved(presets.resolve(wish))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, hash="filled in"))
         found.append(suites.key(json.loads(json.dumps(config.identity()))))
     assert len(found) == len(set(found)) and set(found) == set(keys.values())
@@ -66,7 +68,7 @@ def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
 
 def test_a_family_is_of_one_design_at_all_three_costs():
     """The matcher starts from its laptop size at each, whatever departs from the paper there."""
-    found = [plan.solved(c).model for name, c in configs("matched", "digits").items() if name.startswith("uvit")]
+    found = [resolve.solved(c).model for name, c in configs("matched", "digits").items() if name.startswith("uvit")]
     assert [(m.solved["time_mlp"], m.solved["init_std"]) for m in found] == [(True, 0.1)] * 3
 
 

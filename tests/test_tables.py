@@ -8,19 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import (
-    filling,
-    literature,
-    paper_catalog,
-    paperruns,
-    presets,
-    protocol,
-    published,
-    record,
-    run,
-    suites,
-    tables,
-)
+from bench import filling, literature, paper_catalog, paperruns, protocol, published, record, run, tables
+from bench.experiments import presets, suites
 from bench.paperruns import Ledger
 
 TABLES, FIGURES = paper_catalog.tables(), paper_catalog.figures()

@@ -15,7 +15,7 @@ from architectures.interface import IOSpec
 from bench.config.overrides import override
 from bench.config.schema import Budget, Compute, Data, Diffusion, Evaluation, Model, Recipe, RunConfig
 from bench.data.sources import SOURCES, Source, filled, source
-from bench.recipes import NATIVE, SHARED, SHARED_SHAPES, SHARED_TOY, Way, native, preset_of
+from bench.experiments.recipes import NATIVE, SHARED, SHARED_SHAPES, SHARED_TOY, Way, native, preset_of
 
 _LEARNED = Diffusion(variance="learned_range")
 _IDDPM = Diffusion(schedule="cosine", steps=4000, time="rescaled", variance="learned_range")

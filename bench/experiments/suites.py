@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from bench.config.identity import digest
-from bench.presets import Wish, resolve
+from bench.experiments.presets import Wish, resolve
 
 Scale = Literal["digits", "shapes", "paper"]
 Settings = Mapping[str, str]

@@ -1,0 +1,96 @@
+"""Resolve a run request to a complete RunConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from bench.config.fields import value_of
+from bench.config.schema import RunConfig
+from bench.costs import matching
+from bench.data import autoencoder, latents, sources
+from bench.experiments import presets, pretrained_weights
+from bench.storage.run_folder import RunFolder
+
+
+def resolve(wishes: list[presets.Wish]) -> list[RunConfig]:
+    """Configurations of the wishes, matched where they ask for it; ValueError says what cannot be."""
+    return [decoded(_of_checkpoint(wish) if wish.checkpoint else solved(presets.resolve(wish))) for wish in wishes]
+
+
+def read_checkpoint(wish: presets.Wish) -> pretrained_weights.Found:
+    """The network of --checkpoint; model.args are the arguments of the published constructor."""
+    first = "model.args."
+    given = tuple((k.removeprefix(first), v) for k, v in wish.settings.items() if k.startswith(first))
+    return _read(Path(wish.checkpoint), wish.arch, given)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, arch: str, given: tuple[tuple[str, str], ...]) -> pretrained_weights.Found:
+    """A file is read once for its plan and its weights; `install` lets go of it."""
+    try:
+        return pretrained_weights.read(path, arch, {k: value_of(v) for k, v in given})
+    except ValueError as error:
+        hint = ", with --set model.args.num_heads=N" if str(error).endswith("pass num_heads") else ""
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _of_checkpoint(wish: presets.Wish) -> RunConfig:
+    found = read_checkpoint(wish)
+    return presets.of_checkpoint(
+        wish,
+        arch=found.spec.arch,
+        size=found.size(),
+        args=found.spec.args,
+        io=found.spec.io,
+        weights=found.sha256,
+        process=found.diffusion,
+    )
+
+
+def install(wishes: list[presets.Wish], runs: Iterable[RunFolder]) -> None:
+    """Put the weights of --checkpoint where sampling looks for a snapshot, unless they are there."""
+    for wish, run in zip(wishes, runs, strict=True):
+        target = run.file("snapshots", 0, "safetensors")
+        if wish.checkpoint and not target.is_file():
+            pretrained_weights.install(read_checkpoint(wish), target)
+    _read.cache_clear()
+
+
+def solved(config: RunConfig) -> RunConfig:
+    """The config with its network's size solved, if it is to be matched, and the match in its full form."""
+    model = config.model
+    if not model.match:
+        return config
+    wanted = matching.parse(model.match)
+    solution = matching.solve(model.arch, presets.io_of(config), wanted, model.tolerance, model.size, model.args)
+    full = f"{wanted.by}:{wanted.arch}:{wanted.size}"
+    return replace(config, model=replace(model, size="", match=full, solved=solution.args))
+
+
+def decoded(config: RunConfig) -> RunConfig:
+    """The config with the autoencoder that decodes its latents: that which made them, unless another is named."""
+    d, e = config.data, config.evaluation
+    if not sources.source(d.name, d.root).latent:
+        return config
+    folder, sha256 = e.decoder, ""
+    if folder and (Path(folder) / "config.json").is_file():
+        sha256 = autoencoder.hash_of(folder, autoencoder.read_autoencoder(folder))
+    elif not folder and sources.is_encoded(d.name, d.root):
+        vae = latents.read_manifest(sources.folder_of(d.name, d.root)).vae
+        folder, sha256 = vae.path, vae.sha256
+    return replace(config, evaluation=replace(e, decoder=folder, decoder_hash=sha256))
+
+
+def check_decoder(config: RunConfig, what: sources.Source, resolution: int) -> None:
+    """ValueError where a run's latents cannot be decoded to images of the reference's size."""
+    folder = config.evaluation.decoder
+    vae = autoencoder.load_autoencoder(folder, config.evaluation.decoder_hash)
+    shape = autoencoder.latent_shape(vae, resolution)
+    if shape != (what.channels, what.size, what.size):
+        raise ValueError(
+            f"{folder} has latents {shape} for images of {resolution} pixels; {config.data.name} has "
+            f"{(what.channels, what.size, what.size)}: name its own with --set evaluation.decoder=PATH"
+        )
