@@ -30,8 +30,8 @@ from bench.measure import Request, measure, named, wanted_layers
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 from bench.store import FeatureStore, Made
-from bench.tensorboard import Scalars
 from bench.terminal.cli import Parser
+from bench.training.tensorboard import Scalars
 
 Metrics = dict[str, dict[str, Any]]
 PICTURED = 100

@@ -58,10 +58,10 @@ def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, d
     notice comes to any of its processes, or when the process `door` that started it is gone; a notice of
     SLURM then ends in another turn.
     """
-    from bench import distributed
-    from bench.keep import Diverged
+    from bench.training import distributed, rendezvous
+    from bench.training.checkpointing import Diverged
 
-    notices, config, own = notices or Notices(), load_config(run.path), distributed.place()
+    notices, config, own = notices or Notices(), load_config(run.path), rendezvous.place()
     first = own is None or own.rank == 0
     try:
         with run.claim() if first else nullcontext() as claim, distributed.joined(config) as world:
@@ -90,7 +90,7 @@ def turn(
     owned: Callable[[], None],
 ) -> bool:
     """The work of one process, until it is done or told to stop; whether it is done."""
-    from bench.distributed import Stopped
+    from bench.training.distributed import Stopped
 
     def stop() -> bool:
         return notices.stop or (door is not None and not process_identity.exists(door))
@@ -150,16 +150,16 @@ def stages(
     run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool], world: Any, owned: Callable[[], None]
 ) -> None:
     """The stages in order; each skips what is there already.  `owned` raises when the run is another process's."""
-    from bench import train
     from bench.data import sources
     from bench.experiments import presets
+    from bench.training import trainer
 
-    train.set_threads(config)
-    device = train.device_of(config, world)
+    trainer.set_threads(config)
+    device = trainer.device_of(config, world)
     published = bool(config.model.weights)
     arrays = sources.arrays_of(config.data, trained=not published)
     if stage != "evaluate" and not published:
-        train.train(run, config, arrays, presets.io_of(config), stop, world, owned)
+        trainer.train(run, config, arrays, presets.io_of(config), stop, world, owned)
     if world.first:
         log_peak(run, str(device))
     if stage == "train":
@@ -181,7 +181,7 @@ def evaluated(
     """Sample, in all processes; evaluate and record, in the first."""
     from bench import evaluate, extractors, sample
     from bench.data import sources
-    from bench.distributed import Stopped
+    from bench.training.distributed import Stopped
 
     def check() -> None:
         owned()
@@ -320,7 +320,7 @@ def measured(run: RunFolder, flops: int) -> dict[str, Any]:
 
     `flops` are those of training on one image.  MFU is against the dense bf16 peak of the GPUs, where it is known.
     """
-    from bench import peaks
+    from bench.training import hardware
 
     events, _ = run.events()
     training = [e for e in events if e["event"] == "train"]
@@ -329,10 +329,10 @@ def measured(run: RunFolder, flops: int) -> dict[str, Any]:
     images = sum(e["rate"] * e["seconds"] for e in training)
     memory = [e["peak_memory_bytes"] for e in events if e["event"] == "memory"]
     device = next((e["device"] for e in reversed(events) if e["event"] == "compute"), "")
-    peak = peaks.known(device)
+    peak = hardware.known(device)
     return {
         "images_per_second": images / max(seconds, 1e-9) if training else None,
-        "mfu": peaks.mfu(images / (3600 * hours), flops, peak) if peak and hours else None,
+        "mfu": hardware.mfu(images / (3600 * hours), flops, peak) if peak and hours else None,
         "peak_memory_bytes": max(memory, default=0),
         "accelerator_hours": hours,
     }

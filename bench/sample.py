@@ -19,18 +19,19 @@ from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 import architectures
-from bench import engine, extractors
+from bench import extractors
 from bench.collect import in_pieces
 from bench.config.schema import RunConfig
 from bench.data.autoencoder import decoder, to_uint8
 from bench.diffusion import samplers
-from bench.distributed import ALONE, Stopped, World
 from bench.experiments import presets
 from bench.export import export_of
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.storage.shards import Target, grid, labels_of
 from bench.store import Features, Made
+from bench.training import execution
+from bench.training.distributed import ALONE, Stopped, World
 
 
 def load_network(path: Path, device: torch.device) -> nn.Module:
@@ -49,7 +50,7 @@ def images_of(
     """(indices, images (B, H, W, C) uint8) of each batch of image numbers."""
     io: architectures.IOSpec = net.spec.io  # type: ignore[union-attr, assignment]
     decode = decoder(latent, config.evaluation.decoder, device, config.evaluation.decoder_hash)
-    made = samplers.with_guidance(engine.of_sampling(config, device).sampler(net), config, io.num_classes)
+    made = samplers.with_guidance(execution.of_sampling(config, device).sampler(net), config, io.num_classes)
     for own in batches:
         labels = labels_of(own, io.num_classes)
         cond = None if labels is None else torch.from_numpy(labels).to(device)

@@ -27,11 +27,12 @@ from tabulate import tabulate
 
 from bench.config.schema import RunConfig
 from bench.diffusion.gaussian_diffusion import process_of
-from bench.distributed import ALONE, Place, World, device_of, joined_at
 from bench.experiments import presets, resolve
-from bench.parallel import share
 from bench.terminal.cli import Parser
-from bench.train import new_state, step
+from bench.training.distributed import ALONE, World, device_of, joined_at
+from bench.training.parallel import share
+from bench.training.rendezvous import Place
+from bench.training.trainer import new_state, step
 
 WARM_UP = 3
 MODES = ("same", "grown")

@@ -20,7 +20,7 @@ from bench.config.schema import RunConfig
 from bench.diffusion.gaussian_diffusion import process_of
 from bench.experiments import presets, resolve
 from bench.terminal.cli import Parser
-from bench.train import device_of, new_state, step
+from bench.training.trainer import device_of, new_state, step
 
 
 @dataclass(frozen=True)

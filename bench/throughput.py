@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from bench import engine, microbatch, peaks, works
+from bench import works
 from bench.benchmarks import loading
 from bench.config.naming import title_of
 from bench.config.schema import Data, RunConfig
@@ -32,7 +32,8 @@ from bench.data import sources
 from bench.experiments import presets, resolve
 from bench.storage.atomic import atomic
 from bench.terminal.cli import Parser, assignments
-from bench.train import device_of, workers_of
+from bench.training import execution, hardware, micro_batching
+from bench.training.trainer import device_of, workers_of
 
 MODES = ("train", "forward", "sample", "loader")
 SUITES: dict[str, tuple[str, ...]] = {
@@ -97,9 +98,9 @@ class Session:
     def row(self, label: str, mode: str, way: str, config: RunConfig, **more: Any) -> Row:
         """A row, its network counted; `flops` are those of one image."""
         io, price = presets.io_of(config), counting.of(config, presets.io_of(config))
-        chosen = (engine.of_training if mode == "train" else engine.of_sampling)(config, self.device)
+        chosen = (execution.of_training if mode == "train" else execution.of_sampling)(config, self.device)
         rate, flops = more.get("images_per_second"), more.pop("flops", 0)
-        speed = {"tflops": rate * flops / 1e12, "mfu": peaks.mfu(rate, flops, self.peak)} if rate else {}
+        speed = {"tflops": rate * flops / 1e12, "mfu": hardware.mfu(rate, flops, self.peak)} if rate else {}
         return {
             "model": label,
             "mode": mode,
@@ -120,11 +121,11 @@ class Session:
 
 def session_of(device: torch.device, flags: argparse.Namespace) -> Session:
     """The device, and its dense peak: bf16 from the table, or measured, on a CPU in float32."""
-    name = peaks.name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    peak, source = peaks.known(name), "bf16, table"
+    name = hardware.name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    peak, source = hardware.known(name), "bf16, table"
     if peak is None:
         kind = "bf16" if device.type == "cuda" else "fp32"
-        peak, source = peaks.measured(device, kind), f"{kind}, measured"
+        peak, source = hardware.measured(device, kind), f"{kind}, measured"
     return Session(
         device=device,
         name=name,
@@ -185,7 +186,7 @@ def compared(label: str, mode: str, config: RunConfig, batch: int, flops: int, m
         before = works.allocated(s.device)
         try:
             made[way] = works.ready(maker(), batch, s.device, before)
-        except (torch.OutOfMemoryError, microbatch.TooLarge) as error:
+        except (torch.OutOfMemoryError, micro_batching.TooLarge) as error:
             why = str(error).splitlines()[0]
             rows.append(s.row(label, mode, way, configs[way], batch=batch, note=f"out of memory: {why}"))
     found = timed(made, s) if made else {}
@@ -276,7 +277,7 @@ PARTS = {"train": train_rows, "forward": forward_rows, "sample": sample_rows}
 def configs_of(flags: argparse.Namespace, device: torch.device) -> dict[str, RunConfig]:
     """The networks by the name they were asked for; ValueError for what is unknown."""
     settings = dict(assignments(flags))
-    if device.type == "cuda" and engine.has_bf16():
+    if device.type == "cuda" and execution.has_bf16():
         settings.setdefault("evaluation.precision", "bf16")
     found = {}
     for word in flags.net or SUITES[flags.suite or ("h100" if device.type == "cuda" else "small")]:
@@ -345,7 +346,7 @@ def slug(name: str) -> str:
 
 def files_of(rows: Sequence[Row], device: torch.device, out: Path) -> dict[Path, list[Row]]:
     """Which rows go into which table: training and the loader's, and forward passes and samples."""
-    short, found = slug(peaks.name(device)), {}
+    short, found = slug(hardware.name(device)), {}
     for kind, modes in (("train", ("train", "loader")), ("infer", ("forward", "sample"))):
         own = [row for row in rows if row["mode"] in modes]
         precision = next((r["precision"] for r in own if r.get("way") == "ours"), "fp32")

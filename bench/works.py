@@ -17,14 +17,14 @@ from torch import Tensor
 
 import architectures
 from architectures.check import awaken
-from bench import engine, microbatch
 from bench.config.schema import RunConfig
 from bench.config.seeds import fold
 from bench.costs import timing
 from bench.diffusion import samplers
 from bench.diffusion.gaussian_diffusion import draw_times, process_of
 from bench.experiments import presets
-from bench.train import backward, new_state, step
+from bench.training import execution, micro_batching
+from bench.training.trainer import backward, new_state, step
 
 GUIDANCE = 1.5
 """Scale where a configuration has none."""
@@ -126,7 +126,7 @@ def published_training(config: RunConfig, device: torch.device) -> tuple[Call, C
     def call() -> None:
         batch = next(batches)
         with state.engine.running():
-            loss = microbatch.fitting(lambda: accumulate(batch), state, len(batch[0]), search=True)
+            loss = micro_batching.fitting(lambda: accumulate(batch), state, len(batch[0]), search=True)
             state.optimizer.step()
         with torch.no_grad():
             for kept, new in zip(state.ema.parameters(), own, strict=True):
@@ -146,7 +146,7 @@ def network(config: RunConfig, device: torch.device) -> torch.nn.Module:
 
 def forward(config: RunConfig, device: torch.device, batch: int) -> tuple[Call, Callable[[], int]]:
     """One evaluation of the network as samplers make it."""
-    call = engine.of_sampling(config, device).sampler(network(config, device))
+    call = execution.of_sampling(config, device).sampler(network(config, device))
     inputs = timing.inputs_for(presets.io_of(config), batch, device)
 
     def once() -> Tensor:
@@ -160,7 +160,7 @@ def forward(config: RunConfig, device: torch.device, batch: int) -> tuple[Call, 
 def sampling(config: RunConfig, device: torch.device, batch: int) -> Callable[[int], Tensor]:
     """Images (B, C, H, W) of a guided sampler of so many steps; the same noise each time."""
     io, e = presets.io_of(config), config.evaluation
-    net = engine.of_sampling(config, device).sampler(network(config, device))
+    net = execution.of_sampling(config, device).sampler(network(config, device))
     guidance = (e.guidance if e.guidance != 1 else GUIDANCE) if io.num_classes else 1.0
     labels = torch.arange(batch, device=device) % io.num_classes if io.num_classes else None
 

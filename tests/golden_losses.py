@@ -10,11 +10,10 @@ import torch
 from helpers import tiny_config
 
 from architectures.check import awaken
-from bench import train
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import process_of
 from bench.experiments import presets
-from bench.training import training_batch
+from bench.training import trainer, training_batch
 
 STEPS = 10
 LDM = {
@@ -41,7 +40,7 @@ def losses(name, device, **settings):
     compute = {"compute__device": device.type, "compute__precision": "fp32", "compute__compile": "none"}
     config = tiny_config(arch, recipe__lr=1e-3, recipe__warmup=5, recipe__clip=1, **compute, **own, **settings)
     io, arrays = presets.io_of(config), sources.load("digits")
-    state, diffusion = train.new_state(config, io, device), process_of(config.diffusion, device)
+    state, diffusion = trainer.new_state(config, io, device), process_of(config.diffusion, device)
     awaken(state.net).train()
     state.ema.load_state_dict(state.net.state_dict())
 
@@ -49,9 +48,9 @@ def losses(name, device, **settings):
         return training_batch.draw(config, arrays, io.num_classes, state.step, state.images, config.recipe.batch)
 
     with state.engine.running():
-        found = [float(train.step(state, config, diffusion, batch())) for _ in range(STEPS)]
+        found = [float(trainer.step(state, config, diffusion, batch())) for _ in range(STEPS)]
         state.net.load_state_dict(state.ema.state_dict())
-        return [*found, float(train.backward(state, diffusion, batch(), 1.0))]
+        return [*found, float(trainer.backward(state, diffusion, batch(), 1.0))]
 
 
 def path(device):

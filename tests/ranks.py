@@ -15,17 +15,18 @@ import submitit.helpers  # noqa: F401
 import torch
 import torch.distributed.fsdp
 
-from bench import distributed, engine, meter, sample, train
+from bench import sample
 from bench.config.overrides import load_config
 from bench.data import sources
 from bench.experiments import presets
 from bench.storage.run_folder import RunFolder
+from bench.training import distributed, execution, metrics_logger, trainer
 
 
 def training(world, folder, stop=(), poison=(), different=(), failing=(), every_step=True):
     """Train a run; `stop`, `poison`, `different`, `failing` are (rank, step) of what happens where and when."""
     run, steps = RunFolder(Path(folder)), []
-    arrays, before, build = sources.load("digits"), train.step, train.architectures.build
+    arrays, before, build = sources.load("digits"), trainer.step, trainer.architectures.build
 
     def step(state, *rest):
         loss = before(state, *rest)
@@ -43,13 +44,13 @@ def training(world, folder, stop=(), poison=(), different=(), failing=(), every_
             next(net.parameters()).add_(1)
         return net
 
-    train.step, engine.BACKEND = step, "aot_eager"
+    trainer.step, execution.BACKEND = step, "aot_eager"
     if different and world.rank == different[0]:
-        train.architectures.build = other
+        trainer.architectures.build = other
     if every_step:
-        meter.Meter.due = lambda self: True
+        metrics_logger.Meter.due = lambda self: True
     try:
-        train.train(
+        trainer.train(
             run,
             load_config(run.path),
             arrays,
@@ -57,7 +58,7 @@ def training(world, folder, stop=(), poison=(), different=(), failing=(), every_
             lambda: asked(world, steps, stop),
             world,
         )
-    except train.Stopped:
+    except trainer.Stopped:
         return ["stopped", steps[-1]]
     return ["done", steps[-1] if steps else 0]
 
@@ -72,12 +73,12 @@ def sampling(world, folder, stop=()):
     def check():
         batches.append(1)
         if asked(world, batches, stop):
-            raise train.Stopped
+            raise trainer.Stopped
         time.sleep(0.2 if stop else 0)
 
     try:
         sample.sample(run, load_config(run.path), False, torch.device("cpu"), check, world)
-    except train.Stopped:
+    except trainer.Stopped:
         return ["stopped", len(batches)]
     return ["done", len(batches)]
 
@@ -85,20 +86,20 @@ def sampling(world, folder, stop=()):
 def waiting(world, folder, ends):
     def check():
         if world.rank == 1 and ends == "is stopped elsewhere":
-            raise train.Stopped
+            raise trainer.Stopped
 
     def work():
         for _ in range(50 if ends == "is stopped elsewhere" else 3):
             world.check(check)
             time.sleep(0.1)
         if ends == "stops":
-            raise train.Stopped
+            raise trainer.Stopped
         if ends == "fails":
             raise OSError("no space left on device")
 
     try:
         world.alone(work, check)
-    except train.Stopped:
+    except trainer.Stopped:
         return "stopped"
     return "done"
 

@@ -13,14 +13,14 @@ import torch
 import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
-from bench import distributed, job, parallel, train
+from bench import job
 from bench.config.overrides import load_config
 from bench.data import sources
-from bench.distributed import World
 from bench.experiments import presets
-from bench.meter import Meter
 from bench.storage import tensor_files
-from bench.training import training_batch
+from bench.training import distributed, parallel, rendezvous, trainer, training_batch
+from bench.training.distributed import World
+from bench.training.metrics_logger import Meter
 
 HOST = socket.gethostname()
 
@@ -57,7 +57,7 @@ def _report_every_step(monkeypatch):
 
 def in_one_process(path, config, digits):
     run = make_run(path, config)
-    train.train(run, config, digits, presets.io_of(config), lambda: False)
+    trainer.train(run, config, digits, presets.io_of(config), lambda: False)
     return run
 
 
@@ -138,7 +138,7 @@ def test_shares_cover_the_batch_and_differ_by_at_most_one(size, world):
 
 def test_a_process_draws_its_rows_of_what_one_alone_draws(digits):
     config = tiny_config()
-    state = train.State(net=None, ema=None, optimizer=None, step=3, images=48)
+    state = trainer.State(net=None, ema=None, optimizer=None, step=3, images=48)
     whole = training_batch.draw(config, digits, 10, state.step, state.images, 16)
     parts = [
         training_batch.draw(config, digits, 10, state.step, state.images, 16, parallel.share(16, World(r, 0, 3)))
@@ -228,7 +228,7 @@ def files(run):
 
 
 def a_place(rank, ports, host="127.0.0.1", job="mine"):
-    return distributed.Place(rank=rank, size=2, host=host, ports=tuple(ports), job=job)
+    return rendezvous.Place(rank=rank, size=2, host=host, ports=tuple(ports), job=job)
 
 
 def free_ports(count):
@@ -247,28 +247,28 @@ def test_a_host_that_is_not_reached_is_named(host, why):
     with pytest.raises(
         RuntimeError, match=rf"process 1 of 2 on {HOST} could not reach process 0 at {host}:{port}"
     ) as e:
-        distributed.meet(a_place(1, [port], host), 0.3)
+        rendezvous.meet(a_place(1, [port], host), 0.3)
     assert e.match(why) and "check that" in str(e.value)
 
 
 def test_processes_that_do_not_come_are_named():
     with pytest.raises(RuntimeError, match=rf"process 0 of 2 on {HOST} waited 1 s for process 1, which did not come"):
-        distributed.meet(a_place(0, free_ports(1)), 1)
+        rendezvous.meet(a_place(0, free_ports(1)), 1)
 
 
 def test_two_jobs_that_want_one_port_do_not_meet():
     one, two = free_ports(2)
-    theirs = distributed.listen(a_place(0, [one, two], job="theirs"))
-    mine = distributed.listen(a_place(0, [one, two]))
+    theirs = rendezvous.listen(a_place(0, [one, two], job="theirs"))
+    mine = rendezvous.listen(a_place(0, [one, two]))
     assert (theirs.port, mine.port) == (one, two)
-    found = distributed.find(a_place(1, [one, two]), time.monotonic() + 20)
+    found = rendezvous.find(a_place(1, [one, two]), time.monotonic() + 20)
     assert found.port == two
     with pytest.raises(RuntimeError, match=f"process 0 of 2 on {HOST} cannot listen on any of the ports {one}, {two}"):
-        distributed.listen(a_place(0, [one, two], job="third"))
+        rendezvous.listen(a_place(0, [one, two], job="third"))
 
 
 def test_a_process_that_is_done_ends_well_whatever_comes_after():
-    code = "import atexit, os; from bench import distributed; atexit.register(os.abort); "
+    code = "import atexit, os; ; atexit.register(os.abort); "
     code += "atexit.register(distributed.leave_early)"
     done = subprocess.run([sys.executable, "-c", f"{code}; print('said')"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "said\n")
@@ -277,7 +277,7 @@ def test_a_process_that_is_done_ends_well_whatever_comes_after():
 @pytest.mark.parametrize("done", [True, False])
 def test_only_a_process_of_several_that_is_done_leaves_early(tmp_path, monkeypatch, done):
     registered, run = [], make_run(tmp_path, tiny_config())
-    monkeypatch.setattr(distributed, "place", lambda: a_place(1, [1]))
+    monkeypatch.setattr(rendezvous, "place", lambda: a_place(1, [1]))
     monkeypatch.setattr(distributed, "joined", lambda config: nullcontext(distributed.ALONE))
     monkeypatch.setattr(job, "turn", lambda *_: done)
     monkeypatch.setattr(job.atexit, "register", registered.append)
@@ -311,6 +311,6 @@ def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path)
             return False
 
         with pytest.raises(ValueError, match=rf"images\.npy {words}"):
-            train.train(run, config, arrays, presets.io_of(config), stop)
+            trainer.train(run, config, arrays, presets.io_of(config), stop)
         assert tensor_files.newest(run.path / "checkpoints")[1]["images"] == 48
         np.save(folder / "images.npy", rng.integers(0, 255, (64, 1, 8, 8), dtype=np.uint8))

@@ -7,13 +7,13 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures.check import awaken
-from bench import engine, sample, train
+from bench import sample
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import process_of
-from bench.engine import Engine
 from bench.experiments import presets
 from bench.storage import tensor_files
-from bench.training import training_batch
+from bench.training import execution, trainer, training_batch
+from bench.training.execution import Engine
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LDM = {"attention_kind": "transformer", "label": "token", "norm": "add", "resample": "conv"}
@@ -41,7 +41,7 @@ MORE = [("dit", way) for way in WAYS if way.startswith("compiled")] + [("uvit", 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(engine, "BACKEND", "aot_eager")
+    monkeypatch.setattr(execution, "BACKEND", "aot_eager")
     torch.compiler.reset()
     counters.clear()
 
@@ -53,7 +53,7 @@ def config_of(net, device="cpu", **compute):
 
 
 def state_of(config, device=CPU):
-    state = train.new_state(config, presets.io_of(config), device)
+    state = trainer.new_state(config, presets.io_of(config), device)
     awaken(state.net).train()
     return state
 
@@ -63,7 +63,7 @@ def two_losses(config, device=CPU):
     state, diffusion, digits = state_of(config, device), process_of(config.diffusion, device), sources.load("digits")
     with state.engine.running():
         batches = (training_batch.draw(config, digits, 10, i, 16 * i, 16) for i in range(2))
-        return [float(train.step(state, config, diffusion, batch)) for batch in batches], state
+        return [float(trainer.step(state, config, diffusion, batch)) for batch in batches], state
 
 
 @pytest.mark.parametrize(("net", "way"), ALL + COMPILED + MORE)
@@ -150,7 +150,7 @@ def test_a_run_in_channels_last_goes_on_from_a_checkpoint_that_does_not_tell(tmp
     tensor_files.restore(tensors, again.net, again.ema, again.optimizer)
     again.step, again.images = state.step, state.images
     for one in (state, again):
-        train.step(one, config, process_of(config.diffusion), training_batch.draw(config, digits, 10, 2, 32, 16))
+        trainer.step(one, config, process_of(config.diffusion), training_batch.draw(config, digits, 10, 2, 32, 16))
     assert all(torch.equal(value, again.tensors()[name]) for name, value in state.tensors().items())
 
 
@@ -163,21 +163,21 @@ AUTO = [
 
 @pytest.mark.parametrize(("device", "bf16", "chosen"), AUTO)
 def test_auto_is_what_suits_the_device(monkeypatch, device, bf16, chosen):
-    monkeypatch.setattr(engine, "has_bf16", lambda: bf16)
-    way = engine.of_training(tiny_config(), device)
+    monkeypatch.setattr(execution, "has_bf16", lambda: bf16)
+    way = execution.of_training(tiny_config(), device)
     assert (way.precision, way.compile, way.channels_last) == chosen and not way.checkpointing
-    assert engine.of_sampling(tiny_config(), device).precision == "fp32"
+    assert execution.of_sampling(tiny_config(), device).precision == "fp32"
 
 
 def test_the_convolutional_networks_are_found(io):
-    found = {net: engine.is_convolutional(state_of(config_of(net)).net) for net in NETS}
+    found = {net: execution.is_convolutional(state_of(config_of(net)).net) for net in NETS}
     assert {net for net, is_one in found.items() if is_one} == {"unet", "ldm"}
 
 
 @pytest.mark.parametrize("section", ["compute", "evaluation"])
 def test_tf32_on_a_cpu_is_answered_in_a_sentence(section):
     config = tiny_config(**{f"{section}__precision": "tf32"})
-    chosen = engine.of_training if section == "compute" else engine.of_sampling
+    chosen = execution.of_training if section == "compute" else execution.of_sampling
     with pytest.raises(ValueError, match=rf"{section}\.precision is tf32, which only GPUs compute"):
         chosen(config, CPU)
 
@@ -199,7 +199,7 @@ def test_a_step_fetches_nothing_from_the_device(net, settings):
     for i in range(2):
         batch = training_batch.draw(config, digits, 10, i, 16 * i, 16)
         with NoFetching():
-            train.step(state, config, diffusion, batch)
+            trainer.step(state, config, diffusion, batch)
     with NoFetching(), pytest.raises(AssertionError, match="a step fetches"):
         float(torch.ones(()))
 
@@ -225,7 +225,7 @@ def test_compiled_samples_in_bf16_are_near_the_plain_ones(compile):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_torchs_own_compiler_gives_the_loss_of_the_plain_step(monkeypatch, precision):
-    monkeypatch.setattr(engine, "BACKEND", "inductor")
+    monkeypatch.setattr(execution, "BACKEND", "inductor")
     plain, _ = two_losses(config_of("dit"))
     other, _ = two_losses(config_of("dit", compile="blocks", precision=precision, activation_checkpointing="blocks"))
     assert other == pytest.approx(plain, rel=1e-5 if precision == "fp32" else 2e-2)
@@ -235,7 +235,7 @@ def test_torchs_own_compiler_gives_the_loss_of_the_plain_step(monkeypatch, preci
 @pytest.mark.parametrize("compile", ["none", "blocks", "graphs"])
 @pytest.mark.parametrize("net", ["dit", "uvit", "unet", "ldm"])
 def test_on_a_gpu_a_step_has_the_loss_of_the_plain_one_and_never_waits(monkeypatch, net, compile):
-    monkeypatch.setattr(engine, "BACKEND", "inductor")
+    monkeypatch.setattr(execution, "BACKEND", "inductor")
     plain, _ = two_losses(config_of(net, "cuda", precision="fp32", compile="none"), CUDA)
     config = config_of(net, "cuda", compile=compile)
     fast, state = two_losses(config, CUDA)
@@ -245,7 +245,7 @@ def test_on_a_gpu_a_step_has_the_loss_of_the_plain_one_and_never_waits(monkeypat
     torch.cuda.set_sync_debug_mode("error")
     try:
         with state.engine.running():
-            train.step(state, config, diffusion, batch)
+            trainer.step(state, config, diffusion, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import make_run, tiny_config
 
-from bench import meter
-from bench.keep import State
+from bench.training import metrics_logger
+from bench.training.checkpointing import State
 
 
 class Event:
@@ -32,8 +32,8 @@ def metered(tmp_path, monkeypatch):
         events.append(Event())
         return value, events[-1]
 
-    monkeypatch.setattr(meter, "fetched", fetched)
-    return run, state, meter.Meter(run, config, state), events
+    monkeypatch.setattr(metrics_logger, "fetched", fetched)
+    return run, state, metrics_logger.Meter(run, config, state), events
 
 
 def losses(run):
@@ -73,11 +73,11 @@ def test_a_loss_that_is_not_sane_is_told_of_when_it_arrives_and_before_anything_
     own.add(torch.tensor(bad), 16)
     own.report(wait=False)
     state.images = 64
-    with pytest.raises(meter.Exploded) as error:
+    with pytest.raises(metrics_logger.Exploded) as error:
         own.report()
     assert error.value.images == 16
     own.add(torch.tensor(bad), 16)
-    with pytest.raises(meter.Exploded):
+    with pytest.raises(metrics_logger.Exploded):
         own.report()
 
 

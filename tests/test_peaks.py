@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench import peaks
+from bench.training import hardware
 
 NAMES = {
     "NVIDIA H100 80GB HBM3": 989.4,
@@ -26,18 +26,18 @@ NAMES = {
 
 @pytest.mark.parametrize(("name", "peak"), NAMES.items())
 def test_a_peak_is_known_by_the_devices_name_or_not_at_all(name, peak):
-    assert peaks.known(name) == peak
+    assert hardware.known(name) == peak
 
 
 def test_every_entry_is_faster_at_lower_precision():
-    for name, peak in peaks.PEAKS.items():
+    for name, peak in hardware.PEAKS.items():
         assert peak["bf16"] > peak["tf32"] >= peak["fp32"] > 0, name
 
 
 def test_half_of_an_h100_is_695_images_of_dit_xl_2_a_second():
-    assert peaks.mfu(695, 6 * 118.64e9, peaks.known("NVIDIA H100 80GB HBM3")) == pytest.approx(0.5, abs=1e-3)
+    assert hardware.mfu(695, 6 * 118.64e9, hardware.known("NVIDIA H100 80GB HBM3")) == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_unknown_device_is_measured(precision):
-    assert 0 < peaks.measured(torch.device("cpu"), precision, size=128, rounds=2) < 100
+    assert 0 < hardware.measured(torch.device("cpu"), precision, size=128, rounds=2) < 100

@@ -193,7 +193,7 @@ SAID = {
     "Traceback\n  File x\n\nKeyError: 'a'\n": "Traceback\n  File x\nKeyError: 'a'",
     "1\n2\n3\n4": "2\n3\n4",
     "cannot write RESULTS/runs/a/log.jsonl: full": "cannot write runs/a/log.jsonl: full",
-    'File "CHECKOUT/bench/train.py", line 3': 'File "bench/train.py", line 3',
+    'File "CHECKOUT/bench/training/trainer.py", line 3': 'File "bench/training/trainer.py", line 3',
     "no /home/anne/data/x.npz, /scratch/y z": "no .../x.npz, .../y z",
     "see https://example.org/a/b or dit:XL/2 at 3/4 and ../shared/x": None,
     "": "no word of an error",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
 
-from bench import failures, train
+from bench import failures
 from bench.config.overrides import load_config
 from bench.config.schema import Budget
 from bench.data import sources
@@ -17,7 +17,7 @@ from bench.diffusion.noise_schedules import levels, sigma
 from bench.experiments import presets
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
-from bench.training import training_batch
+from bench.training import trainer, training_batch
 
 
 def weights(run, config):
@@ -34,15 +34,15 @@ def trained(path, config, digits, stops=()):
 
     for at in (*stops, None):
         try:
-            train.train(run, config, digits, io, lambda at=at: at is not None and seen() >= at)
-        except train.Stopped:
+            trainer.train(run, config, digits, io, lambda at=at: at is not None and seen() >= at)
+        except trainer.Stopped:
             assert at is not None
     return weights(run, config), run
 
 
 @pytest.fixture(autouse=True)
 def _report_every_step(monkeypatch):
-    monkeypatch.setattr(train.Meter, "due", lambda self: True)
+    monkeypatch.setattr(trainer.Meter, "due", lambda self: True)
 
 
 @pytest.mark.parametrize("arch", ["dit", "uvit", "unet"])
@@ -59,11 +59,11 @@ def test_a_damaged_checkpoint_costs_time_but_not_the_result(tmp_path, digits):
     whole, _ = trained(tmp_path / "a", config, digits)
     run = make_run(tmp_path / "b", config)
     calls = iter(range(100))
-    with pytest.raises(train.Stopped):
-        train.train(run, config, digits, presets.io_of(config), lambda: next(calls) == 4)
+    with pytest.raises(trainer.Stopped):
+        trainer.train(run, config, digits, presets.io_of(config), lambda: next(calls) == 4)
     newest = max((run.path / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-7])
-    train.train(run, config, digits, presets.io_of(config), lambda: False)
+    trainer.train(run, config, digits, presets.io_of(config), lambda: False)
     assert all(torch.equal(whole[k], weights(run, config)[k]) for k in whole)
     resumed = next(e for e in run.events()[0] if e["event"] == "resume")
     assert newest.name in resumed["warnings"][0]
@@ -79,7 +79,7 @@ def test_the_budget_is_kept_to_the_image(tmp_path, digits):
 
 def test_a_batch_is_a_function_of_seed_and_step(digits):
     config = tiny_config()
-    state = train.State(net=None, ema=None, optimizer=None, step=3, images=48)
+    state = trainer.State(net=None, ema=None, optimizer=None, step=3, images=48)
     one, two = (training_batch.draw(config, digits, 10, state.step, state.images, 16) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     other = training_batch.draw(replaced_seed(config, 1), digits, 10, state.step, state.images, 16)
@@ -95,28 +95,28 @@ def replaced_seed(config, seed):
 @pytest.mark.parametrize("drop", [0.0, 0.5])
 def test_labels_are_dropped_at_the_stated_rate(digits, drop):
     config = replaced(tiny_config(), "recipe", label_drop=drop, batch=1000)
-    state = train.State(net=None, ema=None, optimizer=None)
+    state = trainer.State(net=None, ema=None, optimizer=None)
     *_, labels = training_batch.draw(config, digits, 10, state.step, state.images, 1000)
     assert (labels == 10).float().mean() == pytest.approx(drop, abs=0.05)
 
 
 def test_the_average_follows_the_weights(io):
-    state = train.new_state(tiny_config(), io, torch.device("cpu"))
+    state = trainer.new_state(tiny_config(), io, torch.device("cpu"))
     with torch.no_grad():
         for p in state.net.parameters():
             p.add_(1.0)
     before = {k: v.clone() for k, v in state.ema.named_parameters()}
-    train.update_average(state, 0.9)
+    trainer.update_average(state, 0.9)
     for name, p in state.ema.named_parameters():
         assert torch.allclose(p, before[name] + 0.1, atol=1e-6)
 
 
 def test_the_rate_warms_up_and_gradients_are_clipped(digits, io):
     config = replaced(tiny_config(), "recipe", warmup=4, lr=1e-2, clip=1e-4)
-    state = train.new_state(config, io, torch.device("cpu"))
+    state = trainer.new_state(config, io, torch.device("cpu"))
     rates = []
     for _ in range(6):
-        train.step(state, config, Diffusion(), training_batch.draw(config, digits, 10, state.step, state.images, 16))
+        trainer.step(state, config, Diffusion(), training_batch.draw(config, digits, 10, state.step, state.images, 16))
         rates.append(state.optimizer.param_groups[0]["lr"])
         norm = torch.stack([p.grad.norm() for p in state.net.parameters() if p.grad is not None]).norm()
         assert norm <= 1.01e-4
@@ -164,8 +164,8 @@ def test_a_recipe_that_diverges_ends_after_three_rollbacks_counted_over_restarts
     config = tiny_config(recipe__lr=1e30, recipe__warmup=0, recipe__clip=0)
     run = make_run(tmp_path, config)
     for _ in range(2):
-        with pytest.raises(train.Diverged, match=r"after 3 rollbacks; a lower recipe\.lr"):
-            train.train(run, config, digits, presets.io_of(config), lambda: False)
+        with pytest.raises(trainer.Diverged, match=r"after 3 rollbacks; a lower recipe\.lr"):
+            trainer.train(run, config, digits, presets.io_of(config), lambda: False)
         assert [(e["nth"], e["to"]) for e in rollbacks(run)] == [(1, 16), (2, 0), (3, 16)]
     assert not list((run.path / "snapshots").glob("*"))
 
@@ -180,7 +180,7 @@ NAN, INF, HUGE = float("nan"), float("inf"), 1e25
 def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypatch, value, at, back):
     config = tiny_config()
     quiet, _ = trained(tmp_path / "a", config, digits)
-    run, steps, step = make_run(tmp_path / "b", config), [], train.step
+    run, steps, step = make_run(tmp_path / "b", config), [], trainer.step
 
     def poisoned(state, *rest):
         loss = step(state, *rest)
@@ -190,8 +190,8 @@ def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypa
                 list(state.net.parameters())[-1].fill_(value)
         return loss
 
-    monkeypatch.setattr(train, "step", poisoned)
-    train.train(run, config, digits, presets.io_of(config), lambda: False)
+    monkeypatch.setattr(trainer, "step", poisoned)
+    trainer.train(run, config, digits, presets.io_of(config), lambda: False)
     why = "the loss is inf" if value == HUGE else "hold NaN or infinity"
     assert all(why in e["why"] for e in rollbacks(run)) and [e["to"] for e in rollbacks(run)] == back
     assert [e["nth"] for e in failures.incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
@@ -201,14 +201,14 @@ def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypa
 
 
 def test_a_loss_that_explodes_goes_back_though_it_is_finite(tmp_path, digits, monkeypatch):
-    config, calls, step = tiny_config(), [], train.step
+    config, calls, step = tiny_config(), [], trainer.step
     quiet, _ = trained(tmp_path / "a", config, digits)
 
     def exploding(*args):
         calls.append(1)
         return step(*args) + (1000 if len(calls) == 3 else 0)
 
-    monkeypatch.setattr(train, "step", exploding)
+    monkeypatch.setattr(trainer, "step", exploding)
     again, run = trained(tmp_path / "b", config, digits)
     assert [(e["images"], e["to"]) for e in rollbacks(run)] == [(48, 32)] and "loss is 1001" in rollbacks(run)[0]["why"]
     assert all(torch.equal(quiet[k], v) for k, v in again.items())
@@ -223,7 +223,7 @@ def test_nothing_is_written_once_another_process_has_the_run(tmp_path, digits):
             raise RuntimeError("taken over")
 
     with pytest.raises(RuntimeError, match="taken over"):
-        train.train(run, config, digits, presets.io_of(config), lambda: False, owned=owned)
+        trainer.train(run, config, digits, presets.io_of(config), lambda: False, owned=owned)
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
         "000000000016.safetensors",
         "000000000032.safetensors",
@@ -235,9 +235,9 @@ def test_a_run_that_was_stopped_at_an_evaluation_point_still_leaves_its_snapshot
     quiet, _ = trained(tmp_path / "a", config, digits)
     run, calls = make_run(tmp_path / "b", config), iter(range(100))
     for at in (2, 5):
-        with pytest.raises(train.Stopped):
-            train.train(run, config, digits, presets.io_of(config), lambda at=at: next(calls) == at)
-    train.train(run, config, digits, presets.io_of(config), lambda: False)
+        with pytest.raises(trainer.Stopped):
+            trainer.train(run, config, digits, presets.io_of(config), lambda at=at: next(calls) == at)
+    trainer.train(run, config, digits, presets.io_of(config), lambda: False)
     assert [e["images"] for e in run.events()[0] if e["event"] == "resume"] == [48, 96]
     assert run.file("snapshots", 48, "safetensors").is_file()
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
@@ -269,7 +269,7 @@ def test_cuda_is_refused_where_there_is_none():
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     with pytest.raises(ValueError, match="use cpu or auto"):
-        train.device_of(tiny_config(compute__device="cuda"))
+        trainer.device_of(tiny_config(compute__device="cuda"))
 
 
 def test_a_torn_last_line_of_the_log_is_left_for_later(tmp_path):
@@ -302,7 +302,7 @@ def test_arrays_of_latents_train_as_they_are(tmp_path, io):
         labels=np.arange(20) % 10,
         reference=np.zeros((20, 3, 64, 64), np.uint8),
     )
-    state = train.new_state(tiny_config(), io, torch.device("cpu"))
+    state = trainer.new_state(tiny_config(), io, torch.device("cpu"))
     x0, *_ = training_batch.draw(tiny_config(), arrays, 10, state.step, state.images, 20)
     assert torch.equal(x0.sort(dim=0).values, torch.from_numpy(arrays.images).float().sort(dim=0).values)
 
@@ -313,10 +313,10 @@ WAYS = [("cosine", "index"), ("sqrt_linear", "count"), ("vp", "continuous"), ("c
 @pytest.mark.parametrize(("schedule", "time"), WAYS)
 def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digits, io, schedule, time):
     config = tiny_config(diffusion__schedule=schedule, diffusion__time=time)
-    state, seen = train.new_state(config, io, torch.device("cpu")), []
+    state, seen = trainer.new_state(config, io, torch.device("cpu")), []
     state.net.register_forward_pre_hook(lambda _, given: seen.extend(given[:2]))
     x0, t, eps, labels = training_batch.draw(config, digits, 10, state.step, state.images, 16)
-    train.step(state, config, process_of(config.diffusion), (x0, t, eps, labels))
+    trainer.step(state, config, process_of(config.diffusion), (x0, t, eps, labels))
     count = t * 1000 if schedule == "vp" else t + 1
     want = {"index": count - 1, "count": count, "continuous": 999 * count / 1000, "rescaled": count - 1}[time]
     assert seen[1].dtype == torch.float32 and torch.allclose(seen[1], want.float())
@@ -355,7 +355,7 @@ def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_s
     monkeypatch.setattr(training_batch, "draw", failing)
     run = make_run(tmp_path, config)
     with pytest.raises(ValueError, match="is gone"):
-        train.train(run, config, digits, presets.io_of(config), lambda: False)
+        trainer.train(run, config, digits, presets.io_of(config), lambda: False)
     assert tensor_files.newest(run.path / "checkpoints")[1]["images"] == 48
     assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
 

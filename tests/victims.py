@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
-from bench import job, meter, train
+from bench import job
 from bench.storage import (
     atomic,
 )
 from bench.storage.run_folder import RunFolder
+from bench.training import metrics_logger, trainer
 
 FASTER = 50
 """So many times sooner does a trainer report and save, whose intervals are made for runs of hours."""
@@ -93,7 +94,7 @@ def work(order):
         os.dup2(out, number)
     os.close(0)
     torch.set_num_threads(1)
-    train.time = meter.time = Hurried()
+    trainer.time = metrics_logger.time = Hurried()
     if order["at"]:
         Moment(order["mark"], **order["at"])
     try:

@@ -19,7 +19,7 @@ from bench.diffusion.gaussian_diffusion import process_of
 from bench.experiments import presets
 from bench.experiments.resolve import check_decoder
 from bench.tabular import human
-from bench.train import device_of, new_state, step
+from bench.training.trainer import device_of, new_state, step
 
 PROBE_MACS = 200_000_000
 """Networks up to this cost are timed on the CPU; larger ones are priced at compute.tflops."""

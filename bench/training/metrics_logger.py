@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.config.schema import RunConfig
-from bench.distributed import ALONE, World
 from bench.storage.run_folder import RunFolder
-from bench.tensorboard import Scalars
+from bench.training.distributed import ALONE, World
+from bench.training.tensorboard import Scalars
 
 EXPLODED = 100.0
 """A mean loss that no training recovers from.  Predicting nothing costs 1, and L_vlb, where it is trained,

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench import parallel, peaks
 from bench.config.schema import RunConfig
-from bench.distributed import World
-from bench.keep import State
 from bench.storage.run_folder import RunFolder
+from bench.training import hardware, parallel
+from bench.training.checkpointing import State
+from bench.training.distributed import World
 
 SEARCH = -1
 MARGIN = 0.8
@@ -124,7 +124,7 @@ def note(run: RunFolder, state: State, world: World) -> int:
     if world.first:
         run.log(
             "compute",
-            device=peaks.name(way.device),
+            device=hardware.name(way.device),
             precision=way.precision,
             compile=way.compile,
             checkpointing=way.checkpointing,

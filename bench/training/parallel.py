@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.distributed import World
 from bench.storage.tensor_files import is_sharded
+from bench.training.distributed import World
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule

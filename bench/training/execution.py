@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench import parallel
 from bench.config.schema import RunConfig
+from bench.training import parallel
 
 Precision = Literal["fp32", "tf32", "bf16"]
 BACKEND = "inductor"

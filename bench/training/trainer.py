@@ -18,22 +18,21 @@ import torch
 from torch import Tensor, nn
 
 import architectures
-from bench import engine, microbatch, parallel
 from bench.config.schema import RunConfig
 from bench.config.seeds import fold
 from bench.data import prefetch
 from bench.data.sources import Arrays
 from bench.diffusion.gaussian_diffusion import Diffusion, draw_times, process_of
-from bench.distributed import ALONE, World, require_same_start
-from bench.distributed import Stopped as Stopped
-from bench.distributed import device_of as device_of
-from bench.keep import Diverged as Diverged
-from bench.keep import State, has_snapshot, log_rollback, require_hope, restore, save
-from bench.meter import Exploded, Meter
 from bench.storage import tensor_files
 from bench.storage.process_identity import on_slurm
 from bench.storage.run_folder import RunFolder
-from bench.training import training_batch
+from bench.training import execution, micro_batching, parallel, training_batch
+from bench.training.checkpointing import Diverged as Diverged
+from bench.training.checkpointing import State, has_snapshot, log_rollback, require_hope, restore, save
+from bench.training.distributed import ALONE, World, require_same_start
+from bench.training.distributed import Stopped as Stopped
+from bench.training.distributed import device_of as device_of
+from bench.training.metrics_logger import Exploded, Meter
 
 
 def set_threads(config: RunConfig) -> None:
@@ -54,7 +53,7 @@ def set_determinism(config: RunConfig) -> None:
 def new_state(config: RunConfig, io: architectures.IOSpec, device: torch.device, world: World = ALONE) -> State:
     """A network from the seed, its average, and the optimizer; RuntimeError where the processes' differ."""
     torch.manual_seed(fold(config.seed, "init"))
-    model, r, way = config.model, config.recipe, engine.of_training(config, device)
+    model, r, way = config.model, config.recipe, execution.of_training(config, device)
     net = architectures.build(model.arch, model.size or None, io=io, args=model.network).train()
     if world.size > 1:
         require_same_start(world, config, weights=tensor_files.checksum(net.state_dict()))
@@ -99,8 +98,8 @@ def step(
                 loss = loss + backward(state, diffusion, piece, len(piece[0]) * world.size / size)
         return loss
 
-    search = config.compute.micro_batch == microbatch.SEARCH and world.size == 1
-    loss = microbatch.fitting(accumulate, state, len(batch[0]), search)
+    search = config.compute.micro_batch == micro_batching.SEARCH and world.size == 1
+    loss = micro_batching.fitting(accumulate, state, len(batch[0]), search)
     if r.clip:
         nn.utils.clip_grad_norm_(state.net.parameters(), r.clip)
     for group in state.optimizer.param_groups:
@@ -228,14 +227,14 @@ def proceed(
     """Make the steps that are left; Exploded where one goes wrong, Stopped where that is asked for."""
     diffusion, meter = process_of(config.diffusion, state.engine.device), Meter(run, config, state, world)
     share = parallel.share(min(config.recipe.batch, config.budget.images), world)
-    microbatch.choose(run, state, config, world, share.stop - share.start, trial_of(config, state, diffusion))
+    micro_batching.choose(run, state, config, world, share.stop - share.start, trial_of(config, state, diffusion))
     told: int | None = None
     for point in config.budget.evaluation_points:
         if point < state.images or (point == state.images and has_snapshot(run, point, world)):
             continue
         while state.images < point:
             if told != state.micro_batch:
-                told = microbatch.note(run, state, world)
+                told = micro_batching.note(run, state, world)
             size = min(config.recipe.batch, point - state.images)
             meter.add(step(state, config, diffusion, next(batches), size, world), size)
             due, halt, write, late = world.agree(meter.due(), stop(), meter.checkpoint_due(), meter.late())

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench import parallel
 from bench.config.schema import RunConfig
-from bench.distributed import World, require_same
-from bench.engine import Engine
-from bench.meter import Exploded
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
+from bench.training import parallel
+from bench.training.distributed import World, require_same
+from bench.training.execution import Engine
+from bench.training.metrics_logger import Exploded
 
 ROLLBACKS = 3
 """How often a run goes back before it counts as diverged."""
