@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from bench import metrics
-from bench.collect import Store
-from bench.frechet import Gaussian, fit, frechet
-from bench.manifold import precision_recall
-from bench.resampling import RESAMPLES
+from bench.evaluation import metrics
+from bench.evaluation.feature_extraction import Store
+from bench.evaluation.feature_store import Features, FeatureStore, Made
+from bench.evaluation.frechet import Gaussian, fit, frechet
+from bench.evaluation.precision_recall import precision_recall
+from bench.evaluation.uncertainty import RESAMPLES
 from bench.storage.shards import grid
-from bench.store import Features, FeatureStore, Made
 from bench.terminal.cli import Parser
 
 LAYERS = {"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"}

@@ -1,9 +1,4 @@
-"""Evaluation of any two sets of images: python -m bench.evaluate SAMPLES --reference REF
-
-Each side is a folder of images, an .npz with arr_0 (ADM's layout), stored statistics (mu, sigma, mu_s,
-sigma_s) or a run's folder.  Also the stage of a run: features of sampled images -> metrics, one JSON
-file an evaluation point.
-"""
+"""Measure one set of images against another: python -m bench.evaluate SAMPLES --reference REF"""
 
 from __future__ import annotations
 
@@ -11,127 +6,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
 import torch
-from tabulate import tabulate
 
-from bench import manifest, metrics, selftest
-from bench.collect import collect
-from bench.config.schema import RunConfig
-from bench.data.sources import Arrays, source
-from bench.extractors import EXTRACTORS, network, weights_hash
-from bench.images import ArrayImages, Images
-from bench.manifold import Precision
-from bench.measure import Request, measure, named, wanted_layers
+from bench.evaluation import adm_selftest, metrics
+from bench.evaluation.comparison import Request, measure
+from bench.evaluation.comparison_report import report
+from bench.evaluation.extractors.extractor_registry import EXTRACTORS
+from bench.evaluation.precision_recall import Precision
 from bench.storage.atomic import write_json
-from bench.storage.run_folder import RunFolder
-from bench.store import FeatureStore, Made
 from bench.terminal.cli import Parser
-from bench.training.tensorboard import Scalars
-
-Metrics = dict[str, dict[str, Any]]
-PICTURED = 100
-"""Images of a reference row that its picture shows."""
-
-
-class Evaluator:
-    """An extractor and the features of the reference, computed once."""
-
-    def __init__(self, config: RunConfig, weights: Path, arrays: Arrays, cuda: bool = False) -> None:
-        name, self.protocol = config.evaluation.extractor, config.evaluation.protocol
-        self.entry, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
-        self.classifies = self.entry.knows(config.data.title)
-        self.net = network(name, weights, self.entry.layers.values(), cuda)
-        self.made = Made(extractor=name, weights=weights.name, sha256=weights_hash(weights))
-        self.real = self.collect(ArrayImages(arrays.reference, "the reference"), sampled=False, intervals=False)
-
-    def collect(self, images: Images, *, sampled: bool, intervals: bool) -> metrics.Side:
-        layers = self.entry.layers
-        keep, fit = wanted_layers(layers, set(layers), sampled=sampled, intervals=intervals)
-        return collect(self.net, images, keep=keep, fit=fit)
-
-    def __call__(self, images: Images | np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
-        """Metrics of uint8 images (N, C, H, W), their names ending as the extractor's must.
-
-        Class accuracy is only measured by an extractor whose classes are the data's.
-        """
-        source = ArrayImages(images, "the samples") if isinstance(images, np.ndarray) else images
-        return self.compare(self.collect(source, sampled=True, intervals=intervals), labels, intervals=intervals)
-
-    def stored(self, store: FeatureStore, *, intervals: bool) -> Metrics:
-        """Metrics of samples whose features are stored; ValueError where they are another extractor's."""
-        store.check(self.made)
-        side = metrics.Side(rows=store.rows(), fitted=store.fitted(self.entry.layers), count=store.count)
-        return self.compare(side, store.labels, intervals=intervals)
-
-    def compare(self, samples: metrics.Side, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
-        """Metrics of the samples' features against the reference's."""
-        sides = metrics.Sides(
-            samples=samples,
-            reference=self.real,
-            layers=self.entry.layers,
-            labels=np.asarray(labels) if labels is not None and self.classifies else None,
-            protocol=self.protocol,
-            device=self.device,
-        )
-        return named(metrics.compute(sides, intervals=intervals), self.entry)
-
-
-def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], check: Callable[[], None]) -> None:
-    """Measure every evaluation point that has no metrics yet; intervals at the last point only."""
-    points = config.budget.evaluation_points
-    evaluator = None
-    for i, point in enumerate(points):
-        target = run.file("evaluation", point, "json")
-        if target.is_file():
-            continue
-        evaluator = evaluator or make()
-        found = evaluator.stored(FeatureStore(run.features(point)), intervals=point == points[-1])
-        write_json(target, {"images": point, "metrics": found})
-        Scalars(run).add(point, {k: v["value"] for k, v in found.items()})
-        run.log("evaluate", images=i + 1, of=len(points), point=point, **{k: v["value"] for k, v in found.items()})
-        check()
-
-
-def read_curve(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
-    """[{images, metrics}] of all evaluation points."""
-    points = config.budget.evaluation_points
-    return [json.loads(run.file("evaluation", p, "json").read_text()) for p in points]
-
-
-class Noise:
-    """Gaussian pixels (N, C, H, W) uint8, made batch by batch in their order."""
-
-    def __init__(self, count: int, size: tuple[int, int, int], seed: int) -> None:
-        self.name, self.count, self.size, self.seed = "noise", count, size, seed
-        self.left_out: list[dict[str, str]] = []
-
-    def batches(self, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
-        rng = np.random.RandomState(self.seed)
-        for start in range(0, self.count, size):
-            n = min(size, self.count - start)
-            values = rng.standard_normal((n, *self.size)) * 127.5 + 127.5
-            yield [f"noise {start + i}" for i in range(n)], np.clip(values, 0, 255).astype(np.uint8)
-
-
-def reference_rows(evaluator: Evaluator, arrays: Arrays, config: RunConfig) -> dict[str, tuple[Metrics, np.ndarray]]:
-    """{"held-out": ..., "noise": ...}: metrics of real images never trained on, and of Gaussian noise; some images.
-
-    Noise is the ceiling, real images are the floor.
-    """
-    e, (channels, height, width) = config.evaluation, arrays.reference.shape[1:]
-    noise = Noise(e.samples, (channels, height, width), e.seed)
-    classes = max(1, source(config.data.name, config.data.root).num_classes)
-    found = evaluator(noise, np.arange(e.samples) % classes, intervals=True)
-    rows = {"noise": (found, next(noise.batches(PICTURED))[1])}
-    if arrays.held_out is not None:
-        found = evaluator(ArrayImages(arrays.held_out, "held-out"), arrays.held_out_labels, intervals=True)
-        rows["held-out"] = (found, np.asarray(arrays.held_out[:PICTURED]))
-    return rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
             torch.set_num_threads(flags.threads)
         result = measure(request)
         if flags.self_test:
-            result["self_test"] = selftest.verdicts(result["metrics"])
+            result["self_test"] = adm_selftest.verdicts(result["metrics"])
         if flags.out:
             write_json(Path(flags.out), result)
     except (ValueError, OSError) as error:
@@ -194,7 +80,7 @@ def request_of(flags: argparse.Namespace) -> Request:
         samples, reference = flags.samples, flags.reference
         if not samples or not reference:
             raise ValueError("two sides are needed: python -m bench.evaluate SAMPLES --reference REF")
-    wanted = tuple(selftest.TARGET) if flags.self_test else tuple(m.replace("-", "_") for m in flags.metrics)
+    wanted = tuple(adm_selftest.TARGET) if flags.self_test else tuple(m.replace("-", "_") for m in flags.metrics)
     for name in wanted:
         if name not in metrics.KINDS:
             raise ValueError(f"{name} is no metric; choose of {', '.join(metrics.KINDS)}")
@@ -229,50 +115,6 @@ def check_writable(path: Path) -> None:
     above = next(p for p in path.absolute().parents if p.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"--out {path}: {above} is no folder that can be written to")
-
-
-def report(result: dict[str, Any]) -> str:
-    """The result as a table and the facts it rests on."""
-    rows = []
-    for name, m in result["metrics"].items():
-        samples = f"{m['samples']:,}" if m["samples"] else "?"
-        rows.append([name, f"{m['value']:.4f}", between(m["interval"]), m["direction"], samples])
-        if "infinity" in m:
-            i = m["infinity"]
-            rows.append([f"{name}, N -> inf", f"{i['value']:.4f}", between(i["interval"]), m["direction"], "inf"])
-    lines = [tabulate(rows, headers=["metric", "value", "95 % interval", "better", "N"], disable_numparse=True), ""]
-    for role in ("samples", "reference"):
-        side = result[role]
-        count = f"{side['count']:,} images" if side["count"] else "statistics"
-        stored = f", statistics for {' and '.join(side['stored_statistics'])} from the file"
-        lines.append(f"{role}: {side['path']} ({count}{stored if side['stored_statistics'] else ''})")
-        lines += [f"  manifest: {manifest.words(side['manifest'])}"] if side["manifest"] else []
-        lines += [f"  left out: {bad['file']} {bad['reason']}" for bad in side["left_out"][:10]]
-        if len(side["left_out"]) > 10:
-            lines.append(f"  and {len(side['left_out']) - 10:,} more left out")
-    lines.append(f"protocol: {result['protocol']}, distances of precision and recall in {result['pr_dtype']}")
-    lines += [f"{name}: {w['file']}, SHA-256 {w['sha256'][:16]}..." for name, w in result["extractors"].items()]
-    methods = {m["interval"]["method"] for m in result["metrics"].values() if m["interval"]}
-    lines += [f"intervals: {method}" for method in sorted(methods)]
-    for name, found in ((name, m["infinity"]) for name, m in result["metrics"].items() if "infinity" in m):
-        sizes = ", ".join(f"{n:,}" for n in found["sizes"])
-        lines.append(f"{name}, N -> inf: line through N = {sizes}; its standard error {found['standard_error']:.4f}")
-    lines += [f"not measured: {name}: {why}" for name, why in result["not_measured"].items()]
-    lines += [f"note: {note}" for note in result["notes"]]
-    lines += [verdict(row) for row in result.get("self_test", [])]
-    return "\n".join(lines)
-
-
-def between(interval: dict[str, Any] | None) -> str:
-    """An interval in the table."""
-    return f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else "-"
-
-
-def verdict(row: dict[str, Any]) -> str:
-    """A line of the self-test."""
-    found = "not measured" if row["found"] is None else f"{row['found']:.4f}"
-    word = "ok" if row["ok"] else "FAILED"
-    return f"self-test {row['metric']}: {word}, {found}; published {row['target']:.4f} -+ {row['tolerance']}"
 
 
 if __name__ == "__main__":

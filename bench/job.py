@@ -179,8 +179,9 @@ def evaluated(
     owned: Callable[[], None],
 ) -> None:
     """Sample, in all processes; evaluate and record, in the first."""
-    from bench import evaluate, extractors, sample
     from bench.data import sources
+    from bench.evaluation import generation, run_metrics
+    from bench.evaluation.extractors import extractor_registry
     from bench.training.distributed import Stopped
 
     def check() -> None:
@@ -189,15 +190,15 @@ def evaluated(
             raise Stopped
 
     def measure() -> None:
-        evaluate.evaluate(run, config, evaluator, lambda: world.check(check))
+        run_metrics.evaluate(run, config, evaluator, lambda: world.check(check))
         if not run.record().is_file():
             owned()
             record(run, config, arrays, weights_hash, evaluator)
 
     e, latent = config.evaluation, sources.source(config.data.name, config.data.root).latent
-    weights, weights_hash = extractors.prepare(e.extractor, e.weights, run.cache)
-    sample.sample(run, config, latent, device, check, world)
-    evaluator = cache(lambda: evaluate.Evaluator(config, weights, arrays, cuda=device.type == "cuda"))
+    weights, weights_hash = extractor_registry.prepare(e.extractor, e.weights, run.cache)
+    generation.sample(run, config, latent, device, check, world)
+    evaluator = cache(lambda: run_metrics.Evaluator(config, weights, arrays, cuda=device.type == "cuda"))
     world.alone(measure, check)
 
 
@@ -212,9 +213,10 @@ def log_peak(run: RunFolder, device: str) -> None:
 
 def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
-    from bench import evaluate, plots, protocol, store
+    from bench import plots, protocol
     from bench import record as records
     from bench.costs import counting, matching
+    from bench.evaluation import feature_store, run_metrics
     from bench.experiments import presets
     from bench.storage import tensor_files
 
@@ -230,7 +232,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
     }
     native = presets.native_preset(config)
     whole = {**shared, "training": protocol.training_of(config, native=native, match_target=target)}
-    curve = evaluate.read_curve(run, config)
+    curve = run_metrics.read_curve(run, config)
     last = run.file("snapshots", config.budget.images, "safetensors")
     tensors, _ = tensor_files.load(last)
     counted = counting.of(config, io)
@@ -252,7 +254,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
             "weights": config.model.weights or "ema",
         },
     )
-    images, labels = store.FeatureStore(run.features(config.budget.images)).pictures()
+    images, labels = feature_store.FeatureStore(run.features(config.budget.images)).pictures()
     plots.grid(images, labels, run.path / "samples.png")
     if config.budget.images:
         plots.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
@@ -266,8 +268,9 @@ def references(
     run: RunFolder, config: RunConfig, arrays: Any, evaluation: dict[str, Any], evaluator: Callable[[], Any]
 ) -> None:
     """Publish the rows of held-out images and noise, unless their evaluation has them already."""
-    from bench import evaluate, plots
+    from bench import plots
     from bench import record as records
+    from bench.evaluation import run_metrics
     from bench.protocol import fingerprint
 
     have = {
@@ -277,7 +280,7 @@ def references(
     }
     if {"held-out", "noise"} <= have:
         return
-    for label, (metrics, images) in evaluate.reference_rows(evaluator(), arrays, config).items():
+    for label, (metrics, images) in run_metrics.reference_rows(evaluator(), arrays, config).items():
         made = make_record(label=label, kind="reference", config={}, protocol=evaluation, metrics=metrics)
         records.publish(run.results, made)
         plots.grid(images, None, run.cache / f"{label}.png")

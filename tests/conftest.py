@@ -51,10 +51,10 @@ def io():
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """A results folder whose cache holds the digits CNN, trained once a session."""
-    from bench import extractors
+    from bench.evaluation.extractors import extractor_registry
 
     results = tmp_path_factory.mktemp("results")
-    extractors.prepare("digits-cnn", "", results / "cache")
+    extractor_registry.prepare("digits-cnn", "", results / "cache")
     return results / "cache"
 
 

@@ -15,9 +15,9 @@ import submitit.helpers  # noqa: F401
 import torch
 import torch.distributed.fsdp
 
-from bench import sample
 from bench.config.overrides import load_config
 from bench.data import sources
+from bench.evaluation import generation
 from bench.experiments import presets
 from bench.storage.run_folder import RunFolder
 from bench.training import distributed, execution, metrics_logger, trainer
@@ -77,7 +77,7 @@ def sampling(world, folder, stop=()):
         time.sleep(0.2 if stop else 0)
 
     try:
-        sample.sample(run, load_config(run.path), False, torch.device("cpu"), check, world)
+        generation.sample(run, load_config(run.path), False, torch.device("cpu"), check, world)
     except trainer.Stopped:
         return ["stopped", len(batches)]
     return ["done", len(batches)]

@@ -13,10 +13,10 @@ from helpers import save_images, save_vae, until
 from PIL import Image
 
 from bench import encode
-from bench.collect import Progress
 from bench.config.schema import Data
 from bench.data import autoencoder, latent_workers, latents, sources
 from bench.storage import process_identity
+from bench.terminal.progress_bar import Progress
 
 FLAGS = ["--flips", "2", "--batch", "3", "--shard-mib", "0.016", "--threads", "1", "--device", "cpu"]
 """8 images a shard."""

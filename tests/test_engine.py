@@ -7,9 +7,9 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures.check import awaken
-from bench import sample
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import process_of
+from bench.evaluation import generation
 from bench.experiments import presets
 from bench.storage import tensor_files
 from bench.training import execution, trainer, training_batch
@@ -209,7 +209,7 @@ def images_of(net, **settings):
     arch, args = NETS[net]
     config = tiny_config(arch, **{f"model__args__{k}": v for k, v in args.items()}, **own)
     made = state_of(config).net.eval().requires_grad_(False)
-    ((_, images),) = sample.images_of(made, config, False, CPU, [torch.arange(4).numpy()])
+    ((_, images),) = generation.images_of(made, config, False, CPU, [torch.arange(4).numpy()])
     return images.astype(int)
 
 

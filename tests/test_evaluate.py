@@ -14,8 +14,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bench import collect, evalspeed, evaluate, extractors, images, measure, metrics, pretrained, selftest, sides, store
+from bench import evalspeed, evaluate
+from bench.evaluation import (
+    adm_selftest,
+    comparison,
+    feature_extraction,
+    feature_store,
+    image_io,
+    inputs,
+    metrics,
+    run_metrics,
+)
+from bench.evaluation.extractors import extractor_registry, inception_dinov2
 from bench.storage import atomic, run_folder
+from bench.terminal import progress_bar
 
 
 def pictures(seed, count, size=8):
@@ -91,14 +103,16 @@ def test_the_table_names_metrics_counts_intervals_and_sides(pair, command):
 
 def stored(run, point, images_NCHW, weights, labels=10):
     """A feature store of these images, as sampling leaves it."""
-    layers = extractors.EXTRACTORS["digits-cnn"].layers
-    net = extractors.network("digits-cnn", weights, layers.values())
-    made = store.Made(extractor="digits-cnn", weights=weights.name, sha256=extractors.weights_hash(weights))
+    layers = extractor_registry.EXTRACTORS["digits-cnn"].layers
+    net = extractor_registry.network("digits-cnn", weights, layers.values())
+    made = feature_store.Made(
+        extractor="digits-cnn", weights=weights.name, sha256=extractor_registry.weights_hash(weights)
+    )
 
     def extract(numbers, images):
-        return collect.in_pieces(net, numbers, images.transpose(0, 3, 1, 2))
+        return feature_extraction.in_pieces(net, numbers, images.transpose(0, 3, 1, 2))
 
-    features = store.Features(run.features(point), len(images_NCHW), labels, made, layers, extract)
+    features = feature_store.Features(run.features(point), len(images_NCHW), labels, made, layers, extract)
     features.add(np.arange(len(images_NCHW)), images_NCHW.transpose(0, 2, 3, 1))
     features.finish()
 
@@ -108,11 +122,11 @@ def measured(results, digits):
     """A run whose samples are real images, the last ones 40, and its metrics by its own evaluation."""
     config = tiny_config()
     run = make_run(results, config)
-    weights = extractors.prepare("digits-cnn", "", run.cache)[0]
+    weights = extractor_registry.prepare("digits-cnn", "", run.cache)[0]
     for point, count in ((48, 30), (96, 40)):
         stored(run, point, digits.held_out[:count], weights)
-    evaluate.evaluate(run, config, lambda: evaluate.Evaluator(config, weights, digits), lambda: None)
-    return run, evaluate.read_curve(run, config)[-1]["metrics"]
+    run_metrics.evaluate(run, config, lambda: run_metrics.Evaluator(config, weights, digits), lambda: None)
+    return run, run_metrics.read_curve(run, config)[-1]["metrics"]
 
 
 def test_a_run_measures_as_its_own_evaluation_did(measured, command, capsys):
@@ -144,7 +158,7 @@ def test_a_store_needs_no_weights_against_statistics(measured, command, capsys, 
 @pytest.mark.parametrize(("count", "status"), [(700, 0), (400, 2)])
 def test_stored_features_are_extrapolated_without_images(results, digits, command, count, status):
     run = make_run(results, tiny_config())
-    stored(run, 96, digits.images[:count], extractors.prepare("digits-cnn", "", run.cache)[0])
+    stored(run, 96, digits.images[:count], extractor_registry.prepare("digits-cnn", "", run.cache)[0])
     words = [run.path, "--reference", run.path, "--fid-infinity", "--metrics", "fid", "--no-intervals"]
     found, out, err = command(*words)
     assert found == status
@@ -187,7 +201,7 @@ def test_statistics_need_no_images_and_no_weights(tmp_path, command):
 
 def test_what_is_asked_for_and_impossible_is_known_before_the_work(pair, tmp_path, command, monkeypatch):
     np.savez(tmp_path / "s.npz", mu=np.zeros(64), sigma=np.eye(64))
-    monkeypatch.setattr(measure, "collect", lambda *a, **k: pytest.fail("the work has begun"))
+    monkeypatch.setattr(comparison, "collect", lambda *a, **k: pytest.fail("the work has begun"))
     status, _, err = command(pair[0], "--reference", tmp_path / "s.npz", "--metrics", "fid", "recall")
     assert status == 2 and "recall cannot be measured: no images in the reference" in err
 
@@ -231,16 +245,16 @@ SPOILT = {
 def test_an_image_that_cannot_be_used_is_named_or_left_out(kind, tmp_path):
     folder = spoil(save_folder(tmp_path / "samples", pictures(1, 8) // 2), kind)
     with pytest.raises(ValueError) as caught:
-        gather(images.FolderImages(folder))
+        gather(image_io.FolderImages(folder))
     assert f"{folder / '004.png'} {SPOILT[kind]}" in str(caught.value) and "--skip-bad" in str(caught.value)
-    given = images.FolderImages(folder, skip_bad=True)
+    given = image_io.FolderImages(folder, skip_bad=True)
     side = gather(given, skip_bad=True)
     assert side.count == 7 and [bad["file"] for bad in given.left_out] == [str(folder / "004.png")]
     assert SPOILT[kind] in given.left_out[0]["reason"]
 
 
 def gather(source, **more):
-    return collect.collect(Mean(), source, keep={"mean"}, fit=set(), batch=3, **more)
+    return feature_extraction.collect(Mean(), source, keep={"mean"}, fit=set(), batch=3, **more)
 
 
 def test_features_that_are_no_numbers_are_named_or_left_out(tmp_path):
@@ -248,8 +262,8 @@ def test_features_that_are_no_numbers_are_named_or_left_out(tmp_path):
     pixels[5, 0, 0, 0] = 255
     np.savez(tmp_path / "s.npz", arr_0=pixels)
     with pytest.raises(ValueError, match=r"image 5 of .*s.npz has features with NaN"):
-        gather(images.NpzImages(tmp_path / "s.npz"))
-    given = images.NpzImages(tmp_path / "s.npz")
+        gather(image_io.NpzImages(tmp_path / "s.npz"))
+    given = image_io.NpzImages(tmp_path / "s.npz")
     side = gather(given, skip_bad=True)
     good = np.delete(pixels, 5, axis=0).mean((1, 2))
     assert side.count == 7 and len(given.left_out) == 1 and np.allclose(side.rows["mean"], good, atol=1e-4)
@@ -315,10 +329,10 @@ def test_a_file_that_cannot_be_a_side_is_one_sentence(kind, tmp_path, command, m
 def inception_of_means(monkeypatch, tmp_path):
     """The name of an extractor of RGB images that needs no weights."""
     (tmp_path / "none.pth").write_text("")
-    entry = extractors.Extractor(
+    entry = extractor_registry.Extractor(
         layers={"fid": "mean", "prc": "mean"}, network=lambda *a, **k: Mean(), prepare=lambda *_: tmp_path / "none.pth"
     )
-    monkeypatch.setitem(extractors.EXTRACTORS, "inception-v3-compat", entry)
+    monkeypatch.setitem(extractor_registry.EXTRACTORS, "inception-v3-compat", entry)
     return "inception-v3-compat"
 
 
@@ -363,27 +377,29 @@ def test_the_result_file_is_whole_and_says_what_was_left_out(pair, tmp_path, com
 def test_the_self_test_passes_on_its_target_and_fails_beside_it(pair, tmp_path, command, monkeypatch):
     np.savez(tmp_path / "samples.npz", arr_0=pictures(1, 40))
     sides_ = ["--self-test", pair[1], tmp_path / "samples.npz"]
-    monkeypatch.setattr(selftest, "TARGET", {"fid": 1.0, "is": 1.0, "precision": 0.5, "recall": 0.5})
-    entry = extractors.EXTRACTORS["digits-cnn"]
-    monkeypatch.setitem(extractors.EXTRACTORS, "digits-cnn", types.SimpleNamespace(**{**vars(entry), "suffix": ""}))
+    monkeypatch.setattr(adm_selftest, "TARGET", {"fid": 1.0, "is": 1.0, "precision": 0.5, "recall": 0.5})
+    entry = extractor_registry.EXTRACTORS["digits-cnn"]
+    monkeypatch.setitem(
+        extractor_registry.EXTRACTORS, "digits-cnn", types.SimpleNamespace(**{**vars(entry), "suffix": ""})
+    )
     status, out, _ = command(*sides_, "--json")
     assert status == 1
     found = json.loads(out)
     assert found["pr_dtype"] == "float16" and found["protocol"] == "adm" and found["reference"]["path"] == str(pair[1])
-    target = {name: found["metrics"][name]["value"] for name in selftest.TARGET}
-    monkeypatch.setattr(selftest, "TARGET", target)
+    target = {name: found["metrics"][name]["value"] for name in adm_selftest.TARGET}
+    monkeypatch.setattr(adm_selftest, "TARGET", target)
     status, out, _ = command(*sides_)
     assert status == 0 and out.count(": ok, ") == 4
-    monkeypatch.setattr(selftest, "TARGET", {**target, "fid": target["fid"] + 0.02})
+    monkeypatch.setattr(adm_selftest, "TARGET", {**target, "fid": target["fid"] + 0.02})
     status, out, _ = command(*sides_)
     assert status == 1 and out.count(": ok, ") == 3 and "self-test fid: FAILED" in out
 
 
 def test_the_published_target_is_that_of_the_evaluators_readme():
-    assert {k: round(v, 4) for k, v in selftest.TARGET.items()} == {
+    assert {k: round(v, 4) for k, v in adm_selftest.TARGET.items()} == {
         **{"fid": 3.9426, "sfid": 6.1404, "is": 215.837, "precision": 0.8265, "recall": 0.5309}
     }
-    rows = selftest.verdicts({k: {"value": v} for k, v in selftest.TARGET.items() if k != "sfid"})
+    rows = adm_selftest.verdicts({k: {"value": v} for k, v in adm_selftest.TARGET.items() if k != "sfid"})
     assert [row["metric"] for row in rows if not row["ok"]] == ["sfid"]
 
 
@@ -433,7 +449,7 @@ def dinov2_vitl14(*, pretrained=True):
 @pytest.fixture
 def dinov2(tmp_path, monkeypatch):
     """torch's cache with a small network in place of DINOv2's code, and seeded weights named for their hash."""
-    code = tmp_path / "hub" / pretrained.DINOV2_CODE
+    code = tmp_path / "hub" / inception_dinov2.DINOV2_CODE
     code.mkdir(parents=True)
     (code / "hubconf.py").write_text(HUB)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
@@ -458,7 +474,7 @@ def test_dinov2_that_is_asked_for_and_missing_is_one_sentence(pair, command, din
     words = [pair[0], "--reference", pair[1], "--metrics", "fd-dinov2"]
     status, _, err = command(*words, extractor=inception_of_means)
     assert status == 2 and "dinov2_vitl14_pretrain.pth" in err and "d5383ea8f4877b24" in err
-    (dinov2.parent / "hub" / pretrained.DINOV2_CODE / "hubconf.py").unlink()
+    (dinov2.parent / "hub" / inception_dinov2.DINOV2_CODE / "hubconf.py").unlink()
     status, _, err = command(*words, "--dinov2-weights", dinov2, extractor=inception_of_means)
     assert status == 2 and "DINOv2's code is not in" in err
 
@@ -468,7 +484,7 @@ def test_progress_is_plain_lines_in_a_log_and_one_line_on_a_terminal(monkeypatch
         stream = io.StringIO()
         stream.isatty = lambda live=live: live
         monkeypatch.setattr(sys, "stderr", stream)
-        progress = collect.Progress("samples", 100, seconds=0)
+        progress = progress_bar.Progress("samples", 100, seconds=0)
         progress.seconds = 0
         progress.add(25)
         progress.end()
@@ -477,8 +493,8 @@ def test_progress_is_plain_lines_in_a_log_and_one_line_on_a_terminal(monkeypatch
 
 
 def test_layers_are_kept_as_rows_only_where_a_metric_needs_them():
-    layers = extractors.EXTRACTORS["inception-v3-compat"].layers
-    wanted = lambda **more: measure.wanted_layers(layers, set(layers), **more)  # noqa: E731
+    layers = extractor_registry.EXTRACTORS["inception-v3-compat"].layers
+    wanted = lambda **more: comparison.wanted_layers(layers, set(layers), **more)  # noqa: E731
     assert wanted(sampled=True, intervals=True) == ({"2048", "spatial", "logits_unbiased"}, set())
     assert wanted(sampled=True, intervals=False) == ({"2048", "logits_unbiased"}, {"spatial"})
     assert wanted(sampled=False, intervals=True) == ({"2048"}, {"spatial"})
@@ -487,10 +503,10 @@ def test_layers_are_kept_as_rows_only_where_a_metric_needs_them():
 def test_a_run_without_samples_and_a_config_that_is_none_are_refused(results):
     run = make_run(results, tiny_config())
     with pytest.raises(ValueError, match="has no samples yet"):
-        sides.open_side(run.path, "samples", channels=(1, 3))
+        inputs.open_side(run.path, "samples", channels=(1, 3))
     run_folder.write_json(run.path / "config.json", {"track": "fast"})
     with pytest.raises(ValueError, match="no config of a run"):
-        sides.open_side(run.path, "reference")
+        inputs.open_side(run.path, "reference")
 
 
 def test_kid_subsets_larger_than_a_side_are_refused():
@@ -535,7 +551,7 @@ def covariance(kind):
 def test_statistics_that_are_none_are_refused(tmp_path, kind, words):
     np.savez(tmp_path / "x.npz", mu=np.zeros(64), sigma=covariance(kind))
     with pytest.raises(ValueError, match=words):
-        sides.open_side(tmp_path / "x.npz", "reference")
+        inputs.open_side(tmp_path / "x.npz", "reference")
 
 
 def test_images_of_another_size_than_the_extractors_are_refused(tmp_path, capsys):

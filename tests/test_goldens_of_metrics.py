@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import frechet, manifold, metrics, resampling
+from bench.evaluation import frechet, metrics, precision_recall, uncertainty
 
 RADII = {"radii_ref": "real_radii", "radii_sample": "fake_radii"}
 
@@ -41,7 +41,7 @@ def test_inception_scores_are_those_of_the_published_evaluator(name):
 def measured(name, **options):
     case = cases.CASES[name]
     real, fake = (torch.from_numpy(cases.features(case[side])) for side in ("ref", "sample"))
-    return manifold.precision_recall(real, fake, **options)
+    return precision_recall.precision_recall(real, fake, **options)
 
 
 def bits(packed, count):
@@ -86,8 +86,8 @@ def test_half_precision_comes_as_close_to_the_published_path_as_that_is_defined(
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_gpu_finds_the_same_precision_and_recall(dtype):
     real, fake = (torch.from_numpy(np.abs(cases.noise(seed, (3000, 256)))) for seed in (1, 2))
-    one = manifold.precision_recall(real, fake, dtype=dtype, resamples=20)
-    two = manifold.precision_recall(real.cuda(), fake.cuda(), dtype=dtype, resamples=20)
+    one = precision_recall.precision_recall(real, fake, dtype=dtype, resamples=20)
+    two = precision_recall.precision_recall(real.cuda(), fake.cuda(), dtype=dtype, resamples=20)
     found = [(m.precision, m.recall, m.deviation) for m in (one, two)]
     assert np.abs(np.subtract(*found)).max() <= (1e-3 if dtype == "float32" else 0.02)
 
@@ -99,7 +99,7 @@ def test_half_precision_moves_the_precision_of_2048_features():
 
 @pytest.mark.parametrize("tile", [7, 64, 10_000])
 def test_precision_and_recall_do_not_depend_on_the_blocks(tile, monkeypatch):
-    monkeypatch.setattr(manifold, "TILE", tile)
+    monkeypatch.setattr(precision_recall, "TILE", tile)
     golden, found = cases.golden("pr_basic"), measured("pr_basic")
     assert (found.precision, found.recall) == (golden["precision_float32"], golden["recall_float32"])
 
@@ -108,23 +108,23 @@ def test_copies_of_the_reference_are_precise_though_every_radius_is_zero():
     """Four copies of each row: a ball of radius 0 still holds its own point, whatever float32 makes of it."""
     rows = np.abs(cases.noise(1, (20, 512))) + 3
     real, fake = np.tile(rows, (4, 1)), np.tile(rows[::-1], (5, 1))
-    found = manifold.precision_recall(torch.from_numpy(real), torch.from_numpy(fake))
+    found = precision_recall.precision_recall(torch.from_numpy(real), torch.from_numpy(fake))
     assert (found.precision, found.recall) == (1, 1)
-    near = manifold.precision_recall(torch.from_numpy(real), torch.from_numpy(fake + 0.05))
+    near = precision_recall.precision_recall(torch.from_numpy(real), torch.from_numpy(fake + 0.05))
     assert (near.precision, near.recall) == (0, 0)
 
 
 def test_a_resample_recalls_what_its_samples_alone_would(monkeypatch):
     """Without the resamples' scale, the spread is that of the recalls of the sets that were drawn."""
     real, fake = (torch.from_numpy(cases.noise(seed, (180, 12)) * scale) for seed, scale in ((1, 1), (2, 0.8)))
-    monkeypatch.setattr(manifold, "TILE", 50)
+    monkeypatch.setattr(precision_recall, "TILE", 50)
     rng, recalls, scale = np.random.default_rng(0), [], []
     for _ in range(30):
         drawn = np.unique(rng.integers(180, size=180))
-        recalls.append(manifold.precision_recall(real, fake[drawn]).recall)
+        recalls.append(precision_recall.precision_recall(real, fake[drawn]).recall)
         scale.append(len(drawn) / (180 - len(drawn)))
-    found = manifold.precision_recall(real, fake, resamples=30)
-    assert found.recall == manifold.precision_recall(real, fake).recall
+    found = precision_recall.precision_recall(real, fake, resamples=30)
+    assert found.recall == precision_recall.precision_recall(real, fake).recall
     assert found.deviation == pytest.approx(np.std(recalls) * np.mean(scale) ** 0.5, rel=1e-6)
 
 
@@ -162,8 +162,8 @@ def test_the_subsets_of_kid_are_the_librarys():
     real, fake = (torch.from_numpy(cases.noise(seed, (90, 8))).double() for seed in (1, 2))
     values = []
     for a, b in metrics.kid_subsets(90, 90, 40):
-        xx, yy = (resampling.kernel(x, x).fill_diagonal_(0).sum() / (40 * 39) for x in (fake[a], real[b]))
-        values.append(float(xx + yy - 2 * resampling.kernel(fake[a], real[b]).mean()))
+        xx, yy = (uncertainty.kernel(x, x).fill_diagonal_(0).sum() / (40 * 39) for x in (fake[a], real[b]))
+        values.append(float(xx + yy - 2 * uncertainty.kernel(fake[a], real[b]).mean()))
     assert kid(fake.float().numpy(), real.float().numpy(), 40)["value"] == pytest.approx(np.mean(values), rel=1e-4)
 
 

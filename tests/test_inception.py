@@ -10,7 +10,9 @@ import torch_fidelity
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from bench import collect, evaluate, extractors, metrics
+from bench import evaluate
+from bench.evaluation import feature_extraction, metrics
+from bench.evaluation.extractors import extractor_registry
 from bench.storage import atomic
 
 SAMPLES, REAL, KID = 20, 8, 4
@@ -38,9 +40,9 @@ def sets(tmp_path_factory):
 @pytest.mark.parametrize("size", [1, 5])
 def test_features_do_not_depend_on_the_images_beside_them(inception, size):
     """On a CPU all but the logits of a batch of one were equal to the last bit."""
-    net = extractors.network("inception-v3-compat", inception, ("2048", "spatial", "logits_unbiased"))
+    net = extractor_registry.network("inception-v3-compat", inception, ("2048", "spatial", "logits_unbiased"))
     images, numbers = pictures(1, 6).transpose(0, 3, 1, 2), np.arange(6)
-    together, apart = (collect.in_pieces(net, numbers, images, n) for n in (6, size))
+    together, apart = (feature_extraction.in_pieces(net, numbers, images, n) for n in (6, size))
     for layer, x in together.items():
         np.testing.assert_allclose(apart[layer], x, rtol=0, atol=1e-5 * np.abs(x).max())
 
@@ -65,7 +67,7 @@ def evaluated(sets, inception):
 def test_the_torch_fidelity_protocol_agrees_with_the_installed_library(evaluated, sets, inception):
     theirs = torch_fidelity.calculate_metrics(
         input1=str(sets / "samples"),
-        input2=extractors.Images(pictures(2, REAL).transpose(0, 3, 1, 2)),
+        input2=extractor_registry.Images(pictures(2, REAL).transpose(0, 3, 1, 2)),
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(inception),
         kid_subset_size=KID,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_evaluate import command, pictures  # noqa: F401
 
-from bench import frechet, infinity, resampling
+from bench.evaluation import fid_infinity, frechet, uncertainty
 
 
 def problem(seed, count=1280, width=64, scale=1.1):
@@ -19,7 +19,7 @@ def problem(seed, count=1280, width=64, scale=1.1):
 
 def extrapolated(x, reference):
     groups = np.random.RandomState(1).permutation(len(x)) % 20
-    return infinity.extrapolate(x, reference, resampling.jackknife(frechet.left_out(x, groups, reference)))
+    return fid_infinity.extrapolate(x, reference, uncertainty.jackknife(frechet.left_out(x, groups, reference)))
 
 
 def test_the_extrapolated_distance_is_nearer_to_the_truth_than_the_plain_one():
@@ -41,7 +41,7 @@ def test_its_points_are_plain_distances_and_it_is_the_same_every_time():
     assert found["distances"] == sorted(found["distances"]) and found == extrapolated(x, reference)
     line = np.polyfit([1 / n for n in (1280, 640, 1280 / 3, 320, 256)], found["distances"], 1)
     assert found["value"] == pytest.approx(line[1], rel=1e-9)
-    assert infinity.extrapolate(x, reference, None)["interval"] is None
+    assert fid_infinity.extrapolate(x, reference, None)["interval"] is None
 
 
 @pytest.mark.slow

@@ -7,21 +7,22 @@ import torch
 import torch_fidelity
 from helpers import tiny_config
 
-from bench import evaluate, extractors, metrics, resampling, smallcnn
+from bench.evaluation import metrics, run_metrics, uncertainty
+from bench.evaluation.extractors import extractor_registry, small_cnn
 
 
 @pytest.fixture(scope="module")
 def evaluator(cache, digits):
-    weights, _ = extractors.prepare("digits-cnn", "", cache)
-    return evaluate.Evaluator(tiny_config(), weights, digits)
+    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
+    return run_metrics.Evaluator(tiny_config(), weights, digits)
 
 
 def test_metrics_agree_with_torch_fidelity(evaluator, digits, cache):
     images = digits.held_out
     ours = evaluator(images, None, intervals=False)
     theirs = torch_fidelity.calculate_metrics(
-        input1=extractors.Images(images),
-        input2=extractors.Images(digits.reference),
+        input1=extractor_registry.Images(images),
+        input2=extractor_registry.Images(digits.reference),
         feature_extractor="digits-cnn",
         feature_extractor_weights_path=str(cache / "digits-cnn.safetensors"),
         fid=True,
@@ -44,7 +45,7 @@ def test_the_reference_is_at_distance_zero_from_itself(evaluator, digits):
 
 
 def test_real_images_are_the_floor_and_noise_the_ceiling(evaluator, digits):
-    rows = evaluate.reference_rows(evaluator, digits, tiny_config(evaluation__samples=400))
+    rows = run_metrics.reference_rows(evaluator, digits, tiny_config(evaluation__samples=400))
     floor, ceiling = (rows[name][0] for name in ("held-out", "noise"))
     assert floor["fid[digits-cnn]"]["value"] < 0.5 < 20 < ceiling["fid[digits-cnn]"]["value"]
     assert floor["class_accuracy[digits-cnn]"]["value"] > 0.98
@@ -58,7 +59,7 @@ HELD_OUT = sorted((Path(__file__).parent.parent / "results" / "records" / "v1").
 def test_the_committed_rows_of_held_out_digits_are_found_again(path, evaluator, digits, cache):
     """Their numbers were torch-fidelity's own; other ways to them must not move them."""
     record = json.loads(path.read_text())
-    own_hash = extractors.weights_hash(cache / "digits-cnn.safetensors")
+    own_hash = extractor_registry.weights_hash(cache / "digits-cnn.safetensors")
     if record["protocol"]["evaluation"]["extractor_hash"] != own_hash:
         pytest.skip("the committed row is of a digits CNN of another machine architecture")
     found = evaluator(digits.held_out, digits.held_out_labels, intervals=True)
@@ -103,7 +104,7 @@ def test_the_jackknife_covers_the_mean_as_often_as_it_says():
     for _ in range(400):
         x = rng.standard_normal(200)
         left_out = [np.delete(x, slice(g * 10, g * 10 + 10)).mean() for g in range(20)]
-        hits += abs(x.mean()) <= resampling.WIDTH * resampling.jackknife(left_out)
+        hits += abs(x.mean()) <= uncertainty.WIDTH * uncertainty.jackknife(left_out)
     assert 0.91 <= hits / 400 <= 0.98
 
 
@@ -134,23 +135,23 @@ def test_a_value_that_is_no_number_is_refused():
 
 
 def test_the_extractor_is_trained_to_the_same_weights_every_time(tmp_path):
-    one, two = (smallcnn.train("digits-cnn", epochs=2) for _ in range(2))
+    one, two = (small_cnn.train("digits-cnn", epochs=2) for _ in range(2))
     assert all(torch.equal(one[k], two[k]) for k in one)
-    assert all(torch.equal(v * smallcnn.ROUNDING, (v * smallcnn.ROUNDING).round()) for v in one.values())
+    assert all(torch.equal(v * small_cnn.ROUNDING, (v * small_cnn.ROUNDING).round()) for v in one.values())
 
 
 def test_the_extractor_classifies_digits_it_has_not_seen(cache, digits):
-    weights, _ = extractors.prepare("digits-cnn", "", cache)
-    logits = extractors.features("digits-cnn", weights, digits.held_out)["logits"]
+    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
+    logits = extractor_registry.features("digits-cnn", weights, digits.held_out)["logits"]
     assert (logits.argmax(1).numpy() == digits.held_out_labels).mean() > 0.98
 
 
 def test_missing_inception_weights_say_where_to_put_them(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(ValueError, match=r"weights-inception-2015-12-05-6726825d.pth.*evaluation.weights=PATH"):
-        extractors.check("inception-v3-compat", "")
+        extractor_registry.check("inception-v3-compat", "")
 
 
 def test_images_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="must be uint8"):
-        extractors.Images(np.zeros((2, 3, 8, 8), np.float32))
+        extractor_registry.Images(np.zeros((2, 3, 8, 8), np.float32))

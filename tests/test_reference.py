@@ -9,7 +9,9 @@ from PIL import Image
 from test_evaluate import inception_of_means, pictures, save_folder  # noqa: F401
 from test_sources import write_images
 
-from bench import evaluate, extractors, reference
+from bench import evaluate, reference
+from bench.evaluation import reference_statistics
+from bench.evaluation.extractors import extractor_registry
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_the_file_is_in_adms_layout_and_says_what_it_is_of(build, real, cache):
     found = json.loads(text)
     assert mu.shape == (64,) and sigma.shape == (64, 64) and found == made["manifest"]
     assert (found["count"], found["size"], found["left_out"]) == (30, [3, 8, 8], 0)
-    assert found["weights_sha256"] == extractors.weights_hash(cache / "digits-cnn.safetensors")
+    assert found["weights_sha256"] == extractor_registry.weights_hash(cache / "digits-cnn.safetensors")
     assert found["extractor"] == "digits-cnn" and found["data"] == "real" and found["layers"] == {"mu": "64"}
     assert str(real.parent) not in text
 
@@ -78,7 +80,7 @@ def test_inceptions_file_has_both_pairs_of_statistics(build, tmp_path, inception
 
 def test_running_again_says_that_the_file_is_there(build, real, monkeypatch):
     first = build(real)[1]
-    monkeypatch.setattr(reference, "collect", lambda *a, **k: pytest.fail("the work has begun again"))
+    monkeypatch.setattr(reference_statistics, "collect", lambda *a, **k: pytest.fail("the work has begun again"))
     again = build(real)[1]
     assert (first["new"], again["new"]) == (True, False) and first["path"] == again["path"]
 
@@ -148,7 +150,7 @@ DIFFERENT = {
 @pytest.mark.parametrize("kind", DIFFERENT)
 def test_statistics_that_do_not_fit_are_refused_in_a_sentence(kind, build, command, real, fake):
     changes, sentence = DIFFERENT[kind]
-    path = altered(reference.Path(build(real, "--features")[1]["path"]), **changes)
+    path = altered(reference_statistics.Path(build(real, "--features")[1]["path"]), **changes)
     status, found, err = command(fake, "--reference", path)
     assert status == 2 and found is None and sentence in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("bench.evaluate: ") and str(path) in err
@@ -164,7 +166,7 @@ def test_what_is_asked_for_must_be_what_the_manifest_says(build, command, real, 
 
 
 def test_two_files_of_statistics_must_agree_with_each_other(build, command, real, fake):
-    one, two = (reference.Path(build(side, "--features")[1]["path"]) for side in (real, fake))
+    one, two = (reference_statistics.Path(build(side, "--features")[1]["path"]) for side in (real, fake))
     status, found, _ = command(one, "--reference", two)
     assert status == 0 and found["reference"]["count"] == 40
     assert {name.partition("[")[0] for name in found["metrics"]} == {"fid", "precision", "recall"}
@@ -173,7 +175,7 @@ def test_two_files_of_statistics_must_agree_with_each_other(build, command, real
 
 
 def test_statistics_without_a_manifest_pass_with_a_note(build, command, real, fake):
-    path = reference.Path(build(real)[1]["path"])
+    path = reference_statistics.Path(build(real)[1]["path"])
     with np.load(path, allow_pickle=False) as z:
         np.savez(path.with_name("plain.npz"), mu=z["mu"], sigma=z["sigma"])
     status, found, _ = command(fake, "--reference", path.with_name("plain.npz"), "--extractor", "digits-cnn")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench import metrics, resampling
+from bench.evaluation import metrics, uncertainty
 
 LAYERS = {"fid": "f", "is": "logits", "kid": "f", "prc": "f"}
 SMALL = {"fid": (400, 16, 1.0), "is": (400, 16, 1.0), "kid": (200, 16, 1.2), "prc": (300, 6, 0.9)}
@@ -39,20 +39,20 @@ def draws(purpose, count, width, scale, repeats, real_count=600):
         given = metrics.Sides(samples=one, reference=real, layers=LAYERS, protocol=protocol)
         for name, m in metrics.compute(given, wanted=metrics.NAMES[purpose]).items():
             reach = max(m["interval"]["high"] - m["value"], m["value"] - m["interval"]["low"])
-            found.setdefault(name, []).append((m["value"], reach / resampling.WIDTH))
+            found.setdefault(name, []).append((m["value"], reach / uncertainty.WIDTH))
     return {name: np.array(rows) for name, rows in found.items()}
 
 
 def judged(rows):
     """(Share of the intervals that hold the mean, root mean square deviation over the real one)."""
     value, deviation = rows.T
-    held = np.abs(value - value.mean()) <= resampling.WIDTH * deviation
+    held = np.abs(value - value.mean()) <= uncertainty.WIDTH * deviation
     return held.mean(), np.sqrt(np.square(deviation).mean()) / value.std()
 
 
 @pytest.mark.parametrize("purpose", SMALL)
 def test_the_deviation_is_about_the_real_spread(purpose, monkeypatch):
-    monkeypatch.setattr(resampling, "RESAMPLES", 80)
+    monkeypatch.setattr(uncertainty, "RESAMPLES", 80)
     for name, rows in draws(purpose, *SMALL[purpose], repeats=50, real_count=300).items():
         covered, ratio = judged(rows)
         assert covered >= 0.87, name

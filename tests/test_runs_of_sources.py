@@ -7,8 +7,9 @@ from helpers import SMALLEST, TINY, words_of
 from test_shapes import few
 from test_sources import write_images
 
-from bench import run, smallcnn
+from bench import run
 from bench.data import synthetic_shapes
+from bench.evaluation.extractors import small_cnn
 from bench.record import read_all
 
 SHORT = {**TINY, "budget.points": "1", "budget.images": "48"}
@@ -22,7 +23,7 @@ def door(results, arch, name, **more):
 
 @pytest.mark.parametrize("arch", ["dit", pytest.param("unet", marks=pytest.mark.slow)])
 def test_shapes_run_at_once(arch, tmp_path, monkeypatch):
-    monkeypatch.setitem(smallcnn.DESIGNS, "shapes-cnn", few())
+    monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few())
     monkeypatch.setattr(synthetic_shapes, "REAL", {32: 100})
     smallest = {"unet": {"model__args__channel_mult": "[1,1]", "model__args__attention": "[]"}}.get(arch, {})
     assert door(tmp_path / "results", arch, "shapes", **smallest) == 0

@@ -14,9 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import architectures
-from bench import collect, evaluate, export, extractors, plots, sample, store
+from bench import plots
 from bench.config.overrides import load_config
 from bench.data import sources
+from bench.evaluation import export, feature_extraction, feature_store, generation, run_metrics
+from bench.evaluation.extractors import extractor_registry
 from bench.experiments import presets
 from bench.storage import run_folder, shards, tensor_files
 
@@ -26,7 +28,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bench import sample
+from bench.evaluation import generation as sample
 from bench.config.overrides import load_config
 from bench.storage.run_folder import RunFolder
 run, made = RunFolder(Path(sys.argv[1])), []
@@ -52,7 +54,7 @@ def run(results):
 
 
 def go(run, config=None, check=lambda: None):
-    sample.sample(run, config or load_config(run.path), False, CPU, check)
+    generation.sample(run, config or load_config(run.path), False, CPU, check)
 
 
 def files(run):
@@ -87,7 +89,7 @@ def test_samples_are_kept_as_features_and_where_asked_in_adms_layout(run):
     with np.load(run.path / NPZ, allow_pickle=False) as z:
         assert z["arr_0"].shape == (43, 8, 8, 1) and z["arr_0"].dtype == np.uint8 and z["arr_0"].std() > 10
         assert z["labels"].tolist() == [i % 10 for i in range(43)]
-    found = store.FeatureStore(run.features(96))
+    found = feature_store.FeatureStore(run.features(96))
     rows = found.rows()
     assert {k: (v.shape, v.dtype) for k, v in rows.items()} == {
         "64": ((43, 64), np.float32),
@@ -105,11 +107,11 @@ def test_nothing_but_features_and_a_few_pictures_is_kept_unless_asked(run):
 
 def test_the_features_are_those_of_the_images(run, cache):
     go(run)
-    weights, _ = extractors.prepare("digits-cnn", "", cache)
-    net = extractors.network("digits-cnn", weights, ("64", "logits"))
-    found = store.FeatureStore(run.features(96))
+    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
+    net = extractor_registry.network("digits-cnn", weights, ("64", "logits"))
+    found = feature_store.FeatureStore(run.features(96))
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
-    for layer, x in extractors.extract(net, pixels).items():
+    for layer, x in extractor_registry.extract(net, pixels).items():
         np.testing.assert_allclose(found.rows()[layer], x, rtol=1e-5, atol=1e-5)
     moments = np.cov(found.rows()["64"].astype(np.float64), rowvar=False)
     np.testing.assert_allclose(found.fitted({"fid": "64"})["64"].sigma, moments, atol=1e-9)
@@ -132,7 +134,7 @@ def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
     assert files(run) == whole
 
 
-@pytest.mark.parametrize("where", [store.Features, export.NpzExport])
+@pytest.mark.parametrize("where", [feature_store.Features, export.NpzExport])
 def test_one_that_was_stopped_between_the_last_batch_and_the_end_goes_on(run, monkeypatch, where):
     whole = all_at_once(run)
 
@@ -205,15 +207,15 @@ def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
     other = run_folder.RunFolder(tmp_path / "parted" / "runs" / "x")
     other.path.mkdir(parents=True)
     (other.results / "cache").symlink_to(run.cache)
-    made = sample.targets_of(other, config, CPU)(96)
+    made = generation.targets_of(other, config, CPU)(96)
 
     def net():
-        return sample.load_network(run.file("snapshots", 96, "safetensors"), CPU)
+        return generation.load_network(run.file("snapshots", 96, "safetensors"), CPU)
 
     for rank in reversed(range(world)):
         assert not any(target.done for target in made)
         there = {target: target.shards.look() for target in made}
-        sample.make_images(net, config, False, CPU, there, lambda *_: None, rank=rank, world=world)
+        generation.make_images(net, config, False, CPU, there, lambda *_: None, rank=rank, world=world)
         for target in made:
             target.finish()
     assert files(other) == files(run)
@@ -243,7 +245,7 @@ def test_a_run_whose_images_are_asked_for_later_makes_them_without_its_features(
     whole = all_at_once(run)
     go(run, replaced(load_config(run.path), "compute", export="none"))
     before = files(run)
-    monkeypatch.setattr(extractors, "network", None)
+    monkeypatch.setattr(extractor_registry, "network", None)
     go(run)
     assert files(run) == whole == {**before, NPZ: whole[NPZ]}
 
@@ -263,12 +265,12 @@ def test_the_pictures_are_those_that_a_grid_of_all_images_shows(classes, tmp_pat
     count = 9500 if classes == 1000 else 150
     numbers = np.arange(count)
     every = np.random.RandomState(0).randint(0, 256, (count, 8, 8, 1)).astype(np.uint8)
-    made = store.Made(extractor="none", weights="w", sha256="0")
-    features = store.Features(tmp_path / "s", count, classes, made, {"fid": "f"}, lambda _, x: {"f": flat(x)})
+    made = feature_store.Made(extractor="none", weights="w", sha256="0")
+    features = feature_store.Features(tmp_path / "s", count, classes, made, {"fid": "f"}, lambda _, x: {"f": flat(x)})
     for block in shards.grid(np.zeros(count, bool), 400, 0, 1):
         features.add(block, every[block])
     features.finish()
-    plots.grid(*store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
+    plots.grid(*feature_store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
     plots.grid(every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png")
     assert (tmp_path / "some.png").read_bytes() == (tmp_path / "all.png").read_bytes()
 
@@ -296,18 +298,18 @@ def spoil(folder, name, old, new):
 def test_a_store_that_was_damaged_is_refused(run, name, old, new, words, digits, cache):
     go(run)
     spoil(run.features(96), name, old, new)
-    weights, _ = extractors.prepare("digits-cnn", "", cache)
-    evaluator = evaluate.Evaluator(load_config(run.path), weights, digits)
+    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
+    evaluator = run_metrics.Evaluator(load_config(run.path), weights, digits)
     with pytest.raises(ValueError, match=words):
-        evaluate.evaluate(run, load_config(run.path), lambda: evaluator, lambda: None)
+        run_metrics.evaluate(run, load_config(run.path), lambda: evaluator, lambda: None)
 
 
 def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
     go(run)
-    weights, _ = extractors.prepare("digits-cnn", "", cache)
-    evaluator = evaluate.Evaluator(load_config(run.path), weights, digits)
+    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
+    evaluator = run_metrics.Evaluator(load_config(run.path), weights, digits)
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
-    found = evaluator.stored(store.FeatureStore(run.features(96)), intervals=True)
+    found = evaluator.stored(feature_store.FeatureStore(run.features(96)), intervals=True)
     direct = evaluator(pixels, np.arange(43) % 10, intervals=True)
     for name, metric in direct.items():
         assert found[name]["value"] == pytest.approx(metric["value"], rel=1e-6)
@@ -317,9 +319,9 @@ def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
 def test_features_that_are_no_numbers_are_refused_with_the_image_they_are_of(monkeypatch):
     broken = np.ones((5, 2), np.float32)
     broken[3] = np.nan
-    monkeypatch.setattr(collect, "extract", lambda net, x: {"f": broken[: len(x)]})
+    monkeypatch.setattr(feature_extraction, "extract", lambda net, x: {"f": broken[: len(x)]})
     with pytest.raises(ValueError, match="sample 13 has features with NaN"):
-        collect.in_pieces(None, np.arange(10, 15), np.zeros((5, 1, 8, 8), np.uint8))
+        feature_extraction.in_pieces(None, np.arange(10, 15), np.zeros((5, 1, 8, 8), np.uint8))
 
 
 def test_what_is_exported_is_no_part_of_a_runs_identity():
@@ -342,7 +344,7 @@ def test_of_processes_that_put_the_shards_together_at_once_all_end_well(run, kin
 
     def finish():
         start.wait()
-        for target in sample.targets_of(run, config, CPU)(96):
+        for target in generation.targets_of(run, config, CPU)(96):
             target.finish()
             assert target.done
 

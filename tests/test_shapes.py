@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import extractors, smallcnn
 from bench.config.schema import Data
 from bench.data import sources, synthetic_shapes
+from bench.evaluation.extractors import extractor_registry, small_cnn
 from bench.experiments import presets
 
 ROWS = np.array([0, 1, 5, 3 * synthetic_shapes.POSITIONS + 7, synthetic_shapes.REFERENCE + 2])
@@ -125,20 +125,20 @@ def test_shapes_imply_a_laptops_setting(arch):
 
 
 def test_the_extractor_is_trained_anew_to_the_same_bytes_and_learns(monkeypatch):
-    monkeypatch.setitem(smallcnn.DESIGNS, "shapes-cnn", few())
-    one, two = (smallcnn.train("shapes-cnn") for _ in range(2))
-    assert all(one[k].equal(two[k]) and (one[k] * smallcnn.ROUNDING % 1 == 0).all() for k in one)
+    monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few())
+    one, two = (small_cnn.train("shapes-cnn") for _ in range(2))
+    assert all(one[k].equal(two[k]) and (one[k] * small_cnn.ROUNDING % 1 == 0).all() for k in one)
 
 
 def few():
     """The shapes CNN, on a few images."""
-    return replace(smallcnn.DESIGNS["shapes-cnn"], examples=lambda: smallcnn.of_shapes(640), epochs=2)
+    return replace(small_cnn.DESIGNS["shapes-cnn"], examples=lambda: small_cnn.of_shapes(640), epochs=2)
 
 
 def test_the_extractor_averages_larger_images_down(tmp_path, monkeypatch):
-    monkeypatch.setitem(smallcnn.DESIGNS, "shapes-cnn", few())
-    path = smallcnn.prepare("shapes-cnn", "", tmp_path)
+    monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few())
+    path = small_cnn.prepare("shapes-cnn", "", tmp_path)
     small = synthetic_shapes.draw(np.arange(8), 32)
-    found, same = (extractors.features("shapes-cnn", path, x) for x in (small, small.repeat(2, 2).repeat(2, 3)))
+    found, same = (extractor_registry.features("shapes-cnn", path, x) for x in (small, small.repeat(2, 2).repeat(2, 3)))
     assert found["64"].shape == (8, 64) and found["logits"].shape == (8, 10)
     assert np.allclose(found["64"], same["64"], atol=1e-5)

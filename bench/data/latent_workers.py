@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.collect import Progress
 from bench.config.naming import title_of
 from bench.data import autoencoder, latent_encoding, latents, sources
 from bench.data.latent_encoding import entry, finish
 from bench.data.latents import Facts, Manifest, damage, read_manifest, shards_of
+from bench.terminal.progress_bar import Progress
 
 CROP = "ADM's centre crop, where images have another size"
 GIB = 2**30

@@ -11,11 +11,11 @@ import torch
 from tabulate import tabulate
 
 from architectures import IOSpec
-from bench import extractors
 from bench.config.schema import RunConfig
 from bench.costs import counting, matching
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import process_of
+from bench.evaluation.extractors import extractor_registry
 from bench.experiments import presets
 from bench.experiments.resolve import check_decoder
 from bench.tabular import human
@@ -163,8 +163,8 @@ def check_files(configs: list[RunConfig], here: bool = True) -> None:
             check_decoder(c, what, arrays.reference.shape[-1])
         if here:
             device_of(c)
-        extractors.check(c.evaluation.extractor, c.evaluation.weights)
-        extractors.Images(arrays.reference)
+        extractor_registry.check(c.evaluation.extractor, c.evaluation.weights)
+        extractor_registry.Images(arrays.reference)
         if c.evaluation.guidance != 1 and not what.num_classes:
             raise ValueError(f"{c.data.name} has no classes: set evaluation.guidance=1")
         if c.evaluation.guidance != 1 and c.recipe.label_drop == 0 and not c.model.weights:
@@ -176,4 +176,4 @@ def check_files(configs: list[RunConfig], here: bool = True) -> None:
 def prepare_extractors(configs: list[RunConfig], results: Path) -> None:
     """Make what extractors need once, before several jobs would."""
     for name, given in {(c.evaluation.extractor, c.evaluation.weights) for c in configs}:
-        extractors.prepare(name, given, results / "cache")
+        extractor_registry.prepare(name, given, results / "cache")

@@ -7,7 +7,7 @@ results/runs/NAME/
     claim-GENERATION.json       which process works on it (bench/storage/lease.py)
     checkpoints/IMAGES.safetensors      training state, the last few
     snapshots/IMAGES.safetensors        averaged weights at the evaluation points
-    features/IMAGES/                    features of images sampled from them (bench/store.py)
+    features/IMAGES/                    features of images sampled from them (bench/evaluation/feature_store.py)
     samples/IMAGES.npz or IMAGES/       those images, or PNGs of them, where compute.export asks
     evaluation/IMAGES.json              metrics of the features
     samples.png curves.png record.json

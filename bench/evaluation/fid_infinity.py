@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.frechet import Gaussian, of_subsets
-from bench.resampling import WIDTH
+from bench.evaluation.frechet import Gaussian, of_subsets
+from bench.evaluation.uncertainty import WIDTH
 
 PARTS = (1, 2, 3, 4, 5)
 LEAST = 2

@@ -1,4 +1,4 @@
-"""Feature extractors for the metrics: torch-fidelity's (bench/pretrained.py), and those made here (bench/smallcnn.py).
+"""Feature extractors for the metrics: torch-fidelity's (bench/evaluation/extractors/inception_dinov2.py), and those made here (bench/evaluation/extractors/small_cnn.py).
 
 B batch, C channels, F features.
 """
@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bench import smallcnn
 from bench.data.sources import Rows
+from bench.evaluation.extractors import small_cnn
 from bench.storage.atomic import sha256
 
 if TYPE_CHECKING:
@@ -28,37 +28,37 @@ if TYPE_CHECKING:
 
 def inception(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build torch-fidelity's InceptionV3; importing it takes 1.5 s, so that is left until it is needed."""
-    from bench.pretrained import InceptionV3
+    from bench.evaluation.extractors.inception_dinov2 import InceptionV3
 
     return InceptionV3(*args, **kwargs)
 
 
 def dinov2(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build DINOv2 ViT-L/14."""
-    from bench.pretrained import DinoV2
+    from bench.evaluation.extractors.inception_dinov2 import DinoV2
 
     return DinoV2(*args, **kwargs)
 
 
-def small_cnn(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
+def small_extractor(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build one of the small CNNs that are trained here."""
-    from bench.smallface import SmallExtractor
+    from bench.evaluation.extractors.torch_fidelity_adapter import SmallExtractor
 
     return SmallExtractor(*args, **kwargs)
 
 
 def prepare_inception(path: str, cache: Path) -> Path:
     """File of Inception's weights; ValueError says what is missing."""
-    from bench import pretrained
+    from bench.evaluation.extractors import inception_dinov2
 
-    return pretrained.prepare_inception(path, cache)
+    return inception_dinov2.prepare_inception(path, cache)
 
 
 def prepare_dinov2(path: str, cache: Path) -> Path:
     """File of DINOv2's weights; ValueError says what is missing."""
-    from bench import pretrained
+    from bench.evaluation.extractors import inception_dinov2
 
-    return pretrained.prepare_dinov2(path, cache)
+    return inception_dinov2.prepare_dinov2(path, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,18 +100,18 @@ EXTRACTORS: dict[str, Extractor] = {
     ),
     "digits-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=small_cnn,
+        network=small_extractor,
         channels=(1, 3),
         side=8,
-        prepare=partial(smallcnn.prepare, "digits-cnn"),
+        prepare=partial(small_cnn.prepare, "digits-cnn"),
         suffix="[digits-cnn]",
         classifies="digits",
         made_here=True,
     ),
     "shapes-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=small_cnn,
-        prepare=partial(smallcnn.prepare, "shapes-cnn"),
+        network=small_extractor,
+        prepare=partial(small_cnn.prepare, "shapes-cnn"),
         suffix="[shapes-cnn]",
         classifies="shapes",
         made_here=True,

@@ -24,15 +24,15 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from bench import resampling
 from bench.config.metric_specs import KINDS as KINDS
-from bench.frechet import Gaussian, fit, frechet, left_out
-from bench.infinity import extrapolate
-from bench.manifold import Precision, precision_recall
+from bench.evaluation import uncertainty
+from bench.evaluation.fid_infinity import extrapolate
+from bench.evaluation.frechet import Gaussian, fit, frechet, left_out
+from bench.evaluation.precision_recall import Precision, precision_recall
 
 Protocol = Literal["adm", "torch-fidelity"]
 GROUPS = 20
-RESAMPLED = f"{resampling.RESAMPLES} resamples"
+RESAMPLED = f"{uncertainty.RESAMPLES} resamples"
 METHODS = {
     **dict.fromkeys(("fid", "sfid", "fd_dinov2"), f"delete-group jackknife over the samples, {GROUPS} groups"),
     "is": f"bootstrap over the samples, {RESAMPLED}",
@@ -41,7 +41,7 @@ METHODS = {
     "recall": f"bootstrap over the samples, duplicates once, {RESAMPLED}",
     "class_accuracy": "bootstrap over the samples",
 }
-"""Metric -> what its interval comes from (bench/resampling.py)."""
+"""Metric -> what its interval comes from (bench/evaluation/uncertainty.py)."""
 CHUNK = 5000
 SPLITS = 10
 SHUFFLE_SEED = 2020
@@ -156,7 +156,7 @@ def _frechet(name: str) -> Callable[[Sides, str, np.ndarray | None], dict[str, F
         rows = sides.samples.rows.get(layer)
         if rows is None:
             return {name: Found(value=value)}
-        deviation = None if groups is None else resampling.jackknife(left_out(rows, groups, reference))
+        deviation = None if groups is None else uncertainty.jackknife(left_out(rows, groups, reference))
         infinity = extrapolate(rows, reference, deviation) if sides.infinity else None
         return {name: Found(value=value, deviation=deviation, infinity=infinity)}
 
@@ -209,7 +209,9 @@ def _is(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]
         entropy[rows] = (log_p.exp() * log_p).sum(1).numpy()
     chunks = _chunks(len(p), sides.protocol)
     value = _score(p, entropy, chunks)
-    return {"is": Found(value=value, deviation=_when(groups, resampling.of_inception_score, value, p, entropy, chunks))}
+    return {
+        "is": Found(value=value, deviation=_when(groups, uncertainty.of_inception_score, value, p, entropy, chunks))
+    }
 
 
 def _when(groups: np.ndarray | None, deviation: Callable[..., float], *arguments: Any) -> float | None:
@@ -226,7 +228,7 @@ def _kid(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found
     found = kid_features_to_metric(
         torch.from_numpy(samples), torch.from_numpy(real), kid_subsets=KID_SUBSETS, kid_subset_size=size, verbose=False
     )
-    deviation = _when(groups, resampling.of_kernel_distance, samples, real, kid_subsets(len(samples), len(real), size))
+    deviation = _when(groups, uncertainty.of_kernel_distance, samples, real, kid_subsets(len(samples), len(real), size))
     return {"kid": Found(value=found["kernel_inception_distance_mean"], deviation=deviation)}
 
 
@@ -239,11 +241,11 @@ def kid_subsets(samples: int, real: int, size: int) -> Iterator[tuple[np.ndarray
 
 def _manifold(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, Found]:
     real, fake = (torch.from_numpy(s.rows[layer]).to(sides.device) for s in (sides.reference, sides.samples))
-    resamples = 0 if groups is None else resampling.RESAMPLES
+    resamples = 0 if groups is None else uncertainty.RESAMPLES
     found = precision_recall(real, fake, dtype=sides.pr_dtype, resamples=resamples)
     inside = found.inside.cpu().numpy()
     return {
-        "precision": Found(value=found.precision, deviation=_when(groups, resampling.of_share, inside)),
+        "precision": Found(value=found.precision, deviation=_when(groups, uncertainty.of_share, inside)),
         "recall": Found(value=found.recall, deviation=found.deviation),
     }
 
@@ -251,7 +253,7 @@ def _manifold(sides: Sides, layer: str, groups: np.ndarray | None) -> dict[str, 
 def _accuracy(sides: Sides, _: str, groups: np.ndarray | None) -> dict[str, Found]:
     assert sides.labels is not None
     right = sides.samples.rows[sides.layers["is"]].argmax(1) == sides.labels
-    return {"class_accuracy": Found(value=float(right.mean()), deviation=_when(groups, resampling.of_share, right))}
+    return {"class_accuracy": Found(value=float(right.mean()), deviation=_when(groups, uncertainty.of_share, right))}
 
 
 MEASURES: dict[str, Callable[[Sides, str, np.ndarray | None], dict[str, Found]]] = {
@@ -276,7 +278,7 @@ def _metric(name: str, found: Found, count: int | None) -> dict[str, Any]:
     if not np.isfinite(value):
         raise ValueError(f"{name} is {value}; the features are damaged or degenerate")
     if found.deviation is not None:
-        reach = resampling.WIDTH * found.deviation
+        reach = uncertainty.WIDTH * found.deviation
         interval = {"low": max(value - reach, least), "high": min(value + reach, most), "method": METHODS[name]}
     plain = {"value": value, "direction": direction, "samples": count, "interval": interval}
     return plain | ({"infinity": found.infinity} if found.infinity else {})

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bench import infinity, manifest, metrics
-from bench.collect import Progress, collect, widths
 from bench.config.schema import RunConfig
-from bench.extractors import EXTRACTORS, Extractor, check_side, network, weights_hash
-from bench.frechet import Gaussian
-from bench.images import load_labels
-from bench.manifold import Precision
-from bench.metrics import Side
-from bench.pretrained import is_published
-from bench.sides import Given, Role, config_of, manifest_of, open_side
+from bench.evaluation import fid_infinity, metrics, reference_manifest
+from bench.evaluation.extractors.extractor_registry import EXTRACTORS, Extractor, check_side, network, weights_hash
+from bench.evaluation.extractors.inception_dinov2 import is_published
+from bench.evaluation.feature_extraction import collect, widths
+from bench.evaluation.feature_store import KEYS, FeatureStore
+from bench.evaluation.frechet import Gaussian
+from bench.evaluation.image_io import load_labels
+from bench.evaluation.inputs import Given, Role, config_of, manifest_of, open_side
+from bench.evaluation.metrics import Side
+from bench.evaluation.precision_recall import Precision
 from bench.storage.run_folder import RunFolder
-from bench.store import KEYS, FeatureStore
+from bench.terminal.progress_bar import Progress
 
 INCEPTION, DINOV2 = "inception-v3-compat", "dinov2-vit-l-14"
 PUBLISHED_SAMPLES, PUBLISHED_REFERENCES = 50_000, (10_000, 1_000)
@@ -128,11 +129,11 @@ def _agree(given: Mapping[Role, Given], facts: Mapping[str, Any]) -> None:
         if g.manifest:
             other = given["reference" if role == "samples" else "samples"]
             own = other.size or (other.manifest.size if other.manifest else None)
-            manifest.agree(str(g.path), g.manifest, str(other.path), {"size": own})
-            manifest.agree(str(g.path), g.manifest, "this evaluation", facts)
+            reference_manifest.agree(str(g.path), g.manifest, str(other.path), {"size": own})
+            reference_manifest.agree(str(g.path), g.manifest, "this evaluation", facts)
     made = [g.manifest for g in given.values() if g.manifest]
     if len(made) == 2:
-        manifest.agree(str(given["samples"].path), made[0], str(given["reference"].path), vars(made[1]))
+        reference_manifest.agree(str(given["samples"].path), made[0], str(given["reference"].path), vars(made[1]))
 
 
 def _unsaid(given: Mapping[Role, Given]) -> list[str]:
@@ -321,7 +322,7 @@ def _extrapolable(given: Given, asked: Collection[str]) -> None:
     if not set(metrics.STATISTICAL) & set(asked):
         raise ValueError(f"--fid-infinity is for {', '.join(metrics.STATISTICAL)}; --metrics names none of them")
     known = given.images or given.stored or given.rows is not None
-    why = "" if known else infinity.refusal(None, 0)
+    why = "" if known else fid_infinity.refusal(None, 0)
     if why:
         raise ValueError(f"{given.path}: no --fid-infinity: {why}")
 
@@ -330,7 +331,7 @@ def _enough(have: Mapping[str, int], name: str, given: Given, purposes: set[str]
     """ValueError where there are too few samples for --fid-infinity."""
     layers = EXTRACTORS[name].layers
     for purpose in [p for p in metrics.STATISTICAL if p in purposes & set(layers)]:
-        if why := infinity.refusal(given.count, have[layers[purpose]]):
+        if why := fid_infinity.refusal(given.count, have[layers[purpose]]):
             raise ValueError(f"{given.path}: no --fid-infinity of {purpose}: {why}")
 
 

@@ -15,16 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench import manifest
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.data import sources
 from bench.data.archives import opened
-from bench.frechet import Gaussian
-from bench.images import ArrayImages, FolderImages, Images, NpzImages
-from bench.manifest import Manifest
+from bench.evaluation import reference_manifest
+from bench.evaluation.feature_store import KEYS, FeatureStore
+from bench.evaluation.frechet import Gaussian
+from bench.evaluation.image_io import ArrayImages, FolderImages, Images, NpzImages
+from bench.evaluation.reference_manifest import Manifest
 from bench.storage.run_folder import RunFolder
-from bench.store import KEYS, FeatureStore
 
 Role = Literal["samples", "reference"]
 
@@ -102,14 +102,16 @@ def manifest_of(path: Path) -> Manifest | None:
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
     with opened(path) as z:
-        return manifest.read(str(path), {manifest.KEY: z[manifest.KEY]} if manifest.KEY in z else {})[0]
+        return reference_manifest.read(
+            str(path), {reference_manifest.KEY: z[reference_manifest.KEY]} if reference_manifest.KEY in z else {}
+        )[0]
 
 
 def _npz(path: Path, channels: tuple[int, ...]) -> Given:
     with opened(path) as z:
         names = set(z.files)
         fitted = {p: _gaussian(path, z, *keys) for p, keys in KEYS.items() if keys[0] in names}
-        made, rows = manifest.read(str(path), z)
+        made, rows = reference_manifest.read(str(path), z)
     if "arr_0" not in names and fitted:
         return Given(path=path, kind="statistics", fitted=fitted, manifest=made, rows=rows)
     return Given(path=path, kind="npz", images=NpzImages(path, channels), fitted=fitted, manifest=made)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from bench.smallcnn import DESIGNS, FEATURES, SmallCNN
+from bench.evaluation.extractors.small_cnn import DESIGNS, FEATURES, SmallCNN
 
 
 class SmallExtractor(FeatureExtractorBase):

@@ -1,6 +1,6 @@
 """Sampling: averaged weights of every evaluation point -> images -> features, batch by batch.
 
-Images go straight from the sampler through the extractor into a feature store (bench/store.py); they
+Images go straight from the sampler through the extractor into a feature store (bench/evaluation/feature_store.py); they
 stay on disk only where compute.export asks.  Batches are kept as they are made and lie on a fixed grid,
 so that a killed run goes on where it stopped, and ends with the same bytes.
 """
@@ -19,17 +19,17 @@ from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 import architectures
-from bench import extractors
-from bench.collect import in_pieces
 from bench.config.schema import RunConfig
 from bench.data.autoencoder import decoder, to_uint8
 from bench.diffusion import samplers
+from bench.evaluation.export import export_of
+from bench.evaluation.extractors import extractor_registry
+from bench.evaluation.feature_extraction import in_pieces
+from bench.evaluation.feature_store import Features, Made
 from bench.experiments import presets
-from bench.export import export_of
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.storage.shards import Target, grid, labels_of
-from bench.store import Features, Made
 from bench.training import execution
 from bench.training.distributed import ALONE, Stopped, World
 
@@ -158,15 +158,15 @@ def targets_of(
 ) -> Callable[[int], list[Target]]:
     """What an evaluation point's images are made into: features, and files where they are to be exported."""
     e, classes = config.evaluation, presets.io_of(config).num_classes
-    found = extractors.prepare(e.extractor, e.weights, run.cache) if world.first else None
+    found = extractor_registry.prepare(e.extractor, e.weights, run.cache) if world.first else None
     world.barrier()  # process 0 may have made them just now
-    weights, sha256 = found or extractors.prepare(e.extractor, e.weights, run.cache)
+    weights, sha256 = found or extractor_registry.prepare(e.extractor, e.weights, run.cache)
     made = Made(extractor=e.extractor, weights=weights.name, sha256=sha256)
-    purposes = extractors.EXTRACTORS[e.extractor].layers
+    purposes = extractor_registry.EXTRACTORS[e.extractor].layers
 
     @cache
     def network() -> FeatureExtractorBase:
-        return extractors.network(e.extractor, weights, purposes.values(), device.type == "cuda")
+        return extractor_registry.network(e.extractor, weights, purposes.values(), device.type == "cuda")
 
     def extract(numbers: np.ndarray, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         return in_pieces(network(), numbers, images_BHWC.transpose(0, 3, 1, 2))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.frechet import PIECE, Gaussian, Moments
+from bench.evaluation.frechet import PIECE, Gaussian, Moments
 from bench.storage.atomic import whole_folder, write_json
 from bench.storage.shards import Target, labels_of, member, write_rows
 

@@ -1,0 +1,127 @@
+"""Evaluation of any two sets of images: python -m bench.evaluate SAMPLES --reference REF
+
+Each side is a folder of images, an .npz with arr_0 (ADM's layout), stored statistics (mu, sigma, mu_s,
+sigma_s) or a run's folder.  Also the stage of a run: features of sampled images -> metrics, one JSON
+file an evaluation point.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.config.schema import RunConfig
+from bench.data.sources import Arrays, source
+from bench.evaluation import metrics
+from bench.evaluation.comparison import named, wanted_layers
+from bench.evaluation.extractors.extractor_registry import EXTRACTORS, network, weights_hash
+from bench.evaluation.feature_extraction import collect
+from bench.evaluation.feature_store import FeatureStore, Made
+from bench.evaluation.image_io import ArrayImages, Images
+from bench.storage.atomic import write_json
+from bench.storage.run_folder import RunFolder
+from bench.training.tensorboard import Scalars
+
+Metrics = dict[str, dict[str, Any]]
+PICTURED = 100
+"""Images of a reference row that its picture shows."""
+
+
+class Evaluator:
+    """An extractor and the features of the reference, computed once."""
+
+    def __init__(self, config: RunConfig, weights: Path, arrays: Arrays, cuda: bool = False) -> None:
+        name, self.protocol = config.evaluation.extractor, config.evaluation.protocol
+        self.entry, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
+        self.classifies = self.entry.knows(config.data.title)
+        self.net = network(name, weights, self.entry.layers.values(), cuda)
+        self.made = Made(extractor=name, weights=weights.name, sha256=weights_hash(weights))
+        self.real = self.collect(ArrayImages(arrays.reference, "the reference"), sampled=False, intervals=False)
+
+    def collect(self, images: Images, *, sampled: bool, intervals: bool) -> metrics.Side:
+        layers = self.entry.layers
+        keep, fit = wanted_layers(layers, set(layers), sampled=sampled, intervals=intervals)
+        return collect(self.net, images, keep=keep, fit=fit)
+
+    def __call__(self, images: Images | np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
+        """Metrics of uint8 images (N, C, H, W), their names ending as the extractor's must.
+
+        Class accuracy is only measured by an extractor whose classes are the data's.
+        """
+        source = ArrayImages(images, "the samples") if isinstance(images, np.ndarray) else images
+        return self.compare(self.collect(source, sampled=True, intervals=intervals), labels, intervals=intervals)
+
+    def stored(self, store: FeatureStore, *, intervals: bool) -> Metrics:
+        """Metrics of samples whose features are stored; ValueError where they are another extractor's."""
+        store.check(self.made)
+        side = metrics.Side(rows=store.rows(), fitted=store.fitted(self.entry.layers), count=store.count)
+        return self.compare(side, store.labels, intervals=intervals)
+
+    def compare(self, samples: metrics.Side, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
+        """Metrics of the samples' features against the reference's."""
+        sides = metrics.Sides(
+            samples=samples,
+            reference=self.real,
+            layers=self.entry.layers,
+            labels=np.asarray(labels) if labels is not None and self.classifies else None,
+            protocol=self.protocol,
+            device=self.device,
+        )
+        return named(metrics.compute(sides, intervals=intervals), self.entry)
+
+
+def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], check: Callable[[], None]) -> None:
+    """Measure every evaluation point that has no metrics yet; intervals at the last point only."""
+    points = config.budget.evaluation_points
+    evaluator = None
+    for i, point in enumerate(points):
+        target = run.file("evaluation", point, "json")
+        if target.is_file():
+            continue
+        evaluator = evaluator or make()
+        found = evaluator.stored(FeatureStore(run.features(point)), intervals=point == points[-1])
+        write_json(target, {"images": point, "metrics": found})
+        Scalars(run).add(point, {k: v["value"] for k, v in found.items()})
+        run.log("evaluate", images=i + 1, of=len(points), point=point, **{k: v["value"] for k, v in found.items()})
+        check()
+
+
+def read_curve(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
+    """[{images, metrics}] of all evaluation points."""
+    points = config.budget.evaluation_points
+    return [json.loads(run.file("evaluation", p, "json").read_text()) for p in points]
+
+
+class Noise:
+    """Gaussian pixels (N, C, H, W) uint8, made batch by batch in their order."""
+
+    def __init__(self, count: int, size: tuple[int, int, int], seed: int) -> None:
+        self.name, self.count, self.size, self.seed = "noise", count, size, seed
+        self.left_out: list[dict[str, str]] = []
+
+    def batches(self, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
+        rng = np.random.RandomState(self.seed)
+        for start in range(0, self.count, size):
+            n = min(size, self.count - start)
+            values = rng.standard_normal((n, *self.size)) * 127.5 + 127.5
+            yield [f"noise {start + i}" for i in range(n)], np.clip(values, 0, 255).astype(np.uint8)
+
+
+def reference_rows(evaluator: Evaluator, arrays: Arrays, config: RunConfig) -> dict[str, tuple[Metrics, np.ndarray]]:
+    """{"held-out": ..., "noise": ...}: metrics of real images never trained on, and of Gaussian noise; some images.
+
+    Noise is the ceiling, real images are the floor.
+    """
+    e, (channels, height, width) = config.evaluation, arrays.reference.shape[1:]
+    noise = Noise(e.samples, (channels, height, width), e.seed)
+    classes = max(1, source(config.data.name, config.data.root).num_classes)
+    found = evaluator(noise, np.arange(e.samples) % classes, intervals=True)
+    rows = {"noise": (found, next(noise.batches(PICTURED))[1])}
+    if arrays.held_out is not None:
+        found = evaluator(ArrayImages(arrays.held_out, "held-out"), arrays.held_out_labels, intervals=True)
+        rows["held-out"] = (found, np.asarray(arrays.held_out[:PICTURED]))
+    return rows
