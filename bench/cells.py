@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from bench.config.identity import digest
 from bench.config.metric_specs import headline
 from bench.experiments import suites
-from bench.protocol import describe
-from bench.ranking import over_seeds, spread
-from bench.record import Record
+from bench.records.protocol import describe
+from bench.records.ranking import over_seeds, spread
+from bench.records.record import Record
 from bench.series import Point
 
 T = TypeVar("T")

@@ -15,13 +15,13 @@ from typing import Any
 from PIL import Image
 
 from bench import style, trends
-from bench.boards import Board, Line, boards, failure
 from bench.config.metric_specs import kind_of
 from bench.filling import everything
 from bench.filling import plain as plain_table
-from bench.protocol import describe
-from bench.ranking import Spread
-from bench.record import Record
+from bench.records.leaderboard import Board, Line, boards, failure
+from bench.records.protocol import describe
+from bench.records.ranking import Spread
+from bench.records.record import Record
 
 NOTES = (
     "Ranks hold within one protocol, by Fréchet distance. 1= is a rank shared with rows whose 95 % intervals overlap "

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from bench import trends
-from bench.record import read_all
+from bench.records.record import read_all
 from bench.series import Figure
 from bench.terminal.cli import Parser
 

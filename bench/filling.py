@@ -18,9 +18,9 @@ from bench.experiments.suites import Scale
 from bench.literature import Value
 from bench.paper import Table
 from bench.paperruns import Ledger, command, of_setting
-from bench.protocol import describe
-from bench.ranking import Spread, spread
-from bench.record import Metric, Record
+from bench.records.protocol import describe
+from bench.records.ranking import Spread, spread
+from bench.records.record import Metric, Record
 from bench.verdicts import Order, Verdict
 
 

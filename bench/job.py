@@ -17,10 +17,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import failures, snapshot
+from bench import snapshot
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.notices import Notices
+from bench.records import failures
 from bench.storage import lease as claims
 from bench.storage import process_identity
 from bench.storage.process_identity import on_slurm
@@ -132,10 +133,10 @@ def require_progress(run: RunFolder) -> None:
 
 def rank_again(results: Path) -> None:
     """Bring the leaderboard up to date; what keeps it from that is said, and is no failure of this run."""
-    from bench import leaderboard
+    from bench.records import leaderboard_files
 
     try:
-        leaderboard.write(results)
+        leaderboard_files.write(results)
     except (ValueError, OSError) as error:
         print(f"the leaderboard is not up to date: {error}", file=sys.stderr, flush=True)
 
@@ -213,11 +214,12 @@ def log_peak(run: RunFolder, device: str) -> None:
 
 def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
-    from bench import plots, protocol
-    from bench import record as records
+    from bench import plots
     from bench.costs import counting, matching
     from bench.evaluation import feature_store, run_metrics
     from bench.experiments import presets
+    from bench.records import protocol
+    from bench.records import record as records
     from bench.storage import tensor_files
 
     io = presets.io_of(config)
@@ -269,9 +271,9 @@ def references(
 ) -> None:
     """Publish the rows of held-out images and noise, unless their evaluation has them already."""
     from bench import plots
-    from bench import record as records
     from bench.evaluation import run_metrics
-    from bench.protocol import fingerprint
+    from bench.records import record as records
+    from bench.records.protocol import fingerprint
 
     have = {
         r.label
@@ -298,8 +300,8 @@ def make_record(
     **more: Any,
 ) -> Any:
     """A validated record, with its id, fingerprints, date and environment."""
-    from bench import record as records
-    from bench.protocol import fingerprint
+    from bench.records import record as records
+    from bench.records.protocol import fingerprint
 
     whole = fingerprint(protocol)
     data = {

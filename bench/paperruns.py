@@ -15,7 +15,7 @@ from bench.experiments import presets, recipes, suites
 from bench.experiments.presets import Wish
 from bench.literature import Value
 from bench.paper import Run
-from bench.record import Record
+from bench.records.record import Record
 
 Columns = Mapping[str, str]
 

@@ -17,8 +17,8 @@ from typing import Any
 import jinja2
 
 from bench import contents
-from bench.boards import without_overtaken
-from bench.record import folder, read_all
+from bench.records.leaderboard import without_overtaken
+from bench.records.record import folder, read_all
 from bench.storage.atomic import atomic
 from bench.terminal.cli import Parser
 

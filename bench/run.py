@@ -336,8 +336,8 @@ def show(
 
     The exit status is 1 when a run is not finished, and 2 when something that can be mended stopped it.
     """
-    from bench import leaderboard, tabular
-    from bench.record import read
+    from bench.records import leaderboard_files, text_tables
+    from bench.records.record import read
 
     status = max((explain(name, run) for name, run in missing.items()), default=0)
     finished = {name: read(run.record()) for name, run in runs.items() if name not in missing}
@@ -346,7 +346,7 @@ def show(
     pictures = [str(run.path / "samples.png") for name, run in runs.items() if name in finished]
     if suite and not missing:
         pictures += [str(path) for path in suite_pictures(runs, finished, results, suite)]
-    text = leaderboard.write(results)
+    text = leaderboard_files.write(results)
     if all_done:
         print("all of this is done already; --fresh starts it over")
     print("pictures\n  " + "\n  ".join(pictures))
@@ -354,7 +354,7 @@ def show(
     print(f"leaderboard in {results / 'leaderboard.md'} and .csv\n")
     shown = {r.fingerprint for r in finished.values()}
     tables = ["Protocol " + part for part in text.split("## Protocol ")[1:] if part[:12] in shown]
-    print(tabular.fitted("\n".join(tables).strip(), str(results / "leaderboard.md")))
+    print(text_tables.fitted("\n".join(tables).strip(), str(results / "leaderboard.md")))
     return status
 
 
@@ -373,7 +373,8 @@ def explain(name: str, run: RunFolder) -> int:
 
 def suite_pictures(runs: dict[str, RunFolder], finished: dict[str, Any], results: Path, suite: str) -> list[Path]:
     """The suite's curves in one picture, the reference rows as levels, and its samples in another."""
-    from bench import plots, record
+    from bench import plots
+    from bench.records import record
 
     one = next(iter(finished.values()))
     levels = {

@@ -361,7 +361,7 @@ def bury(files: Files, found: Row) -> str:
         return ""
     if load(files.run.path / "jobs.json").get("jobs") != files.jobs:
         return ""  # it was submitted again meanwhile
-    from bench import failures  # which needs more than the other runs' rows do
+    from bench.records import failures  # which needs more than the other runs' rows do
 
     said = "\n".join(tail(Path(found.log).with_suffix(".err"), 20))
     try:

@@ -22,7 +22,7 @@ from bench.config.metric_specs import ARROWS
 from bench.experiments.suites import Scale
 from bench.filling import NAMES, Filled, Row, filled, scales
 from bench.paperruns import Ledger
-from bench.record import read_all
+from bench.records.record import read_all
 from bench.storage.atomic import atomic
 from bench.terminal.cli import Parser
 

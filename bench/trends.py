@@ -36,8 +36,8 @@ from bench.config.identity import digest
 from bench.config.metric_specs import headline
 from bench.experiments import suites
 from bench.printed import COMPUTE, MACS, SAMPLING
-from bench.protocol import fingerprint
-from bench.record import Record
+from bench.records.protocol import fingerprint
+from bench.records.record import Record
 from bench.series import Axis, Figure, Panel, Point, Series, engineering, fitted
 
 SCALES: Sequence[suites.Scale] = ("digits", "shapes", "paper")

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from bench.ranking import Spread
+from bench.records.ranking import Spread
 
 Verdict = Literal["reproduced", "order reproduced", "not reproduced", "not run"]
 Pair = tuple[str, str]

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import random
 
-from bench import protocol, record
 from bench.config import schema
 from bench.config.metric_specs import KINDS, kind_of
 from bench.experiments import presets
-from bench.protocol import fingerprint
+from bench.records import protocol, record
+from bench.records.protocol import fingerprint
 
 EVALUATION = {
     "data": "digits",

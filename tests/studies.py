@@ -3,9 +3,9 @@
 import math
 from dataclasses import replace
 
-from bench import protocol, record
 from bench.experiments import suites
 from bench.experiments.presets import resolve
+from bench.records import protocol, record
 
 POINTS = 3
 

@@ -14,8 +14,8 @@ from matplotlib.text import Annotation
 from bench import draw, figures, style, trends
 from bench.experiments import suites
 from bench.printed import dit_400k, dit_training
-from bench.protocol import fingerprint
-from bench.record import identity
+from bench.records.protocol import fingerprint
+from bench.records.record import identity
 from bench.series import Axis, Figure, Panel, Point, Series
 
 MATCHED = studies.study("matched")

@@ -16,7 +16,7 @@ import torch
 from helpers import TINY, ask, state_of, until, words_of
 
 from bench import run
-from bench.record import read
+from bench.records.record import read
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from helpers import LONG, make_run, tiny_config
 
-from bench import record
 from bench.config.overrides import load_config
+from bench.records import record
 from bench.storage import tensor_files
 
 KILLS = []

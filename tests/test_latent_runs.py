@@ -6,10 +6,11 @@ import re
 import pytest
 from helpers import SMALLEST, save_images, save_vae, state_of, until, words_of
 
-from bench import encode, protocol, record, run
+from bench import encode, run
 from bench.config.overrides import load_config
 from bench.experiments import presets
 from bench.experiments.resolve import resolve
+from bench.records import protocol, record
 from bench.runs.planning import check_files
 from bench.storage.run_folder import RunFolder
 

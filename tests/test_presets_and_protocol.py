@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 
 from architectures import registry
-from bench import protocol
 from bench.config.overrides import override
 from bench.experiments import presets
+from bench.records import protocol
 
 HASHES = dict(extractor_hash="a", reference_hash="b", reference_count=3)
 

@@ -11,9 +11,10 @@ from helpers import TINY, tiny_config
 
 from architectures import IOSpec, from_official, official_layout, to_official
 from architectures.official_ctor import PUBLISHED
-from bench import leaderboard, record, run
+from bench import run
 from bench.config.schema import Budget, Diffusion, Model, RunConfig
 from bench.experiments import presets, pretrained_weights
+from bench.records import leaderboard_files, record
 
 CTOR = dict(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=1, num_heads=2, num_classes=10)
 FEW = [f"--set={k}={v}" for k, v in TINY.items() if k.startswith(("evaluation.", "compute."))]
@@ -44,7 +45,7 @@ def test_published_weights_end_in_an_unranked_row_of_their_own_track(file, tmp_p
     assert made.checkpoint["weights"] == made.config["model"]["weights"]
     assert made.cost.training_flops is None and made.cost.images_per_second is None
     assert made.config["diffusion"] == dataclasses.asdict(Diffusion(variance="learned_range"))
-    assert [row["rank"] for row in leaderboard.rows(record.read_all(results)) if row["kind"] == "model"] == [None]
+    assert [row["rank"] for row in leaderboard_files.rows(record.read_all(results)) if row["kind"] == "model"] == [None]
     (folder,) = (results / "runs").glob("dit-*")
     assert '"train"' not in (folder / "log.jsonl").read_text()
     assert str(tmp_path) not in json.dumps(made.config)

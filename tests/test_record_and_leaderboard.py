@@ -11,10 +11,11 @@ import pytest
 from helpers import make_run, replaced, tiny_config
 from made_records import made, metric
 
-from bench import failures, leaderboard, protocol, record, tabular
+from bench import leaderboard
 from bench.config.overrides import load_config
 from bench.experiments import presets, suites
-from bench.protocol import fingerprint
+from bench.records import failures, leaderboard_files, protocol, record, text_tables
+from bench.records.protocol import fingerprint
 from bench.storage.atomic import write_json
 
 
@@ -76,7 +77,7 @@ def test_seeds_are_records_of_their_own():
 
 
 def test_the_leaderboard_needs_no_torch():
-    code = "import sys\nfrom bench import leaderboard, submission, plots, submit\nassert 'torch' not in sys.modules"
+    code = "import sys\nfrom bench import plots, submit\nfrom bench.records import submission_check as submission\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -89,7 +90,7 @@ REPOSITORY = Path(__file__).parent.parent / "results"
 
 
 def test_the_committed_leaderboard_is_fresh():
-    csv, text = leaderboard.build(REPOSITORY)
+    csv, text = leaderboard_files.build(REPOSITORY)
     assert (REPOSITORY / "leaderboard.csv").read_text() == csv, "run python -m bench.leaderboard"
     assert (REPOSITORY / "leaderboard.md").read_text() == text, "run python -m bench.leaderboard"
 
@@ -178,7 +179,7 @@ def test_a_finished_record_takes_the_failed_one_away_and_is_never_replaced_by_on
 
 def test_the_record_of_a_failure_needs_no_torch(broken):
     code = (
-        "import sys; from pathlib import Path; from bench import failures\n"
+        "import sys; from pathlib import Path; from bench.records import failures\n"
         "from bench.storage.run_folder import RunFolder\n"
         "from bench.config.overrides import load_config\n"
         "run = RunFolder(Path(sys.argv[1]))\n"
@@ -210,9 +211,9 @@ def test_the_error_of_a_record_is_short_and_names_no_machines_paths(said, tmp_pa
 def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, tmp_path):
     results = broken.results
     record.publish(results, made("a", 1.0))
-    before = leaderboard.build(results)
+    before = leaderboard_files.build(results)
     failed = record.read(failures.publish(broken, load_config(broken.path), "diverged", WORDS))
-    csv, text = leaderboard.build(results)
+    csv, text = leaderboard_files.build(results)
     head, _, tail = text.partition("## Did not finish\n")
     assert head == before[1] + "\n"
     cells = [c.strip() for c in tail.splitlines()[-1].split("|")[1:-1]]
@@ -227,7 +228,7 @@ def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, t
 
 def test_a_ledger_of_failures_alone_has_a_leaderboard(broken):
     failures.publish(broken, load_config(broken.path), "failed", WORDS)
-    assert "Did not finish" in leaderboard.write(broken.results)
+    assert "Did not finish" in leaderboard_files.write(broken.results)
 
 
 def test_a_failure_that_was_written_while_its_run_was_finished_is_not_shown(broken):
@@ -235,7 +236,7 @@ def test_a_failure_that_was_written_while_its_run_was_finished_is_not_shown(brok
     text = failed.read_text()
     record.publish(broken.results, finished(broken))
     failed.write_text(text)
-    assert "Did not finish" not in leaderboard.build(broken.results)[1]
+    assert "Did not finish" not in leaderboard_files.build(broken.results)[1]
 
 
 def publish_many(results, who, go):
@@ -243,7 +244,7 @@ def publish_many(results, who, go):
     for i in range(25):
         record.publish(results, made("all", float(i + 1), seed=-1))  # which every process writes
         record.publish(results, made(f"process {who}", float(i + 1), seed=i))
-    leaderboard.write(results)
+    leaderboard_files.write(results)
 
 
 def test_records_written_by_many_processes_at_once_are_neither_torn_nor_lost(tmp_path):
@@ -253,34 +254,34 @@ def test_records_written_by_many_processes_at_once_are_neither_torn_nor_lost(tmp
     many = [fork.Process(target=publish_many, args=(tmp_path, who, go)) for who in range(8)]
     for p in many:
         p.start()
-    leaderboard.write(tmp_path)
+    leaderboard_files.write(tmp_path)
     go.set()
     seen = []
     while any(p.is_alive() for p in many):
         seen.append(len(list(record.read_all(tmp_path))))  # a torn one is a ValueError
         text = (tmp_path / "leaderboard.md").read_text()
-        assert text.startswith("# Leaderboard") and text.endswith(tabular.LEGEND)
+        assert text.startswith("# Leaderboard") and text.endswith(text_tables.LEGEND)
         csv = (tmp_path / "leaderboard.csv").read_text()
         assert not csv.strip() or len(pd.read_csv(StringIO(csv))) > 0
     assert all(p.exitcode == 0 for p in many)
     assert seen == sorted(seen) and len(set(seen)) > 3  # they were watched while they came, and none went
     assert len(list(record.read_all(tmp_path))) == 8 * 25 + 1
     shown = [(tmp_path / f"leaderboard.{ending}").read_text() for ending in ("csv", "md")]
-    assert shown == list(leaderboard.build(tmp_path))
+    assert shown == list(leaderboard_files.build(tmp_path))
     assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 8 * 25 + 1
     assert {p.suffix for p in record.folder(tmp_path).iterdir()} == {".json"}
 
 
 def test_a_leaderboard_that_was_overtaken_while_it_was_made_is_made_again(tmp_path, monkeypatch):
     record.publish(tmp_path, made("a"))
-    build = leaderboard.build
+    build = leaderboard_files.build
 
     def overtaken(results):
         found = build(results)
         record.publish(tmp_path, made("b"))
-        monkeypatch.setattr(leaderboard, "build", build)
+        monkeypatch.setattr(leaderboard_files, "build", build)
         return found
 
-    monkeypatch.setattr(leaderboard, "build", overtaken)
-    leaderboard.write(tmp_path)
+    monkeypatch.setattr(leaderboard_files, "build", overtaken)
+    leaderboard_files.write(tmp_path)
     assert set(pd.read_csv(tmp_path / "leaderboard.csv")["model"]) == {"a", "b"}

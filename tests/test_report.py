@@ -12,8 +12,9 @@ from browser import Browser, program
 from made_records import config_of, many, metric, whole
 from PIL import Image
 
-from bench import record, report
-from bench.protocol import fingerprint
+from bench import report
+from bench.records import record
+from bench.records.protocol import fingerprint
 
 ARCHS = ("dit", "uvit", "unet")
 HOSTILE = "</script><img src=x onerror='document.title=1'>&amp; \"quoted\" \u2028"

@@ -14,8 +14,9 @@ import pytest
 from helpers import LONG, SMALLEST, TINY, words_of
 from PIL import Image
 
-from bench import record, run, submit
-from bench.record import read_all
+from bench import run, submit
+from bench.records import record
+from bench.records.record import read_all
 
 ROOT = Path(__file__).parent.parent
 

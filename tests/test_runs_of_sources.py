@@ -10,7 +10,7 @@ from test_sources import write_images
 from bench import run
 from bench.data import synthetic_shapes
 from bench.evaluation.extractors import small_cnn
-from bench.record import read_all
+from bench.records.record import read_all
 
 SHORT = {**TINY, "budget.points": "1", "budget.images": "48"}
 

@@ -12,7 +12,7 @@ import pytest
 from helpers import SMALLEST, TINY, ask, state_of, until, words_of
 
 from bench import chains, profiles, run, status, submit
-from bench.record import read_all
+from bench.records.record import read_all
 from bench.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import protocol
 from bench.config import naming, overrides, schema
 from bench.data import archives, image_folder, sources
 from bench.experiments import presets
+from bench.records import protocol
 
 
 def picture(seed, width=40, height=32, mode="RGB"):

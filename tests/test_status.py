@@ -204,7 +204,7 @@ def buried(monkeypatch):
     """What failures.publish is called with."""
     calls = []
     publish = lambda run, config, word, error: calls.append((run.path.name, word, error))  # noqa: E731
-    monkeypatch.setattr("bench.failures.publish", publish)
+    monkeypatch.setattr("bench.records.failures.publish", publish)
     monkeypatch.setattr(RunFolder, "config", lambda self: None)
     return calls
 

@@ -11,10 +11,11 @@ import pytest
 from helpers import replaced
 from made_records import config_of, made, plain, whole
 
-from bench import failures, leaderboard, protocol, record, submission
+from bench import leaderboard
 from bench.config.overrides import from_dict
 from bench.experiments import presets
-from bench.protocol import fingerprint
+from bench.records import failures, protocol, record, submission_check
+from bench.records.protocol import fingerprint
 
 REPOSITORY = Path(__file__).parent.parent / "results"
 
@@ -51,7 +52,7 @@ def check(data, results, capsys, name=None):
 def uncounted(request, monkeypatch):
     """Networks are counted only where a test is about that: it starts a process with torch."""
     if "recount" not in request.node.name:
-        monkeypatch.setattr(submission, "counted", lambda paths: {})
+        monkeypatch.setattr(submission_check, "counted", lambda paths: {})
 
 
 GOOD = {
@@ -329,7 +330,7 @@ def test_junk_anywhere_in_a_record_is_answered_and_never_a_traceback(tmp_path):
             with contextlib.suppress(KeyError, TypeError, AttributeError):
                 signed(data)
             path.write_text(json.dumps(data))
-            wrong, _ = submission.problems(path, committed)
+            wrong, _ = submission_check.problems(path, committed)
             if not wrong:
                 silent.append("/".join(place))
     assert len(places) > 150

@@ -13,7 +13,7 @@ from bench import run
 from bench.config.overrides import from_dict
 from bench.experiments import presets, resolve, suites
 from bench.experiments.presets import Wish
-from bench.record import read_all
+from bench.records.record import read_all
 from bench.runs import planning
 
 EVERY = [(name, scale) for name, suite in suites.SUITES.items() for scale in suite.shared]

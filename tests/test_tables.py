@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import filling, literature, paper_catalog, paperruns, protocol, published, record, run, tables
+from bench import filling, literature, paper_catalog, paperruns, published, run, tables
 from bench.experiments import presets, suites
 from bench.paperruns import Ledger
+from bench.records import protocol, record
 
 TABLES, FIGURES = paper_catalog.tables(), paper_catalog.figures()
 RESULTS = Path(__file__).parent.parent / "results"

@@ -8,13 +8,13 @@ import pytest
 import torch
 from helpers import make_run, replaced, tiny_config
 
-from bench import failures
 from bench.config.overrides import load_config
 from bench.config.schema import Budget
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import Diffusion, process_of
 from bench.diffusion.noise_schedules import levels, sigma
 from bench.experiments import presets
+from bench.records import failures
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.training import trainer, training_batch

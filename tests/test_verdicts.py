@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from bench import verdicts
-from bench.ranking import Spread, spread
-from bench.record import Interval, Metric
+from bench.records.ranking import Spread, spread
+from bench.records.record import Interval, Metric
 
 
 def measured(value, deviation=0.01, seeds=3):

@@ -18,7 +18,7 @@ from bench.diffusion.gaussian_diffusion import process_of
 from bench.evaluation.extractors import extractor_registry
 from bench.experiments import presets
 from bench.experiments.resolve import check_decoder
-from bench.tabular import human
+from bench.records.text_tables import human
 from bench.training.trainer import device_of, new_state, step
 
 PROBE_MACS = 200_000_000

@@ -1,4 +1,4 @@
-"""Counts the networks of records again: python -m bench.recount FILE ...
+"""Counts the networks of records again: python -m bench.records.recount FILE ...
 
 One line of JSON a file: {params, macs}; {wrong} where the network cannot be built; {unknown} where its data set is not
 on this machine, so that its input has no known shape.  `bench.leaderboard --check`, which imports no torch, asks this.
@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import record
 from bench.config import overrides
 from bench.costs import counting
 from bench.experiments import presets
+from bench.records import record
 
 
 def recount(path: Path) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             print(json.dumps(recount(Path(name))), flush=True)
         except ValueError as error:
-            print(f"bench.recount: {error}", file=sys.stderr)
+            print(f"bench.records.recount: {error}", file=sys.stderr)
             return 2
     return 0
 

@@ -19,7 +19,7 @@ from functools import cache
 
 from scipy.special import stdtrit
 
-from bench.record import Metric
+from bench.records.record import Metric
 
 CONFIDENCE = 0.95
 

@@ -3,7 +3,7 @@
 Looked at are its schema, its id and fingerprints, that config and protocol say the same by this version's rules, that
 hashes of what the committed records name too are theirs, that the network is a registered one, and that metrics,
 curve and cost can be true and fit each other.  If all that is right, the network is
-counted again (bench/recount.py).  Whether the numbers were measured nobody can see from a file.
+counted again (bench/records/recount.py).  Whether the numbers were measured nobody can see from a file.
 Imports no torch, and nothing that a record names.
 """
 
@@ -20,12 +20,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from architectures import registry
-from bench import plausible, protocol, record
-from bench.boards import boards
 from bench.config import identity, overrides
 from bench.config.schema import RunConfig
 from bench.experiments import presets
-from bench.record import Record
+from bench.records import plausibility, protocol, record
+from bench.records.leaderboard import boards
+from bench.records.record import Record
 
 LARGEST = 4 * 2**20
 """Bytes; a record has some thousands."""
@@ -56,17 +56,17 @@ def main(paths: Sequence[Path], results: Path) -> int:
 
 
 def counted(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-    """What bench.recount says of each file, in a process of its own, as it needs torch."""
+    """What bench.records.recount says of each file, in a process of its own, as it needs torch."""
     if not paths:
         return {}
-    command = [sys.executable, "-m", "bench.recount", *map(str, paths)]
+    command = [sys.executable, "-m", "bench.records.recount", *map(str, paths)]
     seconds = START + EACH * len(paths)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         return {path: {"wrong": f"counting took over {seconds} s"} for path in paths}
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["bench.recount ended early"])[-1]
+        why = (done.stderr.strip().splitlines() or ["bench.records.recount ended early"])[-1]
         return {path: {"wrong": why} for path in paths}
     return dict(zip(paths, map(json.loads, done.stdout.splitlines()), strict=True))
 
@@ -103,10 +103,10 @@ def problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record
 def _each(one: Record, config: RunConfig | None, committed: Iterable[Record]) -> Iterator[str]:
     """What each check finds; one that cannot make sense of the record says so."""
     others = [r for r in committed if r.id != one.id]
-    checks: list[Callable[[], Iterator[str]]] = [partial(of_any, one) for of_any in plausible.OF_ANY]
+    checks: list[Callable[[], Iterator[str]]] = [partial(of_any, one) for of_any in plausibility.OF_ANY]
     if config is not None:
         of_model: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] = (_protocol, _network)
-        of_model += plausible.OF_FINISHED if one.status == "done" else ()
+        of_model += plausibility.OF_FINISHED if one.status == "done" else ()
         checks = [partial(of_one, one, config) for of_one in of_model] + checks
     checks = [partial(_evaluation, one), *checks, partial(_unlike, one, others)]
     for check in checks:

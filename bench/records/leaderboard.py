@@ -13,8 +13,8 @@ from typing import Any
 
 from bench.config.identity import digest
 from bench.config.metric_specs import KINDS, headline, kind_of
-from bench.ranking import Place, Spread, places, spread
-from bench.record import Record, unfinished_id
+from bench.records.ranking import Place, Spread, places, spread
+from bench.records.record import Record, unfinished_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

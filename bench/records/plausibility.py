@@ -11,7 +11,7 @@ from typing import Any
 from architectures import registry
 from bench.config.metric_specs import HEADLINE, KINDS, headline, kind_of
 from bench.config.schema import RunConfig
-from bench.record import Record
+from bench.records.record import Record
 
 FASTEST = 5e15
 """FLOP/s that no accelerator trains at: over twice the dense bf16 peak of a B200."""

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import protocol
-from bench import record as records
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.experiments import presets
+from bench.records import protocol
+from bench.records import record as records
 from bench.storage.paths import ROOT
 from bench.storage.run_folder import RunFolder
 

@@ -13,10 +13,10 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from bench.boards import Board, Line, ranked
 from bench.config.metric_specs import kind_of
-from bench.ranking import Spread, over_seeds
-from bench.record import Record
+from bench.records.leaderboard import Board, Line, ranked
+from bench.records.ranking import Spread, over_seeds
+from bench.records.record import Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

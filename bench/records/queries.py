@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench import points, tabular
-from bench.boards import Board, Line, boards
-from bench.record import Record
+from bench.records import equal_compute, text_tables
+from bench.records.leaderboard import Board, Line, boards
+from bench.records.record import Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +68,9 @@ def show(records: Sequence[Record], asked: Mapping[str, str]) -> str:
     elif "target" in asked:
         parts = target(whole, asked["target"], chosen)
     else:
-        parts = [tabular.section(b) for b in narrowed(whole, chosen, asked.get("sort", ""))]
+        parts = [text_tables.section(b) for b in narrowed(whole, chosen, asked.get("sort", ""))]
         failed = [r for r in models if r.status != "done" and fits(r, chosen)]
-        parts += [tabular.LEGEND] + ([tabular.unfinished(failed)] if failed else [])
+        parts += [text_tables.LEGEND] + ([text_tables.unfinished(failed)] if failed else [])
     return "\n".join(parts)
 
 
@@ -95,14 +95,14 @@ def narrowed(whole: Sequence[Board], chosen: Mapping[str, set[str]], by: str) ->
         words = " and ".join(f"--{name} {','.join(sorted(values))}" for name, values in chosen.items())
         raise ValueError(f"no finished run fits {words or 'this'}")
     known = {name for b in found for name in COLUMNS} | {name for b in found for name in b.metrics}
-    if by and by not in known and not any(points.metric_of(b, by) for b in found):
+    if by and by not in known and not any(equal_compute.metric_of(b, by) for b in found):
         raise ValueError(f"--sort is {by}; choose one of {', '.join(sorted(known))}")
     return found
 
 
 def ordered(board: Board, by: str) -> Board:
     """A board with the best first by a metric, or by a column; lines without it come last."""
-    if name := points.metric_of(board, by):
+    if name := equal_compute.metric_of(board, by):
         sign = -1 if board.direction(name) == "higher" else 1
         values = {line.group: line.metrics[name].mean for line in board.lines if name in line.metrics}
     elif by in COLUMNS:
@@ -121,7 +121,7 @@ def at_compute(whole: Sequence[Board], text: str, chosen: Mapping[str, set[str]]
     nearest: list[Board] = []
     images: dict[str, int] = {}
     for board in whole:
-        at, there = points.at_compute(board, flops)
+        at, there = equal_compute.at_compute(board, flops)
         nearest.append(at)
         images |= there
     parts = []
@@ -129,20 +129,22 @@ def at_compute(whole: Sequence[Board], text: str, chosen: Mapping[str, set[str]]
         rows = []
         for line in board.lines:
             seen = images[line.group]
-            cost = points.flops_at(line.runs[0], seen)
+            cost = equal_compute.flops_at(line.runs[0], seen)
             rows.append(
                 {
-                    **tabular.place(line),
+                    **text_tables.place(line),
                     "at images": f"{seen:,}",
                     "training FLOPs": f"{cost:.2e}",
                     "of those asked": f"x {cost / flops:.2g}",
-                    **tabular.metrics(board, line),
-                    "MACs": tabular.human(line.counted("macs")),
+                    **text_tables.metrics(board, line),
+                    "MACs": text_tables.human(line.counted("macs")),
                     "seeds": str(len(line.runs)),
-                    "record": tabular.links(line.runs),
+                    "record": text_tables.links(line.runs),
                 }
             )
-        parts.append(tabular.section(board, rows, f" At the evaluation points nearest to {flops:.3g} training FLOPs."))
+        parts.append(
+            text_tables.section(board, rows, f" At the evaluation points nearest to {flops:.3g} training FLOPs.")
+        )
     return [*parts, AT_LEGEND]
 
 
@@ -163,11 +165,11 @@ def target(whole: Sequence[Board], text: str, chosen: Mapping[str, set[str]]) ->
         raise ValueError(f"--target is {text}; write METRIC=VALUE with a positive value, for example fid=1")
     parts = []
     for board in narrowed(whole, chosen, ""):
-        if not (metric := points.metric_of(board, name)):
+        if not (metric := equal_compute.metric_of(board, name)):
             continue
-        rows = [_reached(found) for found in points.to_reach(board, metric, value)]
+        rows = [_reached(found) for found in equal_compute.to_reach(board, metric, value)]
         sign = {"lower": "≤", "higher": "≥"}[board.direction(metric)]
-        parts.append(tabular.section(board, rows, f" To reach {metric} {sign} {value:g}."))
+        parts.append(text_tables.section(board, rows, f" To reach {metric} {sign} {value:g}."))
     if not parts:
         known = sorted({m for b in whole for m in b.metrics})
         raise ValueError(f"--target is {text}, a metric that no run here has; choose one of {', '.join(known)}")
@@ -181,15 +183,15 @@ TARGET_LEGEND = (
 )
 
 
-def _reached(found: points.Reached) -> dict[str, str]:
+def _reached(found: equal_compute.Reached) -> dict[str, str]:
     most = "≤ " if found.at_most else ""
     return {
         "model": found.line.label,
         "training FLOPs": "not reached" if found.flops is None else f"{most}{found.flops:.2e}",
         "hours": "" if found.hours is None else f"{most}{found.hours:.3g}",
         "seeds": f"{found.reached} of {len(found.line.runs)}",
-        "MACs": tabular.human(found.line.counted("macs")),
-        "record": tabular.links(found.line.runs),
+        "MACs": text_tables.human(found.line.counted("macs")),
+        "record": text_tables.links(found.line.runs),
     }
 
 

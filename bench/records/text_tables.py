@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from bench.boards import Board, Line, failure
 from bench.config.metric_specs import ARROWS, HEADLINE, kind_of
-from bench.protocol import describe
-from bench.record import Record
+from bench.records.leaderboard import Board, Line, failure
+from bench.records.protocol import describe
+from bench.records.record import Record
 
 NONE = "–"
 LEGEND = (

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bench.config.identity import digest
-from bench.protocol import fingerprint
+from bench.records.protocol import fingerprint
 from bench.storage.atomic import told, write_json
 
 SCHEMA = 1
