@@ -1,82 +1,13 @@
-"""End runs, on SLURM or on this machine: python -m bench.cancel 'dit*'
-
-They keep their checkpoints; the bench.run command that started them goes on from there.  Imports no torch.
-"""
+"""End runs, on SLURM or on this machine: python -m bench.cancel 'dit*'"""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from bench import runstate, slurm
-from bench.runstate import Row
-from bench.storage.run_folder import RunFolder
+from bench.cluster import run_status
+from bench.cluster.cancellation import ask_and_cancel
 from bench.terminal.cli import Parser
-
-
-def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]:
-    """Name what lives of the runs, ask (unless `yes`), and end it; the names of the runs that were ended.
-
-    ValueError when SLURM does not answer, or there is nobody to ask.
-    """
-    rows, note = runstate.look(runs, reap=False)
-    if note and any(r.jobs for r in rows):
-        raise ValueError(f"{note}; nothing was cancelled")
-    living = [r for r in rows if r.alive or r.pid]
-    if not living:
-        print("nothing of this is queued or running")
-        return []
-    for r in living:
-        print(f"{r.run}  {r.state}{f' ({r.why})' if r.why else ''}  {where(r)}")
-    if not (yes or agreed(living)):
-        print("nothing was cancelled")
-        return []
-    end(living)
-    print(f"cancelled {amount(living)}; checkpoints are kept, the same bench.run command goes on from them")
-    return [r.run for r in living]
-
-
-def where(r: Row) -> str:
-    """The jobs or the process that a run lives in."""
-    if r.pid:
-        return f"process {r.pid}"
-    return ", ".join(f"{stage} {id_}" for stage, id_ in r.jobs.items() if id_ in r.alive)
-
-
-def amount(rows: Sequence[Row]) -> str:
-    """2 runs (4 jobs, 0 processes)."""
-    counts = {"job": sum(len(r.alive) for r in rows), "process": sum(bool(r.pid) for r in rows)}
-    plural = {"job": "jobs", "process": "processes"}
-    parts = [f"{n} {word if n == 1 else plural[word]}" for word, n in counts.items() if n]
-    return f"{len(rows)} run{'s'[: len(rows) != 1]} ({', '.join(parts)})"
-
-
-def agreed(rows: Sequence[Row]) -> bool:
-    """Whether the user says y; no, Ctrl-C and the end of input leave everything as it is."""
-    if not sys.stdin.isatty():
-        raise ValueError(f"{amount(rows)} would be cancelled, and there is no terminal to ask on; use --yes")
-    try:
-        return input(f"cancel {amount(rows)}? [y/N] ").strip().lower() in ("y", "yes")
-    except (EOFError, KeyboardInterrupt):
-        print()
-        return False
-
-
-def end(rows: Sequence[Row]) -> None:
-    """One scancel for all jobs, and SIGTERM for processes, which save and stop."""
-    if jobs := [id_ for r in rows for id_ in r.alive]:
-        slurm.cancel(jobs)
-    for r in rows:
-        if r.pid:
-            try:
-                os.kill(r.pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
-            except PermissionError:
-                raise ValueError(f"process {r.pid} of {r.run} is another user's, who must end it") from None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if bool(flags.pattern) == flags.all:
             raise ValueError("name the runs to cancel, or --all, and not both")
-        ask_and_cancel(runstate.find(Path(flags.results), flags.pattern), yes=flags.yes)
+        ask_and_cancel(run_status.find(Path(flags.results), flags.pattern), yes=flags.yes)
     except (ValueError, OSError) as error:
         print(f"bench.cancel: {error}", file=sys.stderr)
         return 2

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import cancel, chains, monitor, runstate, snapshot, status, submit
+from bench.cluster import cancellation, code_snapshot, job_chains, live_progress, local_queue, run_status, status_table
+from bench.cluster.profiles import Profile
 from bench.config.overrides import load_config
 from bench.job import Job
-from bench.profiles import Profile
 from bench.storage import lease
 from bench.storage.run_folder import RunFolder
 
@@ -35,7 +35,7 @@ def default_parallel(cluster: str, count: int) -> int:
     """All at once on a cluster; one on a GPU or in this process; a few on a CPU, each with its share."""
     if cluster == "slurm":
         return count
-    if cluster == "debug" or submit.gpus_here():
+    if cluster == "debug" or local_queue.gpus_here():
         return 1
     return min(count, max(3, os.cpu_count() or 1))
 
@@ -68,12 +68,12 @@ def here(todo: Mapping[str, RunFolder], wanted: Wanted) -> None:
     first = next(iter(todo.values()))
     parallel = wanted.parallel or default_parallel(wanted.cluster, len(todo))
     processes = max(1, load_config(first.path).compute.processes)
-    gpus = processes if submit.gpus_here() else 0
-    logs = chains.jobs_folder(wanted.results) / "%j"
-    queue = submit.Queue(submit.executor(wanted.cluster, logs, gpus, processes), parallel)
+    gpus = processes if local_queue.gpus_here() else 0
+    logs = job_chains.jobs_folder(wanted.results) / "%j"
+    queue = local_queue.Queue(local_queue.executor(wanted.cluster, logs, gpus, processes), parallel)
     for name, run in todo.items():
         queue.add(name, Job(str(run.path.absolute()), door=os.getpid()))
-    monitor.watch(todo, queue.advance)
+    live_progress.watch(todo, queue.advance)
 
 
 def to_slurm(todo: Mapping[str, RunFolder], wanted: Wanted) -> list[RunFolder]:
@@ -81,20 +81,20 @@ def to_slurm(todo: Mapping[str, RunFolder], wanted: Wanted) -> list[RunFolder]:
 
     ValueError with SLURM's reason when it refuses a request.  A Ctrl-C meanwhile asks whether to cancel.
     """
-    with lease.hold(chains.jobs_folder(wanted.results), wait=60):
-        for name in chains.mend(wanted.results):
+    with lease.hold(job_chains.jobs_folder(wanted.results), wait=60):
+        for name in job_chains.mend(wanted.results):
             print(f"{name}: its submission was cut off, so its jobs were cancelled")
         there, free = sorted_out(todo, wanted.retry_failed)
         submitted: list[RunFolder] = []
         if not free:
             return there
         try:
-            for line in chains.submit(submission_of(free, wanted), *by_stage(free)):
+            for line in job_chains.submit(submission_of(free, wanted), *by_stage(free)):
                 submitted.append(todo[line.partition(":")[0]])
                 print(f"submitted {line}", flush=True)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
-                cancel.ask_and_cancel(submitted)
+                cancellation.ask_and_cancel(submitted)
             for run in free:
                 forget(run)
             raise
@@ -108,7 +108,7 @@ def sorted_out(todo: Mapping[str, RunFolder], retry_failed: bool) -> tuple[list[
     for name, run in todo.items():
         row = rows[name]
         if row.alive:
-            print(f"{name} is in the queue already: {cancel.where(row)}, {row.state}")
+            print(f"{name} is in the queue already: {cancellation.where(row)}, {row.state}")
             there.append(run)
         elif row.state == "diverged":
             print(f"{name} diverged, which it would do again; --fresh starts it over")
@@ -127,9 +127,9 @@ def forget(run: RunFolder) -> None:
         shutil.rmtree(run.path)
 
 
-def standing(runs: Mapping[str, RunFolder]) -> dict[str, runstate.Row]:
+def standing(runs: Mapping[str, RunFolder]) -> dict[str, run_status.Row]:
     """How SLURM and their files say that runs stand; ValueError when SLURM does not answer."""
-    rows, note = runstate.look(runs.values())
+    rows, note = run_status.look(runs.values())
     if note:
         raise ValueError(f"{note}; nothing was submitted or removed")
     return {row.run: row for row in rows}
@@ -142,13 +142,13 @@ def by_stage(runs: list[RunFolder]) -> tuple[list[RunFolder], list[RunFolder]]:
     return [run for run, done in pairs if not done], [run for run, done in pairs if done]
 
 
-def submission_of(runs: list[RunFolder], wanted: Wanted) -> chains.Submission:
+def submission_of(runs: list[RunFolder], wanted: Wanted) -> job_chains.Submission:
     """What the jobs of these runs share, a copy of the code among it."""
     modules = {arch.partition(":")[0] for run in runs if ":" in (arch := load_config(run.path).model.arch)}
-    return chains.Submission(
+    return job_chains.Submission(
         results=wanted.results,
         profile=wanted.profile,
-        code=snapshot.take(chains.jobs_folder(wanted.results), modules),
+        code=code_snapshot.take(job_chains.jobs_folder(wanted.results), modules),
         make=Job,
         label=wanted.label,
         parallel=wanted.parallel,
@@ -158,10 +158,10 @@ def submission_of(runs: list[RunFolder], wanted: Wanted) -> chains.Submission:
 def watch(runs: list[RunFolder], wanted: Wanted) -> bool:
     """Show how the runs get on; whether all have ended.  A Ctrl-C asks whether to cancel them, or else leaves them."""
     try:
-        status.watch(wanted.results, [run.path.name for run in runs], frozenset(runstate.STATES), WATCH_SECONDS)
+        status_table.watch(wanted.results, [run.path.name for run in runs], frozenset(run_status.STATES), WATCH_SECONDS)
     except KeyboardInterrupt:
         print()
-        cancel.ask_and_cancel(runs)
+        cancellation.ask_and_cancel(runs)
         return False
     return True
 
@@ -172,8 +172,8 @@ def must_be_free(runs: Mapping[str, RunFolder], advice: str, ask: bool = True) -
     Also where it does not answer, unless `ask` is off: the run's lease then has the last word.
     """
     own = {name: run for name, run in runs.items() if (run.path / "jobs.json").is_file()}
-    rows = standing(own) if ask else {row.run: row for row in runstate.look(own.values(), reap=False)[0]}
+    rows = standing(own) if ask else {row.run: row for row in run_status.look(own.values(), reap=False)[0]}
     for name, row in rows.items():
         if row.alive:
-            where = cancel.where(row)
+            where = cancellation.where(row)
             raise ValueError(f"{name} is in the queue: {where}; python -m bench.cancel {name} first, {advice}")

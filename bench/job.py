@@ -17,10 +17,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import snapshot
+from bench.cluster import code_snapshot
+from bench.cluster.signals import Notices
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
-from bench.notices import Notices
 from bench.records import failures
 from bench.storage import lease as claims
 from bench.storage import process_identity
@@ -360,7 +360,7 @@ def environment(processes: int = 1, precision: str = "fp32") -> dict[str, Any]:
 
     cuda = torch.cuda.is_available()
     return {
-        **snapshot.about(),
+        **code_snapshot.about(),
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if cuda else cpu_name(),

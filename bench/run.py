@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from architectures import registry
-from bench import profiles
+from bench.cluster import profiles
+from bench.cluster.local_queue import CLUSTERS
 from bench.config.fields import fields_of
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
@@ -20,7 +21,6 @@ from bench.experiments import presets, recipes, suites
 from bench.storage import lease
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
-from bench.submit import CLUSTERS
 from bench.terminal.cli import Parser, assignments
 
 if TYPE_CHECKING:
@@ -214,11 +214,12 @@ def go(flags: argparse.Namespace) -> int:
     asked = wishes(flags)
     if flags.parallel is not None and flags.parallel < 1:
         raise ValueError(f"--parallel is {flags.parallel}; it must be at least 1")
-    from bench import chains, dispatch, submit
+    from bench import dispatch
+    from bench.cluster import job_chains, local_queue
 
     results = Path(flags.results)
     shown = flags.dry_run and flags.cluster == "slurm"  # also where there is none
-    cluster = "slurm" if shown else submit.resolve_cluster(flags.cluster)
+    cluster = "slurm" if shown else local_queue.resolve_cluster(flags.cluster)
     profile = profiles.load(flags.profile, slurm_settings(flags, cluster))
     from bench.experiments import resolve
     from bench.runs import planning
@@ -255,7 +256,7 @@ def go(flags: argparse.Namespace) -> int:
     if not flags.dry_run:
         return do(flags, asked, {p.config.name: p.config for p in plans}, runs, wanted)
     if cluster == "slurm":
-        print_requests(chains.texts(results, profile, len(configs), flags.parallel, wanted.label))
+        print_requests(job_chains.texts(results, profile, len(configs), flags.parallel, wanted.label))
     return 0
 
 

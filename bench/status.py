@@ -1,7 +1,4 @@
-"""Every run and how it stands: python -m bench.status ['dit*'] --watch
-
-The exit status is 0, or with --failed 1 when a run failed, diverged or was lost; 2 for a mistake.  Imports no torch.
-"""
+"""Show every run and its state: python -m bench.status ['dit*'] --watch"""
 
 from __future__ import annotations
 
@@ -9,154 +6,12 @@ import json
 import os
 import shutil
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
-from bench import runstate
-from bench.runstate import ACTIVE, BAD, STATES, Row
+from bench.cluster import run_status
+from bench.cluster.run_status import BAD, STATES
+from bench.cluster.status_table import SECONDS, check_watch, page, watch
 from bench.terminal.cli import Parser
-
-HEADS = ("run", "state", "progress", "img/s", "ETA", "loss", "FID", "restarts", "node", "log")
-LEAST = {"run": 16, "state": 10, "node": 6}
-"""Columns that may be shortened in the middle, and to what."""
-SPARE = ("log", "node", "restarts", "loss")
-"""Columns that a narrow terminal goes without, in this order."""
-SECONDS, LEAST_SECONDS = 15.0, 5.0
-
-
-def human(count: float) -> str:
-    """1,234,567 as 1.23M."""
-    for unit in ("", "k", "M"):
-        if abs(count) < 999.5:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.4g}G"
-
-
-def clock(seconds: int) -> str:
-    """H:MM:SS, or days."""
-    if seconds >= 2 * 86400:
-        return f"{seconds / 86400:.1f} d"
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-
-def cells(r: Row, width: int, runs: Path) -> dict[str, str]:
-    """What the table shows of a run."""
-    why = f" ({r.why})" if r.why and r.state in (*ACTIVE, "lost", "cancelled") else ""
-    progress = ""
-    if r.stage_images is not None and r.stage_of:
-        progress = f"{human(r.stage_images)}/{human(r.stage_of)} {r.stage_images / r.stage_of:4.0%}"
-    fid = ""
-    if r.fid and r.fid["value"] is not None:
-        fid = f"{r.fid['value']:.4g}" + (f" @ {human(r.fid['images'])}" if r.fid["images"] else "")
-    return {
-        "run": r.run,
-        "state": r.state + (why if width > 100 or not width or r.state == "cancelled" else ""),
-        "progress": progress,
-        "img/s": human(r.rate) if r.rate else "",
-        "ETA": clock(r.eta_seconds) if r.eta_seconds is not None else "",
-        "loss": f"{r.loss:.4g}" if r.loss is not None else "",
-        "FID": fid,
-        "restarts": str(r.restarts) + (f" +{r.rollbacks} rolled back" if r.rollbacks else ""),
-        "node": r.node,
-        "log": near(r.log, runs),
-    }
-
-
-def near(path: str, folder: Path) -> str:
-    """Relative to a folder, if it is below."""
-    short = os.path.relpath(path, folder)
-    return path if short.startswith("..") else short
-
-
-def table(rows: Iterable[Row], width: int, runs: Path) -> list[str]:
-    """Lines of at most `width` characters (0: as wide as they are), the heads first; logs are told from `runs`."""
-    grid = [dict(zip(HEADS, HEADS, strict=True)), *(cells(r, width, runs) for r in rows)]
-    heads = [h for h in HEADS if any(line[h] for line in grid[1:])]
-    fitting = (fit(grid, [h for h in heads if h not in SPARE[:left_out]], width) for left_out in range(len(SPARE) + 1))
-    widths = next(filter(None, fitting), None) or {h: max(len(line[h]) for line in grid) for h in heads[:2]}
-    lines = ["  ".join(shorten(line[h], w).ljust(w) for h, w in widths.items()).rstrip() for line in grid]
-    return [line[:width] for line in lines] if width else lines
-
-
-def fit(grid: list[dict[str, str]], heads: list[str], width: int) -> dict[str, int] | None:
-    """Widths of columns that fill at most `width`, those of LEAST shortened where they must be; None if they cannot."""
-    widths = {h: max(len(line[h]) for line in grid) for h in heads}
-    while width and sum(widths.values()) + 2 * len(widths) - 2 > width:
-        widest = max(heads, key=lambda h: widths[h] - LEAST.get(h, widths[h]))
-        if widths[widest] <= LEAST.get(widest, widths[widest]):
-            return None
-        widths[widest] -= 1
-    return widths
-
-
-def shorten(text: str, width: int) -> str:
-    """A text of at most `width`, its middle left out."""
-    if len(text) <= width:
-        return text
-    end = (width - 1) * 2 // 3  # names differ, and logs tell, at their ends
-    return f"{text[: width - 1 - end]}…{text[len(text) - end :] if end else ''}"
-
-
-def summary(rows: Iterable[Row]) -> str:
-    """12 runs: 3 training, 9 done."""
-    counts = Counter(r.state for r in rows)
-    total = sum(counts.values())
-    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return f"{total} run{'s'[: total != 1]}" + (f": {states}" if states else "")
-
-
-def endings(rows: Iterable[Row]) -> list[str]:
-    """The last words of what failed, those of runs that ended alike told once; why one was cancelled its state says."""
-    alike: dict[tuple[str, ...], list[Row]] = {}
-    for r in (r for r in rows if r.error and r.state != "cancelled"):
-        alike.setdefault((r.state, *r.error), []).append(r)
-    lines = []
-    for (state, *words), some in alike.items():
-        more = f" and {len(some) - 3} more" if len(some) > 3 else ""
-        lines += [f"{', '.join(r.run for r in some[:3])}{more} {state}:", *(f"    {line}" for line in words)]
-        lines += [f"    log {near(some[0].log, Path())}"]
-    return lines
-
-
-def page(rows: list[Row], note: str, runs: Path, width: int, height: int = 0) -> list[str]:
-    """The table, what ended the runs that failed, and how many there are; at most `height` lines (0: all)."""
-    rows = sorted(rows, key=lambda r: (STATES.index(r.state), r.run))
-    top = [f"note: {note}; what follows is what the files say"] if note else []
-    body = table(rows, width, runs) if rows else []
-    left = sorted(set(table(rows, 0, runs)[0].split()) - set(body[0].split()), key=HEADS.index) if body else []
-    body += endings(rows)
-    rest = height - len(top) - 2
-    if height and len(body) > rest:
-        body = [*body[:rest], f"... {len(body) - rest} more lines; name a pattern, or --state WORD"]
-    hint = f"; not in {width} columns: {', '.join(left)}" if left and width else f"; logs are in {runs}" if body else ""
-    lines = [*top, *body, summary(rows) + hint]
-    return [line[:width] for line in lines] if width and height else lines
-
-
-def watch(results: Path, patterns: list[str], states: frozenset[str], seconds: float) -> None:
-    """Show the runs again and again until none is active: redrawn on a terminal, changes alone in a log."""
-    live, before = sys.stdout.isatty(), dict[str, str]()
-    while True:
-        rows, note = runstate.look(runstate.find(results, patterns))
-        shown = [r for r in rows if r.state in states]
-        now = time.strftime("%H:%M:%S")
-        if live:
-            width, height = shutil.get_terminal_size()
-            lines = [now, *page(shown, note, results / "runs", width, height - 2)]
-            print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
-        else:
-            changed = [r for r in shown if before.get(r.run) != r.state]
-            lines = table(changed, 0, results / "runs")[1:] if changed else []
-            lines += [f"    {line}" for r in changed for line in r.error]
-            lines += [summary(rows) + (f" ({note})" if note else "")]
-            print("\n".join(f"{now} {line}" for line in lines), flush=True)
-            before = {r.run: r.state for r in rows}
-        if not any(r.state in ACTIVE for r in rows):
-            return
-        time.sleep(seconds)
 
 
 def parser() -> Parser:
@@ -181,10 +36,10 @@ def main(argv: list[str] | None = None) -> int:
             check_watch(flags.watch, flags.json)
             watch(results, flags.pattern, states, flags.watch)
             return 0
-        rows, note = runstate.look(runstate.find(results, flags.pattern))
+        rows, note = run_status.look(run_status.find(results, flags.pattern))
         rows = [r for r in rows if r.state in states]
         if flags.json:
-            print(json.dumps(runstate.as_json(rows, note), indent=2), flush=True)
+            print(json.dumps(run_status.as_json(rows, note), indent=2), flush=True)
         else:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
             print("\n".join(page(rows, note, results / "runs", width)), flush=True)
@@ -198,14 +53,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bench.status: {error}", file=sys.stderr)
         return 2
     return 1 if flags.failed and rows else 0
-
-
-def check_watch(seconds: float, as_json: bool) -> None:
-    """ValueError for what cannot be watched."""
-    if as_json:
-        raise ValueError("--json and --watch do not go together; leave one out")
-    if not seconds >= LEAST_SECONDS:
-        raise ValueError(f"--watch is {seconds:g}; SLURM is to be asked every {LEAST_SECONDS:g} s at most")
 
 
 if __name__ == "__main__":

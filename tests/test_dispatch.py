@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from helpers import make_run, tiny_config
 
-from bench import dispatch, profiles, runstate
-from bench.runstate import Row
+from bench import dispatch
+from bench.cluster import profiles, run_status
+from bench.cluster.run_status import Row
 from bench.storage.atomic import write_json
 
 
@@ -31,7 +32,7 @@ def standing(monkeypatch):
             told = [Row(run=run.path.name, **row) for run, row in zip(asked, rows, strict=True)]
             return told, note
 
-        monkeypatch.setattr(runstate, "look", look)
+        monkeypatch.setattr(run_status, "look", look)
 
     return stand
 
@@ -83,8 +84,8 @@ def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, stand
         raise KeyboardInterrupt
 
     asked = []
-    monkeypatch.setattr("bench.chains.submit", submit)
-    monkeypatch.setattr("bench.cancel.ask_and_cancel", asked.append)
+    monkeypatch.setattr("bench.cluster.job_chains.submit", submit)
+    monkeypatch.setattr("bench.cluster.cancellation.ask_and_cancel", asked.append)
     standing({}, {})
     made = runs(tmp_path, 0, 1)
     with pytest.raises(KeyboardInterrupt):
@@ -99,8 +100,8 @@ def test_a_ctrl_c_while_watching_asks_about_all(tmp_path, wanted, monkeypatch):
         raise KeyboardInterrupt
 
     asked = []
-    monkeypatch.setattr("bench.status.watch", interrupted)
-    monkeypatch.setattr("bench.cancel.ask_and_cancel", asked.append)
+    monkeypatch.setattr("bench.cluster.status_table.watch", interrupted)
+    monkeypatch.setattr("bench.cluster.cancellation.ask_and_cancel", asked.append)
     made = list(runs(tmp_path, 0, 1).values())
     assert dispatch.watch(made, wanted) is False and asked == [made]
 
@@ -119,7 +120,7 @@ def test_a_refused_submission_leaves_no_run(tmp_path, standing, wanted, monkeypa
         raise ValueError("SLURM does not take it")
         yield
 
-    monkeypatch.setattr("bench.chains.submit", refused)
+    monkeypatch.setattr("bench.cluster.job_chains.submit", refused)
     standing({}, {})
     new, old = runs(tmp_path, 0, 1).values()
     old.log("start")

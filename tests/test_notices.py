@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from bench import notices
-from bench.notices import Notices
+from bench.cluster import signals
+from bench.cluster.signals import Notices
 
 
 class Submitit:
@@ -27,7 +27,7 @@ class Submitit:
 def on_slurm(monkeypatch):
     """As in a task of submitit's under SLURM, with a handler of one's own; what was set before is set again."""
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    monkeypatch.setattr(notices, "RETRY_S", 0.05)
+    monkeypatch.setattr(signals, "RETRY_S", 0.05)
     before = signal.getsignal(signal.SIGUSR2)
     yield lambda handler: signal.signal(signal.SIGUSR2, handler)
     signal.signal(signal.SIGUSR2, before)
@@ -81,7 +81,7 @@ def test_a_controller_that_is_away_is_asked_again(on_slurm):
 
 
 def test_a_process_that_is_not_the_first_asks_once_and_waits_to_be_ended(on_slurm, monkeypatch):
-    monkeypatch.setattr(notices, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(signals, "PATIENCE_S", 0.3)
     handler, told = Submitit(ends=False), Notices()
     on_slurm(handler)
     with told.listening(), pytest.raises(RuntimeError, match="was not ended; submit it again"):

@@ -14,7 +14,8 @@ import pytest
 from helpers import LONG, SMALLEST, TINY, words_of
 from PIL import Image
 
-from bench import run, submit
+from bench import run
+from bench.cluster import local_queue
 from bench.records import record
 from bench.records.record import read_all
 
@@ -254,8 +255,10 @@ def test_ctrl_c_ends_in_one_sentence_and_the_run_goes_on(results):
 
 
 def test_what_is_submitted_to_slurm_is_left_to_the_cluster(results, capsys, monkeypatch):
-    monkeypatch.setattr(submit, "resolve_cluster", lambda name: "slurm")
-    monkeypatch.setattr("bench.chains.submit", lambda wanted, train, _: (f"{run.path.name}: train 42" for run in train))
+    monkeypatch.setattr(local_queue, "resolve_cluster", lambda name: "slurm")
+    monkeypatch.setattr(
+        "bench.cluster.job_chains.submit", lambda wanted, train, _: (f"{run.path.name}: train 42" for run in train)
+    )
     words = ["--arch", "dit", "--data", "digits", "--cluster", "slurm", "--results", str(results), *settings("dit")]
     assert run.main(words) == 0
     out = capsys.readouterr().out

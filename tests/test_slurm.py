@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from helpers import SMALLEST, TINY, ask, state_of, until, words_of
 
-from bench import chains, profiles, run, status, submit
+from bench import run, status
+from bench.cluster import job_chains, local_queue, profiles
 from bench.records.record import read_all
 from bench.storage.run_folder import RunFolder
 
@@ -97,7 +98,7 @@ def test_a_job_of_the_preemptable_partition_is_signalled_and_makes_room(slurm, t
 
 
 def test_the_request_of_the_default_profile_is_accepted(slurm, tmp_path):
-    for stage, text in chains.texts(tmp_path, profiles.load("default"), 1, None, "one").items():
+    for stage, text in job_chains.texts(tmp_path, profiles.load("default"), 1, None, "one").items():
         kept = [line for line in text.splitlines() if "--dependency" not in line]
         (tmp_path / stage).write_text("\n".join(kept))
         subprocess.run(["sbatch", "--test-only", str(tmp_path / stage)], check=True, timeout=30)
@@ -177,8 +178,8 @@ def test_a_job_that_fails_ends_in_a_record_its_evaluation_is_cancelled_and_it_is
 
 
 def test_sbatch_without_a_configuration_is_no_cluster(slurm, monkeypatch):
-    assert submit.resolve_cluster("auto") == "slurm"
+    assert local_queue.resolve_cluster("auto") == "slurm"
     monkeypatch.setenv("SLURM_CONF", "/nonexistent")
-    assert submit.resolve_cluster("auto") == "local"
+    assert local_queue.resolve_cluster("auto") == "local"
     with pytest.raises(ValueError, match="finds no configuration"):
-        submit.resolve_cluster("slurm")
+        local_queue.resolve_cluster("slurm")

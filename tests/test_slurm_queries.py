@@ -10,7 +10,7 @@ import pytest
 from fake_slurm import FakeSlurm
 from helpers import until
 
-from bench import slurm as queries
+from bench.cluster import slurm as queries
 
 RECORDED = json.loads((Path(__file__).parent / "goldens" / "slurm-22.05.json").read_text())["situations"]
 

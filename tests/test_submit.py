@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 
-from bench import submit
+from bench.cluster import local_queue
 from bench.job import Job, require_progress
 from bench.storage.process_identity import exists
 from bench.storage.run_folder import RunFolder
@@ -11,16 +11,16 @@ from bench.storage.run_folder import RunFolder
 
 def test_auto_is_local_without_sbatch_and_slurm_with_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert submit.resolve_cluster("auto") == "local"
+    assert local_queue.resolve_cluster("auto") == "local"
     with pytest.raises(ValueError, match="needs sbatch"):
-        submit.resolve_cluster("slurm")
+        local_queue.resolve_cluster("slurm")
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)
-    assert submit.resolve_cluster("auto") == "slurm"
+    assert local_queue.resolve_cluster("auto") == "slurm"
 
 
 def test_a_local_queue_runs_its_jobs_a_few_at_a_time(tmp_path):
-    queue = submit.Queue(submit.executor("local", tmp_path / "logs"), parallel=2)
+    queue = local_queue.Queue(local_queue.executor("local", tmp_path / "logs"), parallel=2)
     for i in range(3):
         queue.add(str(i), partial((tmp_path / f"{i}.txt").write_text, "done"))
     queue.advance()
@@ -61,5 +61,5 @@ def test_a_sbatch_without_a_cluster_is_told_before_the_work_is_done_here(tmp_pat
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SLURM_CONF", raising=False)
-    assert submit.resolve_cluster("auto") == "local"
+    assert local_queue.resolve_cluster("auto") == "local"
     assert "is SLURM_CONF right?): this runs on this machine" in capsys.readouterr().out

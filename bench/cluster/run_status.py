@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from bench import slurm
+from bench.cluster import slurm
 from bench.config.overrides import load_config
 from bench.storage import process_identity
 from bench.storage.atomic import atomic

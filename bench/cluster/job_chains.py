@@ -20,8 +20,8 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError
 
-from bench import slurm
-from bench.profiles import Profile, Request
+from bench.cluster import slurm
+from bench.cluster.profiles import Profile, Request
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 
