@@ -16,8 +16,8 @@ from PIL import Image
 
 from bench import style, trends
 from bench.config.metric_specs import kind_of
-from bench.filling import everything
-from bench.filling import plain as plain_table
+from bench.papers.filling import everything
+from bench.papers.filling import plain as plain_table
 from bench.records.leaderboard import Board, Line, boards, failure
 from bench.records.protocol import describe
 from bench.records.ranking import Spread

@@ -7,7 +7,7 @@ import sys
 
 from tabulate import tabulate
 
-from bench import published
+from bench.papers import published_networks
 from bench.papers.published_costs import LEGEND, as_csv, as_json, as_row, chosen, compare
 from bench.storage.atomic import atomic
 from bench.terminal.cli import Parser
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     if sys.stderr.isatty():
         print(f"\r{'':<40}\r", end="", file=sys.stderr)
     if flags.write:
-        with atomic(published.COUNTS) as partial:
+        with atomic(published_networks.COUNTS) as partial:
             partial.write_text(as_csv(found))
     elif flags.json:
         print(json.dumps([as_json(f) for f in found], indent=2))

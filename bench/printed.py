@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from bench.literature import Value, where
-from bench.published import models
+from bench.papers.published_networks import models
+from bench.papers.published_results import Value, where
 from bench.series import Axis, Figure, Panel, Point, Series, fitted
 
 MACS = Axis(name="network", unit="MACs of one image", log=True)

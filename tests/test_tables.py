@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import filling, literature, paper_catalog, paperruns, published, run, tables
+from bench import run, tables
 from bench.experiments import presets, suites
-from bench.paperruns import Ledger
+from bench.papers import catalog, filling, published_networks, published_results, rendering, run_matching
+from bench.papers.run_matching import Ledger
 from bench.records import protocol, record
 
-TABLES, FIGURES = paper_catalog.tables(), paper_catalog.figures()
+TABLES, FIGURES = catalog.tables(), catalog.figures()
 RESULTS = Path(__file__).parent.parent / "results"
 WITH_SUITE = [t.name for t in TABLES.values() if t.suite]
 WITH_RUNS = [(t.name, line) for t in TABLES.values() for line in t.runs]
@@ -87,20 +88,20 @@ def empty():
 
 @pytest.mark.parametrize("file, rows", [("results", 813), ("ablations", 160)])
 def test_every_published_value_stands_in_a_table(file, rows):
-    own = literature.values(file)
+    own = published_results.values(file)
     shown = {id(v) for name in WITH_VALUES for values in filling.values_of(TABLES[name]).values() for v in values}
     assert len(own) == rows
     assert [v for v in own if id(v) not in shown] == []
 
 
 def test_every_network_stands_in_a_table():
-    own = {row.id for t in TABLES.values() if t.file == "models" for row in published.lines(**t.where)}
-    assert own == {row.id for row in published.models()}
+    own = {row.id for t in TABLES.values() if t.file == "models" for row in published_networks.lines(**t.where)}
+    assert own == {row.id for row in published_networks.models()}
 
 
 @pytest.mark.parametrize("file", ["results", "ablations"])
 def test_every_published_value_says_where_it_was_printed_and_read(file):
-    for value in literature.values(file):
+    for value in published_results.values(file):
         assert value.source and value.verified and (value.words or value.number is not None)
 
 
@@ -202,7 +203,7 @@ def test_another_setting_than_the_papers_has_an_order_alone():
 @pytest.mark.parametrize("name", ["uvit-depth", "uvit-width", "uvit-patch"])
 def test_a_number_read_off_a_figure_is_not_held_to(name):
     cells = TABLES[name].cells["paper"]
-    own = {v.columns["variant"]: v.number for v in literature.where("ablations", **TABLES[name].where)}
+    own = {v.columns["variant"]: v.number for v in published_results.where("ablations", **TABLES[name].where)}
     fids = {cells[line]: number or 7.1 for line, number in own.items()}
     one = filled(name, "paper", of_suite("uvit-ablation", "paper", fids))
     assert {r.verdict for r in one.rows} == {""}
@@ -243,7 +244,7 @@ def test_a_rows_command_makes_the_record_that_fills_it(name, line):
     """Of published weights the same goes, their network being the row's."""
     table = TABLES[name]
     own, value = table.runs[line], filling.values_of(table)[line][0]
-    words = paperruns.command(own, value).replace("'", "").split(" --set ")
+    words = run_matching.command(own, value).replace("'", "").split(" --set ")
     argv = [*words[0].split()[3:], *(part for setting in words[1:] for part in ("--set", setting))]
     wish = run.wishes(run.parser().parse_args(argv))[0]
     if own.weights:
@@ -266,7 +267,7 @@ def shape_of(own):
     what = presets.source(name, "data")
     if own.size.startswith("LDM"):
         return presets.IOSpec(channels=what.channels, size=what.size, num_classes=what.num_classes, null_label=True)
-    networks = [n.io for n in published.NETWORKS.values() if (n.arch, n.size) == (own.arch, own.size)]
+    networks = [n.io for n in published_networks.NETWORKS.values() if (n.arch, n.size) == (own.arch, own.size)]
     return next(io for io in networks if (io.channels, io.size) == (what.channels, what.size) and not io.text_dim)
 
 
@@ -317,7 +318,7 @@ def test_the_csv_keeps_every_field_and_both_columns(results, capsys):
 
 def test_html_takes_no_markup_from_names(empty):
     one = dataclasses.replace(empty[1], rows=(dataclasses.replace(empty[1].rows[0], line="<b>x</b>"),))
-    assert "<b>" not in tables.shown([one], "html")
+    assert "<b>" not in rendering.shown([one], "html")
 
 
 def test_the_list_has_every_table_at_every_scale(results, capsys):
@@ -361,6 +362,6 @@ def test_the_pages_are_rebuilt_from_the_records(results):
 
 
 def test_the_committed_pages_are_those_of_the_committed_records():
-    made_now = tables.pages(Ledger(record.read_all(RESULTS)))
+    made_now = rendering.pages(Ledger(record.read_all(RESULTS)))
     there = {path.name: path.read_text() for path in (RESULTS / "tables").iterdir()}
     assert there == made_now, "run python -m bench.tables --write"

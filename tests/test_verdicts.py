@@ -6,7 +6,7 @@ from math import factorial
 import pytest
 from scipy import stats
 
-from bench import verdicts
+from bench.papers import verdicts
 from bench.records.ranking import Spread, spread
 from bench.records.record import Interval, Metric
 

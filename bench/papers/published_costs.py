@@ -10,15 +10,15 @@ import torch
 
 import architectures
 from architectures.classifier import SIZES, NoisyClassifier
-from bench import published
 from bench.costs.counting import Cost, count, count_module, meta_inputs
+from bench.papers import published_networks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """A published network's cost as counted here, and what it was said to be."""
 
-    row: published.Row
+    row: published_networks.Row
     cost: Cost | None
     """None where the publication does not say enough to build the network."""
     guidance: int | None
@@ -32,7 +32,7 @@ class Compared:
         number that disagrees is named.
         """
         if self.cost is None:
-            return f"not counted: {published.NOT_PUBLISHED[self.row.id]}"
+            return f"not counted: {published_networks.NOT_PUBLISHED[self.row.id]}"
         row, params, macs = self.row, self.cost.params, self.cost.macs
         wrong = []
         if row.params_official is not None and params != row.params_official:
@@ -45,16 +45,16 @@ class Compared:
         off = [
             f"printed {printed} {unit} {value / float(printed) - 1:+.2%}"
             for unit, printed, value in pairs
-            if printed and not published.agrees(value, printed, row)
+            if printed and not published_networks.agrees(value, printed, row)
         ]
         known = "exact" if row.params_official is not None else "differs" if off else "as printed"
         return "; ".join([known, *off])
 
 
-def compare(row: published.Row) -> Compared:
+def compare(row: published_networks.Row) -> Compared:
     """Count a published network, or the networks of a cascade."""
-    names = published.CASCADES.get(row.id, (row.id,))
-    networks = [published.NETWORKS[name] for name in names if name in published.NETWORKS]
+    names = published_networks.CASCADES.get(row.id, (row.id,))
+    networks = [published_networks.NETWORKS[name] for name in names if name in published_networks.NETWORKS]
     if not networks:
         return Compared(row=row, cost=None, guidance=None)
     costs = [_count_published(network) for network in networks]
@@ -63,8 +63,8 @@ def compare(row: published.Row) -> Compared:
     return Compared(row=row, cost=whole, guidance=2 if free else 1)
 
 
-def _count_published(network: published.Network) -> Cost:
-    if network.arch != published.CLASSIFIER:
+def _count_published(network: published_networks.Network) -> Cost:
+    if network.arch != published_networks.CLASSIFIER:
         return count(network.arch, network.size or None, network.io, network.args)
     with torch.device("meta"):
         return count_module(NoisyClassifier(**SIZES[network.io.size]).eval(), meta_inputs(network.io)[:2])
@@ -121,9 +121,9 @@ def as_row(found: Compared) -> dict[str, Any]:
     }
 
 
-def chosen(words: Sequence[str]) -> list[published.Row]:
+def chosen(words: Sequence[str]) -> list[published_networks.Row]:
     """The published networks whose names hold one of the words; all without words."""
-    rows, words = published.models(), [word.lower() for word in words]
+    rows, words = published_networks.models(), [word.lower() for word in words]
     for word in words:
         if not any(word in row.id for row in rows):
             near = architectures.registry.did_you_mean(word, [row.id for row in rows])

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from bench.published import FOLDER
+from bench.papers.published_networks import FOLDER
 
 File = Literal["results", "ablations"]
 UNSURE = ("memory", "approximate")

@@ -55,7 +55,7 @@ RULES = f"""\
 - `not run`: nothing is measured, or not every line. `reference`: nothing here can be run.
 
 At digits and shapes scale toy networks take the same switches, and only orders are judged. Why the tolerances are
-what they are stands beside them in `bench/verdicts.py`.
+what they are stands beside them in `bench/papers/verdicts.py`.
 """
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict
 
 from bench.experiments.suites import Scale
-from bench.verdicts import Pair
+from bench.papers.verdicts import Pair
 
 STRICT = ConfigDict(extra="forbid")
 File = Literal["results", "ablations", "models"]

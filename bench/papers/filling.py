@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from architectures.registry import did_you_mean
-from bench import literature, paper_catalog, published, verdicts
 from bench.config.metric_specs import KINDS, kind_of
 from bench.experiments import suites
 from bench.experiments.suites import Scale
-from bench.literature import Value
-from bench.paper import Table
-from bench.paperruns import Ledger, command, of_setting
+from bench.papers import catalog, published_networks, published_results, verdicts
+from bench.papers.published_results import Value
+from bench.papers.run_matching import Ledger, command, of_setting
+from bench.papers.schema import Table
+from bench.papers.verdicts import Order, Verdict
 from bench.records.protocol import describe
 from bench.records.ranking import Spread, spread
 from bench.records.record import Metric, Record
-from bench.verdicts import Order, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,7 @@ def values_of(table: Table) -> dict[str, list[Value]]:
     """Line -> its published values, in the file's order; of results.csv and ablations.csv."""
     assert table.file != "models"
     found: dict[str, list[Value]] = {}
-    for value in literature.where(table.file, **table.where):
+    for value in published_results.where(table.file, **table.where):
         words = [_named(column, value.columns[column]) for column in table.key]
         found.setdefault(", ".join(filter(None, words)), []).append(value)
     return found
@@ -118,7 +118,7 @@ def _named(column: str, text: str) -> str:
 
 def filled(name: str, scale: Scale, ledger: Ledger) -> Filled:
     """A table at a scale, with what the records say; ValueError for a table or a scale that there is not."""
-    tables = paper_catalog.tables()
+    tables = catalog.tables()
     if name not in tables:
         raise ValueError(f"there is no table {name!r}; {did_you_mean(name, list(tables))}")
     table = tables[name]
@@ -132,7 +132,7 @@ def filled(name: str, scale: Scale, ledger: Ledger) -> Filled:
 def everything(records: Iterable[Record]) -> list[Filled]:
     """Every table at every scale it has."""
     ledger = Ledger(records)
-    return [filled(name, scale, ledger) for name, table in paper_catalog.tables().items() for scale in scales(table)]
+    return [filled(name, scale, ledger) for name, table in catalog.tables().items() for scale in scales(table)]
 
 
 def plain(one: Filled) -> dict[str, Any]:
@@ -332,15 +332,15 @@ def _of_runs(table: Table, ledger: Ledger) -> Filled:
 def _counted(table: Table) -> Filled:
     """A table of sizes and costs: the published definitions against what is counted here."""
     rows = []
-    for found in published.lines(**table.where):
+    for found in published_networks.lines(**table.where):
         words = [_named(column, found.columns[column]) for column in table.key]
         for column in table.columns:
             if not (printed := found.columns[column]):
                 continue
-            ours = published.counted(found.id, column)
+            ours = published_networks.counted(found.id, column)
             allowed = verdicts.COUNTED * float(printed)
             close = ours is not None and (
-                published.agrees(ours, printed, found) or abs(ours - float(printed)) <= allowed
+                published_networks.agrees(ours, printed, found) or abs(ours - float(printed)) <= allowed
             )
             verdict: Any = "reference" if ours is None else "reproduced" if close else "not reproduced"
             rows.append(

@@ -13,8 +13,8 @@ from bench.config.schema import RunConfig
 from bench.data import sources
 from bench.experiments import presets, recipes, suites
 from bench.experiments.presets import Wish
-from bench.literature import Value
-from bench.paper import Run
+from bench.papers.published_results import Value
+from bench.papers.schema import Run
 from bench.records.record import Record
 
 Columns = Mapping[str, str]

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from architectures.registry import did_you_mean
 from bench.experiments import suites
 from bench.experiments.suites import Scale
-from bench.paper import STRICT, Figure, Run, Table
-from bench.published import FOLDER
+from bench.papers.published_networks import FOLDER
+from bench.papers.schema import STRICT, Figure, Run, Table
 
 Entry = dict[str, Any]
 
