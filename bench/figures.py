@@ -1,20 +1,13 @@
-"""The figures, drawn from records and from what papers published: python -m bench.figures
-
-    python -m bench.figures --list           every figure, how much of it is there, and what runs the rest
-    python -m bench.figures                  all that have something to show, into results/figures/
-    python -m bench.figures dit-scaling --format svg
-
-Imports no torch.
-"""
+"""Draw the figures from records and published numbers: python -m bench.figures"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from bench import trends
 from bench.records.record import read_all
-from bench.series import Figure
+from bench.reports import figure_definitions
+from bench.reports.figure_files import _draw, _empty, _refuse_empty, listed
 from bench.terminal.cli import Parser
 
 
@@ -31,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         results = Path(flags.results)
         if not results.is_dir():
             raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        found = trends.everything(read_all(results), flags.names)
+        found = figure_definitions.everything(read_all(results), flags.names)
         if flags.list:
             print("\n".join(map(listed, found)))
             return 0
@@ -45,34 +38,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bench.figures: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _refuse_empty(asked: list[Figure]) -> None:
-    for figure in asked:
-        if not figure.panels:
-            raise ValueError(_empty(figure))
-
-
-def _empty(figure: Figure) -> str:
-    return f"{figure.name} has nothing to show yet; run {figure.missing.partition('  #')[0]}"
-
-
-def _draw(figure: Figure, out: Path, kind: str) -> Path:
-    from bench import draw
-
-    path = out / f"{figure.name}.{kind}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw.save(figure, path, kind)
-    return path
-
-
-def listed(figure: Figure) -> str:
-    """A figure in some lines: its name, what it shows, its panels, and the commands for what is missing."""
-    kinds = [s.kind for panel in figure.panels for s in panel.series[:1]]
-    there = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("published", "measured") if kind in kinds)
-    lines = [f"{figure.name:<32}{figure.title} (panels: {there or 'none yet'})"]
-    lines += [f"    {command}" for command in figure.missing.splitlines()]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

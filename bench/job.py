@@ -214,12 +214,12 @@ def log_peak(run: RunFolder, device: str) -> None:
 
 def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
-    from bench import plots
     from bench.costs import counting, matching
     from bench.evaluation import feature_store, run_metrics
     from bench.experiments import presets
     from bench.records import protocol
     from bench.records import record as records
+    from bench.reports import run_pictures
     from bench.storage import tensor_files
 
     io = presets.io_of(config)
@@ -248,7 +248,7 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         metrics=curve[-1]["metrics"],
         cost={**counting.summary(config, counted), **measured(run, counted.training_flops)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
-        losses=plots.thinned(run),
+        losses=run_pictures.thinned(run),
         incidents=failures.incidents(run),
         checkpoint={
             "crc32": tensor_files.checksum(tensors),
@@ -257,11 +257,11 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         },
     )
     images, labels = feature_store.FeatureStore(run.features(config.budget.images)).pictures()
-    plots.grid(images, labels, run.path / "samples.png")
+    run_pictures.grid(images, labels, run.path / "samples.png")
     if config.budget.images:
-        plots.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
+        run_pictures.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
     references(run, config, arrays, shared, evaluator)
-    plots.grid(images, labels, records.picture(run.results, made.id), per_class=5)
+    run_pictures.grid(images, labels, records.picture(run.results, made.id), per_class=5)
     records.publish(run.results, made)
     records.write(run.record(), made)
 
@@ -270,10 +270,10 @@ def references(
     run: RunFolder, config: RunConfig, arrays: Any, evaluation: dict[str, Any], evaluator: Callable[[], Any]
 ) -> None:
     """Publish the rows of held-out images and noise, unless their evaluation has them already."""
-    from bench import plots
     from bench.evaluation import run_metrics
     from bench.records import record as records
     from bench.records.protocol import fingerprint
+    from bench.reports import run_pictures
 
     have = {
         r.label
@@ -285,7 +285,7 @@ def references(
     for label, (metrics, images) in run_metrics.reference_rows(evaluator(), arrays, config).items():
         made = make_record(label=label, kind="reference", config={}, protocol=evaluation, metrics=metrics)
         records.publish(run.results, made)
-        plots.grid(images, None, run.cache / f"{label}.png")
+        run_pictures.grid(images, None, run.cache / f"{label}.png")
 
 
 def make_record(

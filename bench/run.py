@@ -374,8 +374,8 @@ def explain(name: str, run: RunFolder) -> int:
 
 def suite_pictures(runs: dict[str, RunFolder], finished: dict[str, Any], results: Path, suite: str) -> list[Path]:
     """The suite's curves in one picture, the reference rows as levels, and its samples in another."""
-    from bench import plots
     from bench.records import record
+    from bench.reports import run_pictures
 
     one = next(iter(finished.values()))
     levels = {
@@ -384,8 +384,8 @@ def suite_pictures(runs: dict[str, RunFolder], finished: dict[str, Any], results
         if r.kind == "reference" and r.evaluation_fingerprint == one.evaluation_fingerprint
     }
     paths = [results / "runs" / f"{suite}-{what}.png" for what in ("curves", "samples")]
-    plots.curves({finished[n].label: (run, finished[n].curve) for n, run in runs.items()}, paths[0], levels)
-    plots.beside({finished[n].label: run.path / "samples.png" for n, run in runs.items()}, paths[1])
+    run_pictures.curves({finished[n].label: (run, finished[n].curve) for n, run in runs.items()}, paths[0], levels)
+    run_pictures.beside({finished[n].label: run.path / "samples.png" for n, run in runs.items()}, paths[1])
     return paths
 
 

@@ -11,12 +11,13 @@ import pytest
 import studies
 from matplotlib.text import Annotation
 
-from bench import draw, figures, style, trends
+from bench import figures
 from bench.experiments import suites
-from bench.printed import dit_400k, dit_training
 from bench.records.protocol import fingerprint
 from bench.records.record import identity
-from bench.series import Axis, Figure, Panel, Point, Series
+from bench.reports import figure_definitions, matplotlib_figures, style
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
+from bench.reports.published_panels import dit_400k, dit_training
 
 MATCHED = studies.study("matched")
 SCALING = studies.study("dit-scaling")
@@ -25,11 +26,11 @@ EVERYTHING = [*MATCHED, *SCALING, *studies.study("dit-conditioning"), *studies.s
 
 @cache
 def every():
-    return {f.name: f for f in trends.everything(EVERYTHING)}
+    return {f.name: f for f in figure_definitions.everything(EVERYTHING)}
 
 
 def figure(name, records):
-    (found,) = trends.everything(records, [name])
+    (found,) = figure_definitions.everything(records, [name])
     return found
 
 
@@ -56,7 +57,7 @@ def test_published_training_compute_is_six_macs_an_image():
     assert max(p.x for p in points) == pytest.approx(6 * 118.64e9 * 256 * 7e6, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", trends.FIGURES)
+@pytest.mark.parametrize("name", figure_definitions.FIGURES)
 def test_no_panel_mixes_published_with_measured_or_one_protocol_with_another(name):
     by_id = {r.id: r for r in EVERYTHING}
     for panel in every()[name].panels:
@@ -180,7 +181,7 @@ def test_the_list_says_what_is_there_and_what_runs_the_rest(tmp_path, capsys):
     results = write(tmp_path, SCALING[:4])
     assert figures.main(["--list", "--results", str(results)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(trends.FIGURES)
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(figure_definitions.FIGURES)
     assert "    python -m bench.run --suite dit-scaling --scale digits  # 2 of 9 cells measured" in lines
 
 
@@ -200,9 +201,9 @@ def test_the_same_figure_is_the_same_file(tmp_path, kind):
 
 @pytest.mark.parametrize("name", ["dit-scaling", "convergence-matched-digits", "uvit-ablation", "training-compute"])
 def test_labels_cover_neither_each_other_nor_leave_the_figure(name):
-    canvas = draw.drawn(every()[name])
+    canvas = matplotlib_figures.drawn(every()[name])
     for axes in canvas.axes:
-        texts = [t for t in axes.texts if isinstance(t, Annotation) and t.get_fontsize() > draw.SMALL]
+        texts = [t for t in axes.texts if isinstance(t, Annotation) and t.get_fontsize() > matplotlib_figures.SMALL]
         boxes = [t.get_window_extent() for t in texts]
         ticks = [t for t in axes.get_xticklabels() if axes.get_xlim()[0] <= t.get_position()[0] <= axes.get_xlim()[1]]
         assert len(ticks) > 1
@@ -219,7 +220,7 @@ def test_lines_that_end_together_have_their_names_in_order():
     ends = {"a": 1.0, "b": 1.01, "c": 1.02, "d": 3.0}
     series = tuple(Series(name=n, points=(Point(x=1, y=2.0), Point(x=2, y=y)), joined=True) for n, y in ends.items())
     panel = Panel(title="", x=Axis(name="x"), y=Axis(name="y"), series=series)
-    (axes,) = draw.drawn(Figure(name="f", title="f", panels=(panel,))).axes
+    (axes,) = matplotlib_figures.drawn(Figure(name="f", title="f", panels=(panel,))).axes
     heights = {t.get_text(): t.get_window_extent() for t in axes.texts if t.get_text() in ends}
     assert [heights[a].y1 <= heights[b].y0 + 1 for a, b in ("ab", "bc", "cd")] == [True] * 3
 
@@ -238,5 +239,5 @@ def test_families_keep_their_colour_where_each_has_one_series(names, places):
 
 
 def test_figures_import_no_torch():
-    code = "import sys; from bench import figures, draw; sys.exit('torch' in sys.modules)"
+    code = "import sys; from bench.reports import matplotlib_figures as draw; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -77,7 +77,7 @@ def test_seeds_are_records_of_their_own():
 
 
 def test_the_leaderboard_needs_no_torch():
-    code = "import sys\nfrom bench import plots\nfrom bench.cluster import local_queue as submit\nfrom bench.records import submission_check as submission\nassert 'torch' not in sys.modules"
+    code = "import sys\nfrom bench.reports import run_pictures as plots\nfrom bench.cluster import local_queue as submit\nfrom bench.records import submission_check as submission\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

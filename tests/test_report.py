@@ -15,6 +15,7 @@ from PIL import Image
 from bench import report
 from bench.records import record
 from bench.records.protocol import fingerprint
+from bench.reports import page_html
 
 ARCHS = ("dit", "uvit", "unet")
 HOSTILE = "</script><img src=x onerror='document.title=1'>&amp; \"quoted\" \u2028"
@@ -60,7 +61,7 @@ def publish(folder, records, pictures=True):
     for i, r in enumerate(records):
         path = record.folder(folder) / f"{r.id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report.contents.plain(r)))
+        path.write_text(json.dumps(page_html.contents.plain(r)))
         if pictures and r.kind == "model" and r.status == "done":
             sheet = np.random.default_rng(i).integers(0, 255, (80, 80), dtype=np.uint8)
             (folder / "samples").mkdir(exist_ok=True)
@@ -99,7 +100,7 @@ def test_the_page_asks_no_network_and_names_nothing_outside_itself(page):
 
 
 def test_the_page_is_the_same_whenever_it_is_made_of_the_same(page, results):
-    assert report.build(results) == page.read_text()
+    assert page_html.build(results) == page.read_text()
 
 
 def test_the_same_part_of_many_records_is_written_once(page):
@@ -109,12 +110,12 @@ def test_the_same_part_of_many_records_is_written_once(page):
 
 def test_grids_stop_at_the_limit_and_one_of_each_model_comes_first(results):
     limit = 7 * max(p.stat().st_size for p in (results / "samples").iterdir())
-    data = block(report.build(results, limit / 2**20), "data")
+    data = block(page_html.build(results, limit / 2**20), "data")
     there = data["pictures"]["there"]
     assert data["pictures"]["of"] == 19 and 7 <= len(there) < 9
     assert {data["runs"][id_]["label"] for id_ in there} >= set(ARCHS)
     assert {data["runs"][id_]["seed"] for id_ in there} == {0, 7}, "7 is the only seed of its model"
-    assert block(report.build(results, 0), "pictures") == {}
+    assert block(page_html.build(results, 0), "pictures") == {}
 
 
 MISTAKES = {
@@ -356,5 +357,5 @@ REPOSITORY = Path(__file__).parent.parent / "results"
 
 def test_the_committed_page_is_fresh_and_small():
     page = REPOSITORY / "report.html"
-    assert page.read_text(encoding="utf-8") == report.build(REPOSITORY), "run python -m bench.report"
+    assert page.read_text(encoding="utf-8") == page_html.build(REPOSITORY), "run python -m bench.report"
     assert page.stat().st_size < 2 * 2**20

@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import architectures
-from bench import plots
 from bench.config.overrides import load_config
 from bench.data import sources
 from bench.evaluation import export, feature_extraction, feature_store, generation, run_metrics
 from bench.evaluation.extractors import extractor_registry
 from bench.experiments import presets
+from bench.reports import run_pictures
 from bench.storage import run_folder, shards, tensor_files
 
 CPU = torch.device("cpu")
@@ -270,8 +270,8 @@ def test_the_pictures_are_those_that_a_grid_of_all_images_shows(classes, tmp_pat
     for block in shards.grid(np.zeros(count, bool), 400, 0, 1):
         features.add(block, every[block])
     features.finish()
-    plots.grid(*feature_store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
-    plots.grid(every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png")
+    run_pictures.grid(*feature_store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
+    run_pictures.grid(every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png")
     assert (tmp_path / "some.png").read_bytes() == (tmp_path / "all.png").read_bytes()
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from bench import draw
-from bench.series import Axis, Figure, Panel, Point, Series
+from bench.reports import matplotlib_figures
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
 from bench.storage.atomic import atomic
 from bench.storage.run_folder import RunFolder
 
@@ -81,7 +81,7 @@ def curves(runs: Runs, path: Path, levels: Mapping[str, float] | None = None) ->
         Panel(title="Training loss", x=images, y=loss, series=tuple(losses)),
         Panel(title="FID of samples", x=images, y=fid, series=tuple(fids), levels=tuple((levels or {}).items())),
     )
-    draw.save(
+    matplotlib_figures.save(
         Figure(
             name="curves",
             title="Training of " + ", ".join(list(runs)[:6]) + (" and others" if len(runs) > 6 else ""),

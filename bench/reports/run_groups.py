@@ -16,7 +16,7 @@ from bench.experiments import suites
 from bench.records.protocol import describe
 from bench.records.ranking import over_seeds, spread
 from bench.records.record import Record
-from bench.series import Point
+from bench.reports.figure_schema import Point
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from bench import labels, style
-from bench.series import Axis, Figure, Panel, Point, Series, engineering
+from bench.reports import label_placement, style
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering
 from bench.storage.atomic import atomic
 
 WIDTH, HEIGHT = 5.2, 3.6
@@ -234,7 +234,7 @@ def _label(axes: Axes, panel: Panel) -> None:
     for place, series in _placed(panel):
         colour = style.ink(style.COLOURS[place])
         ends = [series.points[-1]] if series.joined else []
-        found += [labels.Label(text, p.x, p.y, colour, p in ends) for p, text in _texts(panel, series)]
+        found += [label_placement.Label(text, p.x, p.y, colour, p in ends) for p, text in _texts(panel, series)]
         points += [(p.x, p.y) for p in series.points]
         lines += _whiskers(panel, series)
         if series.joined:
@@ -244,8 +244,8 @@ def _label(axes: Axes, panel: Panel) -> None:
         if not panel.y.categories:
             left = axes.get_xlim()[0]
             lines.append((axes.get_xlim(), (value, value)))
-            found.append(labels.Label(f"{name} {value:.3g}", left, value, style.GREY))
-    labels.place(axes, found, points, lines)
+            found.append(label_placement.Label(f"{name} {value:.3g}", left, value, style.GREY))
+    label_placement.place(axes, found, points, lines)
 
 
 def _whiskers(panel: Panel, series: Series) -> list[Any]:

@@ -10,7 +10,7 @@ from functools import cache
 
 from bench.papers.published_networks import models
 from bench.papers.published_results import Value, where
-from bench.series import Axis, Figure, Panel, Point, Series, fitted
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, fitted
 
 MACS = Axis(name="network", unit="MACs of one image", log=True)
 COMPUTE = Axis(name="training compute", unit="FLOPs", log=True)

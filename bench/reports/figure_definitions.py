@@ -13,8 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from architectures.registry import did_you_mean
-from bench import printed
-from bench.cells import (
+from bench.config.identity import digest
+from bench.config.metric_specs import headline
+from bench.experiments import suites
+from bench.records.protocol import fingerprint
+from bench.records.record import Record
+from bench.reports import published_panels
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering, fitted
+from bench.reports.published_panels import COMPUTE, MACS, SAMPLING
+from bench.reports.run_groups import (
     Cell,
     by,
     by_family,
@@ -32,13 +39,6 @@ from bench.cells import (
     size,
     training_flops,
 )
-from bench.config.identity import digest
-from bench.config.metric_specs import headline
-from bench.experiments import suites
-from bench.printed import COMPUTE, MACS, SAMPLING
-from bench.records.protocol import fingerprint
-from bench.records.record import Record
-from bench.series import Axis, Figure, Panel, Point, Series, engineering, fitted
 
 SCALES: Sequence[suites.Scale] = ("digits", "shapes", "paper")
 TOY = "Toy networks: what orders them here need not order networks of the papers' size."
@@ -112,7 +112,7 @@ def missing(data: Found, suite: str, scales: Sequence[suites.Scale]) -> str:
 
 def dit_scaling(data: Found) -> Figure:
     """FID against MACs over depth, width and patch, as arXiv:2212.09748 Figures 6 and 8."""
-    panels = [printed.dit_400k()]
+    panels = [published_panels.dit_400k()]
     for scale in SCALES:
         for cells in of_suite(data.keys, "dit-scaling", scale).values():
             series = [
@@ -167,7 +167,7 @@ POINTS_OF_A_RUN = "Several points are of one run, which makes bands and interval
 
 def training_compute(data: Found) -> Figure:
     """FID against training FLOPs, every network at every evaluation point; laws through the best at their cost."""
-    panels = [printed.dit_training()]
+    panels = [published_panels.dit_training()]
     for scale in SCALES:
         for cells in matched(data.models, data.keys, "matched", scale).values():
             series = [
@@ -253,7 +253,7 @@ RESAMPLE = "python -m bench.run --checkpoint results/runs/RUN/snapshots/FILE --d
 
 def sampling_compute(data: Found) -> Figure:
     """FID against the FLOPs of sampling one image, as arXiv:2212.09748 Figure 10: runs that differ in steps alone."""
-    panels = [printed.dit_sampling()]
+    panels = [published_panels.dit_sampling()]
     for runs in by(data.models, lambda r: _stepless(r, seed=False, network=False)).values():
         networks = {k: v for k, v in by(runs, lambda r: _stepless(r, seed=False)).items() if len(_steps(v)) > 1}
         if not networks:
@@ -367,15 +367,15 @@ def _dots(data: Found, cells: Sequence[Cell], title: str, part: str, base: str) 
 
 FIGURES: Mapping[str, Callable[[Found], Figure]] = {
     "dit-scaling": dit_scaling,
-    "dit-compared": lambda data: printed.compared(),
+    "dit-compared": lambda data: published_panels.compared(),
     "matched-macs": matched_macs,
     "training-compute": training_compute,
     **{f"iso-flop-{scale}": partial(iso_flop, scale=scale) for scale in SCALES},
     "sampling-compute": sampling_compute,
     "convergence-quickstart-digits": partial(convergence, suite="quickstart", scale="digits"),
     **{f"convergence-matched-{scale}": partial(convergence, suite="matched", scale=scale) for scale in SCALES},
-    "dit-conditioning": partial(dots, suite="dit-conditioning", published=printed.conditionings),
+    "dit-conditioning": partial(dots, suite="dit-conditioning", published=published_panels.conditionings),
     "uvit-ablation": partial(dots, suite="uvit-ablation"),
-    "unet-ablation": partial(dots, suite="unet-ablation", published=printed.adm_ablations),
+    "unet-ablation": partial(dots, suite="unet-ablation", published=published_panels.adm_ablations),
 }
 """Every figure, in the order of the page."""

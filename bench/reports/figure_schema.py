@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from bench import powerlaw
+from bench.reports import power_law
 
 DOUBTFUL = 0.05
 """Share of resamples without an exponent above which the caption says so."""
@@ -117,21 +117,21 @@ def fitted(points: Sequence[Point], of: str = "", *, frontier: bool = False) -> 
     chosen = best_at_their_cost(points) if frontier else list(points)
     what = "points that no cheaper one beats" if frontier else "points"
     x, y = [p.x for p in chosen], [p.y for p in chosen]
-    if (count := len(set(x))) < powerlaw.FEWEST:
-        few = f"{count} {what}: too few for a power law with offset, which needs {powerlaw.FEWEST}"
+    if (count := len(set(x))) < power_law.FEWEST:
+        few = f"{count} {what}: too few for a power law with offset, which needs {power_law.FEWEST}"
         return Fit(of=of, words="; ".join([few, *correlated]), r=r)
-    law = powerlaw.fit(x, y)
+    law = power_law.fit(x, y)
     formula = dict(a=law.a, b=law.b, c=law.c, scale=law.scale)
     if not law.determined:
         lost = f"{count} {what} do not determine a power law: the best exponent lies at an end of the search"
         return Fit(of=of, words="; ".join([lost, *correlated]), r=r)
-    band = powerlaw.band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
+    band = power_law.band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
     offset = f"{law.a:.3g} + " if law.a else ""
     words = [
         f"FID = {offset}{law.b:.3g} (C / {engineering(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}, "
         f"which lie {law.error * 100:.0f} % from it (root mean square)",
         f"exponent {band.c[0]:.2f} to {band.c[1]:.2f}, offset {band.a[0]:.3g} to {band.a[1]:.3g} in 95 % of "
-        f"{powerlaw.RESAMPLES:,} resamples",
+        f"{power_law.RESAMPLES:,} resamples",
     ]
     if band.undetermined > DOUBTFUL:
         words.append(f"{band.undetermined:.0%} of them determine no exponent")
@@ -149,10 +149,10 @@ def fitted(points: Sequence[Point], of: str = "", *, frontier: bool = False) -> 
 
 def _correlation(points: Sequence[Point]) -> tuple[float | None, list[str]]:
     """Pearson's r and its words; None and none where there is none, or too few points for it to say much."""
-    if len(points) < powerlaw.FEWEST:
+    if len(points) < power_law.FEWEST:
         return None, []
     try:
-        found = powerlaw.correlation([p.x for p in points], [p.y for p in points])
+        found = power_law.correlation([p.x for p in points], [p.y for p in points])
     except ValueError:
         return None, []
     interval = f"95 % interval {found.low:.2f} to {found.high:.2f}"

@@ -14,7 +14,6 @@ from typing import Any
 
 from PIL import Image
 
-from bench import style, trends
 from bench.config.metric_specs import kind_of
 from bench.papers.filling import everything
 from bench.papers.filling import plain as plain_table
@@ -22,6 +21,7 @@ from bench.records.leaderboard import Board, Line, boards, failure
 from bench.records.protocol import describe
 from bench.records.ranking import Spread
 from bench.records.record import Record
+from bench.reports import figure_definitions, style
 
 NOTES = (
     "Ranks hold within one protocol, by Fréchet distance. 1= is a rank shared with rows whose 95 % intervals overlap "
@@ -114,7 +114,7 @@ def tables(records: list[Record]) -> list[dict[str, Any]]:
 
 def figures(records: list[Record]) -> list[dict[str, Any]]:
     """The figures that bench.figures draws, as data."""
-    found = [lean(asdict(figure)) for figure in trends.everything(records)]
+    found = [lean(asdict(figure)) for figure in figure_definitions.everything(records)]
     for panel in (panel for figure in found for panel in figure["panels"]):
         for place, series in zip(style.places([s["name"] for s in panel["series"]]), panel["series"], strict=True):
             series["place"] = place

@@ -1,0 +1,42 @@
+"""The figures, drawn from records and from what papers published: python -m bench.figures
+
+    python -m bench.figures --list           every figure, how much of it is there, and what runs the rest
+    python -m bench.figures                  all that have something to show, into results/figures/
+    python -m bench.figures dit-scaling --format svg
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.reports.figure_schema import Figure
+
+
+def _refuse_empty(asked: list[Figure]) -> None:
+    for figure in asked:
+        if not figure.panels:
+            raise ValueError(_empty(figure))
+
+
+def _empty(figure: Figure) -> str:
+    return f"{figure.name} has nothing to show yet; run {figure.missing.partition('  #')[0]}"
+
+
+def _draw(figure: Figure, out: Path, kind: str) -> Path:
+    from bench.reports import matplotlib_figures
+
+    path = out / f"{figure.name}.{kind}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    matplotlib_figures.save(figure, path, kind)
+    return path
+
+
+def listed(figure: Figure) -> str:
+    """A figure in some lines: its name, what it shows, its panels, and the commands for what is missing."""
+    kinds = [s.kind for panel in figure.panels for s in panel.series[:1]]
+    there = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("published", "measured") if kind in kinds)
+    lines = [f"{figure.name:<32}{figure.title} (panels: {there or 'none yet'})"]
+    lines += [f"    {command}" for command in figure.missing.splitlines()]
+    return "\n".join(lines)
