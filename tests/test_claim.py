@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from bench import run
+from bench.runs import launch
 from bench.storage import lease, process_identity
 from bench.storage.atomic import beside
 from bench.storage.run_folder import RunFolder
@@ -20,7 +20,7 @@ from bench.storage.run_folder import RunFolder
 HOLD = """
 import json, os, sys
 from pathlib import Path
-from bench import run
+
 from bench.storage import lease as claim
 from bench.storage import process_identity as machine
 told = json.loads(sys.argv[2])
@@ -123,7 +123,7 @@ def test_one_look_tells_who_holds_a_run_and_the_door_says_so(start, tmp_path, ca
     holder = start()
     holder.says()
     assert lease.holder_of(folder.path).pid == holder.pid
-    assert run.explain("dit", folder) == 1
+    assert launch.explain("dit", folder) == 1
     assert f"dit is being worked on by {lease.me().host}, process {holder.pid}" in capsys.readouterr().err
     holder.signal(signal.SIGKILL)
     assert lease.holder_of(folder.path) is None

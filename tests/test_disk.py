@@ -12,8 +12,9 @@ import torch
 from helpers import make_run, tiny_config
 from made_records import made
 
-from bench import job, run
+from bench import run
 from bench.records import record
+from bench.runs import job
 from bench.storage import atomic, run_folder, shards, tensor_files
 from bench.storage.lease import hold
 from bench.storage.run_folder import RunFolder

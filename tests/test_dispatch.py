@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from helpers import make_run, tiny_config
 
-from bench import dispatch
 from bench.cluster import profiles, run_status
 from bench.cluster.run_status import Row
+from bench.runs import dispatch
 from bench.storage.atomic import write_json
 
 

@@ -13,10 +13,10 @@ import torch
 import torch.distributed as dist
 from helpers import make_run, replaced, tiny_config
 
-from bench import job
 from bench.config.overrides import load_config
 from bench.data import sources
 from bench.experiments import presets
+from bench.runs import job
 from bench.storage import tensor_files
 from bench.training import distributed, parallel, rendezvous, trainer, training_batch
 from bench.training.distributed import World

@@ -11,6 +11,7 @@ from bench.config.overrides import load_config
 from bench.experiments import presets
 from bench.experiments.resolve import resolve
 from bench.records import protocol, record
+from bench.runs import launch
 from bench.runs.planning import check_files
 from bench.storage.run_folder import RunFolder
 
@@ -107,10 +108,10 @@ def test_a_decoder_that_is_gone_or_another_one_is_said_before_work_starts(here):
 def test_a_run_that_goes_on_takes_the_decoders_new_place(here):
     config, results = config_of(), here / "results"
     folder = RunFolder.of(results, config.name)
-    run.keep_configs({config.name: folder}, {config.name: config}, {})
+    launch.keep_configs({config.name: folder}, {config.name: config}, {})
     (here / "models" / "vae").rename(here / "models" / "moved")
     moved = config_of(evaluation__decoder="models/moved", compute__threads=2)
-    run.keep_configs({config.name: folder}, {config.name: moved}, {})
+    launch.keep_configs({config.name: folder}, {config.name: moved}, {})
     kept = load_config(folder.path)
     assert kept.evaluation.decoder == "models/moved" and kept.compute.threads == 1 and kept.name == config.name
 

@@ -10,13 +10,13 @@ from bench.storage import paths
 
 
 def checkout(root):
-    for name in ("architectures/dit.py", "bench/run.py", "bench/training/trainer.py"):
+    for name in ("architectures/dit.py", "bench/runs/launch.py", "bench/training/trainer.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x = 1\n")
     return root
 
 
-@pytest.mark.parametrize("name", ["architectures/dit.py", "bench/run.py", "bench/training/trainer.py"])
+@pytest.mark.parametrize("name", ["architectures/dit.py", "bench/runs/launch.py", "bench/training/trainer.py"])
 def test_code_hash_covers_every_module(tmp_path, name):
     before = paths.code_hash(checkout(tmp_path))
     (tmp_path / name).write_text("x = 2\n")

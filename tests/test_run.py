@@ -178,7 +178,7 @@ def test_a_finished_run_makes_its_images_when_they_are_asked_for(results, capsys
 @pytest.mark.parametrize(("more", "kept"), [([], "png"), (["--export", "none"], "none")])
 def test_a_run_that_goes_on_keeps_its_export_unless_another_is_asked_for(more, kept, tmp_path, monkeypatch):
     words = ["--arch", "dit", "--data", "digits", "--results", str(tmp_path), *settings("dit")]
-    monkeypatch.setattr("bench.dispatch.out", lambda *_: None)  # nothing is done, so nothing is finished
+    monkeypatch.setattr("bench.runs.dispatch.out", lambda *_: None)  # nothing is done, so nothing is finished
     monkeypatch.setattr("bench.runs.planning.prepare_extractors", lambda *_: None)
     for flags in (["--export", "png"], more):
         assert run.main([*words, *flags]) == 1

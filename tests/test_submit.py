@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 
 from bench.cluster import local_queue
-from bench.job import Job, require_progress
+from bench.runs.job import Job, require_progress
 from bench.storage.process_identity import exists
 from bench.storage.run_folder import RunFolder
 

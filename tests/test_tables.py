@@ -13,6 +13,7 @@ from bench.experiments import presets, suites
 from bench.papers import catalog, filling, published_networks, published_results, rendering, run_matching
 from bench.papers.run_matching import Ledger
 from bench.records import protocol, record
+from bench.runs import launch
 
 TABLES, FIGURES = catalog.tables(), catalog.figures()
 RESULTS = Path(__file__).parent.parent / "results"
@@ -246,7 +247,7 @@ def test_a_rows_command_makes_the_record_that_fills_it(name, line):
     own, value = table.runs[line], filling.values_of(table)[line][0]
     words = run_matching.command(own, value).replace("'", "").split(" --set ")
     argv = [*words[0].split()[3:], *(part for setting in words[1:] for part in ("--set", setting))]
-    wish = run.wishes(run.parser().parse_args(argv))[0]
+    wish = launch.wishes(run.parser().parse_args(argv))[0]
     if own.weights:
         args = presets.registry.size_args(own.arch, own.size)
         io = shape_of(own)

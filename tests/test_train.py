@@ -361,14 +361,17 @@ def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_s
 
 
 def test_a_finished_run_tells_what_it_was_trained_in_and_how_much_of_the_gpu_it_used(tmp_path, digits):
-    from bench import job
+    from bench.runs import record_builder
 
     _, run = trained(tmp_path, tiny_config(compute__precision="bf16"), digits)
     config = load_config(run.path)
-    assert job.precision_of(run, config) == "bf16" and job.environment(1, "bf16")["precision"] == "bfloat16"
-    assert job.measured(run, 10**9)["mfu"] is None
+    assert (
+        record_builder.precision_of(run, config) == "bf16"
+        and record_builder.environment(1, "bf16")["precision"] == "bfloat16"
+    )
+    assert record_builder.measured(run, 10**9)["mfu"] is None
     gpus = RunFolder(tmp_path / "gpus")
     gpus.path.mkdir()
     gpus.log("compute", device="NVIDIA H100 80GB HBM3", precision="bf16", micro_batch=0, processes=2)
     gpus.log("train", images=1390, of=1390, loss=1.0, rate=1390.0, seconds=1.0, processes=2)
-    assert job.measured(gpus, 6 * 118_640_000_000)["mfu"] == pytest.approx(0.5, abs=1e-3)
+    assert record_builder.measured(gpus, 6 * 118_640_000_000)["mfu"] == pytest.approx(0.5, abs=1e-3)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from bench import job
+from bench.runs import job
 from bench.storage import (
     atomic,
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.cluster import cancellation, code_snapshot, job_chains, live_progress, local_queue, run_status, status_table
 from bench.cluster.profiles import Profile
 from bench.config.overrides import load_config
-from bench.job import Job
+from bench.runs.job import Job
 from bench.storage import lease
 from bench.storage.run_folder import RunFolder
 

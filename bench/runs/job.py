@@ -1,0 +1,140 @@
+"""One run from its folder to its record; what a local process or a cluster's node executes.
+
+Every stage goes on where it stopped, so running a job again is always right.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.cluster.signals import Notices
+from bench.config.overrides import load_config
+from bench.config.schema import RunConfig
+from bench.records import failures
+from bench.runs.pipeline import stages
+from bench.storage import lease as claims
+from bench.storage import process_identity
+from bench.storage.process_identity import on_slurm
+from bench.storage.run_folder import RunFolder
+
+Stage = Literal["all", "train", "evaluate"]
+TURNS, PROGRESS = 5, ("train", "trained", "sample", "evaluate")
+
+
+class Job:
+    """The callable that submitit pickles: a folder's name, which part of the work, and what it may count on."""
+
+    def __init__(self, folder: str, stage: Stage = "all", notice_seconds: float = 0.0, door: int | None = None) -> None:
+        self.folder, self.stage, self.notice_seconds, self.door = folder, stage, notice_seconds, door
+
+    def __call__(self) -> str:
+        notices = Notices(self.notice_seconds)
+        with notices.listening():
+            work(RunFolder(Path(self.folder)), self.stage, notices, self.door)
+        return self.folder
+
+    def checkpoint(self) -> Any:
+        """submitit calls this on preemption and time-out: the same job goes on from its files."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, door: int | None = None) -> bool:
+    """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; whether that is done now.
+
+    A failure is logged, written to error.txt and to a record, and raised.  The work stops, saved, when a
+    notice comes to any of its processes, or when the process `door` that started it is gone; a notice of
+    SLURM then ends in another turn.
+    """
+    from bench.training import distributed, rendezvous
+    from bench.training.checkpointing import Diverged
+
+    notices, config, own = notices or Notices(), load_config(run.path), rendezvous.place()
+    first = own is None or own.rank == 0
+    try:
+        with run.claim() if first else nullcontext() as claim, distributed.joined(config) as world:
+            done = turn(run, config, stage, notices, door, world, claim.check if claim else lambda: None)
+            requeue = not done and bool(world.agree(notices.requeue)[0])
+    except (claims.Held, claims.TakenOver):
+        raise
+    except Exception as error:
+        if first or type(error) not in (RuntimeError, Diverged):  # else it is the first process's to tell
+            failures.leave(run, error, "diverged" if isinstance(error, Diverged) else "failed")
+        raise
+    if not done:
+        notices.leave(requeue)
+    elif own is not None:
+        atexit.register(distributed.leave_early)
+    return done
+
+
+def turn(
+    run: RunFolder,
+    config: RunConfig,
+    stage: Stage,
+    notices: Notices,
+    door: int | None,
+    world: Any,
+    owned: Callable[[], None],
+) -> bool:
+    """The work of one process, until it is done or told to stop; whether it is done."""
+    from bench.training.distributed import Stopped
+
+    def stop() -> bool:
+        return notices.stop or (door is not None and not process_identity.exists(door))
+
+    if world.of_first(
+        lambda: run.record().is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
+    ):
+        return True
+    if world.first:
+        (run.path / "error.txt").unlink(missing_ok=True)
+        require_progress(run)
+        run.log("start", stage=stage, **place())
+    try:
+        stages(run, config, stage, stop, world, owned)
+    except Stopped:
+        if world.first:
+            run.log("requeued" if notices.requeue else "stopped")
+        return False
+    if world.first:
+        if stage == "evaluate":
+            rank_again(run.results)
+        run.log("trained" if stage == "train" else "done")
+    return True
+
+
+def require_progress(run: RunFolder) -> None:
+    """ValueError where SLURM has started a run TURNS times in a row and nothing came of it."""
+    turns = 0
+    for event in reversed(run.events()[0]):
+        if event["event"] in (*PROGRESS, "failed"):
+            break
+        turns += event["event"] == "start"
+    if on_slurm() and turns >= TURNS:
+        raise ValueError(
+            f"{turns} turns in a row ended before a step was reported; raise slurm.time or lower slurm.signal_seconds "
+            "(the log says how far each came), then --retry-failed"
+        )
+
+
+def rank_again(results: Path) -> None:
+    """Bring the leaderboard up to date; what keeps it from that is said, and is no failure of this run."""
+    from bench.records import leaderboard_files
+
+    try:
+        leaderboard_files.write(results)
+    except (ValueError, OSError) as error:
+        print(f"the leaderboard is not up to date: {error}", file=sys.stderr, flush=True)
+
+
+def place() -> dict[str, Any]:
+    """Where this process runs: host, pid, and SLURM's job and how often it was requeued."""
+    own = claims.me()
+    return {"pid": own.pid, "host": own.host, "job": own.job if on_slurm() else None, "requeues": own.restarts}
