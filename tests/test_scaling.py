@@ -1,6 +1,7 @@
 import pytest
 
-from bench import scaling
+from bench import scaling as scaling_command
+from bench.benchmarks import scaling
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,7 @@ from bench import scaling
     ],
 )
 def test_a_mistake_is_answered_in_one_line(flags, words, capsys):
-    assert scaling.main(flags) == 2
+    assert scaling_command.main(flags) == 2
     out, err = capsys.readouterr()
     assert words in err and err.startswith("bench.scaling: ") and err.count("\n") == 1 and not out
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from helpers import SMALLEST
 
-from bench import throughput, works
+from bench import throughput as throughput_command
+from bench.benchmarks import throughput, workloads
 
 CPU = torch.device("cpu")
 QUICK = ["--rounds", "1", "--seconds", "0.01", "--batch", "4", "--steps", "4", "--set", "recipe.batch=4"]
@@ -25,7 +26,7 @@ def tables(tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     own = ["--set", "compute.precision=bf16", "--set", "evaluation.precision=bf16"]
     words = ["--net", "dit:nano/2", "--mode", *throughput.MODES, "--workers", "0", "2", *QUICK, *TINY, *own]
-    assert throughput.main([*words, "--out", str(out)]) == 0
+    assert throughput_command.main([*words, "--out", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["benchmark-infer-bf16-cpu.csv", "benchmark-train-bf16-cpu.csv"]
     return table(out / "benchmark-train-bf16-cpu.csv"), table(out / "benchmark-infer-bf16-cpu.csv")
 
@@ -67,7 +68,7 @@ def test_a_row_measured_again_replaces_the_one_before_and_the_others_stay(tmp_pa
 
 def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert throughput.main([*QUICK, "--out", str(tmp_path / "file" / "out")]) == 2
+    assert throughput_command.main([*QUICK, "--out", str(tmp_path / "file" / "out")]) == 2
     assert "bench.throughput: [Errno" in capsys.readouterr().err
 
 
@@ -76,7 +77,10 @@ def test_the_loader_is_measured_on_sets_of_ones_own_beside_any_network(tmp_path)
     for name in ("one", "two"):
         np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(8) % 2)
     words = ["--net", f"dit:nano/2@{tmp_path / 'one.npz'}", "--mode", "train", "loader", "--out", str(tmp_path / "out")]
-    assert throughput.main([*QUICK, *TINY, *words, "--data", str(tmp_path / "one.npz"), str(tmp_path / "two.npz")]) == 0
+    assert (
+        throughput_command.main([*QUICK, *TINY, *words, "--data", str(tmp_path / "one.npz"), str(tmp_path / "two.npz")])
+        == 0
+    )
     found = table(tmp_path / "out" / "benchmark-train-fp32-cpu.csv")
     assert [r["model"] for r in found] == ["dit:nano/2@one", "dit:nano/2@one", "one", "two"]
 
@@ -97,10 +101,10 @@ def test_a_network_that_does_not_fit_is_a_row_with_the_reason(tmp_path, monkeypa
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")
 
-    monkeypatch.setattr(works, "published_training", full)
-    monkeypatch.setattr(works, "forward", full)
+    monkeypatch.setattr(workloads, "published_training", full)
+    monkeypatch.setattr(workloads, "forward", full)
     out = ["--out", str(tmp_path), "--net", "dit:nano/2", "--mode", "train", "forward"]
-    assert throughput.main([*QUICK, *TINY, *out]) == 0
+    assert throughput_command.main([*QUICK, *TINY, *out]) == 0
     ours, eager = table(tmp_path / "benchmark-train-fp32-cpu.csv")
     assert float(ours["images_per_second"]) > 0 and not eager["images_per_second"]
     assert eager["note"] == "out of memory: CUDA out of memory. Tried to allocate 9 GiB"
@@ -121,12 +125,12 @@ MISTAKES = [
 def test_nonsense_is_answered_in_a_sentence(capsys, tmp_path, words, sentence):
     if "tf32" in str(words) and torch.cuda.is_available():
         pytest.skip("a GPU has it")
-    assert throughput.main([*words, "--out", str(tmp_path)]) == 2
+    assert throughput_command.main([*words, "--out", str(tmp_path)]) == 2
     assert sentence in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_the_networks_of_the_gpus_suite_can_all_be_planned():
-    flags = throughput.parser().parse_args(["--suite", "h100"])
+    flags = throughput_command.parser().parse_args(["--suite", "h100"])
     configs = throughput.configs_of(flags, CPU)
     assert len(configs) == 8 and {c.recipe.batch for c in configs.values()} == {256}
     assert all(c.data.name == "imagenet256-latents" for c in configs.values())
@@ -135,15 +139,15 @@ def test_the_networks_of_the_gpus_suite_can_all_be_planned():
 def test_the_published_step_is_a_step_of_the_same_training(monkeypatch):
     same = ["recipe.warmup=0", "recipe.clip=0", "recipe.ema_ramp=false", "recipe.ema=0.9"]
     words = [*QUICK, *TINY, "--net", "dit:nano/2", *(w for s in same for w in ("--set", s))]
-    (config,) = throughput.configs_of(throughput.parser().parse_args(words), CPU).values()
-    states, new_state = [], works.new_state
-    monkeypatch.setattr(works, "new_state", lambda *args: states.append(new_state(*args)) or states[-1])
-    for make in (works.training, works.published_training):
+    (config,) = throughput.configs_of(throughput_command.parser().parse_args(words), CPU).values()
+    states, new_state = [], workloads.new_state
+    monkeypatch.setattr(workloads, "new_state", lambda *args: states.append(new_state(*args)) or states[-1])
+    for make in (workloads.training, workloads.published_training):
         call, _ = make(config, CPU)
         call()
     for ours, theirs in zip(*((*s.net.parameters(), *s.ema.parameters()) for s in states), strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-2 * config.recipe.lr)
-    start = new_state(config, works.presets.io_of(config), CPU)
+    start = new_state(config, workloads.presets.io_of(config), CPU)
     moved = [
         (a - b).abs().max().item() for a, b in zip(states[0].net.parameters(), start.net.parameters(), strict=True)
     ]

@@ -8,6 +8,7 @@ import torch
 
 from architectures import IOSpec, build
 from bench import match, speed
+from bench.benchmarks import reference_speed
 from bench.costs import counting, matching, timing
 
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
@@ -32,7 +33,7 @@ def test_a_ratio_is_taken_within_each_round():
 def test_both_sides_have_equal_configurations(family, size):
     """Parameters and MACs; diffusers' DiT keeps a copy of the small embedders in every block."""
     with torch.device("meta") if family != "dit" else torch.device("cpu"):
-        ours, plain, io = speed.pair(family, size)
+        ours, plain, io = reference_speed.pair(family, size)
     ours, plain = (counting.count_module(net.to("meta").eval(), counting.meta_inputs(io)) for net in (ours, plain))
     if family == "dit":
         assert plain.macs == pytest.approx(ours.macs, rel=1e-3) and plain.params > ours.params
@@ -42,7 +43,7 @@ def test_both_sides_have_equal_configurations(family, size):
 
 def test_the_plain_uvit_is_the_same_function():
     args = dict(depth=4, width=64, heads=2, patch=2)
-    ours, plain = build("uvit", io=DIGITS, args=args).eval(), speed.TimmUViT(DIGITS, **args).eval()
+    ours, plain = build("uvit", io=DIGITS, args=args).eval(), reference_speed.TimmUViT(DIGITS, **args).eval()
     names = {"pos_embed": "position", "patch_embed.proj": "embed", "label_emb": "label", "in_blocks": "down"}
     names |= {"mid_block": "middle", "out_blocks": "up", "decoder_pred": "decode", "final_layer": "conv"}
     weights = {}
@@ -57,8 +58,10 @@ def test_the_plain_uvit_is_the_same_function():
 
 
 def test_the_command_prints_ratios(capsys, monkeypatch):
-    monkeypatch.setattr(speed, "LATENTS", IOSpec(channels=1, size=8, num_classes=10, variance="learned_range"))
-    monkeypatch.setitem(speed.SIZES["small"], "dit", "nano/2")
+    monkeypatch.setattr(
+        reference_speed, "LATENTS", IOSpec(channels=1, size=8, num_classes=10, variance="learned_range")
+    )
+    monkeypatch.setitem(reference_speed.SIZES["small"], "dit", "nano/2")
     assert speed.main(["--arch", "dit", "--batch", "2", "--rounds", "2"]) == 0
     out = capsys.readouterr().out
     assert "forward + backward, batch 2, CPU" in out and "diffusers" in out and "1.00" in out

@@ -1,0 +1,162 @@
+"""Our networks against plain ones of equal configuration: python -m bench.speed
+
+DiT against diffusers' DiTTransformer2DModel, the U-Net against its UNet2DModel, and U-ViT, which
+diffusers does not have, against one put together from timm's blocks.  Both sides have the same
+parameters and multiply-accumulates (checked), and take turns at forward + backward in one process.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DModel
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import architectures
+from architectures import IOSpec
+from architectures.embeddings import timestep_embedding
+from bench.costs import timing
+
+LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
+PLAIN = IOSpec(channels=4, size=32, num_classes=1000)
+SIZES = {
+    "small": {"dit": "S/2", "uvit": "S/2", "unet": 128},
+    "large": {"dit": "XL/2", "uvit": "H/2", "unet": 256},
+}
+"""DiT's and U-ViT's registered sizes, and the U-Net's channels."""
+
+
+class DiffusersDiT(nn.Module):
+    """diffusers' DiT behind our call."""
+
+    def __init__(self, ours: nn.Module) -> None:
+        super().__init__()
+        weights, config = architectures.to_diffusers(ours)
+        self.net = DiTTransformer2DModel(**config)
+        self.net.load_state_dict(weights)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        out: Tensor = self.net(x, timestep=t.long(), class_labels=label).sample
+        return out
+
+
+class DiffusersUNet(nn.Module):
+    """diffusers' DDPM U-Net behind our call."""
+
+    def __init__(self, io: IOSpec, channels: int) -> None:
+        super().__init__()
+        self.net = UNet2DModel(
+            sample_size=io.size,
+            in_channels=io.channels,
+            out_channels=io.out_channels,
+            block_out_channels=(channels, 2 * channels, 2 * channels),
+            layers_per_block=2,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=64,
+            num_class_embeds=io.label_rows,
+        )
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        out: Tensor = self.net(x, t, class_labels=label).sample
+        return out
+
+
+class TimmUViT(nn.Module):
+    """U-ViT (arXiv:2209.12152, Section 3) from timm's blocks."""
+
+    def __init__(self, io: IOSpec, *, depth: int, width: int, heads: int, patch: int, head: str = "after") -> None:
+        super().__init__()
+        self.width, self.patch = width, patch
+
+        def block() -> nn.Module:
+            return Block(width, heads, qkv_bias=False)
+
+        self.embed = nn.Conv2d(io.channels, width, patch, stride=patch)
+        self.label = nn.Embedding(io.label_rows, width)
+        self.position = nn.Parameter(torch.zeros(1, 2 + (io.size // patch) ** 2, width))
+        self.down = nn.ModuleList(block() for _ in range(depth // 2))
+        self.middle = block()
+        self.up = nn.ModuleList(block() for _ in range(depth // 2))
+        self.skips = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(depth // 2))
+        self.norm = nn.LayerNorm(width)
+        self.decode = nn.Linear(width, patch**2 * io.channels)
+        self.conv = nn.Conv2d(io.channels, io.channels, 3, padding=1) if head == "after" else nn.Identity()
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        tokens = self.embed(x).flatten(2).mT
+        extra = (self.label(label), timestep_embedding(t, self.width))
+        h, kept = torch.cat([*(e[:, None] for e in extra), tokens], dim=1) + self.position, []
+        for block in self.down:
+            h = block(h)
+            kept.append(h)
+        h = self.middle(h)
+        for block, skip in zip(self.up, self.skips, strict=True):
+            h = block(skip(torch.cat([h, kept.pop()], dim=-1)))
+        grid, p = x.shape[-1] // self.patch, self.patch
+        patches = self.decode(self.norm(h))[:, 2:].reshape(len(x), grid, grid, p, p, -1)
+        return self.conv(patches.permute(0, 5, 1, 3, 2, 4).reshape(x.shape))
+
+
+def unet_args(channels: int) -> dict[str, Any]:
+    """Our U-Net with the switches of DDPM's, which UNet2DModel has."""
+    return dict(
+        channels=channels,
+        channel_mult=(1, 2, 2),
+        res_blocks=2,
+        attention=(16, 8),
+        head_channels=64,
+        norm="add",
+        resample="conv",
+    )
+
+
+def pair(family: str, size: Any) -> tuple[nn.Module, nn.Module, IOSpec]:
+    """(ours, the plain one, problem) of equal configuration."""
+    if family == "dit":
+        ours = architectures.build("dit", size, io=LATENTS)
+        return ours, DiffusersDiT(ours), LATENTS
+    if family == "uvit":
+        ours = architectures.build("uvit", size, io=PLAIN)
+        return ours, TimmUViT(PLAIN, **architectures.registry.size_args("uvit", size)), PLAIN
+    ours = architectures.build("unet", io=PLAIN, args=unet_args(size))
+    return ours, DiffusersUNet(PLAIN, size), PLAIN
+
+
+def counted(net: nn.Module, io: IOSpec) -> tuple[int, int]:
+    """(trainable parameters used once, multiply-accumulates of one image)."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(*timing.inputs_for(io, 1, next(net.parameters()).device))
+    return sum(p.numel() for p in net.parameters() if p.requires_grad), counter.get_total_flops() // 2
+
+
+def measure(family: str, size: Any, batch: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """Rows for the plain network, ours, and for the U-Net ours in channels_last."""
+    torch.manual_seed(0)
+    ours, plain, io = pair(family, size)
+    ours, plain = ours.to(device), plain.to(device)
+    inputs = timing.inputs_for(io, batch, device)
+    names = {"ours": "ours", "plain": {"dit": "diffusers", "unet": "diffusers", "uvit": "timm blocks"}[family]}
+    works = {"plain": timing.training_work(plain, inputs), "ours": timing.training_work(ours, inputs)}
+    if family == "unet":
+        last = architectures.build("unet", io=io, args=unet_args(size)).to(device)
+        last = last.to(memory_format=torch.channels_last)
+        moved = (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
+        works["last"], names["last"] = timing.training_work(last, moved), "ours, channels_last"
+    seconds = timing.alternate(works, rounds)
+    found = {"plain": counted(plain, io), "ours": counted(ours, io), "last": counted(ours, io)}
+    return [
+        {
+            "network": f"{family} {size}",
+            "implementation": names[work],
+            "params (M)": f"{found[work][0] / 1e6:.2f}",
+            "MACs (G)": f"{found[work][1] / 1e9:.3f}",
+            "images/s": f"{batch / median(seconds[work]):.3g}",
+            "speed relative to the plain one": f"{1 / timing.ratio(seconds, work, 'plain'):.2f}",
+        }
+        for work in works
+    ]
