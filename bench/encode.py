@@ -1,4 +1,13 @@
-"""Encode a data set to latents once, to train on: python -m bench.encode DATA --vae PATH"""
+"""Make a set of latents once, to train on: python -m bench.encode DATA --vae PATH
+
+DATA is what bench.run takes as --data, of RGB pixels; PATH a folder with diffusers' AutoencoderKL or VQModel.
+Kept are the mean and standard deviation of each image's posterior, as it is and mirrored, in 16 bits.
+Train on them with --data latents:OUT.  Run the same command again to go on where it stopped.
+
+  python -m bench.encode imagenet256 --vae sd-vae-ft-ema           one process for each GPU
+  srun -N 4 --ntasks-per-node=8 python -m bench.encode ...         the same, on several nodes
+  python -m bench.encode data/imagenet256-latents --verify         read it all, and name what is damaged
+"""
 
 from __future__ import annotations
 

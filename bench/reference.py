@@ -1,4 +1,10 @@
-"""Compute reference statistics of real images once, with a manifest: python -m bench.reference DATA"""
+"""Reference statistics of real images, with a manifest: python -m bench.reference DATA
+
+DATA is what bench.run takes as --data, of which those images are taken that a run compares with; or what
+bench.evaluate takes as reference: a folder of images, an .npz with arr_0, or a run.  The file has ADM's layout
+(mu, sigma, mu_s, sigma_s), so that it works as a reference anywhere; bench.evaluate also reads the manifest and
+refuses what does not fit.  Files are kept under results/cache/references/ by a hash of what they depend on.
+"""
 
 from __future__ import annotations
 

@@ -76,11 +76,6 @@ def test_seeds_are_records_of_their_own():
     assert len({made(seed=s).id for s in range(3)}) == 3
 
 
-def test_the_leaderboard_needs_no_torch():
-    code = "import sys\nfrom bench.reports import run_pictures as plots\nfrom bench.cluster import local_queue as submit\nfrom bench.records import submission_check as submission\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_the_command_answers_a_missing_folder_in_a_sentence(tmp_path, capsys):
     assert leaderboard.main(["--results", str(tmp_path / "nowhere")]) == 2
     assert "is no folder" in capsys.readouterr().err

@@ -1,7 +1,4 @@
-"""End runs, on SLURM or on this machine: python -m bench.cancel 'dit*'
-
-They keep their checkpoints; the bench.run command that started them goes on from there.  Imports no torch.
-"""
+"""Cancel runs: scancel their jobs, or signal their local processes.  Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every run and how it stands: python -m bench.status ['dit*'] --watch
-
-The exit status is 0, or with --failed 1 when a run failed, diverged or was lost; 2 for a mistake.  Imports no torch.
-"""
+"""Show runs and their states as a table.  Imports no torch."""
 
 from __future__ import annotations
 

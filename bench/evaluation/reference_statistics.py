@@ -1,10 +1,4 @@
-"""Reference statistics of real images, with a manifest: python -m bench.reference DATA
-
-DATA is what bench.run takes as --data, of which those images are taken that a run compares with; or what
-bench.evaluate takes as reference: a folder of images, an .npz with arr_0, or a run.  The file has ADM's layout
-(mu, sigma, mu_s, sigma_s), so that it works as a reference anywhere; bench.evaluate also reads the manifest and
-refuses what does not fit.  Files are kept under results/cache/references/ by a hash of what they depend on.
-"""
+"""Compute and find reference statistics of real images, kept in ADM's layout with a manifest."""
 
 from __future__ import annotations
 
@@ -72,7 +66,7 @@ def chosen(flags: argparse.Namespace) -> tuple[str, metrics.Protocol]:
 
 
 def is_data(name: str) -> bool:
-    """Whether this is for bench/data/sources.py to open, and not a folder of images or an .npz as bench.evaluate takes them."""
+    """Whether bench/data/sources.py opens this; bench.evaluate opens folders of images and .npz files itself."""
     path = Path(name)
     if name in sources.SOURCES or not path.exists():
         return True

@@ -1,9 +1,4 @@
-"""Evaluation of any two sets of images: python -m bench.evaluate SAMPLES --reference REF
-
-Each side is a folder of images, an .npz with arr_0 (ADM's layout), stored statistics (mu, sigma, mu_s,
-sigma_s) or a run's folder.  Also the stage of a run: features of sampled images -> metrics, one JSON
-file an evaluation point.
-"""
+"""Compute the metrics of a run at its evaluation points, and of the reference rows."""
 
 from __future__ import annotations
 

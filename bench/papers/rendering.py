@@ -1,9 +1,4 @@
-"""The papers' tables beside what was measured: python -m bench.tables NAME
-
-Each value stands with its source; the measurement has its interval and number of seeds, the difference and a verdict.
-`reproduced` is said of the paper's own setting alone.  At small scale only the order of the variants is judged, and no
-difference is shown.  Imports no torch.
-"""
+"""Render the papers' tables as text, Markdown, CSV, LaTeX or HTML.  Imports no torch."""
 
 from __future__ import annotations
 

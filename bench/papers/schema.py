@@ -1,7 +1,7 @@
 """Schema of a paper's table: the published values it holds, and what would measure them.
 
-A line of a table is measured by a cell of a suite (bench/experiments/suites.py), by a run of the paper's own network and recipe
-or its published weights, or by nothing here: then it is a published reference.  Imports no torch.
+A line of a table is measured by a cell of a suite (experiments/suites.py), by a run of the paper's own network and
+recipe or its published weights, or by nothing here: then it is a published reference.  Imports no torch.
 """
 
 from __future__ import annotations

@@ -1,18 +1,4 @@
-"""The leaderboard, rebuilt from the records alone: python -m bench.leaderboard
-
-    python -m bench.leaderboard                                rebuild leaderboard.csv and .md, and print
-    python -m bench.leaderboard --data digits --arch dit,uvit  print a part; ranks stay those of the whole
-    python -m bench.leaderboard --sort macs                    print in another order
-    python -m bench.leaderboard --at-compute 4e12              each run at its evaluation point nearest to that
-    python -m bench.leaderboard --target fid=1                 training FLOPs and hours until then
-    python -m bench.leaderboard --check FILE                   what is wrong with a record that is to be added
-
-One table a protocol: rows are ranked within a fingerprint only.  Runs that differ in nothing but
-their training seed are one row of the Markdown, with mean, deviation and number; the CSV has each.
-Reference rows (held-out images, noise) stand beside every table that shares their evaluation,
-unranked.  Runs that failed or diverged stand in a list of their own, and in the CSV with that status and no
-numbers.  Imports no torch.
-"""
+"""Build leaderboard.csv and leaderboard.md from the records.  Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""The figures, drawn from records and from what papers published: python -m bench.figures
-
-    python -m bench.figures --list           every figure, how much of it is there, and what runs the rest
-    python -m bench.figures                  all that have something to show, into results/figures/
-    python -m bench.figures dit-scaling --format svg
-
-Imports no torch.
-"""
+"""Select figures, draw them to files, or list them.  Imports no torch."""
 
 from __future__ import annotations
 

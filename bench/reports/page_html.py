@@ -1,9 +1,4 @@
-"""The page people look at: python -m bench.report
-
-One HTML file with everything in it, that asks no network for anything and works from file://: leaderboards, figures,
-paper tables, samples side by side, and a page a run.  Made from the records alone, and the same whenever it is made
-of the same.  Imports no torch.
-"""
+"""Render the HTML page from data.  Imports no torch."""
 
 from __future__ import annotations
 

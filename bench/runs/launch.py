@@ -1,4 +1,4 @@
-"""The door: python -m bench.run plans, submits, trains, samples, evaluates and records."""
+"""Plan the requested runs, dispatch them, and show what they produced."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def settings_help() -> str:
     """Every setting with its type, default and docstring, by section."""
     lines = ["settings for --set KEY=VALUE; in brackets the default at paper scale on the shared track."]
     lines += [
-        "Digits and shapes have their own (bench/experiments/presets.py); a run's config.json holds what it resolved to."
+        "Digits and shapes have their own (experiments/presets.py); a run's config.json holds what it resolved to."
     ]
     section = None
     for key, kind, default, doc in fields_of(RunConfig):

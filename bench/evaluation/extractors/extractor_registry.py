@@ -1,4 +1,4 @@
-"""Feature extractors for the metrics: torch-fidelity's (bench/evaluation/extractors/inception_dinov2.py), and those made here (bench/evaluation/extractors/small_cnn.py).
+"""Feature extractors for the metrics: torch-fidelity's (inception_dinov2.py), and those trained here (small_cnn.py).
 
 B batch, C channels, F features.
 """
