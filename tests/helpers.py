@@ -99,3 +99,10 @@ def save_images(folder, count=24, size=16, classes=3, seed=0):
     np.save(folder / "images.npy", coarse.repeat(size // 4, 2).repeat(size // 4, 3))
     np.save(folder / "labels.npy", np.arange(count) % classes)
     return folder
+
+
+def few_shapes():
+    """The shapes CNN, on a few images."""
+    from bench.evaluation.extractors import small_cnn
+
+    return dataclasses.replace(small_cnn.DESIGNS["shapes-cnn"], examples=lambda: small_cnn.of_shapes(640), epochs=2)

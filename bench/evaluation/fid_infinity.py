@@ -39,7 +39,7 @@ def extrapolate(x_NF: np.ndarray, reference: Gaussian, deviation: float | None) 
     """{value, standard_error, interval, sizes, distances, method} of a distance to the reference.
 
     `deviation` is the plain distance's; without it there is no interval.  On Gaussians of known distance,
-    100 fresh sets each (tests/test_infinity.py, -m slow), the interval held the truth in 90 to 96 % with
+    100 fresh sets each (tests/evaluation/test_fid_infinity.py, -m slow), the interval held the truth in 90 to 96 % with
     10 samples a feature, in 95 to 96 % with 20 and more.  The standard error is the line's, not the value's.
     """
     order = np.random.RandomState(0).permutation(len(x_NF))

@@ -4,7 +4,7 @@ They are for fresh samples against the same reference, and for the metric at thi
 what other sets of N samples give on average.  That FID or the inception score of N samples is not that
 of infinitely many (bias) is no part of it.  Class labels in cycles only make them wider than needed.
 
-Judged by simulation (tests/test_resampling.py, -m slow): 200 to 300 fresh sets of normal features for each of
+Judged by simulation (its tests, -m slow): 200 to 300 fresh sets of normal features for each of
 3 to 5 problems a metric, N from 100 to 5,000; the share of intervals that held the mean, and the root mean
 square deviation over the real spread.
 

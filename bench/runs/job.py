@@ -10,19 +10,18 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.cluster.signals import Notices
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.records import failures
-from bench.runs.pipeline import stages
+from bench.runs.pipeline import Stage, stages
 from bench.storage import lease as claims
 from bench.storage import process_identity
 from bench.storage.process_identity import on_slurm
 from bench.storage.run_folder import RunFolder
 
-Stage = Literal["all", "train", "evaluate"]
 TURNS, PROGRESS = 5, ("train", "trained", "sample", "evaluate")
 
 

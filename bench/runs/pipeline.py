@@ -5,12 +5,13 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from bench.config.schema import RunConfig
-from bench.runs.job import Stage
 from bench.runs.record_builder import record
 from bench.storage.run_folder import RunFolder
+
+Stage = Literal["all", "train", "evaluate"]
 
 
 def stages(

@@ -1,0 +1,122 @@
+"""GenViT is the authors' network: its counts, its function, its classifier."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from official_cases import fill, noise
+
+from architectures import IOSpec, build
+from architectures.check import awaken
+from bench import run
+from bench.costs import counting, matching
+from bench.experiments import presets
+
+# results/published: sndnyang/Diffusion_ViT ReadMe and sampling logs; the counts include the classifier's head
+PUBLISHED = {
+    "CIFAR-10": ("384/4", 32, 10, 11_185_068, 0.722),
+    "CelebA": ("384/8", 128, 10, 17_109_948, 3.229),
+    "Tiny-ImageNet": ("384/8", 64, 200, 11_368_954, 0.729),
+    "ImageNet-10 128": ("512/8", 128, 10, 25_592_124, 5.516),
+    "ImageNet-10 224": ("1024/14", 224, 10, 83_925_192, 20.935),
+}
+ARRAYS = np.load(Path(__file__).parents[1] / "goldens" / "restated.npz")
+IO = IOSpec(channels=3, size=16)
+SMALL = dict(depth=2, width=24, heads=3, patch=4, classifier=7)
+T = torch.tensor([3.0, 871.0])
+
+
+@pytest.mark.parametrize("row", PUBLISHED.values(), ids=PUBLISHED)
+def test_published_parameters_and_macs_come_out(row):
+    size, pixels, classes, params, gmacs = row
+    found = counting.count("genvit", size, IOSpec(channels=3, size=pixels), {"classifier": classes})
+    assert found.params == params
+    assert found.macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
+
+
+def filled():
+    net = build("genvit", io=IO, args=SMALL).eval()
+    net.load_state_dict({key: torch.from_numpy(fill(key, v.shape, 5)) for key, v in net.state_dict().items()})
+    return net, torch.from_numpy(noise(7, (2, 3, 16, 16)))
+
+
+@pytest.mark.parametrize("what", ["out", "logits", "noisy_logits"])
+def test_function_is_the_published_one(what):
+    net, x = filled()
+    with torch.no_grad():
+        got = {"out": lambda: net(x, T), "logits": lambda: net.classify(x), "noisy_logits": lambda: net.classify(x, T)}
+        torch.testing.assert_close(got[what](), torch.from_numpy(ARRAYS[f"genvit/{what}"]), rtol=0, atol=2e-5)
+
+
+def test_classifier_trains_what_it_uses_and_the_denoiser_leaves_its_head_alone():
+    net, x = filled()
+    net.classify(x, T).square().sum().backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None] == ["decoder_pred.weight", "decoder_pred.bias"]
+    net.zero_grad(set_to_none=True)
+    net(x, T).square().sum().backward()
+    assert {n.split(".")[0] for n, p in net.named_parameters() if p.grad is None} == {"head"}
+
+
+def test_without_classes_the_condition_has_no_effect_and_no_parameters():
+    bare, labelled = (build("genvit", io=IOSpec(channels=3, size=16, num_classes=n), args=SMALL) for n in (0, 10))
+    assert set(labelled.state_dict()) - set(bare.state_dict()) == {"label_emb.weight"}
+    net, (x, label) = awaken(bare), (torch.randn(2, 3, 16, 16), torch.tensor([1, 2]))
+    assert torch.equal(net(x, T), net(x, T, label))
+
+
+def test_each_token_has_its_own_scale_and_shift():
+    """Moving one token's shift in the first block by one moves that token alone, in every channel."""
+    block, time, tokens = filled()[0].blocks[0], torch.randn(2, 4 * 17), torch.randn(2, 17, 24)
+    seen = []
+    block.attn = block.mlp = torch.nn.Identity()
+    block.norm1 = block.norm2 = torch.nn.Identity()
+    with torch.no_grad():
+        block.time[1].weight.zero_()
+        block.time[1].bias.zero_()
+        seen.append(block(tokens, time))
+        block.time[1].bias[17 + 5] = 1.0
+        seen.append(block(tokens, time))
+    moved = seen[1] - seen[0]
+    assert (moved[:, 5] > 0.9).all() and not moved[:, [i for i in range(17) if i != 5]].any()
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ({"patch": 5}, "image size 16 is not divisible by 5"),
+        ({"heads": 7}, "width 24 is not divisible by 7"),
+        ({"width": 2, "heads": 1}, "width is 2; the time's sines and cosines need an even one of at least 4"),
+        ({"width": 27}, "width is 27; the time's"),
+        ({"classifier": -1}, "classifier is -1; it must be at least 0"),
+    ],
+)
+def test_impossible_shapes_are_refused(args, why):
+    with pytest.raises(ValueError, match=why):
+        build("genvit", io=IO, args={**SMALL, **args})
+
+
+def test_a_network_without_a_classifier_says_so():
+    net = build("genvit", io=IO, args={**SMALL, "classifier": 0})
+    with pytest.raises(ValueError, match="build it with classifier=10"):
+        net.classify(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("size", "data"), [("384/4", "cifar10-uncond"), ("384/8", "celeba64"), ("512/8", "imagenet128")]
+)
+def test_a_size_implies_the_data_set_nearest_to_its_papers(size, data):
+    config = presets.resolve(presets.Wish(arch="genvit", size=size))
+    net = counting.meta_network("genvit", size, presets.io_of(config), {})
+    assert config.data.name == data and net.spec.io.size % net.patch == 0
+
+
+def test_a_size_whose_data_set_is_not_known_asks_for_a_folder(capsys):
+    assert run.main(["--arch", "genvit", "--size", "1024/14", "--dry-run"]) == 2
+    assert "the data set of genvit 1024/14 is not known here; name a folder with --data" in capsys.readouterr().err
+
+
+def test_a_genvit_of_the_unets_cost_is_found():
+    io = IOSpec(channels=1, size=8, num_classes=10)
+    solution = matching.solve("genvit", io, matching.parse("macs:unet:nano"), 0.02)
+    assert abs(solution.error) <= 0.02 and solution.args["patch"] == 2

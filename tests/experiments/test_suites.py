@@ -1,0 +1,143 @@
+"""Suites: what their cells are, what they share, and that a record finds its cell again."""
+
+import dataclasses
+import json
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from typing import get_args
+
+import pytest
+
+from bench import run
+from bench.config.overrides import from_dict
+from bench.experiments import presets, resolve, suites
+from bench.experiments.presets import Wish
+from bench.records.record import read_all
+from bench.runs import planning
+
+EVERY = [(name, scale) for name, suite in suites.SUITES.items() for scale in suite.shared]
+GRIDS = [name for name in suites.SUITES if name != "quickstart"]
+
+
+def configs(name, scale):
+    return {cell.name: presets.resolve(cell.wish) for cell in suites.at(name, scale)}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_has_every_scale_and_at_least_three_seeds_where_it_is_small(name):
+    suite = suites.SUITES[name]
+    assert set(suite.shared) == set(get_args(suites.Scale))
+    assert min(suite.seeds[scale] for scale in ("digits", "shapes")) >= 3
+    assert set(configs(name, "digits")) & set(configs(name, "shapes"))
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY)
+def test_the_cells_of_a_grid_share_budget_data_recipe_and_evaluation(name, scale):
+    found = list(configs(name, scale).values())
+    for part in ("budget", "data", "evaluation", "track"):
+        assert all(getattr(c, part) == getattr(found[0], part) for c in found), part
+    if scale != "paper":
+        assert all(c.recipe == found[0].recipe and c.diffusion == found[0].diffusion for c in found)
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY)
+def test_two_cells_of_a_grid_are_the_same_runs_only_where_two_tables_share_a_row(name, scale):
+    shared = {"Table 3: AdaGN", f"Table 2: {suites.UNETS[scale].head_channels[1]} channels per head"}
+    keys = suites.cells(name, scale)
+    assert len(set(keys.values())) == len(keys) - (shared < set(keys))
+
+
+@pytest.mark.parametrize("name", suites.SUITES)
+def test_every_toy_network_can_be_built_and_costs_are_solved(name):
+    for config in configs(name, "digits").values():
+        solved = resolve.solved(config)
+        assert planning.cost.of(solved, presets.io_of(solved)).macs > 0
+
+
+@pytest.mark.parametrize("name", suites.SUITES)
+def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
+    keys = suites.cells(name, "digits")
+    found = []
+    for wish in suites.wishes(name, "digits", Wish(seed=7, track=""), 1):
+        config = resolve.solved(presets.resolve(wish))
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, hash="filled in"))
+        found.append(suites.key(json.loads(json.dumps(config.identity()))))
+    assert len(found) == len(set(found)) and set(found) == set(keys.values())
+
+
+def test_a_family_is_of_one_design_at_all_three_costs():
+    """The matcher starts from its laptop size at each, whatever departs from the paper there."""
+    found = [resolve.solved(c).model for name, c in configs("matched", "digits").items() if name.startswith("uvit")]
+    assert [(m.solved["time_mlp"], m.solved["init_std"]) for m in found] == [(True, 0.1)] * 3
+
+
+def test_another_budget_is_another_cell():
+    config = presets.resolve(suites.at("matched", "digits")[0].wish)
+    other = from_dict({**config.to_dict(), "budget": {"images": 10, "points": 1}})
+    assert suites.key(config.identity()) != suites.key(other.identity())
+
+
+def test_paper_scale_takes_the_papers_recipes_and_sizes_and_the_matched_grid_the_shared_one():
+    found = configs("dit-conditioning", "paper")
+    assert {c.model.size for c in found.values()} == {"XL/2"} and {c.track for c in found.values()} == {"native"}
+    assert {c.budget.images for c in found.values()} == {400_000 * 256}
+    assert {c.track for c in configs("matched", "paper").values()} == {"shared"}
+
+
+def test_seeds_come_one_after_the_other_and_what_is_set_wins():
+    base = Wish(seed=5, track="", settings={"budget.images": "9"})
+    found = suites.wishes("dit-conditioning", "digits", base, 2)
+    assert [w.seed for w in found] == [5] * 4 + [6] * 4
+    assert {w.settings["budget.images"] for w in found} == {"9"}
+    assert len(suites.wishes("dit-conditioning", "digits", Wish(track=""))) == 12
+
+
+def test_the_quickstart_is_three_backbones_at_one_cost():
+    wishes = suites.wishes("quickstart", "digits", Wish(seed=3, track=""))
+    assert [w.arch for w in wishes] == ["dit", "uvit", "unet"]
+    assert {(w.match, w.seed, w.data) for w in wishes} == {("macs:unet:nano", 3, "digits")}
+
+
+WRONG = [
+    (["--scale", "digits"], "--scale and --seeds are for a --suite"),
+    (["--suite", "matched", "--seeds", "0"], "must be at least 1"),
+    (["--suite", "quickstart", "--scale", "paper"], "quickstart has no scale paper; it has digits"),
+    (["--suite", "dit-scalling"], "did you mean dit-scaling"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG)
+def test_a_contradiction_is_one_sentence(words, sentence, capsys):
+    assert run.main([*words, "--dry-run"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_studies_of_the_readme_are_the_committed_records():
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text()
+    found = {}
+    for r in read_all(root / "results"):
+        found.setdefault(suites.key(r.config) if r.config else r.label, []).append(r)
+    cells = {name: found[key] for name, key in suites.cells("matched", "digits").items()}
+    assert all(len(runs) == suites.SUITES["matched"].seeds["digits"] for runs in cells.values())
+    for cost in suites.COSTS["digits"]:
+        row = []
+        for arch in ("dit", "uvit", "unet"):
+            fids = [r.metrics["fid[digits-cnn]"].value for r in cells[f"{arch} at {cost}"]]
+            row.append(f"{mean(fids):.2f} ± {stdev(fids):.2f}")
+        assert f"| {' | '.join(row)} |" in readme, cost
+
+
+def test_the_sampling_steps_of_the_readme_are_the_committed_records():
+    root, fids = Path(__file__).parents[2], {}
+    for r in read_all(root / "results"):
+        if r.kind == "model" and r.config["model"].get("weights"):
+            at = (r.config["model"]["args"]["patch"], round(r.cost.macs / 1e6, 1))
+            fids.setdefault(at, {})[r.config["evaluation"]["steps"]] = r.metrics["fid[digits-cnn]"].value
+    assert len(fids) == 6 and all(sorted(by_steps) == [4, 8, 16, 32] for by_steps in fids.values())
+    for patch in (1, 2):
+        own = [by_steps for at, by_steps in sorted(fids.items()) if at[0] == patch]
+        assert all(min(less.values()) > more[8] for less, more in pairwise(own))
+    words = f"{fids[1, 33.7][4]:.2f} at 33.7 M MACs, {fids[1, 14.8][8]:.2f} at 14.8 M with 8"
+    assert words in (root / "README.md").read_text()

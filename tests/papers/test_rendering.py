@@ -1,0 +1,368 @@
+"""The papers' tables: published beside measured, and never one for the other."""
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import run, tables
+from bench.experiments import presets, suites
+from bench.papers import catalog, filling, published_networks, published_results, rendering, run_matching
+from bench.papers.run_matching import Ledger
+from bench.records import protocol, record
+from bench.runs import launch
+
+TABLES, FIGURES = catalog.tables(), catalog.figures()
+RESULTS = Path(__file__).parents[2] / "results"
+WITH_SUITE = [t.name for t in TABLES.values() if t.suite]
+WITH_RUNS = [(t.name, line) for t in TABLES.values() for line in t.runs]
+WITH_VALUES = [t.name for t in TABLES.values() if t.file != "models"]
+
+
+def made(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", status="done", reference="b" * 64, **more):
+    """A record of a config, with metrics under the names that its extractor gives them."""
+    config = dataclasses.replace(config, seed=seed)
+    parts = {
+        "evaluation": protocol.evaluation_of(
+            config, extractor_hash="a" * 64, reference_hash=reference, reference_count=100
+        ),
+        "training": protocol.training_of(config, native=presets.native_preset(config), match_target=1),
+    }
+    identity, parts = json.loads(json.dumps([config.identity(), parts]))
+    print_ = protocol.fingerprint(parts)
+    metrics = {
+        f"{name}[{config.evaluation.extractor}]": record.Metric(
+            value=value,
+            direction="lower" if name in ("fid", "sfid") else "higher",
+            samples=config.evaluation.samples,
+            interval=record.Interval(low=value * 0.9, high=value * 1.1, method="test"),
+        )
+        for name, value in {"fid": fid, **more}.items()
+    }
+    return record.Record(
+        id=record.identity(config.model.label, identity, print_),
+        kind="model",
+        status=status,
+        error=None if status == "done" else "it failed",
+        label=config.model.label,
+        created=created,
+        config=identity,
+        protocol=parts,
+        fingerprint=print_,
+        evaluation_fingerprint=protocol.fingerprint(parts["evaluation"]),
+        metrics=metrics,
+        cost=record.Cost(
+            params=1,
+            macs=1,
+            flops=2,
+            training_flops=6,
+            guidance_multiplier=1,
+            sampling_flops_per_image=2,
+            images_per_second=1.0,
+            mfu=None,
+            peak_memory_bytes=1,
+            accelerator_hours=1.0,
+        ),
+        checkpoint={"crc32": "0", "images": 1, "weights": "ema"},
+    )
+
+
+def of_suite(suite, scale, fids, seeds=3, spread=0.01):
+    """Records of a suite's cells: {cell: FID}, some seeds each."""
+    wishes = {cell.name: cell.wish for cell in suites.at(suite, scale)}
+    for cell, fid in fids.items():
+        for seed in range(seeds):
+            yield made(presets.resolve(wishes[cell]), fid * (1 + spread * (seed - 1)), seed=seed)
+
+
+def filled(name, scale, records):
+    return filling.filled(name, scale, Ledger(records))
+
+
+@pytest.fixture(scope="module")
+def empty():
+    return filling.everything([])
+
+
+@pytest.mark.parametrize("file, rows", [("results", 813), ("ablations", 160)])
+def test_every_published_value_stands_in_a_table(file, rows):
+    own = published_results.values(file)
+    shown = {id(v) for name in WITH_VALUES for values in filling.values_of(TABLES[name]).values() for v in values}
+    assert len(own) == rows
+    assert [v for v in own if id(v) not in shown] == []
+
+
+def test_every_network_stands_in_a_table():
+    own = {row.id for t in TABLES.values() if t.file == "models" for row in published_networks.lines(**t.where)}
+    assert own == {row.id for row in published_networks.models()}
+
+
+@pytest.mark.parametrize("file", ["results", "ablations"])
+def test_every_published_value_says_where_it_was_printed_and_read(file):
+    for value in published_results.values(file):
+        assert value.source and value.verified and (value.words or value.number is not None)
+
+
+@pytest.mark.parametrize("name", WITH_VALUES)
+def test_a_table_names_lines_that_the_paper_has(name):
+    table = TABLES[name]
+    cells = [line for own in table.cells.values() for line in own]
+    ordered = [line for pair in (*table.better, *table.no_gain) for line in pair]
+    assert {*cells, *ordered, *table.runs} <= set(filling.values_of(table))
+
+
+@pytest.mark.parametrize("scale", ["paper", "digits", "shapes"])
+@pytest.mark.parametrize("name", WITH_SUITE)
+def test_a_table_names_cells_that_its_suite_has(name, scale):
+    assert set(TABLES[name].cells[scale].values()) <= set(suites.cells(TABLES[name].suite, scale))
+
+
+@pytest.mark.parametrize("scale", ["paper", "digits", "shapes"])
+@pytest.mark.parametrize("suite", ["dit-conditioning", "dit-scaling", "uvit-ablation", "unet-ablation"])
+def test_every_cell_of_a_papers_suite_stands_in_a_table(suite, scale):
+    shown = {cell for t in TABLES.values() if t.suite == suite for cell in t.cells[scale].values()}
+    assert shown == set(suites.cells(suite, scale))
+
+
+def test_figures_are_of_tables_that_there_are():
+    assert {name for figure in FIGURES.values() for name in figure.tables} <= set(TABLES)
+    assert not set(FIGURES) & set(TABLES)
+
+
+def test_nothing_is_measured_without_a_record(empty):
+    runs = [one for one in empty if TABLES[one.name].file != "models"]
+    assert [row for one in runs for row in one.rows if row.measured is not None or row.records] == []
+    assert {one.verdict for one in runs} == {"not run", "reference"}
+    assert {one.name for one in runs if one.commands} == {one.name for one in runs if one.cells}
+
+
+@pytest.mark.parametrize("name, scale", [("dit-figure5", "digits"), ("dit-table4", "shapes"), ("adm-table2", "digits")])
+def test_records_leave_the_published_column_as_it_is(name, scale, empty):
+    cells = TABLES[name].cells[scale].values()
+    suite = TABLES[name].suite
+    one = filled(name, scale, of_suite(suite, scale, {cell: 0.5 + i for i, cell in enumerate(cells)}))
+    before = next(o for o in empty if (o.name, o.scale) == (name, scale))
+    keep = ("line", "metric", "published", "printed", "words", "source", "verified", "note", "cell")
+    assert [[getattr(r, k) for k in keep] for r in one.rows] == [[getattr(r, k) for k in keep] for r in before.rows]
+    assert one.run == one.cells == len(TABLES[name].cells[scale])
+
+
+def test_a_small_scale_is_never_held_to_a_published_number():
+    """Not even where the numbers are the same."""
+    paper = {"in-context": 35.24, "cross-attention": 26.14, "adaLN": 25.21, "adaLN-Zero": 19.47}
+    one = filled("dit-figure5", "digits", of_suite("dit-conditioning", "digits", paper))
+    assert [(r.published, r.difference, r.verdict) for r in one.rows] == [(v, None, "") for v in paper.values()]
+    assert one.verdict == one.order.verdict == "order reproduced"
+    assert [r.measured for r in one.rows] == pytest.approx(list(paper.values()))
+    assert {r.seeds for r in one.rows} == {3}
+
+
+@pytest.mark.parametrize(
+    "fids, verdict, rows",
+    [
+        ((35.0, 26.0, 25.0, 19.0), "reproduced", ["reproduced"] * 4),
+        ((70.0, 50.0, 49.0, 30.0), "order reproduced", ["not reproduced"] * 4),
+        ((19.5, 25.0, 26.0, 35.0), "not reproduced", None),
+    ],
+)
+def test_the_papers_own_setting_is_held_to_its_numbers(fids, verdict, rows):
+    cells = dict(zip(TABLES["dit-figure5"].cells["paper"].values(), fids, strict=True))
+    one = filled("dit-figure5", "paper", of_suite("dit-conditioning", "paper", cells))
+    assert one.verdict == verdict
+    assert rows is None or [r.verdict for r in one.rows] == rows
+    assert [r.difference for r in one.rows] == pytest.approx([r.measured - r.published for r in one.rows])
+
+
+def test_a_table_with_a_cell_missing_is_not_run():
+    cells = {"adaLN": 25.0, "adaLN-Zero": 19.0}
+    one = filled("dit-figure5", "paper", of_suite("dit-conditioning", "paper", cells))
+    assert (one.verdict, one.order, one.run, one.cells) == ("not run", None, 2, 4)
+    assert one.commands == ("python -m bench.run --suite dit-conditioning --scale paper",)
+    assert [r.verdict for r in one.rows] == ["not run", "not run", "reproduced", "reproduced"]
+
+
+def test_an_order_waits_for_every_seed():
+    cells = {"in-context": 4.0, "cross-attention": 3.0, "adaLN": 2.0, "adaLN-Zero": 1.0}
+    one = filled("dit-figure5", "digits", list(of_suite("dit-conditioning", "digits", cells))[:-1])
+    assert (one.verdict, one.order, one.run, one.cells) == ("not run", None, 3, 4)
+    assert [r.seeds for r in one.rows] == [3, 3, 3, 2]
+    assert one.commands == ("python -m bench.run --suite dit-conditioning --scale digits",)
+
+
+def test_another_setting_than_the_papers_has_an_order_alone():
+    one = filled(
+        "udit-table3", "paper", of_suite("matched", "paper", {"uvit at dit:XL/2": 18.35, "dit at dit:XL/2": 20})
+    )
+    own = [r for r in one.rows if r.measured is not None]
+    assert [(r.difference, r.verdict) for r in own] == [(None, "")] * 2
+    assert one.verdict == "order reproduced"
+
+
+@pytest.mark.parametrize("name", ["uvit-depth", "uvit-width", "uvit-patch"])
+def test_a_number_read_off_a_figure_is_not_held_to(name):
+    cells = TABLES[name].cells["paper"]
+    own = {v.columns["variant"]: v.number for v in published_results.where("ablations", **TABLES[name].where)}
+    fids = {cells[line]: number or 7.1 for line, number in own.items()}
+    one = filled(name, "paper", of_suite("uvit-ablation", "paper", fids))
+    assert {r.verdict for r in one.rows} == {""}
+    assert one.verdict == "order reproduced"
+
+
+def test_words_are_judged_as_pairs():
+    cells = TABLES["uvit-figure2a"].cells["digits"]
+    good = dict(zip(cells.values(), (1.0, 2.0, 2.1, 3.1, 3.0), strict=True))
+    one = filled("uvit-figure2a", "digits", of_suite("uvit-ablation", "digits", good))
+    assert (one.verdict, one.order.pairs, one.order.agree) == ("order reproduced", 6, 6)
+    swapped = good | {cells["no long skip"]: 0.5}
+    assert filled("uvit-figure2a", "digits", of_suite("uvit-ablation", "digits", swapped)).verdict == "not reproduced"
+
+
+def test_a_seed_counts_once_and_failures_do_not():
+    wish = next(c.wish for c in suites.at("dit-conditioning", "digits") if c.name == "adaLN")
+    config = presets.resolve(wish)
+    older = made(config, 9.0, created="2026-11-01T00:00:00+00:00")
+    there = [made(config, 2.0), older, made(config, 4.0, seed=1), made(config, 99.0, seed=2, status="failed")]
+    row = next(r for r in filled("dit-figure5", "digits", there).rows if r.line == "adaLN")
+    assert (row.measured, row.seeds) == (3.0, 2)
+    assert len(set(row.records)) == 2
+
+
+def test_two_protocols_of_evaluation_are_not_averaged():
+    fids = {"adaLN": 2.0, "adaLN-Zero": 1.0}
+    wishes = {c.name: presets.resolve(c.wish) for c in suites.at("dit-conditioning", "digits")}
+    there = list(of_suite("dit-conditioning", "digits", fids))
+    there += [made(wishes["adaLN"], 50.0, seed=7, reference="c" * 64)]
+    one = filled("dit-figure5", "digits", there)
+    assert [r.measured for r in one.rows if r.seeds] == pytest.approx([2.0, 1.0])
+    assert "1 records of other protocols of evaluation are left out." in one.notes
+
+
+@pytest.mark.parametrize("name, line", WITH_RUNS)
+def test_a_rows_command_makes_the_record_that_fills_it(name, line):
+    """Of published weights the same goes, their network being the row's."""
+    table = TABLES[name]
+    own, value = table.runs[line], filling.values_of(table)[line][0]
+    words = run_matching.command(own, value).replace("'", "").split(" --set ")
+    argv = [*words[0].split()[3:], *(part for setting in words[1:] for part in ("--set", setting))]
+    wish = launch.wishes(run.parser().parse_args(argv))[0]
+    if own.weights:
+        args = presets.registry.size_args(own.arch, own.size)
+        io = shape_of(own)
+        config = presets.of_checkpoint(
+            wish, arch=own.arch, size=own.size, args=args, io=io, weights="f" * 64, process=None
+        )
+    else:
+        config = presets.resolve(wish)
+    one = filled(name, "paper", [made(config, value.number, sfid=1.0, precision=0.5, recall=0.5, **{"is": 9.0})])
+    rows = [r for r in one.rows if r.measured is not None]
+    assert {r.line for r in rows} == ({line} if own.identifiable else set())
+    assert [r.verdict for r in rows if r.metric == value.metric] == ["reproduced"] * own.identifiable
+
+
+def shape_of(own):
+    """The shape of a row's network, which bench.run reads from its weights."""
+    name = own.data or presets.resolve(presets.Wish(arch=own.arch, size=own.size)).data.name
+    what = presets.source(name, "data")
+    if own.size.startswith("LDM"):
+        return presets.IOSpec(channels=what.channels, size=what.size, num_classes=what.num_classes, null_label=True)
+    networks = [n.io for n in published_networks.NETWORKS.values() if (n.arch, n.size) == (own.arch, own.size)]
+    return next(io for io in networks if (io.channels, io.size) == (what.channels, what.size) and not io.text_dim)
+
+
+def test_counted_costs_are_held_to_the_printed_ones(empty):
+    found = {one.name: one.verdict for one in empty if TABLES[one.name].file == "models"}
+    assert {n for n, verdict in found.items() if verdict == "reproduced"} == {
+        *("dit-table1", "dit-table4-costs", "uvit-costs", "adm-costs", "genvit-costs")
+    }
+    assert found["gentron-costs"] == "reference"
+    off = [(r.line, r.metric) for one in empty if one.name == "ldm-costs" for r in one.rows if r.verdict[:3] == "not"]
+    assert off == [("LDM-4 (compression study, class-cond), 256 px", "parameters (M)")]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A results folder with one study at digits scale."""
+    folder = tmp_path_factory.mktemp("results")
+    fids = {"in-context": 4.0, "cross-attention": 3.0, "adaLN": 2.0, "adaLN-Zero": 1.0}
+    for r in of_suite("dit-conditioning", "digits", fids):
+        record.publish(folder, r)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "style, words",
+    [
+        ("text", ["adaLN-Zero", "19.47", "Verdict: order reproduced; 4 of 4 lines measured."]),
+        ("md", ["| adaLN-Zero", "## Digits scale", "6 of 6 published pairs lie the same way (tau 1.00, p 0.042)"]),
+        ("latex", ["\\begin{tabular}", "\\bottomrule", "% "]),
+        ("html", ["<table>", "<td>adaLN-Zero", "<h2>dit-figure5"]),
+    ],
+)
+def test_a_table_prints_in_every_format(results, capsys, style, words):
+    assert tables.main(["dit-figure5", "--format", style, "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    assert [word for word in words if word not in out] == []
+
+
+def test_the_csv_keeps_every_field_and_both_columns(results, capsys):
+    assert tables.main(["dit-figure5", "--format", "csv", "--results", str(results)]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [r["scale"] for r in rows] == ["paper"] * 4 + ["digits"] * 4
+    assert [r["published"] for r in rows] == ["35.24", "26.14", "25.21", "19.47"] * 2
+    assert [r["measured"] for r in rows[:4]] == [""] * 4
+    assert [float(r["measured"]) for r in rows[4:]] == pytest.approx([4, 3, 2, 1])
+    assert all(len(r["records"].split()) == 3 for r in rows[4:])
+
+
+def test_html_takes_no_markup_from_names(empty):
+    one = dataclasses.replace(empty[1], rows=(dataclasses.replace(empty[1].rows[0], line="<b>x</b>"),))
+    assert "<b>" not in rendering.shown([one], "html")
+
+
+def test_the_list_has_every_table_at_every_scale(results, capsys):
+    assert tables.main(["--list", "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    assert [name for name in (*TABLES, *FIGURES) if name not in out] == []
+    assert tables.main(["uvit-figure2a", "--scale", "shapes", "--results", str(results)]) == 0
+    assert "python -m bench.run --suite uvit-ablation --scale shapes" in capsys.readouterr().out
+
+
+def test_a_figure_prints_the_numbers_behind_it(results, capsys):
+    assert tables.main(["dit-figure8", "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    assert "118.64" in out and "19.47" in out
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["dit-table40"], "there is no table 'dit-table40'; did you mean dit-table4"),
+        (["dit-table2", "--scale", "digits"], "dit-table2 has no scale digits; it has paper"),
+        ([], "name one table, or use --list or --write"),
+        (["dit-table2", "--list"], "name one table, or use --list or --write"),
+        (["--list", "--results", "/nowhere"], "/nowhere is no folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence(argv, words, capsys):
+    argv = argv if "--results" in argv else [*argv, "--results", str(RESULTS)]
+    assert tables.main(argv) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err and captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_the_pages_are_rebuilt_from_the_records(results):
+    (results / "tables").mkdir()
+    (results / "tables" / "gone.md").write_text("a table that there is no more")
+    assert tables.main(["--write", "--results", str(results)]) == 0
+    assert {p.name for p in (results / "tables").iterdir()} == {"README.md", *(f"{name}.md" for name in TABLES)}
+    text = (results / "tables" / "dit-figure5.md").read_text()
+    assert "## Digits scale" in text and "--suite dit-conditioning --scale shapes" in text
+
+
+def test_the_committed_pages_are_those_of_the_committed_records():
+    made_now = rendering.pages(Ledger(record.read_all(RESULTS)))
+    there = {path.name: path.read_text() for path in (RESULTS / "tables").iterdir()}
+    assert there == made_now, "run python -m bench.tables --write"

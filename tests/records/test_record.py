@@ -1,0 +1,282 @@
+import dataclasses
+import json
+import multiprocessing
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers import make_run, replaced, tiny_config
+from made_records import made, metric
+
+from bench import leaderboard
+from bench.config.overrides import load_config
+from bench.experiments import presets, suites
+from bench.records import failures, leaderboard_files, protocol, record, text_tables
+from bench.records.protocol import fingerprint
+from bench.storage.atomic import write_json
+
+
+def test_a_record_survives_the_way_to_disk_and_back(tmp_path):
+    one = made()
+    assert record.read(record.publish(tmp_path, one)) == one
+
+
+ALTERED = {
+    "fingerprint": (lambda d: d.update(fingerprint="0" * 12), "fingerprint is not that of the protocol"),
+    "protocol": (lambda d: d["protocol"]["evaluation"].update(samples=5), "fingerprint is not that"),
+    "config": (lambda d: d["config"].update(seed=9), "id is not that of config"),
+    "nan": (lambda d: d["metrics"]["fid[digits-cnn]"].update(value=float("nan")), "NaN is not allowed"),
+    "unknown field": (lambda d: d.update(hello=1), "hello"),
+    "text for a number": (lambda d: d["cost"].update(macs="many"), "cost.macs"),
+    "done with an error": (lambda d: d.update(error="no"), "status done has no error"),
+    "failed without one": (lambda d: d.update(status="failed"), "needs its error"),
+    "no cost": (lambda d: d.update(cost=None), "needs its cost"),
+    "no metrics": (lambda d: d.update(metrics={}), "without metrics"),
+    "another schema": (lambda d: d.update(schema=2), "this version reads 1"),
+}
+
+
+@pytest.mark.parametrize("change", ALTERED)
+def test_an_altered_record_is_refused_in_a_sentence(tmp_path, change):
+    path = record.publish(tmp_path, made())
+    data = json.loads(path.read_text())
+    alter, sentence = ALTERED[change]
+    alter(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError) as caught:
+        record.read(path)
+    assert sentence in str(caught.value) and path.name in str(caught.value)
+
+
+def test_a_truncated_record_is_refused(tmp_path):
+    path = record.publish(tmp_path, made())
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match="no valid record"):
+        record.read(path)
+
+
+def test_a_record_under_another_name_is_refused(tmp_path):
+    path = record.publish(tmp_path, made())
+    other = path.rename(path.with_name("other.json"))
+    with pytest.raises(ValueError, match="its id is"):
+        record.read(other)
+
+
+def test_nan_is_never_written(tmp_path):
+    bad = dataclasses.replace(made(), metrics={"fid[digits-cnn]": metric(float("nan"))})
+    with pytest.raises(ValueError):
+        record.publish(tmp_path, bad)
+    assert not list(record.folder(tmp_path).glob("*")) if record.folder(tmp_path).exists() else True
+
+
+def test_seeds_are_records_of_their_own():
+    assert len({made(seed=s).id for s in range(3)}) == 3
+
+
+def test_the_command_answers_a_missing_folder_in_a_sentence(tmp_path, capsys):
+    assert leaderboard.main(["--results", str(tmp_path / "nowhere")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
+REPOSITORY = Path(__file__).parents[2] / "results"
+
+
+def test_the_committed_leaderboard_is_fresh():
+    csv, text = leaderboard_files.build(REPOSITORY)
+    assert (REPOSITORY / "leaderboard.csv").read_text() == csv, "run python -m bench.leaderboard"
+    assert (REPOSITORY / "leaderboard.md").read_text() == text, "run python -m bench.leaderboard"
+
+
+def test_the_committed_quickstart_keeps_its_bars():
+    """FID below a tenth of noise's and accuracy above 90 % for three backbones of equal cost."""
+    records = list(record.read_all(REPOSITORY))
+    noise = next(r for r in records if r.label == "noise").metrics["fid[digits-cnn]"].value
+    keys = suites.cells("quickstart", "digits").values()
+    models = {r.label: r for r in records if r.kind == "model" and suites.key(r.config) in keys}
+    assert set(models) == {"dit", "uvit", "unet"}
+    for r in models.values():
+        assert r.metrics["fid[digits-cnn]"].value < noise / 10
+        assert r.metrics["class_accuracy[digits-cnn]"].value > 0.9
+        assert abs(r.cost.macs / models["unet"].cost.macs - 1) <= 0.02
+
+
+WORDS = "RuntimeError: the loss is nan | at image 512;\na lower recipe.lr may hold"
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A run of 96 images that came to 64, was restarted from a damaged checkpoint, and rolled back."""
+    run = make_run(tmp_path / "results", tiny_config())
+    damaged = f"{run.path}/checkpoints/000000000048.safetensors cannot be read"
+    run.log("start", stage="all")
+    run.log("train", images=32, of=96, loss=1.0, rate=5.0, seconds=1.0)
+    run.log("requeued")
+    run.log("start", stage="all")
+    run.log("resume", images=16, warnings=[damaged])
+    run.log("rollback", images=48, to=16, why="nan", nth=1)
+    run.log("train", images=64, of=96, loss=1.0, rate=5.0, seconds=1.0)
+    return run
+
+
+def finished(run, seed=0):
+    """A finished record of a run's config."""
+    config = load_config(run.path)
+    whole = {
+        "evaluation": protocol.evaluation_of(config, extractor_hash="a", reference_hash="b", reference_count=3),
+        "training": protocol.training_of(config, native=presets.native_preset(config), match_target=7),
+    }
+    print_ = fingerprint(whole)
+    return dataclasses.replace(
+        made(),
+        label=config.model.label,
+        config=config.identity(),
+        protocol=whole,
+        fingerprint=print_,
+        evaluation_fingerprint=fingerprint(whole["evaluation"]),
+        id=record.identity(config.model.label, config.identity(), print_),
+    )
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+def test_a_run_that_does_not_finish_leaves_a_record_that_says_how_far_it_came_and_why(broken, status):
+    path = failures.publish(broken, load_config(broken.path), status, WORDS)
+    one = record.read(path)
+    assert (one.status, one.error, one.metrics, one.cost, one.checkpoint) == (status, WORDS, {}, None, None)
+    warning = f"runs/{broken.path.name}/checkpoints/000000000048.safetensors cannot be read"
+    assert one.incidents == [
+        {"kind": "restart", "stage": "all", "after": "notice", "images": 16, "warnings": [warning]},
+        {"kind": "rollback", "images": 48, "to": 16, "why": "nan", "nth": 1},
+        {"kind": status, "images": 64},
+    ]
+    again = failures.publish(broken, load_config(broken.path), "failed", ValueError("something else"))
+    assert again == path and record.read(path).error == "something else"
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_a_finished_record_takes_the_failed_one_away_and_is_never_replaced_by_one(broken, tmp_path, matched):
+    results, config = broken.results, load_config(broken.path)
+    if matched:  # what it was matched to is known only to the finished run
+        config = replaced(config, "model", match="macs:unet:nano", solved={"depth": 1})
+        write_json(broken.path / "config.json", config.to_dict())
+    failures.publish(broken, config, "failed", "first")
+    other = make_run(results, dataclasses.replace(config, seed=1))
+    failures.publish(other, load_config(other.path), "failed", "of another seed")
+    good = record.publish(results, finished(broken))
+    assert [r.status for r in record.read_all(results)].count("failed") == 1 and good.is_file()
+    for _ in ("as it is", "after --fresh"):
+        assert failures.publish(broken, config, "failed", "later") is None
+        broken.clear()
+    assert {r.error for r in record.read_all(results)} == {None, "of another seed"}
+
+
+def test_the_record_of_a_failure_needs_no_torch(broken):
+    code = (
+        "import sys; from pathlib import Path; from bench.records import failures\n"
+        "from bench.storage.run_folder import RunFolder\n"
+        "from bench.config.overrides import load_config\n"
+        "run = RunFolder(Path(sys.argv[1]))\n"
+        "assert failures.publish(run, load_config(run.path), 'failed', 'NODE_FAIL')\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(broken.path)], check=True)
+
+
+SAID = {
+    "ValueError: recipe.lr is 0": "recipe.lr is 0",
+    "Traceback\n  File x\n\nKeyError: 'a'\n": "Traceback\n  File x\nKeyError: 'a'",
+    "1\n2\n3\n4": "2\n3\n4",
+    "cannot write RESULTS/runs/a/log.jsonl: full": "cannot write runs/a/log.jsonl: full",
+    'File "CHECKOUT/bench/training/trainer.py", line 3': 'File "bench/training/trainer.py", line 3',
+    "no /home/anne/data/x.npz, /scratch/y z": "no .../x.npz, .../y z",
+    "see https://example.org/a/b or dit:XL/2 at 3/4 and ../shared/x": None,
+    "": "no word of an error",
+    "x" * 600: "x" * 500,
+}
+
+
+@pytest.mark.parametrize("said", SAID, ids=range(len(SAID)))
+def test_the_error_of_a_record_is_short_and_names_no_machines_paths(said, tmp_path):
+    text = said.replace("RESULTS", str(tmp_path)).replace("CHECKOUT", str(REPOSITORY.parent))
+    assert failures.brief(text, tmp_path) == (said if SAID[said] is None else SAID[said])
+
+
+def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, tmp_path):
+    results = broken.results
+    record.publish(results, made("a", 1.0))
+    before = leaderboard_files.build(results)
+    failed = record.read(failures.publish(broken, load_config(broken.path), "diverged", WORDS))
+    csv, text = leaderboard_files.build(results)
+    head, _, tail = text.partition("## Did not finish\n")
+    assert head == before[1] + "\n"
+    cells = [c.strip() for c in tail.splitlines()[-1].split("|")[1:-1]]
+    told = "RuntimeError: the loss is nan / at image 512; a lower recipe.lr may hold"
+    assert cells[:6] == [failed.label, "digits", "diverged", "64 of 96", told, "0"] and failed.id in cells[7]
+    table, old = (pd.read_csv(StringIO(x)) for x in (csv, before[0]))
+    assert list(table.columns) == list(old.columns) and set(table["status"]) == {"done", "diverged"}
+    (row,) = table[table["status"] == "diverged"].to_dict("records")
+    assert pd.isna(row["rank"]) and pd.isna(row["fid[digits-cnn] ↓"]) and row["record"] == failed.id
+    pd.testing.assert_frame_equal(table[table["status"] == "done"].reset_index(drop=True), old, check_dtype=False)
+
+
+def test_a_ledger_of_failures_alone_has_a_leaderboard(broken):
+    failures.publish(broken, load_config(broken.path), "failed", WORDS)
+    assert "Did not finish" in leaderboard_files.write(broken.results)
+
+
+def test_a_failure_that_was_written_while_its_run_was_finished_is_not_shown(broken):
+    failed = failures.publish(broken, load_config(broken.path), "failed", WORDS)
+    text = failed.read_text()
+    record.publish(broken.results, finished(broken))
+    failed.write_text(text)
+    assert "Did not finish" not in leaderboard_files.build(broken.results)[1]
+
+
+def publish_many(results, who, go):
+    go.wait()
+    for i in range(25):
+        record.publish(results, made("all", float(i + 1), seed=-1))  # which every process writes
+        record.publish(results, made(f"process {who}", float(i + 1), seed=i))
+    leaderboard_files.write(results)
+
+
+def test_records_written_by_many_processes_at_once_are_neither_torn_nor_lost(tmp_path):
+    """8 processes with 25 records each, and one that all of them write, while this one reads."""
+    fork = multiprocessing.get_context("fork")
+    go = fork.Event()
+    many = [fork.Process(target=publish_many, args=(tmp_path, who, go)) for who in range(8)]
+    for p in many:
+        p.start()
+    leaderboard_files.write(tmp_path)
+    go.set()
+    seen = []
+    while any(p.is_alive() for p in many):
+        seen.append(len(list(record.read_all(tmp_path))))  # a torn one is a ValueError
+        text = (tmp_path / "leaderboard.md").read_text()
+        assert text.startswith("# Leaderboard") and text.endswith(text_tables.LEGEND)
+        csv = (tmp_path / "leaderboard.csv").read_text()
+        assert not csv.strip() or len(pd.read_csv(StringIO(csv))) > 0
+    assert all(p.exitcode == 0 for p in many)
+    assert seen == sorted(seen) and len(set(seen)) > 3  # they were watched while they came, and none went
+    assert len(list(record.read_all(tmp_path))) == 8 * 25 + 1
+    shown = [(tmp_path / f"leaderboard.{ending}").read_text() for ending in ("csv", "md")]
+    assert shown == list(leaderboard_files.build(tmp_path))
+    assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 8 * 25 + 1
+    assert {p.suffix for p in record.folder(tmp_path).iterdir()} == {".json"}
+
+
+def test_a_leaderboard_that_was_overtaken_while_it_was_made_is_made_again(tmp_path, monkeypatch):
+    record.publish(tmp_path, made("a"))
+    build = leaderboard_files.build
+
+    def overtaken(results):
+        found = build(results)
+        record.publish(tmp_path, made("b"))
+        monkeypatch.setattr(leaderboard_files, "build", build)
+        return found
+
+    monkeypatch.setattr(leaderboard_files, "build", overtaken)
+    leaderboard_files.write(tmp_path)
+    assert set(pd.read_csv(tmp_path / "leaderboard.csv")["model"]) == {"a", "b"}
