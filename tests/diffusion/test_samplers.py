@@ -131,15 +131,19 @@ def test_clipping_is_to_the_range_of_images(way, clip):
 @pytest.mark.parametrize("variance", ["fixed", "learned_range"])
 @pytest.mark.parametrize("way", WAYS)
 def test_images_depend_on_neither_batch_size_nor_the_number_of_processes(way, variance):
+    """The network is of single sums, products and quotients, which round alike in every batch on every processor.
+
+    A convolution does not, and the first step of the cosine schedule divides its rounding by sqrt(bar) = 5e-5.
+    Of the samplers' own operations only exp may round otherwise in another batch, by 2^-24 after that step.
+    """
     process = dict(variance=variance) if way != "euler-sde" else dict(schedule="vp", time="continuous")
     config = replaced(tiny_config(), "diffusion", **process)
     config = replaced(config, "evaluation", **{**WAYS[way], "steps": 5})
-    torch.manual_seed(0)
-    conv = torch.nn.Conv2d(1, 2 if config.diffusion.variance == "learned_range" else 1, 3, padding=1)
 
-    @torch.no_grad()
     def net(x, t, cond):
-        return torch.tanh(conv(x) + cond.view(-1, 1, 1, 1) * 0.1 + t.view(-1, 1, 1, 1) / 1000)
+        y = x + 0.5 * x.roll(1, -1) - 0.25 * x.roll(1, -2) + cond.view(-1, 1, 1, 1) * 0.1 + t.view(-1, 1, 1, 1) / 1000
+        y = y / (1 + y.abs())
+        return torch.cat([y, -y], dim=1) if config.diffusion.variance == "learned_range" else y
 
     def images(parts):
         whole = torch.empty(7, 1, 4, 4)

@@ -4,6 +4,7 @@ import metric_cases as cases
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from bench.evaluation import frechet, metrics, precision_recall, uncertainty
 
@@ -21,7 +22,7 @@ def test_frechet_distances_are_those_of_the_published_evaluator(name):
     assert close(frechet.frechet(a, b), golden["fid"], 1e-6, 1e-6)
     assert close(frechet.frechet(b, a), golden["fid_swapped"], 1e-6, 1e-6)
     for side, fitted in {"a": a, "b": b}.items():
-        if f"mu_{side}" in golden:
+        if f"mu_{side}" in golden:  # to the bit: rows are added one after the other, each a single float32 sum
             assert np.array_equal(fitted.mu, golden[f"mu_{side}"]) or len(fitted.mu) == 1
         if f"sigma_{side}" in golden:
             assert np.abs(fitted.sigma - golden[f"sigma_{side}"]).max() < 1e-12
@@ -48,18 +49,40 @@ def bits(packed, count):
     return np.unpackbits(packed, count=count).astype(bool)
 
 
+def undecided(name):
+    """(flags of samples, flags of reference images): bool, those that the rounding of float32 may turn.
+
+    |a|^2 - 2 ab + |b|^2 sums terms of 2 (|a|^2 + |b|^2) in all.  The order of the sums depends on the processor.
+    F roundings of 2^-24 add up as a random walk to sqrt(F) 2^-24 of the terms (Higham and Mary 2019,
+    doi:10.1137/18M1226312); four times that covers the distance and the radius it is compared with.
+    """
+    case = cases.CASES[name]
+    real, fake = (cases.features(case[side]).astype(np.float64) for side in ("ref", "sample"))
+    real, fake = real - real.mean(0), fake - real.mean(0)
+    slack = 8 * np.sqrt(real.shape[1]) * 2**-24 * ((fake**2).sum(1)[:, None] + (real**2).sum(1))
+    distance, masks = cdist(fake, real, "sqeuclidean"), []
+    real_radii, fake_radii = (np.sort(cdist(x, x, "sqeuclidean"))[:, 3] for x in (real, fake))
+    for radii, axis in ((real_radii, 1), (fake_radii[:, None], 0)):
+        inside = (distance + slack < radii).any(axis)
+        masks.append(~inside & (distance - slack < radii).any(axis))
+    return masks
+
+
 @pytest.mark.parametrize("name", cases.names("precision_recall"))
 def test_precision_and_recall_are_exact_in_float32(name):
+    """But for one flag of pr_nonnegative_2048, whose distance is 3e-7 of the norms from the radius."""
     golden = cases.golden(name)
     if "raised" in golden:
         with pytest.raises(ValueError, match="need at least 4"):
             measured(name)
         return
     found = measured(name)
-    assert found.precision == pytest.approx(golden["precision_float32"], abs=1e-9)
-    assert found.recall == pytest.approx(golden["recall_float32"], abs=1e-9)
-    assert np.array_equal(found.inside.numpy(), bits(golden["sample_in_ref_float64"], len(found.inside)))
-    assert np.array_equal(found.covered.numpy(), bits(golden["ref_in_sample_float64"], len(found.covered)))
+    masks = undecided(name)
+    assert sum(map(np.count_nonzero, masks)) == (name == "pr_nonnegative_2048")
+    for kind, flags, mask in zip(("sample_in_ref", "ref_in_sample"), (found.inside, found.covered), masks, strict=True):
+        assert np.array_equal(flags.numpy()[~mask], bits(golden[f"{kind}_float64"], len(flags))[~mask])
+    assert found.precision == pytest.approx(golden["precision_float32"], abs=masks[0].mean() + 1e-9)
+    assert found.recall == pytest.approx(golden["recall_float32"], abs=masks[1].mean() + 1e-9)
     for key, own in RADII.items():
         exact = golden[f"{key}_float64"]
         assert np.abs(getattr(found, own).numpy() - exact).max() <= 1e-5 * exact.max() + 1e-4
@@ -93,7 +116,8 @@ def test_a_gpu_finds_the_same_precision_and_recall(dtype):
 
 
 def test_half_precision_moves_the_precision_of_2048_features():
-    assert measured("pr_nonnegative_2048").precision == pytest.approx(0.527, abs=5e-4)
+    """79 or 80 of 150 samples in float32, as one flag is undecided, and more than 81 in float16."""
+    assert round(150 * measured("pr_nonnegative_2048").precision) in (79, 80)
     assert measured("pr_nonnegative_2048", dtype="float16").precision > 0.54
 
 
