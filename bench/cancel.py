@@ -7,11 +7,11 @@ from pathlib import Path
 
 from bench.cluster import run_status
 from bench.cluster.cancellation import ask_and_cancel
-from bench.terminal.cli import Parser
+from bench.terminal.cli import CommandParser
 
 
 def main(argv: list[str] | None = None) -> int:
-    made = Parser(prog="python -m bench.cancel", description="End runs, on SLURM or on this machine.")
+    made = CommandParser(prog="python -m bench.cancel", description="End runs, on SLURM or on this machine.")
     made.add_argument("pattern", nargs="*", help="part of a run's name, or a shell pattern")
     made.add_argument("--all", action="store_true", help="every run of the results folder")
     made.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if bool(flags.pattern) == flags.all:
             raise ValueError("name the runs to cancel, or --all, and not both")
-        ask_and_cancel(run_status.find(Path(flags.results), flags.pattern), yes=flags.yes)
+        ask_and_cancel(run_status.find_runs(Path(flags.results), flags.pattern), yes=flags.yes)
     except (ValueError, OSError) as error:
         print(f"bench.cancel: {error}", file=sys.stderr)
         return 2

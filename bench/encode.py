@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import get_args
 
 from bench.data import autoencoder, sources
-from bench.data.latent_workers import go, verify
-from bench.terminal.cli import Parser
+from bench.data.latent_workers import encode_dataset, verify_latents
+from bench.terminal.cli import CommandParser
 
 
 class Plain(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of the description."""
 
 
-def parser() -> Parser:
-    p = Parser(prog="python -m bench.encode", description=__doc__, formatter_class=Plain)
+def parser() -> CommandParser:
+    p = CommandParser(prog="python -m bench.encode", description=__doc__, formatter_class=Plain)
     p.add_argument("data", metavar="DATA", help="a data set of RGB images (bench.run --list); with --verify, latents")
     p.add_argument("--vae", default="", metavar="PATH", help="folder of the autoencoder: config.json and its weights")
     p.add_argument("--out", default="", metavar="DIR", help="where to (default: ROOT/NAME-latents)")
@@ -49,7 +49,11 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     try:
-        return verify(Path(flags.data.removeprefix(sources.ENCODED))) if flags.verify else go(flags)
+        return (
+            verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX)))
+            if flags.verify
+            else encode_dataset(flags)
+        )
     except (ValueError, OSError) as error:
         print(f"bench.encode: {error}", file=sys.stderr)
         return 2

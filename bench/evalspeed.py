@@ -8,14 +8,14 @@ import sys
 import torch
 from tabulate import tabulate
 
-from bench.benchmarks.evaluation_speed import PARTS, peak
-from bench.terminal.cli import Parser
+from bench.benchmarks.evaluation_speed import EVALUATION_PARTS, peak_memory_gib
+from bench.terminal.cli import CommandParser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m bench.evalspeed", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m bench.evalspeed", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "part", choices=PARTS, help="what to measure; each in a process of its own, for its peak memory"
+        "part", choices=EVALUATION_PARTS, help="what to measure; each in a process of its own, for its peak memory"
     )
     parser.add_argument("--samples", type=int, default=50_000, help="generated images (default: 50,000)")
     parser.add_argument("--reference", type=int, default=10_000, help="real images (default: 10,000)")
@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     if flags.threads:
         torch.set_num_threads(flags.threads)
-    print(tabulate(PARTS[flags.part](flags), headers="keys", disable_numparse=True))
+    print(tabulate(EVALUATION_PARTS[flags.part](flags), headers="keys", disable_numparse=True))
     load = f"load {os.getloadavg()[0]:.1f} in the last minute"
-    print(f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, {load}; peak memory {peak()} GiB")
+    print(f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, {load}; peak memory {peak_memory_gib()} GiB")
     return 0
 
 

@@ -11,13 +11,14 @@ from typing import get_args
 
 import torch
 
+from bench.config.metric_specs import METRIC_SPECS
 from bench.evaluation import adm_selftest, metrics
-from bench.evaluation.comparison import Request, measure
-from bench.evaluation.comparison_report import report
+from bench.evaluation.comparison import ComparisonRequest, compare_sample_sets
+from bench.evaluation.comparison_report import format_comparison
 from bench.evaluation.extractors.extractor_registry import EXTRACTORS
-from bench.evaluation.precision_recall import Precision
+from bench.evaluation.precision_recall import DistanceDtype
 from bench.storage.atomic import write_json
-from bench.terminal.cli import Parser
+from bench.terminal.cli import CommandParser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
         request = request_of(flags)
         if flags.threads:
             torch.set_num_threads(flags.threads)
-        result = measure(request)
+        result = compare_sample_sets(request)
         if flags.self_test:
-            result["self_test"] = adm_selftest.verdicts(result["metrics"])
+            result["self_test"] = adm_selftest.check_against_target(result["metrics"])
         if flags.out:
             write_json(Path(flags.out), result)
     except (ValueError, OSError) as error:
@@ -37,12 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nbench.evaluate: stopped; nothing was written", file=sys.stderr)
         return 130
-    print(json.dumps(result, indent=2, allow_nan=False) if flags.json else report(result))
+    print(json.dumps(result, indent=2, allow_nan=False) if flags.json else format_comparison(result))
     return int(not all(row["ok"] for row in result.get("self_test", [])))
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Parser(
+    p = CommandParser(
         prog="python -m bench.evaluate",
         description="FID, sFID, IS, KID, precision, recall and FD-DINOv2 of one set of images against another.",
         epilog="Each side: a folder of PNG or JPEG files, an .npz with arr_0 (N, H, W, 3), an .npz of statistics "
@@ -51,13 +52,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("samples", nargs="?", metavar="SAMPLES", help="the generated side")
     p.add_argument("--reference", metavar="REF", help="the real side")
     p.add_argument("--self-test", nargs=2, metavar=("REF.npz", "SAMPLES.npz"), help="check ADM's published target")
-    p.add_argument("--protocol", choices=get_args(metrics.Protocol), help="whose inception score (default: adm)")
-    names = [name for name in metrics.KINDS if name != "class_accuracy"]
+    p.add_argument("--protocol", choices=get_args(metrics.ProtocolName), help="whose inception score (default: adm)")
+    names = [name for name in METRIC_SPECS if name != "class_accuracy"]
     p.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"some of: {', '.join(names)}")
     p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
     p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
     p.add_argument("--dinov2-weights", default="", metavar="PATH", help="DINOv2's weights (default: torch's cache)")
-    p.add_argument("--pr-dtype", choices=get_args(Precision), help="float16 repeats published tables' distances")
+    p.add_argument("--pr-dtype", choices=get_args(DistanceDtype), help="float16 repeats published tables' distances")
     p.add_argument("--kid-subset", type=int, metavar="N", help="images of a KID subset (default: 1000)")
     p.add_argument("--fid-infinity", action="store_true", help="also extrapolate Frechet distances to N -> infinity")
     p.add_argument("--no-intervals", action="store_true", help="leave the 95 %% intervals out, which is faster")
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def request_of(flags: argparse.Namespace) -> Request:
+def request_of(flags: argparse.Namespace) -> ComparisonRequest:
     """The request of a command line; ValueError for what does not fit together."""
     if flags.self_test:
         if flags.samples or flags.reference:
@@ -82,15 +83,15 @@ def request_of(flags: argparse.Namespace) -> Request:
             raise ValueError("two sides are needed: python -m bench.evaluate SAMPLES --reference REF")
     wanted = tuple(adm_selftest.TARGET) if flags.self_test else tuple(m.replace("-", "_") for m in flags.metrics)
     for name in wanted:
-        if name not in metrics.KINDS:
-            raise ValueError(f"{name} is no metric; choose of {', '.join(metrics.KINDS)}")
+        if name not in METRIC_SPECS:
+            raise ValueError(f"{name} is no metric; choose of {', '.join(METRIC_SPECS)}")
     if flags.batch < 1 or flags.threads < 0:
         raise ValueError(f"--batch is {flags.batch} and --threads {flags.threads}; they must be at least 1 and 0")
     if flags.out:
         check_writable(Path(flags.out))
     if flags.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
-    return Request(
+    return ComparisonRequest(
         samples=Path(samples),
         reference=Path(reference),
         wanted=wanted,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.records.record import read_all
+from bench.records.record import read_records
 from bench.reports import figure_definitions
 from bench.reports.figure_files import _draw, _empty, _refuse_empty, listed
-from bench.terminal.cli import Parser
+from bench.terminal.cli import CommandParser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Draw figures, or list them; status 2 for what a user got wrong."""
-    parser = Parser(prog="python -m bench.figures", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m bench.figures", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all that can be drawn)")
     parser.add_argument("--list", action="store_true", help="every figure, what it has, and the command for the rest")
     parser.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         results = Path(flags.results)
         if not results.is_dir():
             raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        found = figure_definitions.everything(read_all(results), flags.names)
+        found = figure_definitions.everything(read_records(results), flags.names)
         if flags.list:
             print("\n".join(map(listed, found)))
             return 0

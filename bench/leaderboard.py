@@ -22,14 +22,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.records import queries, text_tables
-from bench.records.leaderboard import without_overtaken
-from bench.records.leaderboard_files import write
-from bench.records.record import folder, read_all
-from bench.terminal.cli import Parser
+from bench.records.leaderboard import drop_superseded_failures
+from bench.records.leaderboard_files import write_leaderboard
+from bench.records.record import read_records, records_folder
+from bench.terminal.cli import CommandParser
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> CommandParser:
+    p = CommandParser(
         prog="python -m bench.leaderboard",
         description=__doc__.partition("One table")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -38,7 +38,7 @@ def parser() -> Parser:
     view = p.add_argument_group("only print; nothing is written")
     for name, about in queries.FILTERS.items():
         view.add_argument(f"--{name}", metavar=name.upper(), help=about.help)
-    view.add_argument("--sort", metavar="COLUMN", help=f"metric, or {', '.join(queries.COLUMNS)}")
+    view.add_argument("--sort", metavar="COLUMN", help=f"metric, or {', '.join(queries.SORT_COLUMNS)}")
     how = view.add_mutually_exclusive_group()
     how.add_argument("--at-compute", metavar="FLOPS", help="each run at its evaluation point nearest to that")
     how.add_argument("--target", metavar="METRIC=VALUE", help="training FLOPs and accelerator-hours to reach it")
@@ -49,7 +49,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     results = Path(flags.results)
-    asked: Mapping[str, str] = {k: v for k in queries.FLAGS if (v := getattr(flags, k)) is not None}
+    asked: Mapping[str, str] = {k: v for k in queries.QUERY_FLAGS if (v := getattr(flags, k)) is not None}
     try:
         if not results.is_dir():
             raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
@@ -58,11 +58,15 @@ def main(argv: list[str] | None = None) -> int:
         if flags.check:
             from bench.records import submission_check
 
-            return submission_check.main([Path(name) for name in flags.check], results)
-        if not any(folder(results).glob("*.json")):
+            return submission_check.check_files([Path(name) for name in flags.check], results)
+        if not any(records_folder(results).glob("*.json")):
             raise ValueError(f"{flags.results} has no records yet; python -m bench.run makes them")
-        text = queries.show(without_overtaken(read_all(results)), asked) if asked else write(results)
-        print(text_tables.fitted(text, f"pipe this into a file, or read {results / 'leaderboard.md'}"))
+        text = (
+            queries.render_view(drop_superseded_failures(read_records(results)), asked)
+            if asked
+            else write_leaderboard(results)
+        )
+        print(text_tables.fit_terminal(text, f"pipe this into a file, or read {results / 'leaderboard.md'}"))
     except (ValueError, OSError) as error:
         print(f"bench.leaderboard: {error}", file=sys.stderr)
         return 2

@@ -19,9 +19,9 @@ import torch
 from bench.data import sources
 from bench.evaluation import metrics
 from bench.evaluation.extractors.extractor_registry import EXTRACTORS
-from bench.evaluation.reference_manifest import words
-from bench.evaluation.reference_statistics import build
-from bench.terminal.cli import Parser
+from bench.evaluation.reference_manifest import summarize_manifest
+from bench.evaluation.reference_statistics import build_reference
+from bench.terminal.cli import CommandParser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--batch is {flags.batch}; it must be at least 1")
         if flags.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
-        path, made, new = build(flags)
+        path, made, new = build_reference(flags)
     except (ValueError, OSError) as error:
         print(f"bench.reference: {error}", file=sys.stderr)
         return 2
@@ -41,18 +41,18 @@ def main(argv: list[str] | None = None) -> int:
     if flags.json:
         print(json.dumps({"path": str(path), "new": new, "manifest": asdict(made)}, indent=2))
     else:
-        print(f"{path} {'written' if new else 'is there already'}: {words(asdict(made))}")
+        print(f"{path} {'written' if new else 'is there already'}: {summarize_manifest(asdict(made))}")
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Parser(prog="python -m bench.reference", description=__doc__, formatter_class=Plain)
-    p.add_argument("data", metavar="DATA", help=f"{', '.join(sources.SOURCES)}; or a path")
+    p = CommandParser(prog="python -m bench.reference", description=__doc__, formatter_class=Plain)
+    p.add_argument("data", metavar="DATA", help=f"{', '.join(sources.KNOWN_SOURCES)}; or a path")
     p.add_argument("--features", action="store_true", help="also what precision, recall and KID need")
     p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
     p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
     p.add_argument(
-        "--protocol", choices=get_args(metrics.Protocol), help="default: adm; torch-fidelity for digits, shapes"
+        "--protocol", choices=get_args(metrics.ProtocolName), help="default: adm; torch-fidelity for digits, shapes"
     )
     p.add_argument("--root", default="data", metavar="DIR", help="where known data sets are (default: data)")
     p.add_argument("--cache", default="results/cache", metavar="DIR", help="default: results/cache")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.records.record import folder
+from bench.records.record import records_folder
 from bench.reports.page_html import PICTURES, build
-from bench.storage.atomic import atomic
-from bench.terminal.cli import Parser
+from bench.storage.atomic import atomic_write
+from bench.terminal.cli import CommandParser
 
 
-def parser() -> Parser:
-    p = Parser(prog="python -m bench.report", description=__doc__.splitlines()[0])
+def parser() -> CommandParser:
+    p = CommandParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
     p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
     p.add_argument("--out", metavar="FILE", help="where to write it (default: DIR/report.html)")
     p.add_argument(
@@ -36,10 +36,10 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--pictures is {flags.pictures:g}; it must be at least 0")
         if out.is_dir():
             raise ValueError(f"{out} is a folder; name a file with --out")
-        if not any(folder(results).glob("*.json")):
+        if not any(records_folder(results).glob("*.json")):
             raise ValueError(f"{results} has no records yet; python -m bench.run makes them")
         text = build(results, flags.pictures)
-        with atomic(out) as partial:
+        with atomic_write(out) as partial:
             partial.write_text(text, encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"bench.report: {error}", file=sys.stderr)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, get_args
 
 from bench.cluster.local_queue import CLUSTERS
 from bench.experiments import suites
-from bench.terminal.cli import Parser
+from bench.terminal.cli import CommandParser
 
 if TYPE_CHECKING:
     pass
-from bench.runs.launch import go
-from bench.runs.listing import listing, settings_help
+from bench.runs.launch import launch_runs
+from bench.runs.listing import describe_choices, describe_settings
 
 DESCRIPTION = """\
 Train a diffusion backbone, sample from it, measure the images, and write a record, a row of the
@@ -42,8 +42,8 @@ def word(text: str) -> str:
     return text
 
 
-def parser() -> Parser:
-    p = Parser(prog="python -m bench.run", description=DESCRIPTION, epilog=settings_help(), add_help=False)
+def parser() -> CommandParser:
+    p = CommandParser(prog="python -m bench.run", description=DESCRIPTION, epilog=describe_settings(), add_help=False)
     p.formatter_class = Manual
     what = p.add_argument_group("what to run")
     what.add_argument(
@@ -89,11 +89,11 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     if flags.list:
-        print(listing())
+        print(describe_choices())
         return 0
     sys.path.insert(0, "")
     try:
-        return go(flags)
+        return launch_runs(flags)
     except ValueError as error:
         print(f"bench.run: {error}", file=sys.stderr)
         return 2

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from bench.benchmarks.scaling import measure, table, where
+from bench.benchmarks.scaling import describe_devices, measure_scaling, scaling_table
 from bench.experiments import presets, resolve
-from bench.terminal.cli import Parser
+from bench.terminal.cli import CommandParser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m bench.scaling", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m bench.scaling", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="dit", help="architecture (default: dit)")
     parser.add_argument("--size", default="nano/2", help="its size (default: nano/2)")
     parser.add_argument("--data", default="digits", help="data set whose shape is trained on (default: digits)")
@@ -27,17 +27,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if min(*flags.processes, flags.rounds, flags.batch, flags.threads) < 1:
             raise ValueError("--processes, --rounds, --batch and --threads must be at least 1")
-        (config,) = resolve.resolve([presets.Wish(arch=flags.arch, size=flags.size, data=flags.data)])
+        (config,) = resolve.resolve([presets.RunRequest(arch=flags.arch, size=flags.size, data=flags.data)])
         compute = replace(config.compute, threads=flags.threads, sharding=flags.sharding)
         config = replace(config, recipe=replace(config.recipe, batch=flags.batch), compute=compute)
-        found = measure(config, sorted({1, *flags.processes}), flags.rounds)
+        found = measure_scaling(config, sorted({1, *flags.processes}), flags.rounds)
     except ValueError as error:
         print(f"bench.scaling: {error}", file=sys.stderr)
         return 2
-    print(tabulate(table(found, flags.batch), headers="keys", disable_numparse=True))
+    print(tabulate(scaling_table(found, flags.batch), headers="keys", disable_numparse=True))
     load = f"load {os.getloadavg()[0]:.1f} in the last minute"
     threads = f"{flags.threads} thread{'s' * (flags.threads > 1)} a process"
-    print(f"{flags.arch} {flags.size}, {where(config)}, {threads}, {load}")
+    print(f"{flags.arch} {flags.size}, {describe_devices(config)}, {threads}, {load}")
     return 0
 
 

@@ -7,13 +7,13 @@ import sys
 import torch
 from tabulate import tabulate
 
-from bench.benchmarks.reference_speed import SIZES, measure
+from bench.benchmarks.reference_speed import SIZES, measure_pair
 from bench.costs import timing
-from bench.terminal.cli import Parser
+from bench.terminal.cli import CommandParser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m bench.speed", description=(__doc__ or "").splitlines()[0])
+    parser = CommandParser(prog="python -m bench.speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--arch", nargs="+", choices=("dit", "uvit", "unet"), default=["dit", "uvit", "unet"])
     parser.add_argument("--size", choices=tuple(SIZES), default="small", help="small (default) or large networks")
     parser.add_argument("--batch", type=int, default=8, help="images a step (default: 8)")
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"forward + backward, batch {flags.batch}, {timing.device_name(device)}, torch {torch.__version__}")
     rows = []
     for arch in flags.arch:
-        rows += measure(arch, SIZES[flags.size][arch], flags.batch, flags.rounds, device)
+        rows += measure_pair(arch, SIZES[flags.size][arch], flags.batch, flags.rounds, device)
     print(tabulate(rows, headers="keys", disable_numparse=True))
     return 0
 

@@ -10,17 +10,17 @@ from tabulate import tabulate
 
 from bench.experiments.suites import Scale
 from bench.papers import catalog
-from bench.papers.rendering import Format, listing, print_figure, sections, shown, write
-from bench.papers.run_matching import Ledger
-from bench.records.record import read_all
-from bench.terminal.cli import Parser
+from bench.papers.rendering import TableFormat, fill_scales, list_tables, render_figure, render_tables, write_pages
+from bench.papers.run_matching import RecordIndex
+from bench.records.record import read_records
+from bench.terminal.cli import CommandParser
 
 
-def parser() -> Parser:
-    p = Parser(prog="python -m bench.tables", description=__doc__.splitlines()[0])
+def parser() -> CommandParser:
+    p = CommandParser(prog="python -m bench.tables", description=__doc__.splitlines()[0])
     p.add_argument("name", nargs="?", metavar="NAME", help="a table or figure of --list")
     p.add_argument("--list", action="store_true", help="what there is, and how much of it is measured")
-    p.add_argument("--format", choices=get_args(Format), default="text", help="(default: text)")
+    p.add_argument("--format", choices=get_args(TableFormat), default="text", help="(default: text)")
     p.add_argument("--scale", choices=get_args(Scale), help="(default: the paper's, and those with records)")
     p.add_argument("--write", action="store_true", help="rebuild DIR/tables/*.md")
     p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
@@ -44,15 +44,15 @@ def _answer(flags: Any) -> str:
     if bool(flags.name) + flags.list + flags.write != 1:
         raise ValueError("name one table, or use --list or --write")
     if flags.write:
-        return f"{write(results)} pages in {results / 'tables'}\n"
-    ledger = Ledger(read_all(results))
+        return f"{write_pages(results)} pages in {results / 'tables'}\n"
+    ledger = RecordIndex(read_records(results))
     if flags.list:
         widths = [None, 50, 22, 22, 22]
-        rows = tabulate(listing(ledger), headers="keys", disable_numparse=True, maxcolwidths=widths)
+        rows = tabulate(list_tables(ledger), headers="keys", disable_numparse=True, maxcolwidths=widths)
         return f"{rows}\n\npython -m bench.tables NAME prints one, with the commands that run what is missing.\n"
     if flags.name in catalog.figures():
-        return print_figure(flags.name, ledger, flags)
-    return shown(sections(flags.name, ledger, flags.scale), flags.format)
+        return render_figure(flags.name, ledger, flags)
+    return render_tables(fill_scales(flags.name, ledger, flags.scale), flags.format)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from collections import defaultdict
 
 from tabulate import tabulate
 
-from bench.benchmarks.threads import Case, measure, parse_layout, table
+from bench.benchmarks.threads import ThreadLayout, measure_layout, parse_layout, throughput_table
 from bench.experiments import presets, resolve
-from bench.terminal.cli import Parser
+from bench.terminal.cli import CommandParser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m bench.threads", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m bench.threads", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", nargs="+", default=["dit", "uvit", "unet"], help="architectures (default: all three)")
     parser.add_argument("--layout", nargs="+", default=["1x2", "2x1", "3x1"], help="PROCESSESxTHREADS, the first is 1")
     parser.add_argument("--batch", nargs="+", type=int, default=[64], help="images a step (default: 64)")
@@ -25,17 +25,17 @@ def main(argv: list[str] | None = None) -> int:
         if min(*flags.batch, flags.rounds) < 1 or flags.seconds <= 0:
             raise ValueError("--batch and --rounds must be at least 1, and --seconds more than 0")
         layouts = [parse_layout(text) for text in flags.layout]
-        wishes = [presets.Wish(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
+        wishes = [presets.RunRequest(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
         configs = dict(zip(flags.arch, resolve.resolve(wishes), strict=True))
     except ValueError as error:
         print(f"bench.threads: {error}", file=sys.stderr)
         return 2
-    cases = [Case(arch, *layout, batch) for arch in flags.arch for layout in layouts for batch in flags.batch]
-    rates: dict[Case, list[float]] = defaultdict(list)
+    cases = [ThreadLayout(arch, *layout, batch) for arch in flags.arch for layout in layouts for batch in flags.batch]
+    rates: dict[ThreadLayout, list[float]] = defaultdict(list)
     for _ in range(flags.rounds):
         for case in cases:
-            rates[case].append(measure(case, configs[case.arch], flags.seconds))
-    print(tabulate(table(rates), headers="keys"))
+            rates[case].append(measure_layout(case, configs[case.arch], flags.seconds))
+    print(tabulate(throughput_table(rates), headers="keys"))
     return 0
 
 

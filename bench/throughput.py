@@ -8,14 +8,24 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from bench.benchmarks.throughput import COLUMNS, MODES, SUITES, configs_of, files_of, measured, session_of, shown, write
+from bench.benchmarks.throughput import (
+    COLUMNS,
+    MODES,
+    SUITES,
+    csv_files,
+    format_cell,
+    measure_rows,
+    network_configs,
+    open_session,
+    write_csv,
+)
 from bench.config.schema import RunConfig
-from bench.terminal.cli import Parser
+from bench.terminal.cli import CommandParser
 from bench.training.trainer import device_of
 
 
-def parser() -> Parser:
-    p = Parser(prog="python -m bench.throughput", description=(__doc__ or "").splitlines()[0])
+def parser() -> CommandParser:
+    p = CommandParser(prog="python -m bench.throughput", description=(__doc__ or "").splitlines()[0])
     p.add_argument("--suite", choices=SUITES, help="networks (default: h100 on a GPU, small on a CPU)")
     p.add_argument("--net", nargs="+", metavar="ARCH:SIZE[@DATA]", help="networks of your own choice")
     p.add_argument("--mode", nargs="+", choices=MODES, default=["train", "forward"], help="(default: train forward)")
@@ -40,19 +50,19 @@ def main(argv: list[str] | None = None) -> int:
         device = device_of(RunConfig())
         flags.out.mkdir(parents=True, exist_ok=True)
         flags.batch = flags.batch or (64 if device.type == "cuda" else 16)
-        configs, rows = configs_of(flags, device), []
-        session = session_of(device, flags)
-        for row in measured(flags, configs, session):
+        configs, rows = network_configs(flags, device), []
+        session = open_session(device, flags)
+        for row in measure_rows(flags, configs, session):
             rows.append(row)
-            for path, own in files_of(rows, device, flags.out).items():
-                write(path, own)
+            for path, own in csv_files(rows, device, flags.out).items():
+                write_csv(path, own)
     except (ValueError, OSError) as error:
         print(f"bench.throughput: {error}", file=sys.stderr)
         return 2
-    narrow = [{k: shown(row.get(k)) for k in COLUMNS[:13]} for row in rows]
+    narrow = [{k: format_cell(row.get(k)) for k in COLUMNS[:13]} for row in rows]
     print(tabulate(narrow, headers="keys", disable_numparse=True))
     print(f"{session.name}, peak {session.peak:.4g} TFLOP/s ({session.source}), torch {torch.__version__}")
-    for path in files_of(rows, device, flags.out):
+    for path in csv_files(rows, device, flags.out):
         print(path)
     return 0
 

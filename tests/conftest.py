@@ -40,7 +40,7 @@ LONGEST = [
 
 @pytest.fixture(scope="session")
 def digits():
-    return sources.load("digits")
+    return sources.load_dataset("digits")
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def cache(tmp_path_factory):
     from bench.evaluation.extractors import extractor_registry
 
     results = tmp_path_factory.mktemp("results")
-    extractor_registry.prepare("digits-cnn", "", results / "cache")
+    extractor_registry.prepare_weights("digits-cnn", "", results / "cache")
     return results / "cache"
 
 
@@ -73,7 +73,7 @@ def inception(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("weights")
     torch.save(seeded_inception(), folder / "weights.pth")
-    path = folder / f"seeded-{atomic.sha256(folder / 'weights.pth')[:8]}.pth"
+    path = folder / f"seeded-{atomic.file_sha256(folder / 'weights.pth')[:8]}.pth"
     (folder / "weights.pth").rename(path)
     return path
 

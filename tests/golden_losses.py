@@ -11,7 +11,7 @@ from helpers import tiny_config
 
 from architectures.check import awaken
 from bench.data import sources
-from bench.diffusion.gaussian_diffusion import process_of
+from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.experiments import presets
 from bench.training import trainer, training_batch
 
@@ -39,16 +39,16 @@ def losses(name, device, **settings):
     arch, own = CASES[name]
     compute = {"compute__device": device.type, "compute__precision": "fp32", "compute__compile": "none"}
     config = tiny_config(arch, recipe__lr=1e-3, recipe__warmup=5, recipe__clip=1, **compute, **own, **settings)
-    io, arrays = presets.io_of(config), sources.load("digits")
-    state, diffusion = trainer.new_state(config, io, device), process_of(config.diffusion, device)
+    io, arrays = presets.network_io(config), sources.load_dataset("digits")
+    state, diffusion = trainer.new_training_state(config, io, device), make_diffusion(config.diffusion, device)
     awaken(state.net).train()
     state.ema.load_state_dict(state.net.state_dict())
 
     def batch():
-        return training_batch.draw(config, arrays, io.num_classes, state.step, state.images, config.recipe.batch)
+        return training_batch.draw_batch(config, arrays, io.num_classes, state.step, state.images, config.recipe.batch)
 
     with state.engine.running():
-        found = [float(trainer.step(state, config, diffusion, batch())) for _ in range(STEPS)]
+        found = [float(trainer.train_step(state, config, diffusion, batch())) for _ in range(STEPS)]
         state.net.load_state_dict(state.ema.state_dict())
         return [*found, float(trainer.backward(state, diffusion, batch(), 1.0))]
 

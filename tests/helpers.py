@@ -29,7 +29,9 @@ SMALLEST = {
 def tiny_config(arch="dit", **settings):
     """A run of a few steps; settings in --set's words, dots written as two underscores."""
     own = {k.replace("__", "."): str(v) for k, v in settings.items()}
-    return presets.resolve(presets.Wish(arch=arch, data="digits", settings={**TINY, **SMALLEST[arch], **own}))
+    return presets.compose_config(
+        presets.RunRequest(arch=arch, data="digits", settings={**TINY, **SMALLEST[arch], **own})
+    )
 
 
 def make_run(path, config):
@@ -105,4 +107,6 @@ def few_shapes():
     """The shapes CNN, on a few images."""
     from bench.evaluation.extractors import small_cnn
 
-    return dataclasses.replace(small_cnn.DESIGNS["shapes-cnn"], examples=lambda: small_cnn.of_shapes(640), epochs=2)
+    return dataclasses.replace(
+        small_cnn.DESIGNS["shapes-cnn"], examples=lambda: small_cnn.shapes_training_images(640), epochs=2
+    )

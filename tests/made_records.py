@@ -5,7 +5,7 @@ import json
 import random
 
 from bench.config import schema
-from bench.config.metric_specs import KINDS, kind_of
+from bench.config.metric_specs import METRIC_SPECS, metric_type
 from bench.experiments import presets
 from bench.records import protocol, record
 from bench.records.protocol import fingerprint
@@ -20,7 +20,7 @@ EVALUATION = {
     "guidance": 1.5,
     "guidance_channels": "all",
 }
-COST = record.Cost(
+COST = record.RunCost(
     params=10,
     macs=20,
     flops=40,
@@ -48,7 +48,7 @@ def made(label="dit", fid=1.0, kind="model", seed=0, reach=0.1, curve=(), traini
     config = {"seed": seed} if kind == "model" else {}
     print_ = fingerprint(protocol)
     return record.Record(
-        id=record.identity(label, config, print_),
+        id=record.record_id(label, config, print_),
         kind=kind,
         label=label,
         created="2026-11-22T00:00:00+00:00",
@@ -71,7 +71,7 @@ def plain(data):
 def config_of(arch="dit", seed=0, **settings):
     """A config of --set's words, dots written as two underscores."""
     own = {k.replace("__", "."): str(v) for k, v in settings.items()}
-    return presets.resolve(presets.Wish(arch=arch, data="digits", seed=seed, settings=own))
+    return presets.compose_config(presets.RunRequest(arch=arch, data="digits", seed=seed, settings=own))
 
 
 def whole(config=None, fid=1.0, macs=1_000_000, spread=0.05, more=None):
@@ -79,10 +79,10 @@ def whole(config=None, fid=1.0, macs=1_000_000, spread=0.05, more=None):
     config = config or config_of()
     e, images = config.evaluation, config.budget.images
     parts = {
-        "evaluation": protocol.evaluation_of(
+        "evaluation": protocol.evaluation_protocol(
             config, extractor_hash="a" * 64, reference_hash="b" * 64, reference_count=1348
         ),
-        "training": protocol.training_of(
+        "training": protocol.training_protocol(
             config, native=presets.native_preset(config), match_target=macs if config.model.match else None
         ),
     }
@@ -90,7 +90,7 @@ def whole(config=None, fid=1.0, macs=1_000_000, spread=0.05, more=None):
     print_ = fingerprint(parts)
     values = {**dict(zip(NAMES, (fid, 7.0, 0.8, 0.7, 0.9), strict=True)), **(more or {})}
     metrics = {
-        name: metric(value, reach=spread * value, direction=KINDS[kind_of(name)][0], samples=e.samples)
+        name: metric(value, reach=spread * value, direction=METRIC_SPECS[metric_type(name)][0], samples=e.samples)
         for name, value in values.items()
     }
     points = [images * (i + 1) // config.budget.points for i in range(config.budget.points)]
@@ -100,7 +100,7 @@ def whole(config=None, fid=1.0, macs=1_000_000, spread=0.05, more=None):
     for p in curve:
         p["metrics"]["fid[digits-cnn]"] = fid * images / p["images"]
     return record.Record(
-        id=record.identity(config.model.label, identity, print_),
+        id=record.record_id(config.model.label, identity, print_),
         kind="model",
         label=config.model.label,
         created="2026-11-22T00:00:00+00:00",
@@ -109,7 +109,7 @@ def whole(config=None, fid=1.0, macs=1_000_000, spread=0.05, more=None):
         fingerprint=print_,
         evaluation_fingerprint=fingerprint(parts["evaluation"]),
         metrics=metrics,
-        cost=record.Cost(
+        cost=record.RunCost(
             params=100_000,
             macs=macs,
             flops=2 * macs,
@@ -137,6 +137,6 @@ def many(count, seeds=3, boards=40):
             one,
             seed=seed,
             model=dataclasses.replace(one.model, args={"depth": 1 + variant}),
-            budget=schema.Budget(images=10_000 * (1 + variant % boards), points=4),
+            budget=schema.BudgetConfig(images=10_000 * (1 + variant % boards), points=4),
         )
         yield whole(config, fid=rng.uniform(0.5, 5), macs=1_000_000 + variant)

@@ -26,7 +26,7 @@ from bench.training import distributed, execution, metrics_logger, trainer
 def training(world, folder, stop=(), poison=(), different=(), failing=(), every_step=True):
     """Train a run; `stop`, `poison`, `different`, `failing` are (rank, step) of what happens where and when."""
     run, steps = RunFolder(Path(folder)), []
-    arrays, before, build = sources.load("digits"), trainer.step, trainer.architectures.build
+    arrays, before, build = sources.load_dataset("digits"), trainer.train_step, trainer.architectures.build
 
     def step(state, *rest):
         loss = before(state, *rest)
@@ -44,17 +44,17 @@ def training(world, folder, stop=(), poison=(), different=(), failing=(), every_
             next(net.parameters()).add_(1)
         return net
 
-    trainer.step, execution.BACKEND = step, "aot_eager"
+    trainer.train_step, execution.BACKEND = step, "aot_eager"
     if different and world.rank == different[0]:
         trainer.architectures.build = other
     if every_step:
-        metrics_logger.Meter.due = lambda self: True
+        metrics_logger.MetricsLogger.due = lambda self: True
     try:
         trainer.train(
             run,
             load_config(run.path),
             arrays,
-            presets.io_of(load_config(run.path)),
+            presets.network_io(load_config(run.path)),
             lambda: asked(world, steps, stop),
             world,
         )
@@ -77,7 +77,7 @@ def sampling(world, folder, stop=()):
         time.sleep(0.2 if stop else 0)
 
     try:
-        generation.sample(run, load_config(run.path), False, torch.device("cpu"), check, world)
+        generation.generate(run, load_config(run.path), False, torch.device("cpu"), check, world)
     except trainer.Stopped:
         return ["stopped", len(batches)]
     return ["done", len(batches)]
@@ -126,7 +126,7 @@ def child(asked, rank):
         os.dup2(f.fileno(), 1)
         os.dup2(f.fileno(), 2)
     try:
-        with distributed.joined(config) as world:
+        with distributed.join_world(config) as world:
             answer = check(world, folder, **asked.get("args", {}))
     except Exception as error:
         answer = f"{type(error).__name__}: {error}"

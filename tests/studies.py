@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from bench.experiments import suites
-from bench.experiments.presets import resolve
+from bench.experiments.presets import compose_config
 from bench.records import protocol, record
 
 POINTS = 3
@@ -12,10 +12,10 @@ POINTS = 3
 
 def run(name, wish, macs, fid, seed=0, points=POINTS, losses=16):
     """The record of a wish; `fid` is a function of training FLOPs."""
-    config = resolve(replace(wish, seed=seed))
+    config = compose_config(replace(wish, seed=seed))
     seen = dict(extractor_hash="e", reference_hash="r", reference_count=1348)
-    evaluation = protocol.evaluation_of(config, **seen)
-    training = protocol.training_of(config, native={}, match_target=1000 if config.model.match else None)
+    evaluation = protocol.evaluation_protocol(config, **seen)
+    training = protocol.training_protocol(config, native={}, match_target=1000 if config.model.match else None)
     whole = {"evaluation": evaluation, "training": training}
     images = [config.budget.images * (i + 1) // points for i in range(points)]
     metric = f"fid[{config.evaluation.extractor}]"
@@ -23,7 +23,7 @@ def run(name, wish, macs, fid, seed=0, points=POINTS, losses=16):
     print_ = protocol.fingerprint(whole)
     identity = config.identity()
     return record.Record(
-        id=record.identity(config.model.label, identity, print_),
+        id=record.record_id(config.model.label, identity, print_),
         kind="model",
         label=config.model.label,
         created="2026-11-22T00:00:00+00:00",
@@ -39,7 +39,7 @@ def run(name, wish, macs, fid, seed=0, points=POINTS, losses=16):
                 interval=record.Interval(low=values[-1] * 0.9, high=values[-1] * 1.1, method="made"),
             )
         },
-        cost=record.Cost(
+        cost=record.RunCost(
             params=macs // 10,
             macs=macs,
             flops=2 * macs,

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import torch
 
+from bench.costs import counting, matching  # noqa: F401
+from bench.data import sources  # noqa: F401
+from bench.evaluation import feature_store, generation, run_metrics  # noqa: F401
+from bench.reports import run_pictures  # noqa: F401
 from bench.runs import job
-from bench.storage import (
-    atomic,
-)
+from bench.storage import atomic, lease, tensor_files  # noqa: F401
 from bench.storage.run_folder import RunFolder
 from bench.training import metrics_logger, trainer
 
@@ -47,8 +49,8 @@ class Moment:
 
     def __init__(self, mark, path, nth, how):
         self.mark, self.path, self.nth, self.how = Path(mark), path, nth, how
-        self.put, self.beside, self.link = atomic.put, atomic.beside, os.link
-        atomic.put, atomic.beside, os.link = self.watched_put, self.watched_beside, self.watched_link
+        self.put, self.beside, self.link = atomic.move_into_place, atomic.partial_path, os.link
+        atomic.move_into_place, atomic.partial_path, os.link = self.watched_put, self.watched_beside, self.watched_link
 
     def now(self, path):
         if fnmatch.fnmatch(str(path), self.path):
@@ -98,7 +100,7 @@ def work(order):
     if order["at"]:
         Moment(order["mark"], **order["at"])
     try:
-        job.work(RunFolder(Path(order["start"])))
+        job.execute_run(RunFolder(Path(order["start"])))
     except BaseException:
         traceback.print_exc()
         os._exit(1)

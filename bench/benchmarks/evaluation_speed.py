@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from bench.evaluation import metrics
-from bench.evaluation.feature_extraction import Store
-from bench.evaluation.feature_store import Features, FeatureStore, Made
-from bench.evaluation.frechet import Gaussian, fit, frechet
-from bench.evaluation.precision_recall import precision_recall
+from bench.evaluation.feature_extraction import FeatureAccumulator
+from bench.evaluation.feature_store import FeatureProvenance, FeatureStore, FeatureStoreWriter
+from bench.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
+from bench.evaluation.precision_recall import compute_precision_recall
 from bench.evaluation.uncertainty import RESAMPLES
-from bench.storage.shards import grid
+from bench.storage.shards import missing_batches
 
 LAYERS = {"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"}
 WIDTHS = {"2048": 2048, "spatial": 2023, "logits_unbiased": 1008}
@@ -32,19 +32,19 @@ Result = TypeVar("Result")
 
 
 @lru_cache
-def mixing(width: int) -> torch.Tensor:
+def mixing_matrix(width: int) -> torch.Tensor:
     """(width, width) float32 that gives features a spectrum which falls off over three decades."""
     noise = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
     return noise * (torch.exp(-torch.arange(width) / (width / 7)) / width**0.25)[:, None]
 
 
-def features(seed: int, count: int, width: int, scale: float = 1.0) -> np.ndarray:
+def random_features(seed: int, count: int, width: int, scale: float = 1.0) -> np.ndarray:
     """(count, width) float32, non-negative: rectified noise, mixed."""
     generator = torch.Generator().manual_seed(seed)
     out = torch.empty(count, width)
     for part in out.split(2500):
         noise = scale * torch.randn(part.shape, generator=generator)
-        part.copy_((noise @ mixing(width) + 0.1 * noise + 0.4).clamp(min=0))
+        part.copy_((noise @ mixing_matrix(width) + 0.1 * noise + 0.4).clamp(min=0))
     return out.numpy()
 
 
@@ -54,21 +54,21 @@ def timed(what: Callable[[], Result]) -> tuple[Result, float]:
     return result, time.perf_counter() - began
 
 
-def of_frechet(flags: argparse.Namespace) -> list[dict[str, Any]]:
+def time_frechet(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Two Gaussians of `width` features against scipy's matrix square root, taking turns."""
     from scipy.linalg import sqrtm
 
-    a, b = (fit(features(seed, flags.fit, flags.width, scale)) for seed, scale in ((1, 1.0), (2, 1.1)))
+    a, b = (fit_gaussian(random_features(seed, flags.fit, flags.width, scale)) for seed, scale in ((1, 1.0), (2, 1.1)))
     difference = a.mu.astype(np.float64) - b.mu
 
     def theirs() -> float:
         root = np.trace(np.asarray(sqrtm(a.sigma @ b.sigma))).real
         return float(difference @ difference + np.trace(a.sigma) + np.trace(b.sigma) - 2 * root)
 
-    runs = [(timed(lambda: frechet(*fresh(a, b))), timed(theirs)) for _ in range(3)]
+    runs = [(timed(lambda: frechet_distance(*fresh(a, b))), timed(theirs)) for _ in range(3)]
     ours, other = (np.median([run[i] for run in runs], axis=0) for i in (0, 1))
     name = f"Frechet distance, {flags.width} features, median of 3"
-    return [row(name, ours[0], other[0], ours[1], other[1], "scipy sqrtm")]
+    return [table_row(name, ours[0], other[0], ours[1], other[1], "scipy sqrtm")]
 
 
 def fresh(*gaussians: Gaussian) -> list[Gaussian]:
@@ -76,26 +76,28 @@ def fresh(*gaussians: Gaussian) -> list[Gaussian]:
     return [Gaussian(mu=g.mu, sigma=g.sigma) for g in gaussians]
 
 
-def of_manifold(flags: argparse.Namespace) -> list[dict[str, Any]]:
+def time_precision_recall(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Precision and recall against torch-fidelity's, in its path of bounded memory."""
     from torch_fidelity.metric_prc import calculate_precision_recall_part
 
     device = "cuda" if flags.cuda else "cpu"
     sets = ((1, flags.samples, 0.9), (2, flags.reference, 1.0))
-    fake, real = (torch.from_numpy(features(s, n, flags.width, scale)).to(device) for s, n, scale in sets)
-    found, seconds = timed(lambda: precision_recall(real, fake))
+    fake, real = (torch.from_numpy(random_features(s, n, flags.width, scale)).to(device) for s, n, scale in sets)
+    found, seconds = timed(lambda: compute_precision_recall(real, fake))
     rows = []
     if flags.intervals:
-        again, longer = timed(lambda: precision_recall(real, fake, resamples=RESAMPLES))
-        rows.append(row(f"the same with {RESAMPLES} resamples", again.recall, found.recall, longer, seconds, "without"))
+        again, longer = timed(lambda: compute_precision_recall(real, fake, resamples=RESAMPLES))
+        rows.append(
+            table_row(f"the same with {RESAMPLES} resamples", again.recall, found.recall, longer, seconds, "without")
+        )
     other, other_seconds = timed(lambda: calculate_precision_recall_part(fake, real))
     name = f"{{}} of {flags.samples:,} against {flags.reference:,}, {device}"
     pairs = zip(("precision", "recall"), (found.precision, found.recall), other, strict=True)
-    both = [row(name.format(n), o, t, seconds, other_seconds, "torch-fidelity") for n, o, t in pairs]
+    both = [table_row(name.format(n), o, t, seconds, other_seconds, "torch-fidelity") for n, o, t in pairs]
     return both + rows
 
 
-def row(name: str, ours: float, other: float, seconds: float, other_seconds: float, whose: str) -> dict[str, Any]:
+def table_row(name: str, ours: float, other: float, seconds: float, other_seconds: float, whose: str) -> dict[str, Any]:
     return {
         "what": name,
         "ours": f"{ours:.8g}",
@@ -108,50 +110,50 @@ def row(name: str, ours: float, other: float, seconds: float, other_seconds: flo
     }
 
 
-def of_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
+def time_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """All metrics of features that sampling has stored, in batches: seconds, and peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         stored = stored_features(Path(folder) / "features", flags.samples)
-        rows = [{"what": "features of the samples stored on disk", "peak GiB": peak()}]
-        reference = Store(flags.reference, {"2048"}, {"spatial"})
-        for numbers in grid(np.zeros(flags.reference, bool), 1000):
-            reference.add(batch_of(2 * 10**6, numbers))
-        samples = metrics.Side(rows=stored.rows(), fitted=stored.fitted(LAYERS), count=stored.count)
-        comparison = metrics.Sides(samples=samples, reference=reference.side(), layers=LAYERS)
+        rows = [{"what": "features of the samples stored on disk", "peak GiB": peak_memory_gib()}]
+        reference = FeatureAccumulator(flags.reference, {"2048"}, {"spatial"})
+        for numbers in missing_batches(np.zeros(flags.reference, bool), 1000):
+            reference.add(feature_batch(2 * 10**6, numbers))
+        samples = metrics.SampleSet(rows=stored.rows(), fitted=stored.fitted(LAYERS), count=stored.count)
+        comparison = metrics.MetricInputs(samples=samples, reference=reference.side(), layers=LAYERS)
         return rows + timed_metrics(comparison, flags.intervals)
 
 
-def batch_of(seed: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
-    return {layer: features(seed + int(numbers[0]), len(numbers), width) for layer, width in WIDTHS.items()}
+def feature_batch(seed: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    return {layer: random_features(seed + int(numbers[0]), len(numbers), width) for layer, width in WIDTHS.items()}
 
 
 def stored_features(path: Path, count: int) -> FeatureStore:
     """A feature store, made as sampling makes it, of images of one pixel."""
-    made = Made(extractor="generated", weights="", sha256="")
-    target = Features(path, count, 0, made, LAYERS, lambda numbers, _: batch_of(10**6, numbers))
-    for numbers in grid(target.shards.look(), 250):
+    made = FeatureProvenance(extractor="generated", weights="", sha256="")
+    target = FeatureStoreWriter(path, count, 0, made, LAYERS, lambda numbers, _: feature_batch(10**6, numbers))
+    for numbers in missing_batches(target.shards.look(), 250):
         target.add(numbers, np.zeros((len(numbers), 1, 1, 3), np.uint8))
     target.finish()
     return FeatureStore(path)
 
 
-def timed_metrics(comparison: metrics.Sides, intervals: bool) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [{"what": "features opened", "peak GiB": peak()}]
+def timed_metrics(comparison: metrics.MetricInputs, intervals: bool) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"what": "features opened", "peak GiB": peak_memory_gib()}]
     for wanted in (["fid"], ["sfid"], ["is"], ["kid"], ["precision", "recall"]):
         for also in (False, True) if intervals else (False,):
-            _, seconds = timed(partial(metrics.compute, comparison, intervals=also, wanted=wanted))
+            _, seconds = timed(partial(metrics.compute_metrics, comparison, intervals=also, wanted=wanted))
             name = " and ".join(wanted) + (", with its interval" if also else "")
-            rows.append({"what": name, "seconds": f"{seconds:.1f}", "peak GiB": peak()})
+            rows.append({"what": name, "seconds": f"{seconds:.1f}", "peak GiB": peak_memory_gib()})
     return rows
 
 
-def peak() -> str:
+def peak_memory_gib() -> str:
     """Largest resident memory of this process so far, GiB."""
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}"
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
-    "frechet": of_frechet,
-    "manifold": of_manifold,
-    "evaluation": of_evaluation,
+EVALUATION_PARTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
+    "frechet": time_frechet,
+    "manifold": time_precision_recall,
+    "evaluation": time_evaluation,
 }

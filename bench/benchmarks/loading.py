@@ -8,23 +8,25 @@ import time
 import torch
 
 from bench.config.schema import RunConfig
-from bench.data.prefetch import Loader
-from bench.data.sources import Arrays
-from bench.training.training_batch import draw
+from bench.data.dataset import Dataset
+from bench.data.prefetch import PrefetchLoader
+from bench.training.training_batch import draw_batch
 
-PATIENCE = 0.5
+WARM_UP_SECONDS = 0.5
 """Seconds of `rate` that are not counted, while threads start and files come into memory."""
 
 
-def rate(config: RunConfig, arrays: Arrays, seconds: float, workers: int) -> float:
+def loader_throughput(config: RunConfig, arrays: Dataset, seconds: float, workers: int) -> float:
     """Images a second of the loader alone, over at least `seconds`, at the recipe's batch."""
     size = config.recipe.batch
     steps = ((i, i * size, size) for i in itertools.count())
     count, began = 0, time.perf_counter()
-    with Loader(lambda *step: draw(config, arrays, 0, *step), steps, workers, torch.cuda.is_available()) as loader:
+    with PrefetchLoader(
+        lambda *step: draw_batch(config, arrays, 0, *step), steps, workers, torch.cuda.is_available()
+    ) as loader:
         for _ in loader:
             now = time.perf_counter()
-            if not count and now - began >= PATIENCE:
+            if not count and now - began >= WARM_UP_SECONDS:
                 count, began = 1, now  # the batches before are the start's
             elif count:
                 count += 1

@@ -21,8 +21,8 @@ from architectures import IOSpec
 from architectures.embeddings import timestep_embedding
 from bench.costs import timing
 
-LATENTS = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
-PLAIN = IOSpec(channels=4, size=32, num_classes=1000)
+LEARNED_RANGE_IO = IOSpec(channels=4, size=32, num_classes=1000, variance="learned_range")
+LATENT_IO = IOSpec(channels=4, size=32, num_classes=1000)
 SIZES = {
     "small": {"dit": "S/2", "uvit": "S/2", "unet": 128},
     "large": {"dit": "XL/2", "uvit": "H/2", "unet": 256},
@@ -115,29 +115,29 @@ def unet_args(channels: int) -> dict[str, Any]:
     )
 
 
-def pair(family: str, size: Any) -> tuple[nn.Module, nn.Module, IOSpec]:
+def network_pair(family: str, size: Any) -> tuple[nn.Module, nn.Module, IOSpec]:
     """(ours, the plain one, problem) of equal configuration."""
     if family == "dit":
-        ours = architectures.build("dit", size, io=LATENTS)
-        return ours, DiffusersDiT(ours), LATENTS
+        ours = architectures.build("dit", size, io=LEARNED_RANGE_IO)
+        return ours, DiffusersDiT(ours), LEARNED_RANGE_IO
     if family == "uvit":
-        ours = architectures.build("uvit", size, io=PLAIN)
-        return ours, TimmUViT(PLAIN, **architectures.registry.size_args("uvit", size)), PLAIN
-    ours = architectures.build("unet", io=PLAIN, args=unet_args(size))
-    return ours, DiffusersUNet(PLAIN, size), PLAIN
+        ours = architectures.build("uvit", size, io=LATENT_IO)
+        return ours, TimmUViT(LATENT_IO, **architectures.registry.size_args("uvit", size)), LATENT_IO
+    ours = architectures.build("unet", io=LATENT_IO, args=unet_args(size))
+    return ours, DiffusersUNet(LATENT_IO, size), LATENT_IO
 
 
-def counted(net: nn.Module, io: IOSpec) -> tuple[int, int]:
+def counted_cost(net: nn.Module, io: IOSpec) -> tuple[int, int]:
     """(trainable parameters used once, multiply-accumulates of one image)."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(*timing.inputs_for(io, 1, next(net.parameters()).device))
     return sum(p.numel() for p in net.parameters() if p.requires_grad), counter.get_total_flops() // 2
 
 
-def measure(family: str, size: Any, batch: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+def measure_pair(family: str, size: Any, batch: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """Rows for the plain network, ours, and for the U-Net ours in channels_last."""
     torch.manual_seed(0)
-    ours, plain, io = pair(family, size)
+    ours, plain, io = network_pair(family, size)
     ours, plain = ours.to(device), plain.to(device)
     inputs = timing.inputs_for(io, batch, device)
     names = {"ours": "ours", "plain": {"dit": "diffusers", "unet": "diffusers", "uvit": "timm blocks"}[family]}
@@ -147,8 +147,8 @@ def measure(family: str, size: Any, batch: int, rounds: int, device: torch.devic
         last = last.to(memory_format=torch.channels_last)
         moved = (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
         works["last"], names["last"] = timing.training_work(last, moved), "ours, channels_last"
-    seconds = timing.alternate(works, rounds)
-    found = {"plain": counted(plain, io), "ours": counted(ours, io), "last": counted(ours, io)}
+    seconds = timing.time_alternately(works, rounds)
+    found = {"plain": counted_cost(plain, io), "ours": counted_cost(ours, io), "last": counted_cost(ours, io)}
     return [
         {
             "network": f"{family} {size}",
@@ -156,7 +156,7 @@ def measure(family: str, size: Any, batch: int, rounds: int, device: torch.devic
             "params (M)": f"{found[work][0] / 1e6:.2f}",
             "MACs (G)": f"{found[work][1] / 1e9:.3f}",
             "images/s": f"{batch / median(seconds[work]):.3g}",
-            "speed relative to the plain one": f"{1 / timing.ratio(seconds, work, 'plain'):.2f}",
+            "speed relative to the plain one": f"{1 / timing.median_ratio(seconds, work, 'plain'):.2f}",
         }
         for work in works
     ]

@@ -25,19 +25,19 @@ from typing import Any
 import torch
 
 from bench.config.schema import RunConfig
-from bench.diffusion.gaussian_diffusion import process_of
+from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.experiments import presets
-from bench.training.distributed import ALONE, World, device_of, joined_at
-from bench.training.parallel import share
-from bench.training.rendezvous import Place
-from bench.training.trainer import new_state, step
+from bench.training.distributed import SINGLE_PROCESS, World, device_of, join_world_as
+from bench.training.parallel import rank_slice
+from bench.training.rendezvous import ProcessInfo
+from bench.training.trainer import new_training_state, train_step
 
 WARM_UP = 3
 MODES = ("same", "grown")
 
 
 @dataclass(frozen=True)
-class Found:
+class ScalingResult:
     """Seconds of a step, and of what many processes add to it."""
 
     step: float
@@ -46,37 +46,37 @@ class Found:
     """NaN where sharding leaves nothing to compare with."""
 
 
-def work(place: Place, config: RunConfig, pipe: Connection) -> None:
+def run_rank(place: ProcessInfo, config: RunConfig, pipe: Connection) -> None:
     """A process of a group: times so many steps of a batch whenever it is asked to."""
     torch.set_num_threads(config.compute.threads)
     try:
         if place.size == 1:
-            serve(ALONE, config, pipe)
+            serve_requests(SINGLE_PROCESS, config, pipe)
         else:
-            with joined_at(place, config) as world:
-                serve(world, config, pipe)
+            with join_world_as(place, config) as world:
+                serve_requests(world, config, pipe)
     except (ValueError, RuntimeError, EOFError) as error:
         pipe.send(str(error) or type(error).__name__)
 
 
-def serve(world: World, config: RunConfig, pipe: Connection) -> None:
-    device, io = device_of(config, world), presets.io_of(config)
-    state, diffusion = new_state(config, io, device, world), process_of(config.diffusion, device)
+def serve_requests(world: World, config: RunConfig, pipe: Connection) -> None:
+    device, io = device_of(config, world), presets.network_io(config)
+    state, diffusion = new_training_state(config, io, device, world), make_diffusion(config.diffusion, device)
     pipe.send("ready")
     while (batch := pipe.recv()) is not None:
-        own = share(batch, world)
+        own = rank_slice(batch, world)
         x = torch.randn(own.stop - own.start, io.channels, io.size, io.size)
         zeros = torch.zeros(len(x), dtype=torch.long)
 
         def train(x: torch.Tensor = x, zeros: torch.Tensor = zeros, batch: int = batch) -> None:
-            float(step(state, config, diffusion, (x, zeros, x, zeros), batch, world))
+            float(train_step(state, config, diffusion, (x, zeros, x, zeros), batch, world))
 
         whole = timed(train, world)
         agree = timed(lambda: world.agree(0, 0, 0), world)
         replicas, state.replicas = state.replicas, None
         alone = timed(train, world) if config.compute.sharding == "none" else math.nan
         state.replicas = replicas
-        pipe.send(Found(whole, agree, whole - alone if world.size > 1 else 0.0))
+        pipe.send(ScalingResult(whole, agree, whole - alone if world.size > 1 else 0.0))
 
 
 def timed(what: Any, world: World) -> float:
@@ -96,21 +96,23 @@ def timed(what: Any, world: World) -> float:
 
 
 @contextmanager
-def group(size: int, config: RunConfig) -> Iterator[list[Connection]]:
+def process_group(size: int, config: RunConfig) -> Iterator[list[Connection]]:
     """The pipes of `size` processes that have met; they end with the block."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     context, pipes, processes = multiprocessing.get_context("spawn"), [], []
     for rank in range(size):
         ours, theirs = context.Pipe()
-        place = Place(rank=rank, local_rank=rank, size=size, host="127.0.0.1", ports=(port,), job=f"scaling {size}")
-        processes.append(context.Process(target=work, args=(place, config, theirs), daemon=True))
+        place = ProcessInfo(
+            rank=rank, local_rank=rank, size=size, host="127.0.0.1", ports=(port,), job=f"scaling {size}"
+        )
+        processes.append(context.Process(target=run_rank, args=(place, config, theirs), daemon=True))
         pipes.append(ours)
     for process in processes:
         process.start()
     try:
         for pipe in pipes:
-            answer(pipe, "ready")
+            read_answer(pipe, "ready")
         yield pipes
         for pipe in pipes:
             pipe.send(None)
@@ -121,7 +123,7 @@ def group(size: int, config: RunConfig) -> Iterator[list[Connection]]:
             process.terminate()
 
 
-def answer(pipe: Connection, wanted: Any = None) -> Any:
+def read_answer(pipe: Connection, wanted: Any = None) -> Any:
     """What a process says; ValueError where that is a sentence."""
     try:
         found = pipe.recv()
@@ -132,10 +134,10 @@ def answer(pipe: Connection, wanted: Any = None) -> Any:
     return found
 
 
-def measure(config: RunConfig, sizes: list[int], rounds: int) -> dict[tuple[str, int], list[Found]]:
+def measure_scaling(config: RunConfig, sizes: list[int], rounds: int) -> dict[tuple[str, int], list[ScalingResult]]:
     """{(mode, processes): what process 0 found each round}, the groups taking turns."""
-    found: dict[tuple[str, int], list[Found]] = defaultdict(list)
-    with groups(sizes, config) as pipes:
+    found: dict[tuple[str, int], list[ScalingResult]] = defaultdict(list)
+    with start_groups(sizes, config) as pipes:
         for turn in range(rounds):
             for size, mode in ((size, mode) for mode in MODES for size in sizes):
                 if mode == "grown" and size == 1:
@@ -143,23 +145,23 @@ def measure(config: RunConfig, sizes: list[int], rounds: int) -> dict[tuple[str,
                 print(f"round {turn + 1} of {rounds}: {size} processes, batch {mode}", file=sys.stderr, flush=True)
                 for pipe in pipes[size]:
                     pipe.send(config.recipe.batch * (size if mode == "grown" else 1))
-                first, *_ = [answer(pipe) for pipe in pipes[size]]
+                first, *_ = [read_answer(pipe) for pipe in pipes[size]]
                 found[mode, size].append(first)
     return found
 
 
 @contextmanager
-def groups(sizes: list[int], config: RunConfig) -> Iterator[dict[int, list[Connection]]]:
+def start_groups(sizes: list[int], config: RunConfig) -> Iterator[dict[int, list[Connection]]]:
     """The pipes of each size's group."""
     if not sizes:
         yield {}
         return
     print(f"starting {sizes[0]} process{'es' * (sizes[0] > 1)}", file=sys.stderr, flush=True)
-    with group(sizes[0], config) as own, groups(sizes[1:], config) as rest:
+    with process_group(sizes[0], config) as own, start_groups(sizes[1:], config) as rest:
         yield {sizes[0]: own, **rest}
 
 
-def table(found: dict[tuple[str, int], list[Found]], batch: int) -> list[dict[str, str]]:
+def scaling_table(found: dict[tuple[str, int], list[ScalingResult]], batch: int) -> list[dict[str, str]]:
     """Rows of median rates, against ideal, and overheads."""
     rows, one = [], batch / median(f.step for f in found["same", 1])
     for (mode, size), rounds in found.items():
@@ -180,7 +182,7 @@ def table(found: dict[tuple[str, int], list[Found]], batch: int) -> list[dict[st
     return rows
 
 
-def where(config: RunConfig) -> str:
+def describe_devices(config: RunConfig) -> str:
     """What was measured on, in words."""
     if device_of(config).type == "cuda":
         return f"{torch.cuda.device_count()} GPUs ({torch.cuda.get_device_name()})"

@@ -14,13 +14,13 @@ from statistics import median
 import torch
 
 from bench.config.schema import RunConfig
-from bench.diffusion.gaussian_diffusion import process_of
+from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.experiments import presets
-from bench.training.trainer import device_of, new_state, step
+from bench.training.trainer import device_of, new_training_state, train_step
 
 
 @dataclass(frozen=True)
-class Case:
+class ThreadLayout:
     """One row: so many processes, each with so many threads and such a batch."""
 
     arch: str
@@ -29,28 +29,28 @@ class Case:
     batch: int
 
 
-def rate(config: RunConfig, threads: int, seconds: float) -> float:
+def train_throughput(config: RunConfig, threads: int, seconds: float) -> float:
     """Training images a second of one process on noise."""
     torch.set_num_threads(threads)
-    device, io = device_of(config), presets.io_of(config)
-    state = new_state(config, io, device)
-    diffusion = process_of(config.diffusion, device)
+    device, io = device_of(config), presets.network_io(config)
+    state = new_training_state(config, io, device)
+    diffusion = make_diffusion(config.diffusion, device)
     x = torch.randn(config.recipe.batch, io.channels, io.size, io.size)
     zeros = torch.zeros(len(x), dtype=torch.long)
     for _ in range(3):
-        float(step(state, config, diffusion, (x, zeros, x, zeros)))
+        float(train_step(state, config, diffusion, (x, zeros, x, zeros)))
     began, images = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
-        float(step(state, config, diffusion, (x, zeros, x, zeros)))
+        float(train_step(state, config, diffusion, (x, zeros, x, zeros)))
         images += len(x)
     return images / (time.perf_counter() - began)
 
 
-def measure(case: Case, config: RunConfig, seconds: float) -> float:
+def measure_layout(case: ThreadLayout, config: RunConfig, seconds: float) -> float:
     """Images a second of all processes of a case together."""
     sized = replace(config, recipe=replace(config.recipe, batch=case.batch))
     with multiprocessing.get_context("spawn").Pool(case.processes) as pool:
-        return sum(pool.starmap(rate, [(sized, case.threads, seconds)] * case.processes))
+        return sum(pool.starmap(train_throughput, [(sized, case.threads, seconds)] * case.processes))
 
 
 def parse_layout(text: str) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def parse_layout(text: str) -> tuple[int, int]:
     return int(processes), int(threads)
 
 
-def table(rates: dict[Case, list[float]]) -> list[dict[str, object]]:
+def throughput_table(rates: dict[ThreadLayout, list[float]]) -> list[dict[str, object]]:
     """Rows with the median rate and its ratio to the architecture's first row."""
     rows: list[dict[str, object]] = []
     first: dict[str, float] = {}

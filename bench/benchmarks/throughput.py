@@ -23,15 +23,15 @@ from typing import Any
 import torch
 
 from bench.benchmarks import loading, workloads
-from bench.config.naming import title_of
-from bench.config.schema import Data, RunConfig
+from bench.config.naming import dataset_title
+from bench.config.schema import DataConfig, RunConfig
 from bench.costs import counting, timing
 from bench.data import sources
 from bench.experiments import presets, resolve
-from bench.storage.atomic import atomic
-from bench.terminal.cli import assignments
+from bench.storage.atomic import atomic_write
+from bench.terminal.cli import parse_assignments
 from bench.training import execution, hardware, micro_batching
-from bench.training.trainer import workers_of
+from bench.training.trainer import loader_workers
 
 MODES = ("train", "forward", "sample", "loader")
 SUITES: dict[str, tuple[str, ...]] = {
@@ -76,13 +76,13 @@ COLUMNS = (
     "note",
 )
 """results/README.md says what each is."""
-SAME = ("model", "mode", "way", "precision", "compile", "batch", "steps", "device")
+ROW_KEY = ("model", "mode", "way", "precision", "compile", "batch", "steps", "device")
 """What two rows share of which the later replaces the earlier."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
+class BenchmarkSession:
     """What all rows share."""
 
     device: torch.device
@@ -95,8 +95,10 @@ class Session:
 
     def row(self, label: str, mode: str, way: str, config: RunConfig, **more: Any) -> Row:
         """A row, its network counted; `flops` are those of one image."""
-        io, price = presets.io_of(config), counting.of(config, presets.io_of(config))
-        chosen = (execution.of_training if mode == "train" else execution.of_sampling)(config, self.device)
+        io, price = presets.network_io(config), counting.cost_of_config(config, presets.network_io(config))
+        chosen = (execution.training_execution if mode == "train" else execution.sampling_execution)(
+            config, self.device
+        )
         rate, flops = more.get("images_per_second"), more.pop("flops", 0)
         speed = {"tflops": rate * flops / 1e12, "mfu": hardware.mfu(rate, flops, self.peak)} if rate else {}
         return {
@@ -117,14 +119,14 @@ class Session:
         }
 
 
-def session_of(device: torch.device, flags: argparse.Namespace) -> Session:
+def open_session(device: torch.device, flags: argparse.Namespace) -> BenchmarkSession:
     """The device, and its dense peak: bf16 from the table, or measured, on a CPU in float32."""
-    name = hardware.name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    peak, source = hardware.known(name), "bf16, table"
+    name = hardware.accelerator_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    peak, source = hardware.known_peak(name), "bf16, table"
     if peak is None:
         kind = "bf16" if device.type == "cuda" else "fp32"
-        peak, source = hardware.measured(device, kind), f"{kind}, measured"
-    return Session(
+        peak, source = hardware.measure_peak(device, kind), f"{kind}, measured"
+    return BenchmarkSession(
         device=device,
         name=name,
         peak=peak,
@@ -135,10 +137,10 @@ def session_of(device: torch.device, flags: argparse.Namespace) -> Session:
     )
 
 
-def timed(made: dict[str, workloads.Work], session: Session) -> dict[str, dict[str, Any]]:
+def timed(made: dict[str, workloads.NetworkWorkload], session: BenchmarkSession) -> dict[str, dict[str, Any]]:
     """Rate, latency and spread of works that take turns, in windows of about so many seconds."""
     calls = {name: window(work.call, session) for name, work in made.items()}
-    seconds = timing.alternate({name: call for name, (call, _) in calls.items()}, session.rounds)
+    seconds = timing.time_alternately({name: call for name, (call, _) in calls.items()}, session.rounds)
     found = {}
     for name, work in made.items():
         each = [s / calls[name][1] for s in seconds[name]]
@@ -146,7 +148,8 @@ def timed(made: dict[str, workloads.Work], session: Session) -> dict[str, dict[s
             "images_per_second": work.images / median(each),
             "latency_ms": 1e3 * median(each),
             "spread": (max(each) - min(each)) / median(each),
-            "relative": 1 / timing.ratio({k: [s / calls[k][1] for s in v] for k, v in seconds.items()}, name, "eager")
+            "relative": 1
+            / timing.median_ratio({k: [s / calls[k][1] for s in v] for k, v in seconds.items()}, name, "eager")
             if "eager" in made
             else None,
             "compile_seconds": work.compile_seconds,
@@ -157,7 +160,7 @@ def timed(made: dict[str, workloads.Work], session: Session) -> dict[str, dict[s
     return found
 
 
-def window(call: workloads.Call, session: Session) -> tuple[workloads.Call, int]:
+def window(call: workloads.Call, session: BenchmarkSession) -> tuple[workloads.Call, int]:
     """(so many calls that fill a window, how many); the device is waited for at its end only."""
     began = time.perf_counter()
     call()
@@ -176,52 +179,60 @@ Sampler = Callable[[int], torch.Tensor]
 Makers = dict[str, Callable[[], tuple[workloads.Call, Callable[[], int]]]]
 
 
-def compared(label: str, mode: str, config: RunConfig, batch: int, flops: int, makers: Makers, s: Session) -> list[Row]:
+def compare_implementations(
+    label: str, mode: str, config: RunConfig, batch: int, flops: int, makers: Makers, s: BenchmarkSession
+) -> list[Row]:
     """Rows of one network, one a way; one that does not fit into memory says so."""
-    configs = {"ours": config, "eager": workloads.eager(config, s.device)}
+    configs = {"ours": config, "eager": workloads.eager_baseline(config, s.device)}
     made, rows = {}, []
     for way, maker in makers.items():
         before = workloads.allocated(s.device)
         try:
             made[way] = workloads.ready(maker(), batch, s.device, before)
-        except (torch.OutOfMemoryError, micro_batching.TooLarge) as error:
+        except (torch.OutOfMemoryError, micro_batching.MicroBatchTooLarge) as error:
             why = str(error).splitlines()[0]
             rows.append(s.row(label, mode, way, configs[way], batch=batch, note=f"out of memory: {why}"))
     found = timed(made, s) if made else {}
     return [s.row(label, mode, way, configs[way], flops=flops, **found[way]) for way in found] + rows
 
 
-def ways(session: Session, ours: Any, eager: Any) -> Makers:
+def implementations(session: BenchmarkSession, ours: Any, eager: Any) -> Makers:
     return {"ours": ours, "eager": eager} if session.baseline else {"ours": ours}
 
 
-def train_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
-    flops = counting.of(config, presets.io_of(config)).training_flops
-    makers = ways(
-        s, lambda: workloads.training(config, s.device), lambda: workloads.published_training(config, s.device)
+def train_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
+    flops = counting.cost_of_config(config, presets.network_io(config)).training_flops
+    makers = implementations(
+        s,
+        lambda: workloads.training_workload(config, s.device),
+        lambda: workloads.published_training_workload(config, s.device),
     )
-    return compared(label, "train", config, config.recipe.batch, flops, makers, s)
+    return compare_implementations(label, "train", config, config.recipe.batch, flops, makers, s)
 
 
-def forward_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
+def forward_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
     flops, batch, plain = (
-        counting.of(config, presets.io_of(config)).flops,
+        counting.cost_of_config(config, presets.network_io(config)).flops,
         flags.batch,
-        workloads.eager(config, s.device),
+        workloads.eager_baseline(config, s.device),
     )
-    makers = ways(
-        s, lambda: workloads.forward(config, s.device, batch), lambda: workloads.forward(plain, s.device, batch)
+    makers = implementations(
+        s,
+        lambda: workloads.forward_workload(config, s.device, batch),
+        lambda: workloads.forward_workload(plain, s.device, batch),
     )
-    return compared(label, "forward", config, batch, flops, makers, s)
+    return compare_implementations(label, "forward", config, batch, flops, makers, s)
 
 
-def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Session) -> list[Row]:
+def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
     """Whole guided sampling for each number of steps, in turns, after two steps to warm up."""
-    configs = {"ours": config, "eager": workloads.eager(config, s.device)}
-    io, rows = presets.io_of(config), []
-    flops = counting.of(config, io).flops * (2 if io.num_classes else 1)
+    configs = {"ours": config, "eager": workloads.eager_baseline(config, s.device)}
+    io, rows = presets.network_io(config), []
+    flops = counting.cost_of_config(config, io).flops * (2 if io.num_classes else 1)
     try:
-        samplers = {w: workloads.sampling(configs[w], s.device, flags.batch) for w in ways(s, None, None)}
+        samplers = {
+            w: workloads.sampling_workload(configs[w], s.device, flags.batch) for w in implementations(s, None, None)
+        }
         first, again = ({way: clocked(sampler, 2, s)[1] for way, sampler in samplers.items()} for _ in range(2))
         for steps in flags.steps:
             for way, found in sampled(samplers, steps, s).items():
@@ -233,7 +244,7 @@ def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Ses
     return rows
 
 
-def sampled(samplers: dict[str, Sampler], steps: int, session: Session) -> dict[str, Row]:
+def sampled(samplers: dict[str, Sampler], steps: int, session: BenchmarkSession) -> dict[str, Row]:
     """Latency of samplers that take turns until the time of a row is over, once at least; how far images differ."""
     seconds: dict[str, list[float]] = {way: [] for way in samplers}
     images: dict[str, torch.Tensor] = {}
@@ -245,23 +256,23 @@ def sampled(samplers: dict[str, Sampler], steps: int, session: Session) -> dict[
     found: dict[str, Row] = {way: {"latency_ms": 1e3 * median(each)} for way, each in seconds.items()}
     if "eager" in samplers:
         for way in samplers:
-            found[way]["relative"] = 1 / timing.ratio(seconds, way, "eager")
-        found["ours"]["difference"] = workloads.difference(images["ours"], images["eager"])
+            found[way]["relative"] = 1 / timing.median_ratio(seconds, way, "eager")
+        found["ours"]["difference"] = workloads.max_difference(images["ours"], images["eager"])
     return found
 
 
-def clocked(sampler: Sampler, steps: int, session: Session) -> tuple[torch.Tensor, float]:
+def clocked(sampler: Sampler, steps: int, session: BenchmarkSession) -> tuple[torch.Tensor, float]:
     began = time.perf_counter()
     images = sampler(steps)
     workloads.synchronize(session.device)
     return images, time.perf_counter() - began
 
 
-def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s: Session) -> list[Row]:
+def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s: BenchmarkSession) -> list[Row]:
     """Images a second of the loader alone, relative to what the fastest network trains on."""
-    arrays, rows = sources.arrays_of(config.data), []
-    for workers in flags.workers or [workers_of(config, s.device)]:
-        rate = loading.rate(config, arrays, s.seconds * s.rounds, workers)
+    arrays, rows = sources.open_dataset(config.data), []
+    for workers in flags.workers or [loader_workers(config, s.device)]:
+        rate = loading.loader_throughput(config, arrays, s.seconds * s.rounds, workers)
         row = {
             "model": config.data.title,
             "mode": "loader",
@@ -277,32 +288,32 @@ def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s:
     return rows
 
 
-PARTS = {"train": train_rows, "forward": forward_rows, "sample": sample_rows}
+ROW_MAKERS = {"train": train_rows, "forward": forward_rows, "sample": sample_rows}
 
 
-def configs_of(flags: argparse.Namespace, device: torch.device) -> dict[str, RunConfig]:
+def network_configs(flags: argparse.Namespace, device: torch.device) -> dict[str, RunConfig]:
     """The networks by the name they were asked for; ValueError for what is unknown."""
-    settings = dict(assignments(flags))
+    settings = dict(parse_assignments(flags))
     if device.type == "cuda" and execution.has_bf16():
         settings.setdefault("evaluation.precision", "bf16")
     found = {}
     for word in flags.net or SUITES[flags.suite or ("h100" if device.type == "cuda" else "small")]:
         name, _, source = word.partition("@")
-        label = f"{name}@{title_of(source)}" if source else name
+        label = f"{name}@{dataset_title(source)}" if source else name
         arch, _, size = name.partition(":")
-        wish = presets.Wish(arch=arch, size=size, data=source, track=flags.track, settings=settings)
-        found[label] = resolve.solved(presets.resolve(wish))
+        wish = presets.RunRequest(arch=arch, size=size, data=source, track=flags.track, settings=settings)
+        found[label] = resolve.solve_size(presets.compose_config(wish))
     return found
 
 
-def measured(flags: argparse.Namespace, configs: dict[str, RunConfig], s: Session) -> Iterator[Row]:
+def measure_rows(flags: argparse.Namespace, configs: dict[str, RunConfig], s: BenchmarkSession) -> Iterator[Row]:
     fastest = 0.0
     for label, config in configs.items():
         for mode in flags.mode:
-            if mode not in PARTS:
+            if mode not in ROW_MAKERS:
                 continue
             print(f"{label}: {mode}", file=sys.stderr, flush=True)
-            rows = PARTS[mode](label, config, flags, s)
+            rows = ROW_MAKERS[mode](label, config, flags, s)
             fastest = max([fastest, *(r.get("images_per_second", 0) for r in rows if mode == "train")])
             yield from rows
             del rows
@@ -310,7 +321,7 @@ def measured(flags: argparse.Namespace, configs: dict[str, RunConfig], s: Sessio
     if "loader" in flags.mode:
         first = next(iter(configs.values()))
         for source in flags.data or [first.data.name]:
-            own = replace(first, data=sources.filled(Data(name=source, root=first.data.root)))
+            own = replace(first, data=sources.resolve_data(DataConfig(name=source, root=first.data.root)))
             yield from loader_rows(flags, own, fastest, s)
 
 
@@ -322,18 +333,18 @@ def release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def write(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """A table with every column, in full or not at all; rows of before stay, unless they were measured anew."""
-    told = [{k: shown(v) for k, v in row.items()} for row in rows]
-    new = {tuple(row.get(k, "") for k in SAME) for row in told}
-    told = [row for row in read(path) if tuple(row.get(k, "") for k in SAME) not in new] + told
-    with atomic(path) as partial, partial.open("w", newline="") as file:
+    told = [{k: format_cell(v) for k, v in row.items()} for row in rows]
+    new = {tuple(row.get(k, "") for k in ROW_KEY) for row in told}
+    told = [row for row in read_csv(path) if tuple(row.get(k, "") for k in ROW_KEY) not in new] + told
+    with atomic_write(path) as partial, partial.open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(told)
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a table; none where there is none, or one of other columns."""
     if not path.is_file():
         return []
@@ -342,7 +353,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(table) if tuple(table.fieldnames or ()) == COLUMNS else []
 
 
-def shown(value: Any) -> str:
+def format_cell(value: Any) -> str:
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
@@ -350,9 +361,9 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def files_of(rows: Sequence[Row], device: torch.device, out: Path) -> dict[Path, list[Row]]:
+def csv_files(rows: Sequence[Row], device: torch.device, out: Path) -> dict[Path, list[Row]]:
     """Which rows go into which table: training and the loader's, and forward passes and samples."""
-    short, found = slug(hardware.name(device)), {}
+    short, found = slug(hardware.accelerator_name(device)), {}
     for kind, modes in (("train", ("train", "loader")), ("infer", ("forward", "sample"))):
         own = [row for row in rows if row["mode"] in modes]
         precision = next((r["precision"] for r in own if r.get("way") == "ours"), "fp32")

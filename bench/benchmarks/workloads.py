@@ -18,13 +18,13 @@ from torch import Tensor
 import architectures
 from architectures.check import awaken
 from bench.config.schema import RunConfig
-from bench.config.seeds import fold
+from bench.config.seeds import derive_seed
 from bench.costs import timing
 from bench.diffusion import samplers
-from bench.diffusion.gaussian_diffusion import draw_times, process_of
+from bench.diffusion.gaussian_diffusion import draw_timesteps, make_diffusion
 from bench.experiments import presets
 from bench.training import execution, micro_batching
-from bench.training.trainer import backward, new_state, step
+from bench.training.trainer import backward, new_training_state, train_step
 
 GUIDANCE = 1.5
 """Scale where a configuration has none."""
@@ -32,7 +32,7 @@ Call = Callable[[], Any]
 
 
 @dataclass(kw_only=True)
-class Work:
+class NetworkWorkload:
     """Something that is ready to be timed."""
 
     call: Call
@@ -45,7 +45,7 @@ class Work:
     micro_batch: Callable[[], int] = lambda: 0
 
 
-def ready(made: tuple[Call, Callable[[], int]], images: int, device: torch.device, before: int) -> Work:
+def ready(made: tuple[Call, Callable[[], int]], images: int, device: torch.device, before: int) -> NetworkWorkload:
     """Call it until it is warm; torch.OutOfMemoryError where that does not fit.  `before` was allocated for others."""
     call, micro_batch = made
     seconds = []
@@ -58,7 +58,7 @@ def ready(made: tuple[Call, Callable[[], int]], images: int, device: torch.devic
             allocated(device)  # from here on, without what was tried and did not fit
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None
     spent = max(0.0, seconds[0] - min(seconds[1:]))
-    return Work(call=call, images=images, compile_seconds=spent, peak_bytes=peak, micro_batch=micro_batch)
+    return NetworkWorkload(call=call, images=images, compile_seconds=spent, peak_bytes=peak, micro_batch=micro_batch)
 
 
 def synchronize(device: torch.device) -> None:
@@ -74,7 +74,7 @@ def allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device)
 
 
-def eager(config: RunConfig, device: torch.device) -> RunConfig:
+def eager_baseline(config: RunConfig, device: torch.device) -> RunConfig:
     """The configuration without any of what makes it fast here: TF32 where there is a GPU, as the published loops."""
     plain = replace(
         config.compute,
@@ -88,33 +88,33 @@ def eager(config: RunConfig, device: torch.device) -> RunConfig:
 
 def noise(config: RunConfig, device: torch.device, count: int = 4) -> Any:
     """Batches (x0, t, eps, labels) without end, on the CPU as the loader gives them."""
-    io, generator = presets.io_of(config), torch.Generator().manual_seed(0)
+    io, generator = presets.network_io(config), torch.Generator().manual_seed(0)
     shape, made = (config.recipe.batch, io.channels, io.size, io.size), []
     for _ in range(count):
         x, eps = (torch.randn(shape, generator=generator) for _ in range(2))
         labels = torch.randint(0, io.num_classes + 1, shape[:1], generator=generator)
-        batch = (x, draw_times(config.diffusion, shape[0], generator), eps, labels)
+        batch = (x, draw_timesteps(config.diffusion, shape[0], generator), eps, labels)
         made.append(tuple(z.pin_memory() for z in batch) if device.type == "cuda" else batch)
     return cycle(made)
 
 
-def training(config: RunConfig, device: torch.device) -> tuple[Call, Callable[[], int]]:
+def training_workload(config: RunConfig, device: torch.device) -> tuple[Call, Callable[[], int]]:
     """The trainer's own step, which does not wait for the device."""
-    state, batches = new_state(config, presets.io_of(config), device), noise(config, device)
-    diffusion = process_of(config.diffusion, device)
+    state, batches = new_training_state(config, presets.network_io(config), device), noise(config, device)
+    diffusion = make_diffusion(config.diffusion, device)
 
     def call() -> None:
         with state.engine.running():
-            step(state, config, diffusion, next(batches))
+            train_step(state, config, diffusion, next(batches))
 
     return call, lambda: state.micro_batch
 
 
-def published_training(config: RunConfig, device: torch.device) -> tuple[Call, Callable[[], int]]:
+def published_training_workload(config: RunConfig, device: torch.device) -> tuple[Call, Callable[[], int]]:
     """The step of the published loops: AdamW that is not fused, an average parameter by parameter, the loss read."""
-    config = eager(config, device)
-    state, batches = new_state(config, presets.io_of(config), device), noise(config, device)
-    diffusion, own = process_of(config.diffusion, device), list(state.net.parameters())
+    config = eager_baseline(config, device)
+    state, batches = new_training_state(config, presets.network_io(config), device), noise(config, device)
+    diffusion, own = make_diffusion(config.diffusion, device), list(state.net.parameters())
     state.optimizer = torch.optim.AdamW(own, lr=config.recipe.lr, weight_decay=config.recipe.weight_decay)
 
     def accumulate(batch: tuple[Tensor, ...]) -> Tensor:
@@ -126,7 +126,7 @@ def published_training(config: RunConfig, device: torch.device) -> tuple[Call, C
     def call() -> None:
         batch = next(batches)
         with state.engine.running():
-            loss = micro_batching.fitting(lambda: accumulate(batch), state, len(batch[0]), search=True)
+            loss = micro_batching.accumulate_with_retry(lambda: accumulate(batch), state, len(batch[0]), search=True)
             state.optimizer.step()
         with torch.no_grad():
             for kept, new in zip(state.ema.parameters(), own, strict=True):
@@ -136,18 +136,18 @@ def published_training(config: RunConfig, device: torch.device) -> tuple[Call, C
     return call, lambda: state.micro_batch
 
 
-def network(config: RunConfig, device: torch.device) -> torch.nn.Module:
+def live_network(config: RunConfig, device: torch.device) -> torch.nn.Module:
     """A network whose every branch is alive, for sampling."""
-    torch.manual_seed(fold(config.seed, "init"))
+    torch.manual_seed(derive_seed(config.seed, "init"))
     model = config.model
-    net = architectures.build(model.arch, model.size or None, io=presets.io_of(config), args=model.network)
+    net = architectures.build(model.arch, model.size or None, io=presets.network_io(config), args=model.network)
     return awaken(net).to(device).requires_grad_(False)
 
 
-def forward(config: RunConfig, device: torch.device, batch: int) -> tuple[Call, Callable[[], int]]:
+def forward_workload(config: RunConfig, device: torch.device, batch: int) -> tuple[Call, Callable[[], int]]:
     """One evaluation of the network as samplers make it."""
-    call = execution.of_sampling(config, device).sampler(network(config, device))
-    inputs = timing.inputs_for(presets.io_of(config), batch, device)
+    call = execution.sampling_execution(config, device).sampler(live_network(config, device))
+    inputs = timing.inputs_for(presets.network_io(config), batch, device)
 
     def once() -> Tensor:
         with torch.inference_mode():
@@ -157,22 +157,22 @@ def forward(config: RunConfig, device: torch.device, batch: int) -> tuple[Call, 
     return once, lambda: 0
 
 
-def sampling(config: RunConfig, device: torch.device, batch: int) -> Callable[[int], Tensor]:
+def sampling_workload(config: RunConfig, device: torch.device, batch: int) -> Callable[[int], Tensor]:
     """Images (B, C, H, W) of a guided sampler of so many steps; the same noise each time."""
-    io, e = presets.io_of(config), config.evaluation
-    net = execution.of_sampling(config, device).sampler(network(config, device))
+    io, e = presets.network_io(config), config.evaluation
+    net = execution.sampling_execution(config, device).sampler(live_network(config, device))
     guidance = (e.guidance if e.guidance != 1 else GUIDANCE) if io.num_classes else 1.0
     labels = torch.arange(batch, device=device) % io.num_classes if io.num_classes else None
 
     def images(steps: int) -> Tensor:
         own = dataclasses.replace(config, evaluation=replace(e, steps=steps, guidance=guidance))
-        made = samplers.with_guidance(net, own, io.num_classes)
+        made = samplers.guide_from_config(net, own, io.num_classes)
         with torch.inference_mode():
-            return samplers.sample(made, own, (io.channels, io.size, io.size), range(batch), labels, device)
+            return samplers.sample_images(made, own, (io.channels, io.size, io.size), range(batch), labels, device)
 
     return images
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
+def max_difference(ours: Tensor, theirs: Tensor) -> float:
     """Root mean square of the difference of images, relative to that of `theirs`."""
     return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())

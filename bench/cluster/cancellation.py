@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from bench.cluster import run_status, slurm
-from bench.cluster.run_status import Row
+from bench.cluster.run_status import RunStatus
 from bench.storage.run_folder import RunFolder
 
 
@@ -17,7 +17,7 @@ def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]
 
     ValueError when SLURM does not answer, or there is nobody to ask.
     """
-    rows, note = run_status.look(runs, reap=False)
+    rows, note = run_status.query_runs(runs, reap=False)
     if note and any(r.jobs for r in rows):
         raise ValueError(f"{note}; nothing was cancelled")
     living = [r for r in rows if r.alive or r.pid]
@@ -25,23 +25,23 @@ def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]
         print("nothing of this is queued or running")
         return []
     for r in living:
-        print(f"{r.run}  {r.state}{f' ({r.why})' if r.why else ''}  {where(r)}")
-    if not (yes or agreed(living)):
+        print(f"{r.run}  {r.state}{f' ({r.why})' if r.why else ''}  {describe_location(r)}")
+    if not (yes or confirm_cancellation(living)):
         print("nothing was cancelled")
         return []
-    end(living)
-    print(f"cancelled {amount(living)}; checkpoints are kept, the same bench.run command goes on from them")
+    end_runs(living)
+    print(f"cancelled {describe_counts(living)}; checkpoints are kept, the same bench.run command goes on from them")
     return [r.run for r in living]
 
 
-def where(r: Row) -> str:
+def describe_location(r: RunStatus) -> str:
     """The jobs or the process that a run lives in."""
     if r.pid:
         return f"process {r.pid}"
     return ", ".join(f"{stage} {id_}" for stage, id_ in r.jobs.items() if id_ in r.alive)
 
 
-def amount(rows: Sequence[Row]) -> str:
+def describe_counts(rows: Sequence[RunStatus]) -> str:
     """2 runs (4 jobs, 0 processes)."""
     counts = {"job": sum(len(r.alive) for r in rows), "process": sum(bool(r.pid) for r in rows)}
     plural = {"job": "jobs", "process": "processes"}
@@ -49,21 +49,21 @@ def amount(rows: Sequence[Row]) -> str:
     return f"{len(rows)} run{'s'[: len(rows) != 1]} ({', '.join(parts)})"
 
 
-def agreed(rows: Sequence[Row]) -> bool:
+def confirm_cancellation(rows: Sequence[RunStatus]) -> bool:
     """Whether the user says y; no, Ctrl-C and the end of input leave everything as it is."""
     if not sys.stdin.isatty():
-        raise ValueError(f"{amount(rows)} would be cancelled, and there is no terminal to ask on; use --yes")
+        raise ValueError(f"{describe_counts(rows)} would be cancelled, and there is no terminal to ask on; use --yes")
     try:
-        return input(f"cancel {amount(rows)}? [y/N] ").strip().lower() in ("y", "yes")
+        return input(f"cancel {describe_counts(rows)}? [y/N] ").strip().lower() in ("y", "yes")
     except (EOFError, KeyboardInterrupt):
         print()
         return False
 
 
-def end(rows: Sequence[Row]) -> None:
+def end_runs(rows: Sequence[RunStatus]) -> None:
     """One scancel for all jobs, and SIGTERM for processes, which save and stop."""
     if jobs := [id_ for r in rows for id_ in r.alive]:
-        slurm.cancel(jobs)
+        slurm.cancel_jobs(jobs)
     for r in rows:
         if r.pid:
             try:

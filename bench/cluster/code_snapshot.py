@@ -15,33 +15,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.storage.atomic import whole_folder
+from bench.storage.atomic import atomic_folder
 from bench.storage.paths import PACKAGES, ROOT
 
-SOURCE = "source.json"
+SOURCE_FILE = "source.json"
 
 
-def take(jobs: Path, modules: Iterable[str] = ()) -> Path:
+def copy_code(jobs: Path, modules: Iterable[str] = ()) -> Path:
     """Copy the code, with top-level modules of users' own, below `jobs`; the folder for PYTHONPATH.
 
     A module that is installed is left where it is.  ValueError for one that cannot be found.
     """
-    files = dict(sources(modules))
-    told = json.dumps(about(), sort_keys=True)
+    files = dict(list_code_files(modules))
+    told = json.dumps(code_version(), sort_keys=True)
     digest = hashlib.sha256(told.encode())
     for name, path in sorted(files.items()):
         digest.update(f"{name}\0".encode() + path.read_bytes())
     target = jobs / "code" / digest.hexdigest()[:16]
     if not target.is_dir():
-        with whole_folder(target) as partial:
+        with atomic_folder(target) as partial:
             for name, path in files.items():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, partial / name)
-            (partial / SOURCE).write_text(told)
+            (partial / SOURCE_FILE).write_text(told)
     return target.absolute()
 
 
-def sources(modules: Iterable[str]) -> Iterable[tuple[str, Path]]:
+def list_code_files(modules: Iterable[str]) -> Iterable[tuple[str, Path]]:
     """(name inside the copy, file) of everything."""
     for package in PACKAGES:
         yield from _files(ROOT / package, package)
@@ -61,18 +61,18 @@ def _files(folder: Path, name: str) -> Iterable[tuple[str, Path]]:
             yield f"{name}/{path.relative_to(folder)}", path
 
 
-def about() -> dict[str, Any]:
+def code_version() -> dict[str, Any]:
     """{"commit", "dirty"} of this code: a copy's from its file, a checkout's from git."""
-    if (ROOT / SOURCE).is_file():
-        found: dict[str, Any] = json.loads((ROOT / SOURCE).read_text())
+    if (ROOT / SOURCE_FILE).is_file():
+        found: dict[str, Any] = json.loads((ROOT / SOURCE_FILE).read_text())
         return found
     return {
-        "commit": git("rev-parse", "--short=12", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--", *PACKAGES, "pyproject.toml")),
+        "commit": run_git("rev-parse", "--short=12", "HEAD"),
+        "dirty": bool(run_git("status", "--porcelain", "--", *PACKAGES, "pyproject.toml")),
     }
 
 
-def git(*words: str) -> str | None:
+def run_git(*words: str) -> str | None:
     """Output of a git command about this package; None outside a repository."""
     command = ["git", "-C", str(ROOT), *words]
     try:

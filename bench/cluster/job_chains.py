@@ -21,19 +21,19 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from bench.cluster import slurm
-from bench.cluster.profiles import Profile, Request
+from bench.cluster.profiles import JobRequest, SlurmProfile
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 
-MOST_TIMEOUTS = 1_000_000
-UNTIL_READY = """bash -c 'trap "" USR2 TERM; exec "$0" "$@"'"""
+MAX_TIMEOUTS = 1_000_000
+IGNORING_SIGNALS = """bash -c 'trap "" USR2 TERM; exec "$0" "$@"'"""
 """Notices that come while Python starts would kill the job, and SLURM would call that a failure."""
 
-Make = Callable[..., Callable[[], Any]]
+JobFactory = Callable[..., Callable[[], Any]]
 """(folder of a run, stage, seconds of notice) -> what its job calls."""
 
 
-class Executor(submitit.SlurmExecutor):
+class SlurmExecutor(submitit.SlurmExecutor):
     """submitit's, which also writes its request where there is no SLURM."""
 
     @classmethod
@@ -46,10 +46,10 @@ class Submission:
     """What all jobs of one submission share."""
 
     results: Path
-    profile: Profile
+    profile: SlurmProfile
     code: Path
     """For PYTHONPATH."""
-    make: Make
+    make: JobFactory
     label: str
     """Part of the jobs' names: the suite, or the run."""
     parallel: int | None = None
@@ -65,10 +65,10 @@ def jobs_folder(results: Path) -> Path:
     return results.absolute() / "runs" / "jobs"
 
 
-def executor(folder: Path, request: Request, code: Path, name: str, **more: Any) -> Executor:
+def make_slurm_executor(folder: Path, request: JobRequest, code: Path, name: str, **more: Any) -> SlurmExecutor:
     """An executor for a request; jobs import the code copy, whatever folder they start in."""
-    python = f"{UNTIL_READY} {request.python or shlex.quote(sys.executable)}"
-    made = Executor(folder=folder / "%j", max_num_timeout=MOST_TIMEOUTS, python=python)
+    python = f"{IGNORING_SIGNALS} {request.python or shlex.quote(sys.executable)}"
+    made = SlurmExecutor(folder=folder / "%j", max_num_timeout=MAX_TIMEOUTS, python=python)
     own = request.parameters()
     path = f"export PYTHONSAFEPATH=1 PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"
     own["setup"] = [*own["setup"], path]
@@ -77,62 +77,66 @@ def executor(folder: Path, request: Request, code: Path, name: str, **more: Any)
     return made
 
 
-def texts(results: Path, profile: Profile, count: int, parallel: int | None, label: str) -> dict[str, str]:
+def submission_scripts(
+    results: Path, profile: SlurmProfile, count: int, parallel: int | None, label: str
+) -> dict[str, str]:
     """{stage: its sbatch request in full}, as `count` runs would be submitted; writes nothing."""
     found = {}
     for stage in ("train", "evaluate"):
         request = getattr(profile, stage)
-        more = after("ID_OF_TRAINING", count) if stage == "evaluate" else {}
+        more = dependency_parameters("ID_OF_TRAINING", count) if stage == "evaluate" else {}
         folder = jobs_folder(results)
-        made = executor(folder, request, folder / "code" / "HASH", f"{stage}-{label}-UID", **more)
+        made = make_slurm_executor(folder, request, folder / "code" / "HASH", f"{stage}-{label}-UID", **more)
         if count > 1:
             made.parameters |= {"map_count": count, "array_parallelism": parallel or count}
         found[stage] = made._make_submission_file_text(made._submitit_command_str, "UID")
     return found
 
 
-def after(job: str, count: int) -> dict[str, Any]:
+def dependency_parameters(job: str, count: int) -> dict[str, Any]:
     """Parameters of a job that needs another's success: task by task in arrays, cancelled when it fails."""
     kind = "aftercorr" if count > 1 else "afterok"
     return {"dependency": f"{kind}:{job}", "additional_parameters": {"kill-on-invalid-dep": "yes"}}
 
 
-def submit(submission: Submission, train: Sequence[RunFolder], evaluate: Sequence[RunFolder]) -> Iterator[str]:
+def submit_runs(submission: Submission, train: Sequence[RunFolder], evaluate: Sequence[RunFolder]) -> Iterator[str]:
     """Submit whole chains for `train` and the second half for `evaluate`; a line for each run.
 
     Raises ValueError with SLURM's reason when it refuses a request; what was part of that submission is
     cancelled again.
     """
-    size, before = max(1, slurm.limits().array), ""
-    for chunk in chunks(train, size):
+    size, before = max(1, slurm.query_limits().array), ""
+    for chunk in split_into_arrays(train, size):
         first = {"dependency": f"afterany:{before}"} if before and submission.parallel else {}
-        with announced(submission, chunk) as uid:
-            jobs = {"train": send(submission, chunk, "train", uid, first)}
+        with announced_submission(submission, chunk) as uid:
+            jobs = {"train": submit_stage(submission, chunk, "train", uid, first)}
             before = jobs["train"][0].job_id.partition("_")[0]
-            jobs["evaluate"] = send(submission, chunk, "evaluate", uid, after(before, len(chunk)))
-            note(chunk, jobs)
-        yield from lines(chunk, jobs)
-    for chunk in chunks(evaluate, size):
-        with announced(submission, chunk) as uid:
-            jobs = {"evaluate": send(submission, chunk, "evaluate", uid, {})}
-            note(chunk, jobs)
-        yield from lines(chunk, jobs)
+            jobs["evaluate"] = submit_stage(
+                submission, chunk, "evaluate", uid, dependency_parameters(before, len(chunk))
+            )
+            write_jobs_files(chunk, jobs)
+        yield from describe_jobs(chunk, jobs)
+    for chunk in split_into_arrays(evaluate, size):
+        with announced_submission(submission, chunk) as uid:
+            jobs = {"evaluate": submit_stage(submission, chunk, "evaluate", uid, {})}
+            write_jobs_files(chunk, jobs)
+        yield from describe_jobs(chunk, jobs)
 
 
-def chunks(runs: Sequence[RunFolder], size: int) -> Iterator[Sequence[RunFolder]]:
+def split_into_arrays(runs: Sequence[RunFolder], size: int) -> Iterator[Sequence[RunFolder]]:
     """Arrays that the cluster takes."""
     for start in range(0, len(runs), size):
         yield runs[start : start + size]
 
 
-def send(
+def submit_stage(
     submission: Submission, runs: Sequence[RunFolder], stage: str, uid: str, more: dict[str, Any]
 ) -> list[submitit.Job[Any]]:
     """One job, or one array, of a stage."""
-    request: Request = getattr(submission.profile, stage)
+    request: JobRequest = getattr(submission.profile, stage)
     name = f"{stage}-{submission.label}-{uid}"
     parallel = {"array_parallelism": submission.parallel or len(runs)}
-    made = executor(submission.jobs, request, submission.code, name, **parallel, **more)
+    made = make_slurm_executor(submission.jobs, request, submission.code, name, **parallel, **more)
     calls = [submission.make(str(run.path.absolute()), stage, float(request.signal_seconds)) for run in runs]
     try:
         with made.batch():
@@ -144,7 +148,7 @@ def send(
     return sent
 
 
-def note(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> None:
+def write_jobs_files(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> None:
     """Write each run's jobs.json."""
     for i, run in enumerate(runs):
         own = {stage: found[i] for stage, found in jobs.items()}
@@ -152,14 +156,14 @@ def note(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) ->
         write_json(run.path / "jobs.json", {"submitted": time.time(), "jobs": told})
 
 
-def lines(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> Iterator[str]:
+def describe_jobs(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> Iterator[str]:
     """What was submitted, a line for each run."""
     for i, run in enumerate(runs):
         yield f"{run.path.name}: " + " -> ".join(f"{stage} {found[i].job_id}" for stage, found in jobs.items())
 
 
 @contextmanager
-def announced(submission: Submission, runs: Sequence[RunFolder]) -> Iterator[str]:
+def announced_submission(submission: Submission, runs: Sequence[RunFolder]) -> Iterator[str]:
     """The uid of a submission; whatever ends it before its jobs are noted cancels them."""
     uid = uuid.uuid4().hex[:8]
     names = [f"{stage}-{submission.label}-{uid}" for stage in ("train", "evaluate")]
@@ -168,19 +172,19 @@ def announced(submission: Submission, runs: Sequence[RunFolder]) -> Iterator[str
     try:
         yield uid
     except BaseException:
-        with suppress(slurm.NoAnswer):  # then the announcement stays, and the next submission cancels them
-            slurm.cancel_named(names)
+        with suppress(slurm.SlurmUnavailable):  # then the announcement stays, and the next submission cancels them
+            slurm.cancel_jobs_by_name(names)
             path.unlink()
         raise
     path.unlink()
 
 
-def mend(results: Path) -> list[str]:
+def cancel_orphans(results: Path) -> list[str]:
     """Cancel what submissions that were killed have left; names of their runs.  NoAnswer as `slurm.cancel`."""
     left = []
     for path in sorted((jobs_folder(results) / "submissions").glob("*.json")):
         told = json.loads(path.read_text())
-        slurm.cancel_named(told["names"])
+        slurm.cancel_jobs_by_name(told["names"])
         left += told["runs"]
         path.unlink()
     return left

@@ -20,7 +20,7 @@ SHOWN = (*STAGES, *ENDS)
 
 
 @dataclass
-class Watched:
+class LiveRun:
     """What is known of one run."""
 
     run: RunFolder
@@ -54,14 +54,14 @@ class Watched:
         return text
 
 
-def watch(
+def watch_local_runs(
     runs: Mapping[str, RunFolder], going: Callable[[], bool], *, seconds: float = 15.0, poll: float = 0.5
 ) -> None:
     """Show the runs until `going` says that none is left.
 
     On a terminal the lines are rewritten twice a second; elsewhere they come every `seconds`.
     """
-    watched = {name: Watched(run) for name, run in runs.items()}
+    watched = {name: LiveRun(run) for name, run in runs.items()}
     live, drawn = sys.stdout.isatty(), 0
     shown, stages = 0.0, dict.fromkeys(watched, "")
     while going():
@@ -69,7 +69,7 @@ def watch(
         for w in watched.values():
             w.update()
         if live:
-            drawn = redraw([f"{name}: {w.words()}" for name, w in watched.items()], drawn)
+            drawn = redraw_lines([f"{name}: {w.words()}" for name, w in watched.items()], drawn)
             continue
         due = time.monotonic() - shown >= seconds
         for name, w in watched.items():
@@ -81,7 +81,7 @@ def watch(
             shown = time.monotonic()
 
 
-def redraw(lines: list[str], drawn: int) -> int:
+def redraw_lines(lines: list[str], drawn: int) -> int:
     """Write the lines over the `drawn` ones above; how many there are now."""
     width = shutil.get_terminal_size().columns - 1
     up = f"\x1b[{drawn}F" if drawn else ""

@@ -14,7 +14,7 @@ from typing import Any
 import submitit
 
 CLUSTERS = ("auto", "local", "debug", "slurm")
-FOREVER_MIN = 60 * 24 * 365
+TIMEOUT_MINUTES = 60 * 24 * 365
 
 
 def resolve_cluster(name: str) -> str:
@@ -41,19 +41,19 @@ def sbatch_is_configured() -> bool:
     return subprocess.run(["sbatch", "--version"], capture_output=True).returncode == 0
 
 
-def executor(cluster: str, folder: Path, gpus: int = 0, processes: int = 1) -> submitit.AutoExecutor:
+def make_local_executor(cluster: str, folder: Path, gpus: int = 0, processes: int = 1) -> submitit.AutoExecutor:
     """A submitit executor of this machine, local or debug, whose logs are kept in `folder`."""
     made = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
-    made.update_parameters(timeout_min=FOREVER_MIN, gpus_per_node=gpus, tasks_per_node=processes, nodes=1)
+    made.update_parameters(timeout_min=TIMEOUT_MINUTES, gpus_per_node=gpus, tasks_per_node=processes, nodes=1)
     return made
 
 
-def gpus_here() -> int:
+def count_gpus() -> int:
     """GPUs of this machine as the driver's device files tell."""
     return len(list(Path("/dev").glob("nvidia[0-9]*"))) if os.environ.get("CUDA_VISIBLE_DEVICES") != "" else 0
 
 
-class Queue:
+class LocalQueue:
     """Submits jobs, at most `parallel` at a time, in the order given."""
 
     def __init__(self, make: submitit.AutoExecutor, parallel: int) -> None:
@@ -69,7 +69,7 @@ class Queue:
         running = [job for job in self.jobs.values() if not job.done()]
         while self.waiting and len(running) < self.parallel:
             name, callable_ = self.waiting.pop(0)
-            with deaf_to_ctrl_c():
+            with sigint_ignored():
                 job = self.make.submit(callable_)
             self.jobs[name] = job
             running.append(job)
@@ -77,7 +77,7 @@ class Queue:
 
 
 @contextmanager
-def deaf_to_ctrl_c() -> Iterator[None]:
+def sigint_ignored() -> Iterator[None]:
     """Processes started here ignore SIGINT, so that submitit's controller does not die of a Ctrl-C.
 
     A Job listens for it by itself, and stops, saved, when the door that started it is gone.

@@ -17,18 +17,28 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from bench.config.fields import fields_of, value_of
+from bench.config.fields import iterate_settings, parse_json_or_text
 from bench.storage.paths import data_file
 
-FOLDER = data_file("slurm")
+PROFILES_FOLDER = data_file("slurm")
 
 
-OURS = ("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "open-mode", "output", "requeue", "signal")
+RESERVED_OPTIONS = (
+    "array",
+    "dependency",
+    "error",
+    "job-name",
+    "kill-on-invalid-dep",
+    "open-mode",
+    "output",
+    "requeue",
+    "signal",
+)
 """Options of sbatch that the chain of a run decides itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class JobRequest:
     """The request of one job; names are sbatch's where sbatch has one."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -77,13 +87,13 @@ class Request:
         for name in ("gpus_per_node", "tasks_per_node", "mem_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"slurm.{name} is {getattr(self, name)}; it must be at least 0")
-        if minutes(self.time) * 60 <= self.signal_seconds:
+        if parse_time_limit(self.time) * 60 <= self.signal_seconds:
             raise ValueError(f"slurm.time is {self.time}, no longer than the notice, slurm.signal_seconds")
         self._check_names()
 
     def _check_names(self) -> None:
         for name in self.options:
-            if name.replace("_", "-") in OURS:
+            if name.replace("_", "-") in RESERVED_OPTIONS:
                 raise ValueError(f"slurm.options.{name} is not free: runs depend on what bench asks for there")
         if any("\n" in str(value) for value in (self.partition, self.account, self.qos, *self.options.values())):
             raise ValueError("slurm.* holds a line break, which no option of sbatch may")
@@ -110,7 +120,7 @@ class Request:
             "cpus_per_task": self.cpus_per_task,
             **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
             "mem": f"{round(self.mem_gb * 1024)}M" if self.mem_gb else "0",
-            "time": minutes(self.time),
+            "time": parse_time_limit(self.time),
             "signal_delay_s": self.signal_seconds,
             "setup": [*self.setup, *exports],
             "srun_args": srun,
@@ -119,14 +129,14 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Profile:
+class SlurmProfile:
     """The requests of a run's two jobs."""
 
-    train: Request
-    evaluate: Request
+    train: JobRequest
+    evaluate: JobRequest
 
 
-def minutes(text: str) -> int:
+def parse_time_limit(text: str) -> int:
     """Minutes of a time as sbatch writes it, rounded up; ValueError for anything else."""
     found = re.fullmatch(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?)|(?:(\d+)(?::(\d+))?(?::(\d+))?)", text.strip())
     if not found:
@@ -143,25 +153,25 @@ def minutes(text: str) -> int:
     return int(one) * 60 + int(two) + (int(three) > 0)
 
 
-def load(name: str, settings: Mapping[str, str] | None = None) -> Profile:
+def load_profile(name: str, settings: Mapping[str, str] | None = None) -> SlurmProfile:
     """slurm/NAME.toml with {"time": "4:00:00", "evaluate.time": ...} over it; ValueError says what is wrong."""
-    table = read(name)
+    table = read_profile_table(name)
     evaluate = table.pop("evaluate", {})
     if not isinstance(evaluate, dict):
         raise ValueError(f"slurm/{name}.toml: evaluate is {evaluate!r}; it must be a table, [evaluate]")
     for key, text in (settings or {}).items():
         own = key.removeprefix("evaluate.")
-        put(evaluate if own != key else table, own, text)
-    train = request(table, name)
+        apply_setting(evaluate if own != key else table, own, text)
+    train = build_request(table, name)
     small = {"nodes": 1, "gpus_per_node": min(1, train.gpus_per_node), "tasks_per_node": 0}
-    return Profile(train=train, evaluate=request({**table, **small, **evaluate}, name))
+    return SlurmProfile(train=train, evaluate=build_request({**table, **small, **evaluate}, name))
 
 
-def read(name: str) -> dict[str, Any]:
+def read_profile_table(name: str) -> dict[str, Any]:
     """The table of slurm/NAME.toml; ValueError names the profiles there are."""
-    path = FOLDER / f"{name}.toml"
+    path = PROFILES_FOLDER / f"{name}.toml"
     if not path.is_file():
-        known = sorted(p.stem for p in FOLDER.glob("*.toml"))
+        known = sorted(p.stem for p in PROFILES_FOLDER.glob("*.toml"))
         near = difflib.get_close_matches(name, known, n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
         raise ValueError(f"no profile {name!r} in slurm/; {hint}")
@@ -171,30 +181,30 @@ def read(name: str) -> dict[str, Any]:
         raise ValueError(f"slurm/{path.name} is no valid TOML: {error}") from error
 
 
-def put(table: dict[str, Any], key: str, text: str) -> None:
+def apply_setting(table: dict[str, Any], key: str, text: str) -> None:
     """One `--set slurm.KEY=TEXT`; a list may be given as JSON or as its one entry."""
     first, dot, rest = key.partition(".")
     if dot:
-        table[first] = {**table.get(first, {}), rest: value_of(text) if first == "options" else text}
+        table[first] = {**table.get(first, {}), rest: parse_json_or_text(text) if first == "options" else text}
     elif first in ("env", "options"):
         raise ValueError(f"--set slurm.{key}: write slurm.{first}.NAME=VALUE, one for each")
     elif first in ("setup", "srun"):
-        value = value_of(text)
+        value = parse_json_or_text(text)
         table[first] = value if isinstance(value, list) else [text]
     else:
         table[first] = text
 
 
-def request(table: Mapping[str, Any], name: str) -> Request:
+def build_request(table: Mapping[str, Any], name: str) -> JobRequest:
     """A request from plain data; ValueError names the key and what would be right."""
-    known = [f.name for f in dataclasses.fields(Request)]
+    known = [f.name for f in dataclasses.fields(JobRequest)]
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean slurm.{near[0]}?" if near else f"known: {', '.join(known)}"
             raise ValueError(f"unknown setting slurm.{key} (profile {name}); {hint}")
     try:
-        return TypeAdapter(Request).validate_python({k: str(v) if k == "time" else v for k, v in table.items()})
+        return TypeAdapter(JobRequest).validate_python({k: str(v) if k == "time" else v for k, v in table.items()})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -202,10 +212,10 @@ def request(table: Mapping[str, Any], name: str) -> Request:
         raise ValueError(f"{said} (profile {name})") from None
 
 
-def help_lines() -> list[str]:
+def slurm_help_lines() -> list[str]:
     """Every setting with its type, default and meaning."""
     lines = ["\n  slurm (slurm/NAME.toml; slurm.evaluate.KEY is for the evaluation job alone)"]
-    for key, kind, default, doc in fields_of(Request):
+    for key, kind, default, doc in iterate_settings(JobRequest):
         shown = "" if default in ("", {}, ()) else f" [{default}]"
         name = f"slurm.{key}.NAME=TEXT" if kind == "key=value" else f"slurm.{key}={kind.upper()}"
         lines.append(f"    {name:<34} {doc}{shown}")

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bench.storage.process_identity import on_slurm
+from bench.storage.process_identity import is_slurm_task
 
-LAST_CALL = 0.6
+REQUEUE_DEADLINE_SHARE = 0.6
 """Share of the notice after which the job is queued again even where the work has not stopped."""
-PATIENCE_S, RETRY_S = 600.0, 0.5
+REQUEUE_TIMEOUT_SECONDS, RETRY_SECONDS = 600.0, 0.5
 
 
-class Notices:
+class SignalHandler:
     """The notices of one process."""
 
     def __init__(self, notice_seconds: float = 0.0) -> None:
@@ -42,7 +42,7 @@ class Notices:
         """Take the signals over, and give them back at the end."""
         wanted: dict[int, Any] = {signal.SIGINT: self._note, signal.SIGTERM: self._note}
         queued = signal.getsignal(signal.SIGUSR2)
-        if on_slurm() and callable(queued):
+        if is_slurm_task() and callable(queued):
             self.submitit = queued
             wanted |= {signal.SIGUSR2: self._note, signal.SIGALRM: self._last_call}
         before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
@@ -56,12 +56,12 @@ class Notices:
     def _note(self, signum: int, frame: Any) -> None:
         self.heard.append(signum)
         if signum == signal.SIGUSR2 and self.notice_seconds:
-            signal.setitimer(signal.ITIMER_REAL, self.notice_seconds * LAST_CALL)
+            signal.setitimer(signal.ITIMER_REAL, self.notice_seconds * REQUEUE_DEADLINE_SHARE)
 
     def _last_call(self, signum: int, frame: Any) -> None:
         print("the work did not stop in time; what it has saved so far is what the next turn goes on from", flush=True)
         if not self.queue_again():
-            signal.setitimer(signal.ITIMER_REAL, RETRY_S)
+            signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
 
     def queue_again(self) -> bool:
         """Let submitit requeue this job, which ends this process (of several, only the first one's); False: not yet.
@@ -82,11 +82,11 @@ class Notices:
         A SIGTERM alone is a preemption without notice, whose requeue is SLURM's, or a scancel.  To
         return would be a success, to raise a failure, and it is neither.  RuntimeError after ten minutes.
         """
-        if not on_slurm():
+        if not is_slurm_task():
             return
-        deadline, queued = time.monotonic() + PATIENCE_S, False
+        deadline, queued = time.monotonic() + REQUEUE_TIMEOUT_SECONDS, False
         while time.monotonic() < deadline:
             if not queued and (requeue or self.requeue):
                 queued = self.queue_again()
-            time.sleep(RETRY_S)
+            time.sleep(RETRY_SECONDS)
         raise RuntimeError("the job was told to end, saved and waited, but was not ended; submit it again")

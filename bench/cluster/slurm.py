@@ -13,31 +13,31 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-SECONDS = 30.0
-ARGUMENT = 100_000  # bytes; Linux takes 131,072 in one argument
+TIMEOUT_SECONDS = 30.0
+MAX_ARGUMENT_BYTES = 100_000  # bytes; Linux takes 131,072 in one argument
 
-QUEUED = frozenset(["PENDING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"])
-ALIVE = QUEUED | {
+QUEUED_STATES = frozenset(["PENDING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"])
+LIVE_STATES = QUEUED_STATES | {
     *("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED"),
     *("STAGE_OUT", "RESIZING", "SIGNALING"),
 }
-FINISHED = frozenset(["COMPLETED"])
-OVER = frozenset(["FAILED", "CANCELLED", "OUT_OF_MEMORY", "DEADLINE"])
-RETURNING = frozenset(["REQUEUED", "NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "REVOKED"])
+FINISHED_STATES = frozenset(["COMPLETED"])
+UNSUCCESSFUL_STATES = frozenset(["FAILED", "CANCELLED", "OUT_OF_MEMORY", "DEADLINE"])
+REQUEUABLE_STATES = frozenset(["REQUEUED", "NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "REVOKED"])
 """Words of a job that SLURM may have put back into the queue, which sacct is late to tell; squeue decides."""
 UNKNOWN = "UNKNOWN"
 
 
-class NoAnswer(ValueError):
+class SlurmUnavailable(ValueError):
     """SLURM does not answer; one sentence says which part of it."""
 
 
-class NoAccounting(NoAnswer):
+class AccountingUnavailable(SlurmUnavailable):
     """sacct cannot tell anything here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class State:
+class JobState:
     """What SLURM says of one job."""
 
     word: str = UNKNOWN
@@ -58,15 +58,15 @@ class State:
 
     @property
     def queued(self) -> bool:
-        return self.word in QUEUED
+        return self.word in QUEUED_STATES
 
     @property
     def finished(self) -> bool:
-        return self.word in FINISHED
+        return self.word in FINISHED_STATES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class ClusterLimits:
     """What a cluster takes."""
 
     array: int
@@ -75,7 +75,7 @@ class Limits:
     """Jobs that all its users together may have in it, each array task being one."""
 
 
-def states(ids: Iterable[str]) -> dict[str, State]:
+def query_job_states(ids: Iterable[str]) -> dict[str, JobState]:
     """The state of each job: one sacct call, and one squeue call unless all are certainly over.
 
     A cluster without accounting is asked by squeue alone, which soon forgets what is over: UNKNOWN.
@@ -86,27 +86,27 @@ def states(ids: Iterable[str]) -> dict[str, State]:
         return {}
     bases = list(dict.fromkeys(id_.partition("_")[0] for id_ in wanted))
     try:
-        told = accounted(bases)
-    except NoAccounting:
+        told = query_sacct(bases)
+    except AccountingUnavailable:
         told = {}
-    found = {id_: told.get(id_, State()) for id_ in wanted}
-    if all(s.word in FINISHED | OVER for s in found.values()):
+    found = {id_: told.get(id_, JobState()) for id_ in wanted}
+    if all(s.word in FINISHED_STATES | UNSUCCESSFUL_STATES for s in found.values()):
         return found
-    queue = queued(bases)
+    queue = query_squeue(bases)
     arrays = {id_.partition("_")[0] for id_ in (*told, *queue) if "_" in id_}
-    return {id_: settled(s, queue.get(id_), id_.partition("_")[0] in arrays) for id_, s in found.items()}
+    return {id_: merge_job_states(s, queue.get(id_), id_.partition("_")[0] in arrays) for id_, s in found.items()}
 
 
-def settled(told: State, queue: State | None, array: bool) -> State:
+def merge_job_states(told: JobState, queue: JobState | None, array: bool) -> JobState:
     """One state out of what sacct told and what squeue shows (None: nothing), as a task of a known array or not."""
-    if told.word in FINISHED | OVER and not (queue and queue.alive):
+    if told.word in FINISHED_STATES | UNSUCCESSFUL_STATES and not (queue and queue.alive):
         return told
-    if queue is None and array and told.word in QUEUED | {UNKNOWN}:  # SLURM 22.05 keeps no trace of such a task
-        return State(word="CANCELLED", reason="before it started")
+    if queue is None and array and told.word in QUEUED_STATES | {UNKNOWN}:  # SLURM 22.05 keeps no trace of such a task
+        return JobState(word="CANCELLED", reason="before it started")
     if queue is None:  # not even among those that ended lately: sacct has missed its end
         return replace(told, word=UNKNOWN if told.alive else told.word, alive=False)
-    back = queue.alive and told.word in RETURNING
-    return State(
+    back = queue.alive and told.word in REQUEUABLE_STATES
+    return JobState(
         word=queue.word,
         alive=queue.alive,
         node=queue.node,
@@ -118,32 +118,32 @@ def settled(told: State, queue: State | None, array: bool) -> State:
     )
 
 
-def accounted(bases: list[str]) -> dict[str, State]:
+def query_sacct(bases: list[str]) -> dict[str, JobState]:
     """What sacct tells; -D lists a requeued job once for each start, the last of them being how it stands."""
     single: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
     ranged: dict[str, list[tuple[str, list[str]]]] = {}
     fields = "JobID,Submit,State,ExitCode,ElapsedRaw,NodeList,Reason"
-    for some in chunks(bases):
-        for line in ask("sacct", "-X", "-D", "-n", "-P", "-o", fields, "-j", ",".join(some)).splitlines():
+    for some in split_arguments(bases):
+        for line in run_client("sacct", "-X", "-D", "-n", "-P", "-o", fields, "-j", ",".join(some)).splitlines():
             job, submitted, *rest = line.split("|", 6)
             if "[" in job:  # may still name tasks that have left it
-                ranged.update((id_, [(submitted, rest)]) for id_ in expand(job))
+                ranged.update((id_, [(submitted, rest)]) for id_ in expand_job_ids(job))
             else:
                 single[job].append((submitted, rest))
-    return {id_: _told(starts) for id_, starts in {**ranged, **single}.items()}
+    return {id_: parse_starts(starts) for id_, starts in {**ranged, **single}.items()}
 
 
-def _told(starts: list[tuple[str, list[str]]]) -> State:
+def parse_starts(starts: list[tuple[str, list[str]]]) -> JobState:
     """The state of a job from its rows."""
     starts = sorted(starts, key=lambda start: start[0])
     state, code, elapsed, node, reason = starts[-1][1]
     word, _, by = state.partition(" ")
     waited = reason if node == "None assigned" and reason != "None" else ""  # else it is why it once waited
-    return State(
+    return JobState(
         word=word,
-        alive=word in ALIVE,
+        alive=word in LIVE_STATES,
         node="" if node == "None assigned" else node,
-        reason=named(by) or waited,
+        reason=name_canceller(by) or waited,
         elapsed_seconds=int(elapsed or 0),
         exit_code=code,
         restarts=len(starts) - 1,
@@ -151,7 +151,7 @@ def _told(starts: list[tuple[str, list[str]]]) -> State:
     )
 
 
-def named(by: str) -> str:
+def name_canceller(by: str) -> str:
     """ "by 0" as "by root"; as it is where the user is not known here."""
     word, _, uid = by.partition(" ")
     try:
@@ -160,49 +160,49 @@ def named(by: str) -> str:
         return by
 
 
-def queued(bases: list[str]) -> dict[str, State]:
+def query_squeue(bases: list[str]) -> dict[str, JobState]:
     """What squeue shows, those that ended within the last minutes (MinJobAge) among it.
 
     Ranges of tasks are expanded here: of 0-597:3 squeue's own -r forgets the last (SLURM 22.05).
     """
     found = {}
-    for some in chunks(bases):
+    for some in split_arguments(bases):
         flags = ("-h", "-t", "all", "-o", "%i|%T|%N|%M|%r", "-j", ",".join(some))
-        for line in ask("squeue", *flags).splitlines():
+        for line in run_client("squeue", *flags).splitlines():
             job, word, node, elapsed, reason = line.strip().split("|", 4)
             told = "" if reason == "None" or word == "RUNNING" else reason
-            alive = word in ALIVE or word == "REQUEUED"
-            state = State(word=word, alive=alive, node=node, reason=told, elapsed_seconds=seconds(elapsed))
-            found.update(dict.fromkeys(expand(job), state))
+            alive = word in LIVE_STATES or word == "REQUEUED"
+            state = JobState(word=word, alive=alive, node=node, reason=told, elapsed_seconds=parse_elapsed(elapsed))
+            found.update(dict.fromkeys(expand_job_ids(job), state))
     return found
 
 
-def cancel(ids: Iterable[str]) -> None:
+def cancel_jobs(ids: Iterable[str]) -> None:
     """End jobs, all in one scancel call; those that are over already are left as they are.  NoAnswer as `states`."""
     tasks = defaultdict(list)
     for id_ in dict.fromkeys(ids):
         base, _, task = id_.partition("_")
         tasks[base].append(task)
     words = [base if "" in some else f"{base}_[{','.join(some)}]" for base, some in tasks.items()]
-    for some in chunks(words):
-        ask("scancel", *some)
+    for some in split_arguments(words):
+        run_client("scancel", *some)
 
 
-def cancel_named(names: Iterable[str]) -> None:
+def cancel_jobs_by_name(names: Iterable[str]) -> None:
     """End all jobs of this user's that have one of these names.  NoAnswer as `states`."""
     for name in names:
-        ask("scancel", "--me", f"--name={name}")
+        run_client("scancel", "--me", f"--name={name}")
 
 
-def limits() -> Limits:
+def query_limits() -> ClusterLimits:
     """How much can be submitted; NoAnswer as `states`."""
-    told = dict(re.findall(r"^(\S+)\s*= (.*)$", ask("scontrol", "show", "config"), re.MULTILINE))
+    told = dict(re.findall(r"^(\S+)\s*= (.*)$", run_client("scontrol", "show", "config"), re.MULTILINE))
     most = re.search(r"max_array_tasks=(\d+)", told.get("SchedulerParameters", ""))
     array = int(told["MaxArraySize"])  # the largest index is one less, and the first is 0
-    return Limits(array=min(array, int(most[1])) if most else array, jobs=int(told["MaxJobCount"]))
+    return ClusterLimits(array=min(array, int(most[1])) if most else array, jobs=int(told["MaxJobCount"]))
 
 
-def expand(job: str) -> Iterator[str]:
+def expand_job_ids(job: str) -> Iterator[str]:
     """123_[4-8:2,12%2] as 123_4, 123_6, 123_8, 123_12; what is no range as itself."""
     base, bracket, ranges = job.rstrip("]").partition("_[")
     if not bracket:
@@ -215,7 +215,7 @@ def expand(job: str) -> Iterator[str]:
             yield from (f"{base}_{i}" for i in range(first, (last or first) + 1, step or 1))
 
 
-def seconds(text: str) -> int:
+def parse_elapsed(text: str) -> int:
     """[DAYS-][HOURS:]MINUTES:SECONDS in seconds; 0 for INVALID, of a job without a start."""
     days, _, clock = text.rpartition("-")
     total = 0
@@ -224,12 +224,12 @@ def seconds(text: str) -> int:
     return total + 86400 * int(days or 0)
 
 
-def chunks(words: list[str]) -> Iterator[list[str]]:
+def split_arguments(words: list[str]) -> Iterator[list[str]]:
     """As few lists as fit a command line each: nearly always one."""
     some: list[str] = []
     size = 0
     for word in words:
-        if some and size + len(word) + 1 > ARGUMENT:
+        if some and size + len(word) + 1 > MAX_ARGUMENT_BYTES:
             yield some
             some, size = [], 0
         some.append(word)
@@ -238,29 +238,29 @@ def chunks(words: list[str]) -> Iterator[list[str]]:
         yield some
 
 
-WISHES = ("SQUEUE_", "SACCT_", "SCANCEL_")
+USER_PREFERENCES = ("SQUEUE_", "SACCT_", "SCANCEL_")
 """What users set to have less shown, or to be asked."""
-QUIET = re.compile(r"Invalid job id specified|already completing|Job/step already")
+HARMLESS_ERRORS = re.compile(r"Invalid job id specified|already completing|Job/step already")
 
 
-def ask(*command: str) -> str:
+def run_client(*command: str) -> str:
     """The output of one of SLURM's clients; that it knows no such job is an empty answer.
 
     NoAnswer, or NoAccounting for sacct, says in one sentence what failed.
     """
-    problem = NoAccounting if command[0] == "sacct" else NoAnswer
-    own = {name: value for name, value in os.environ.items() if not name.startswith(WISHES)}
+    problem = AccountingUnavailable if command[0] == "sacct" else SlurmUnavailable
+    own = {name: value for name, value in os.environ.items() if not name.startswith(USER_PREFERENCES)}
     env = {**own, "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
     try:
         done = subprocess.run(
-            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
         )
     except FileNotFoundError:
         raise problem(f"{command[0]} is not on PATH, so SLURM cannot be asked; is this a login node?") from None
     except subprocess.TimeoutExpired:
-        raise problem(f"{command[0]} gave no answer in {SECONDS:.0f} s; try again when SLURM is back") from None
+        raise problem(f"{command[0]} gave no answer in {TIMEOUT_SECONDS:.0f} s; try again when SLURM is back") from None
     lines = done.stderr.strip().splitlines()
-    said = [line for line in lines if not QUIET.search(line)]
+    said = [line for line in lines if not HARMLESS_ERRORS.search(line)]
     if done.returncode and (said or not lines):
         raise problem(f"{command[0]} failed ({said[-1] if said else f'exit status {done.returncode}'}); is SLURM up?")
     return done.stdout

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
-def fields_of(cls: type, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
+def iterate_settings(cls: type, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
     """(key, type, default, docstring) of every field, sections flattened."""
     docs, hints = _docstrings(cls), get_type_hints(cls)
     for f in dataclasses.fields(cls):
         hint = hints[f.name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from fields_of(hint, f"{prefix}{f.name}.")
+            yield from iterate_settings(hint, f"{prefix}{f.name}.")
         else:
             default = f.default if f.default is not dataclasses.MISSING else {}
             yield f"{prefix}{f.name}", _type_name(hint), default, docs.get(f.name, "")
@@ -46,7 +46,7 @@ def _docstrings(cls: type) -> dict[str, str]:
     return docs
 
 
-def value_of(text: str) -> Any:
+def parse_json_or_text(text: str) -> Any:
     """JSON, or else the text itself."""
     try:
         return json.loads(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-KINDS: Mapping[str, tuple[str, float, float]] = {
+METRIC_SPECS: Mapping[str, tuple[str, float, float]] = {
     "fid": ("lower", 0.0, float("inf")),
     "sfid": ("lower", 0.0, float("inf")),
     "fd_dinov2": ("lower", 0.0, float("inf")),
@@ -16,15 +16,15 @@ KINDS: Mapping[str, tuple[str, float, float]] = {
 }
 """Metric -> direction, smallest and largest possible value."""
 ARROWS = {"lower": "↓", "higher": "↑"}
-HEADLINE = "fid"
+HEADLINE_TYPE = "fid"
 """What rows are ranked by."""
 
 
-def kind_of(name: str) -> str:
+def metric_type(name: str) -> str:
     """The kind of a metric: fid of fid[digits-cnn]."""
     return name.partition("[")[0]
 
 
-def headline(names: Mapping[str, object]) -> str:
+def headline_metric(names: Mapping[str, object]) -> str:
     """The metric that rows are ranked by, of those there are; "" without one."""
-    return next((name for name in names if kind_of(name) == HEADLINE), "")
+    return next((name for name in names if metric_type(name) == HEADLINE_TYPE), "")

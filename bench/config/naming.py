@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-ARCHIVE = r"\.(tar\.gz|tgz|tar|npz|parquet)$"
+ARCHIVE_SUFFIX = r"\.(tar\.gz|tgz|tar|npz|parquet)$"
 
 
-def title_of(name: str) -> str:
+def dataset_title(name: str) -> str:
     """A data set's name without folders and the endings of archives: latents:/a/b/cats is latents:cats."""
     kind, colon, path = name.rpartition(":")
     path, at, size = path.rpartition("@") if re.search(r"@\d+$", path) else (path, "", "")
     where = PurePath(path)
     last = (where.parent.name if where.name == "train" else "") or where.name or path
-    return f"{kind}{colon}{re.sub(ARCHIVE, '', last)}{at}{size}"
+    return f"{kind}{colon}{re.sub(ARCHIVE_SUFFIX, '', last)}{at}{size}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.config.fields import fields_of, value_of
+from bench.config.fields import iterate_settings, parse_json_or_text
 from bench.config.schema import RunConfig
 
 
@@ -23,7 +23,7 @@ def _adapter() -> TypeAdapter[RunConfig]:
     return TypeAdapter(RunConfig)
 
 
-def from_dict(data: Mapping[str, Any]) -> RunConfig:
+def config_from_dict(data: Mapping[str, Any]) -> RunConfig:
     """A config from nested plain data; ValueError says in a sentence what does not fit."""
     try:
         return _adapter().validate_python(data)
@@ -33,10 +33,10 @@ def from_dict(data: Mapping[str, Any]) -> RunConfig:
 
 def load_config(folder: Path) -> RunConfig:
     """The resolved config of a run's folder, from its config.json."""
-    return from_dict(json.loads((folder / "config.json").read_text()))
+    return config_from_dict(json.loads((folder / "config.json").read_text()))
 
 
-def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
+def apply_overrides(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
     """The config with `--set` assignments applied: {"recipe.lr": "2e-4"}.
 
     Values are read by the type of their field; those below model.args as JSON, or else as text.
@@ -51,8 +51,8 @@ def override(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
             node = node[part]
         is_power = re.fullmatch(r"[+-]?\d+(\.\d+)?[eE]\+?\d+", text)
         is_data = is_power or text.startswith("[") or path[:2] == ["model", "args"]
-        node[last] = value_of(text) if is_data else text
-    return from_dict(data)
+        node[last] = parse_json_or_text(text) if is_data else text
+    return config_from_dict(data)
 
 
 def _sections() -> list[str]:
@@ -72,7 +72,7 @@ def _sentence(error: ValidationError) -> str:
     if "error" in first.get("ctx", {}):
         return str(first["ctx"]["error"])
     if first["type"] == "unexpected_keyword_argument":
-        return _unknown(key, [k for k, *_ in fields_of(RunConfig)])
+        return _unknown(key, [k for k, *_ in iterate_settings(RunConfig)])
     return f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}".replace(
         "input should", "it should"
     )

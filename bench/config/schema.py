@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 
 from bench.config import timestep_respacing
-from bench.config.identity import digest
-from bench.config.naming import title_of
+from bench.config.identity import digest_json
+from bench.config.naming import dataset_title
 
 Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -38,7 +38,7 @@ def _fraction(owner: Any, section: str, *names: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class ModelConfig:
     """The backbone."""
 
     __pydantic_config__ = STRICT
@@ -76,7 +76,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Data:
+class DataConfig:
     """What is trained on."""
 
     __pydantic_config__ = STRICT
@@ -93,11 +93,11 @@ class Data:
     @property
     def title(self) -> str:
         """How records and tables call it: never with the machine's folders in it."""
-        return title_of(self.name)
+        return dataset_title(self.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Diffusion:
+class DiffusionConfig:
     """The forward process and what the network predicts."""
 
     __pydantic_config__ = STRICT
@@ -120,7 +120,7 @@ class Diffusion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class RecipeConfig:
     """How the network is trained: AdamW at a constant rate after a linear warm-up."""
 
     __pydantic_config__ = STRICT
@@ -157,7 +157,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
+class BudgetConfig:
     """How long."""
 
     __pydantic_config__ = STRICT
@@ -183,7 +183,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
+class EvaluationConfig:
     """How images are made and measured."""
 
     __pydantic_config__ = STRICT
@@ -252,7 +252,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Compute:
+class ComputeConfig:
     """Where and how fast; nothing here changes a run's identity."""
 
     __pydantic_config__ = STRICT
@@ -316,13 +316,13 @@ class RunConfig:
     """shared: one recipe for all; native: each paper's own; published: weights that others trained."""
     seed: int = 0
     """Seed of initialisation, data order, noise and label drop."""
-    model: Model = field(default_factory=Model)
-    data: Data = field(default_factory=Data)
-    diffusion: Diffusion = field(default_factory=Diffusion)
-    recipe: Recipe = field(default_factory=Recipe)
-    budget: Budget = field(default_factory=Budget)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    compute: Compute = field(default_factory=Compute)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -342,7 +342,7 @@ class RunConfig:
             raise ValueError(f"evaluation.sampler is euler-sde, which needs diffusion.schedule vp, not {d.schedule}")
         if e.sampler == "ddim" and e.spacing == "adm":
             try:
-                timestep_respacing.published("ddim", d.steps, e.steps)
+                timestep_respacing.adm_timesteps("ddim", d.steps, e.steps)
             except ValueError as error:
                 raise ValueError(f"evaluation.steps is {e.steps}: {error}; use 250, or another spacing") from None
         if e.spacing == "ldm" and e.steps > d.steps // 2:
@@ -368,4 +368,4 @@ class RunConfig:
         size = f"{size}-weights" if self.model.weights else size
         data = re.sub(r"[^\w.@-]", "-", self.data.title)
         words = f"{arch}-{size.replace('/', '_')}-{data}-s{self.seed}"
-        return f"{words}-{digest(self.identity())[:8]}"
+        return f"{words}-{digest_json(self.identity())[:8]}"

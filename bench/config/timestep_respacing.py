@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def kept(steps: int, spec: str) -> list[int]:
+def respaced_timesteps(steps: int, spec: str) -> list[int]:
     """Indices that a respaced process keeps, ascending, by ADM's and DiT's specifications.
 
     "" keeps all; "10,15,20" cuts 0..S-1 into three equal sections and keeps so many of each, first and
@@ -33,9 +33,9 @@ def kept(steps: int, spec: str) -> list[int]:
     return sorted(set(found))
 
 
-def published(sampler: str, steps: int, count: int) -> list[int]:
+def adm_timesteps(sampler: str, steps: int, count: int) -> list[int]:
     """The spacing "adm" of a sampler: every k-th timestep for ddim, else the whole range evenly.
 
     As ADM's and DiT's sampling scripts are told with "ddim50" and with "250".  ValueError as `kept` raises.
     """
-    return kept(steps, f"ddim{count}" if sampler == "ddim" else str(count))
+    return respaced_timesteps(steps, f"ddim{count}" if sampler == "ddim" else str(count))

@@ -29,7 +29,7 @@ BYTES_PER_PARAMETER = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class NetworkCost:
     """Counted cost of one network."""
 
     params: int
@@ -71,7 +71,7 @@ def meta_inputs(io: IOSpec) -> tuple[Tensor, Tensor, Any]:
         return x, t, Conditions(label=label, text=text, image=image)
 
 
-class ShapesOnly(TorchFunctionMode):
+class SkipShapePreservingOps(TorchFunctionMode):
     """Leaves out what changes no shape and has no MACs; on the meta device these are half of the time."""
 
     LEFT_OUT = frozenset((F.group_norm, F.layer_norm, F.silu, F.gelu, torch.group_norm, torch.layer_norm))
@@ -82,17 +82,17 @@ class ShapesOnly(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def count(arch: str, size: str | None, io: IOSpec, args: Mapping[str, Any] | None = None) -> Cost:
+def count_cost(arch: str, size: str | None, io: IOSpec, args: Mapping[str, Any] | None = None) -> NetworkCost:
     """Cost of a network, counted by torch's FlopCounterMode on the meta device."""
     return count_module(meta_network(arch, size, io, args or {}), meta_inputs(io))
 
 
-def count_module(net: nn.Module, inputs: Sequence[Any]) -> Cost:
+def count_module(net: nn.Module, inputs: Sequence[Any]) -> NetworkCost:
     """Cost of a network on the meta device; `inputs` are those of one image."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, ShapesOnly():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, SkipShapePreservingOps():
         net(*inputs)
     params = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    return Cost(params=params, macs=counter.get_total_flops() // 2)
+    return NetworkCost(params=params, macs=counter.get_total_flops() // 2)
 
 
 def activation_bytes(arch: str, size: str | None, io: IOSpec, args: Mapping[str, Any] | None = None) -> int:
@@ -117,12 +117,12 @@ def activation_bytes(arch: str, size: str | None, io: IOSpec, args: Mapping[str,
     return sum(seen.values())
 
 
-def of(config: RunConfig, io: IOSpec) -> Cost:
+def cost_of_config(config: RunConfig, io: IOSpec) -> NetworkCost:
     """Cost of a run's network."""
-    return count(config.model.arch, config.model.size or None, io, config.model.network)
+    return count_cost(config.model.arch, config.model.size or None, io, config.model.network)
 
 
-def summary(config: RunConfig, cost: Cost) -> dict[str, Any]:
+def cost_summary(config: RunConfig, cost: NetworkCost) -> dict[str, Any]:
     """The record's cost columns that follow from the configuration alone."""
     e = config.evaluation
     return {

@@ -11,35 +11,35 @@ from tabulate import tabulate
 from architectures import IOSpec, registry
 from architectures.shapes import heads_for
 from bench.costs import timing
-from bench.costs.counting import Cost, count
-from bench.costs.matching import BYS, Solution, clock_of, parse, solve, solve_time
+from bench.costs.counting import NetworkCost, count_cost
+from bench.costs.matching import COST_KEYS, Solution, make_clock, parse_match, solve_size, solve_size_by_time
 
-CPU_MACS = 30_000_000_000
+MAX_CPU_MACS = 30_000_000_000
 """Networks above this, a few seconds an image on a CPU, are timed there only with --by time."""
 
 
-def answer(flags: argparse.Namespace) -> str:
+def match_table(flags: argparse.Namespace) -> str:
     """The table of the reference and each solved architecture, and what the times were measured on."""
-    io, tolerance = problem_of(flags)
-    if flags.to.partition(":")[0] in (*BYS, "time"):
+    io, tolerance = parse_problem(flags)
+    if flags.to.partition(":")[0] in (*COST_KEYS, "time"):
         raise ValueError(f"--to is {flags.to}; write ARCH:SIZE, and what is made equal with --by")
     if ":" not in flags.to:
         raise ValueError(f"--to is {flags.to}; write ARCH:SIZE, for example dit:B/2")
-    match = parse(f"macs:{flags.to}" if flags.by == "time" else f"{flags.by}:{flags.to}")
+    match = parse_match(f"macs:{flags.to}" if flags.by == "time" else f"{flags.by}:{flags.to}")
     args = registry.size_args(match.arch, match.size)
-    reference = Solution(args=args, cost=count(match.arch, match.size, io), error=0.0)
+    reference = Solution(args=args, cost=count_cost(match.arch, match.size, io), error=0.0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batch = flags.batch or batch_for(reference.cost, device)
-    clock = clock_of(io, batch, device, turns=3 if flags.by == "time" else 1)
+    batch = flags.batch or timing_batch(reference.cost, device)
+    clock = make_clock(io, batch, device, turns=3 if flags.by == "time" else 1)
     networks: list[tuple[str, Solution]] = []
     for arch in flags.arch:
         if flags.by == "time":
-            networks.append((arch, solve_time(arch, io, reference, match, tolerance, clock)))
+            networks.append((arch, solve_size_by_time(arch, io, reference, match, tolerance, clock)))
         else:
-            networks.append((arch, solve(arch, io, match, tolerance)))
+            networks.append((arch, solve_size(arch, io, match, tolerance)))
     networks = [(match.arch, reference), *((a, s) for a, s in networks if s.args != args or a != match.arch)]
     most = max(solution.cost.macs for _, solution in networks)
-    heavy = device.type == "cpu" and flags.by != "time" and most > CPU_MACS
+    heavy = device.type == "cpu" and flags.by != "time" and most > MAX_CPU_MACS
     seconds = [None] * len(networks) if heavy else clock([(arch, s.args) for arch, s in networks])
     rows = [_row(arch, s, t) for (arch, s), t in zip(networks, seconds, strict=True)]
     note = f"time: forward + backward of one image in a batch of {batch}, {timing.device_name(device)}, in turns"
@@ -48,7 +48,7 @@ def answer(flags: argparse.Namespace) -> str:
     return f"{tabulate(rows, headers='keys', maxcolwidths=[None, 60, *[None] * 4])}\n{note}"
 
 
-def problem_of(flags: argparse.Namespace) -> tuple[IOSpec, float]:
+def parse_problem(flags: argparse.Namespace) -> tuple[IOSpec, float]:
     """The problem and the tolerance; ValueError says how to write them."""
     wanted = flags.tolerance or ("5%" if flags.by == "time" else "2%")
     try:
@@ -63,7 +63,7 @@ def problem_of(flags: argparse.Namespace) -> tuple[IOSpec, float]:
     return IOSpec(channels=channels, size=height, num_classes=flags.classes), tolerance
 
 
-def batch_for(cost: Cost, device: torch.device) -> int:
+def timing_batch(cost: NetworkCost, device: torch.device) -> int:
     """A batch of about 2 GMACs on a CPU, 2,000 on a GPU, so that a step takes long enough to be timed."""
     budget = 2e12 if device.type == "cuda" else 2e9
     return int(min(256, max(1, budget // cost.macs)))

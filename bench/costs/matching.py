@@ -30,19 +30,19 @@ import architectures
 from architectures import IOSpec, registry
 from architectures.interface import Free
 from bench.costs import timing
-from bench.costs.counting import Cost, count, meta_network
+from bench.costs.counting import NetworkCost, count_cost, meta_network
 
-BYS = ("macs", "params")
-FARTHEST = math.log(4)
+COST_KEYS = ("macs", "params")
+MAX_DIFFERENCE = math.log(4)
 """Shapes more than this factor from the paper's proportions are not considered."""
-TRIES = 40
+MAX_TRIES = 40
 """Shapes counted in full before giving up."""
-TURNS = 6
+TIMING_ROUNDS = 6
 """Shapes timed before giving up."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Match:
+class MatchTarget:
     """A reference to be matched."""
 
     by: str
@@ -55,12 +55,12 @@ class Solution:
     """A configuration that meets a target."""
 
     args: dict[str, Any]
-    cost: Cost
+    cost: NetworkCost
     error: float
     """Relative difference to the target, signed."""
 
 
-def parse(text: str) -> Match:
+def parse_match(text: str) -> MatchTarget:
     """[macs|params]:ARCH:SIZE, or ARCH:SIZE for macs; ValueError says what is wrong."""
     head, _, rest = text.partition(":")
     if head == "time":
@@ -68,25 +68,25 @@ def parse(text: str) -> Match:
             "match is by time, which is measured anew each time; solve it once with python -m bench.match --by time "
             "and give the configuration with --set model.args"
         )
-    by, rest = (head, rest) if head in BYS else ("macs", text)
+    by, rest = (head, rest) if head in COST_KEYS else ("macs", text)
     arch, _, size = rest.rpartition(":")
     if not arch or not size:
         raise ValueError(f"match is {text!r}; write [macs|params]:ARCH:SIZE, for example macs:dit:B/2")
     if ":" in arch and "." not in arch and arch not in registry.names():
-        raise ValueError(f"match is {text!r}; what is made equal is one of {', '.join(BYS)}")
+        raise ValueError(f"match is {text!r}; what is made equal is one of {', '.join(COST_KEYS)}")
     registry.size_args(arch, size)
-    return Match(by=by, arch=arch, size=size)
+    return MatchTarget(by=by, arch=arch, size=size)
 
 
-def target_of(match: Match, io: IOSpec) -> int:
+def target_cost(match: MatchTarget, io: IOSpec) -> int:
     """The reference's cost on this problem."""
-    return count(match.arch, match.size, io).by(match.by)
+    return count_cost(match.arch, match.size, io).by(match.by)
 
 
-def solve(
+def solve_size(
     arch: str,
     io: IOSpec,
-    match: Match,
+    match: MatchTarget,
     tolerance: float,
     template: str = "",
     given: Mapping[str, Any] | None = None,
@@ -97,10 +97,10 @@ def solve(
     not free come from `given`, from the size `template`, or else from `template_size`.  ValueError
     when no shape fits says how near the nearest comes.
     """
-    target, given = target_of(match, io), given or {}
+    target, given = target_cost(match, io), given or {}
     if arch == match.arch and not given:
         args = registry.size_args(arch, match.size)
-        return Solution(args=args, cost=count(arch, None, io, args), error=0.0)
+        return Solution(args=args, cost=count_cost(arch, None, io, args), error=0.0)
     found = _nearest(arch, io, match, target, tolerance, template, given)
     if abs(found.error) <= tolerance:
         return found
@@ -111,7 +111,7 @@ def solve(
 
 
 def _nearest(
-    arch: str, io: IOSpec, match: Match, target: float, tolerance: float, template: str, given: Mapping[str, Any]
+    arch: str, io: IOSpec, match: MatchTarget, target: float, tolerance: float, template: str, given: Mapping[str, Any]
 ) -> Solution:
     """Of the shapes within the tolerance of a target the one nearest to the paper's proportions.
 
@@ -123,7 +123,7 @@ def _nearest(
     fixed = {**registry.size_args(arch, template or template_size(arch, io, match, cls.free(io))), **given}
     solutions = []
     for args in _promising(arch, cls, io, fixed, given, match.by, target, tolerance):
-        cost = count(arch, None, io, args)
+        cost = count_cost(arch, None, io, args)
         solutions.append(Solution(args=args, cost=cost, error=cost.by(match.by) / target - 1))
         if abs(solutions[-1].error) <= tolerance:
             return solutions[-1]
@@ -132,7 +132,9 @@ def _nearest(
     return min(solutions, key=lambda s: abs(s.error))
 
 
-def solve_time(arch: str, io: IOSpec, reference: Solution, match: Match, tolerance: float, clock: Clock) -> Solution:
+def solve_size_by_time(
+    arch: str, io: IOSpec, reference: Solution, match: MatchTarget, tolerance: float, clock: Clock
+) -> Solution:
     """The shape whose measured time is the reference's within `tolerance`.
 
     Starts at equal MACs; then the target in MACs is divided by the time found, relative to the
@@ -140,9 +142,9 @@ def solve_time(arch: str, io: IOSpec, reference: Solution, match: Match, toleran
     """
     if arch == match.arch:
         return reference
-    by_macs, target = Match(by="macs", arch=match.arch, size=match.size), float(reference.cost.macs)
+    by_macs, target = MatchTarget(by="macs", arch=match.arch, size=match.size), float(reference.cost.macs)
     tried: list[Solution] = []
-    for _ in range(TURNS):
+    for _ in range(TIMING_ROUNDS):
         found = _nearest(arch, io, by_macs, target, max(tolerance, 0.02), "", {})
         if found.args in [t.args for t in tried]:
             break
@@ -163,7 +165,7 @@ Clock = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], list[float]]
 """[(architecture, arguments)] -> seconds of forward + backward an image, measured in turns."""
 
 
-def clock_of(io: IOSpec, batch: int, device: torch.device, turns: int) -> Clock:
+def make_clock(io: IOSpec, batch: int, device: torch.device, turns: int) -> Clock:
     """A clock that measures on a device, for two seconds and at least so many turns."""
 
     def clock(networks: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float]:
@@ -172,12 +174,12 @@ def clock_of(io: IOSpec, batch: int, device: torch.device, turns: int) -> Clock:
             str(i): timing.training_work(architectures.build(arch, io=io, args=dict(args)).to(device).train(), inputs)
             for i, (arch, args) in enumerate(networks)
         }
-        return [median(seconds) / batch for seconds in timing.alternate(works, turns, 2.0).values()]
+        return [median(seconds) / batch for seconds in timing.time_alternately(works, turns, 2.0).values()]
 
     return clock
 
 
-def template_size(arch: str, io: IOSpec, match: Match, free: Free) -> str:
+def template_size(arch: str, io: IOSpec, match: MatchTarget, free: Free) -> str:
     """The size whose arguments stand where nothing is free: the laptop size for a laptop reference,
     or else the first that fits this problem and agrees with the reference where both speak (the
     patch).  "" where there is none."""
@@ -224,12 +226,12 @@ def _promising(
         for values in itertools.product(*(free[name] for name in numbers)):
             args = {**base, **dict(zip(numbers, values, strict=True))}
             distance = float(cls.distance(args)) if hasattr(cls, "distance") else 0.0
-            if distance <= FARTHEST:
+            if distance <= MAX_DIFFERENCE:
                 found.append((abs(predict(values) / target - 1), distance, args))
     fitting = [item for item in found if item[0] <= tolerance]
     if not fitting:
         return [args for *_, args in sorted(found, key=lambda item: item[0])[:3]]
-    return [args for *_, args in sorted(fitting, key=lambda item: (round(item[1], 1), item[0]))[:TRIES]]
+    return [args for *_, args in sorted(fitting, key=lambda item: (round(item[1], 1), item[0]))[:MAX_TRIES]]
 
 
 def _numeric(values: Sequence[Any]) -> bool:
@@ -251,6 +253,6 @@ def _prediction(
         mixed = [math.prod(c) for r in range(len(others) + 1) for c in itertools.combinations(others, r)]
         return [m * float(width) ** power for m in mixed for power in (0, 1, 2)]
 
-    costs = [count(arch, None, io, {**base, **dict(zip(numbers, p, strict=True))}).by(by) for p in points]
+    costs = [count_cost(arch, None, io, {**base, **dict(zip(numbers, p, strict=True))}).by(by) for p in points]
     weights, *_ = np.linalg.lstsq(np.array([terms(p) for p in points]), np.array(costs, float), rcond=None)
     return lambda values: float(np.dot(terms(values), weights))

@@ -12,10 +12,10 @@ from torch import nn
 
 from architectures import IOSpec
 
-Work = Callable[[], Any]
+Workload = Callable[[], Any]
 
 
-def alternate(works: Mapping[str, Work], rounds: int = 5, seconds: float = 0.0) -> dict[str, list[float]]:
+def time_alternately(works: Mapping[str, Workload], rounds: int = 5, seconds: float = 0.0) -> dict[str, list[float]]:
     """Seconds of each piece of work, taking turns after one untimed turn.
 
     At least `rounds` turns, and more while they have taken less than `seconds` in all.
@@ -34,12 +34,12 @@ def alternate(works: Mapping[str, Work], rounds: int = 5, seconds: float = 0.0) 
     return found
 
 
-def ratio(seconds: Mapping[str, list[float]], name: str, to: str) -> float:
+def median_ratio(seconds: Mapping[str, list[float]], name: str, to: str) -> float:
     """Median over the rounds of one time relative to another's in the same round."""
     return median(a / b for a, b in zip(seconds[name], seconds[to], strict=True))
 
 
-def training_work(net: nn.Module, inputs: tuple[Any, ...]) -> Work:
+def training_work(net: nn.Module, inputs: tuple[Any, ...]) -> Workload:
     """A forward and a backward pass of the mean square of the output; gradients are dropped before each."""
 
     def work() -> None:

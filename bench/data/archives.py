@@ -15,30 +15,30 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.dataset import Arrays, Source
-from bench.data.decoding import digest_of, resized
+from bench.data.dataset import Dataset, DataSource
+from bench.data.decoding import hash_sampled_files, resize_images
 
-TAR = (".tar.gz", ".tgz", ".tar")
-BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
-TEST = "test_batch.bin"
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-ROW = 1 + 3 * 32 * 32
+TAR_ENDINGS = (".tar.gz", ".tgz", ".tar")
+TRAIN_BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+TEST_BATCH = "test_batch.bin"
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BYTES_PER_IMAGE = 1 + 3 * 32 * 32
 """Bytes of an image in CIFAR-10's binary version: the label, then the red, green and blue planes."""
-KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("arr_0", "labels"))
+NPZ_KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("arr_0", "labels"))
 """Names of images and labels in an .npz: ADM's, and plain ones."""
 
 
 def is_cifar10(path: Path) -> bool:
     """Whether this is CIFAR-10's archive, or a folder that has it, packed or not."""
     if path.is_file():
-        return path.name.lower().endswith(TAR)
-    return cifar10_in(path) is not None
+        return path.name.lower().endswith(TAR_ENDINGS)
+    return find_cifar10(path) is not None
 
 
-def cifar10_in(folder: Path) -> Path | None:
+def find_cifar10(folder: Path) -> Path | None:
     """Where in a folder CIFAR-10 lies: the folder of its batches, or its archive."""
     for inside in (folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"):
-        if (inside / BATCHES[0]).is_file() or (inside / BATCHES[0].removesuffix(".bin")).is_file():
+        if (inside / TRAIN_BATCHES[0]).is_file() or (inside / TRAIN_BATCHES[0].removesuffix(".bin")).is_file():
             return inside
     return next((folder / f"cifar-10-{kind}.tar.gz" for kind in ("binary", "python") if _has(folder, kind)), None)
 
@@ -47,39 +47,39 @@ def _has(folder: Path, kind: str) -> bool:
     return (folder / f"cifar-10-{kind}.tar.gz").is_file()
 
 
-def cifar10_source(path: Path, size: int = 0) -> Source:
+def open_cifar10(path: Path, size: int = 0) -> DataSource:
     """CIFAR-10; 0 means its 32 pixels."""
-    where = path if path.is_file() else cifar10_in(path)
+    where = path if path.is_file() else find_cifar10(path)
     assert where
-    files = [where] if where.is_file() else [where / name for name in BATCHES if (where / name).is_file()]
-    return Source(
+    files = [where] if where.is_file() else [where / name for name in TRAIN_BATCHES if (where / name).is_file()]
+    return DataSource(
         channels=3,
         size=size or 32,
         num_classes=10,
         about="CIFAR-10",
-        hash=digest_of([], files),
+        hash=hash_sampled_files([], files),
         flip=True,
-        classes=CIFAR10,
+        classes=CIFAR10_CLASSES,
         load=lambda folder: load_cifar10(folder, size),
     )
 
 
-def load_cifar10(path: Path, size: int = 0) -> Arrays:
+def load_cifar10(path: Path, size: int = 0) -> Dataset:
     """The binary version, packed or not: 50,000 images are trained on, 10,000 held out.
 
     The Python version is a pickle, which is never read: ValueError asks for the other.
     """
-    where = path if path.is_file() else cifar10_in(path)
+    where = path if path.is_file() else find_cifar10(path)
     assert where
     with _reader(where) as read:
-        parts = [_batch(read(name), name, where) for name in BATCHES]
-        held, held_labels = _batch(read(TEST), TEST, where)
-    images = resized(np.concatenate([p for p, _ in parts]), size, str(where))
-    return Arrays(
+        parts = [_batch(read(name), name, where) for name in TRAIN_BATCHES]
+        held, held_labels = _batch(read(TEST_BATCH), TEST_BATCH, where)
+    images = resize_images(np.concatenate([p for p, _ in parts]), size, str(where))
+    return Dataset(
         images=images,
         labels=np.concatenate([labels for _, labels in parts]),
         reference=images,
-        held_out=resized(held, size, f"the test part of {where}"),
+        held_out=resize_images(held, size, f"the test part of {where}"),
         held_out_labels=held_labels,
         flip=True,
     )
@@ -109,46 +109,48 @@ def _reader(where: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def _require_binary(names: set[str], where: Path) -> None:
-    if BATCHES[0].removesuffix(".bin") in names:
+    if TRAIN_BATCHES[0].removesuffix(".bin") in names:
         raise ValueError(
             f"{where} is CIFAR-10's Python version, a pickle, which may run code and is never read here; "
             "take the binary version, cifar-10-binary.tar.gz, from the same page"
         )
-    if missing := [name for name in (*BATCHES, TEST) if name not in names]:
+    if missing := [name for name in (*TRAIN_BATCHES, TEST_BATCH) if name not in names]:
         raise ValueError(f"{where} lacks {', '.join(missing)} of CIFAR-10's binary version")
 
 
 def _batch(data: bytes, name: str, where: Path) -> tuple[np.ndarray, np.ndarray]:
     """(images (N, 3, 32, 32) uint8, labels (N,) int64) of a batch's bytes."""
-    if not data or len(data) % ROW:
-        raise ValueError(f"{name} of {where} has {len(data):,} bytes, no multiple of {ROW:,}; it is cut short")
-    rows = np.frombuffer(data, np.uint8).reshape(-1, ROW)
+    if not data or len(data) % BYTES_PER_IMAGE:
+        raise ValueError(
+            f"{name} of {where} has {len(data):,} bytes, no multiple of {BYTES_PER_IMAGE:,}; it is cut short"
+        )
+    rows = np.frombuffer(data, np.uint8).reshape(-1, BYTES_PER_IMAGE)
     if rows[:, 0].max() > 9:
         raise ValueError(f"{name} of {where} has the label {rows[:, 0].max()}; CIFAR-10 has 10 classes")
     return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64)
 
 
-def npz_source(path: Path, size: int = 0) -> Source:
+def open_npz(path: Path, size: int = 0) -> DataSource:
     """The images of an .npz, and its labels if it has any."""
-    with opened(path) as z:
+    with open_npz_arrays(path) as z:
         images_key, labels_key = _keys(path, z)
         with z.zip.open(f"{images_key}.npy") as f:
             shape = _shape_of(f)
         labels = _labels(path, z, labels_key, shape[0])
     channels, side = _layout(path, images_key, shape)[1:]
-    return Source(
+    return DataSource(
         channels=3 if size and size != side else channels,
         size=size or side,
         num_classes=0 if labels is None else int(labels.max()) + 1,
         about="images in an .npz",
-        hash=digest_of([], [path]),
+        hash=hash_sampled_files([], [path]),
         load=lambda file: load_npz(file, size),
     )
 
 
-def load_npz(path: Path, size: int = 0) -> Arrays:
+def load_npz(path: Path, size: int = 0) -> Dataset:
     """arr_0 or images, (N, H, W, C) or (N, C, H, W) uint8; arr_1 or labels, (N,), where they are there."""
-    with opened(path) as z:
+    with open_npz_arrays(path) as z:
         images_key, labels_key = _keys(path, z)
         images = z[images_key]
         labels = _labels(path, z, labels_key, len(images))
@@ -156,12 +158,12 @@ def load_npz(path: Path, size: int = 0) -> Arrays:
     if images.dtype != np.uint8:
         raise ValueError(f"{images_key} of {path} is {images.dtype}; images must be uint8, 0 to 255")
     images = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if last else images
-    shown = resized(images, size, str(path))
-    return Arrays(images=shown, labels=np.zeros(len(images), np.int64) if labels is None else labels, reference=shown)
+    shown = resize_images(images, size, str(path))
+    return Dataset(images=shown, labels=np.zeros(len(images), np.int64) if labels is None else labels, reference=shown)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_npz_arrays(path: Path) -> Iterator[Any]:
     """The arrays of an .npz; whatever is wrong with the file is one sentence."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is no .npz, or is damaged or cut short")
@@ -176,7 +178,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 def _keys(path: Path, z: Any) -> tuple[str, str]:
     """Names of images and of labels, which may be missing."""
-    for images, labels in sorted(KEYS, key=lambda pair: pair[1] not in z.files):
+    for images, labels in sorted(NPZ_KEYS, key=lambda pair: pair[1] not in z.files):
         if images in z.files:
             return images, labels if labels in z.files else ""
     raise ValueError(f"{path} holds {', '.join(z.files) or 'nothing'}; it needs arr_0 or images, and labels if any")

@@ -18,7 +18,7 @@ from torch import Tensor
 Decoder = Callable[[Tensor], Tensor]
 Encoder = Callable[[np.ndarray], np.ndarray]
 Precision = Literal["fp32", "tf32", "bf16"]
-PIXELS = 2**21
+MAX_DECODED_PIXELS = 2**21
 """Most pixels decoded at a time, 32 images of 256 x 256: a batch that a network samples would not fit otherwise."""
 
 
@@ -38,7 +38,7 @@ def load_autoencoder(folder: str, expected: str = "") -> Any:
             "diffusers' AutoencoderKL (config.json and its weights; VQModel for LDM) with --set evaluation.decoder=PATH"
         )
     vae = read_autoencoder(folder)
-    if expected and hash_of(folder, vae) != expected:
+    if expected and hash_autoencoder(folder, vae) != expected:
         raise ValueError(
             f"{folder} holds another autoencoder than these latents, or this run, began with; "
             "put that one back, or name it with --set evaluation.decoder=PATH"
@@ -58,7 +58,7 @@ def read_autoencoder(folder: str) -> Any:
         raise ValueError(f"{folder} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}") from error
 
 
-def hash_of(folder: str, vae: Any) -> str:
+def hash_autoencoder(folder: str, vae: Any) -> str:
     """SHA-256 of an autoencoder's configuration and tensors, in whatever kind of file they are."""
     config = json.loads((Path(folder) / "config.json").read_text())
     own = {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}  # not versions and paths
@@ -73,23 +73,23 @@ def is_vq(vae: Any) -> bool:
     return type(vae).__name__ == "VQModel"
 
 
-def scaling(vae: Any) -> tuple[float, float]:
+def latent_scaling(vae: Any) -> tuple[float, float]:
     """(factor, shift): a network sees (latent - shift) * factor.  A VQModel's latents (LDM) are not scaled."""
     if is_vq(vae):
         return 1.0, 0.0
     return float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
 
 
-def decoder(latent: bool, folder: str, device: torch.device, expected: str = "") -> Decoder:
+def make_decoder(latent: bool, folder: str, device: torch.device, expected: str = "") -> Decoder:
     """The map from samples to pixels in [-1, 1]; `expected` as for `load_autoencoder`."""
     if not latent:
         return lambda x_BCHW: x_BCHW
     vae = load_autoencoder(folder, expected).to(device)
-    factor, shift = scaling(vae)
+    factor, shift = latent_scaling(vae)
     by = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def decode(z_BChw: Tensor) -> Tensor:
-        each = max(1, PIXELS // (z_BChw.shape[-2] * z_BChw.shape[-1] * by**2))
+        each = max(1, MAX_DECODED_PIXELS // (z_BChw.shape[-2] * z_BChw.shape[-1] * by**2))
         return torch.cat([vae.decode(z / factor + shift).sample for z in z_BChw.split(each)])
 
     return decode
@@ -104,7 +104,7 @@ def latent_shape(vae: Any, resolution: int) -> tuple[int, int, int]:
     return int(channels), resolution // by, resolution // by
 
 
-def encoder(vae: Any, device: torch.device, precision: Precision) -> Encoder:
+def make_encoder(vae: Any, device: torch.device, precision: Precision) -> Encoder:
     """The map from images (B, 3, H, W) uint8 to the posterior's moments (B, M, C, h, w) float16, not scaled.
 
     M is mean and standard deviation; of a VQModel only what its encoder gives, before it is quantised.

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bench.config.seeds import fold
+from bench.config.seeds import derive_seed
 
 
 class Rows(Protocol):
@@ -29,7 +29,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class LazyImages:
     """(N, 3, S, S) uint8 that are made when they are asked for; a subclass has `__getitem__`."""
 
     count: int
@@ -46,7 +46,7 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrays:
+class Dataset:
     """A data set in memory, memory-mapped, or made when it is asked for."""
 
     images: Rows
@@ -65,7 +65,7 @@ class Arrays:
 
     def order(self, seed: int, position: int, size: int) -> np.ndarray:
         """Rows of images number `position` to `position + size` of the training stream, (size,)."""
-        return indices_at(seed, position, len(self.images), size)
+        return stream_indices(seed, position, len(self.images), size)
 
     def inputs(self, rows: np.ndarray, seed: int, own: slice = slice(None)) -> np.ndarray:
         """What the network is trained on, (B, C, H, W) float32: pixels in [-1, 1], or latents.
@@ -102,7 +102,7 @@ class Arrays:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class DataSource:
     """One data set: what is known without loading it, and its loader."""
 
     channels: int
@@ -119,15 +119,15 @@ class Source:
     """The set's own habit: whether training mirrors its images unless it is told otherwise."""
     classes: tuple[str, ...] = ()
     """Names of the classes, where they are known."""
-    load: Callable[[Path], Arrays]
+    load: Callable[[Path], Dataset]
 
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.Generator(np.random.PCG64(fold(seed, "epoch", epoch))).permutation(count)
+    return np.random.Generator(np.random.PCG64(derive_seed(seed, "epoch", epoch))).permutation(count)
 
 
-def indices_at(seed: int, position: int, count: int, size: int) -> np.ndarray:
+def stream_indices(seed: int, position: int, count: int, size: int) -> np.ndarray:
     """Indices of images number `position` to `position + size` of the training stream, (size,).
 
     The stream visits every image once an epoch, in an order drawn from (seed, epoch): a pure

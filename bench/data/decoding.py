@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bench.data.dataset import Made
+from bench.data.dataset import LazyImages
 
-REFERENCE = 10_000
+MAX_REFERENCE_IMAGES = 10_000
 """Real images, evenly spread over the set, that the metrics compare with where a set is too large for all."""
-THREADS = min(8, os.cpu_count() or 1)
-BLOCK, BLOCKS = 1 << 16, 16
-DAMAGE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError, struct.error)
+DECODE_THREADS = min(8, os.cpu_count() or 1)
+HASH_BLOCK_BYTES, HASH_BLOCKS = 1 << 16, 16
+DECODE_ERRORS = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError, struct.error)
 """What PIL raises for files that it cannot decode."""
 
 
@@ -40,7 +40,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded(Made):
+class DecodedImages(LazyImages):
     """Decoded by threads when rows are asked for."""
 
     crop: bool
@@ -58,11 +58,11 @@ class Decoded(Made):
         def decode(place: int) -> None:
             found[place] = self._pixels(wanted[place])
 
-        if len(wanted) < 4 or THREADS == 1:
+        if len(wanted) < 4 or DECODE_THREADS == 1:
             for place in range(len(wanted)):
                 decode(place)
         else:
-            with ThreadPoolExecutor(min(THREADS, len(wanted))) as pool:
+            with ThreadPoolExecutor(min(DECODE_THREADS, len(wanted))) as pool:
                 list(pool.map(decode, range(len(wanted))))
         return found
 
@@ -70,27 +70,29 @@ class Decoded(Made):
         try:
             with self.read(row) as image:
                 rgb = image.convert("RGB")
-        except DAMAGE as error:
+        except DECODE_ERRORS as error:
             why = "no known format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
             raise ValueError(f"{self.name(row)} cannot be read as an image ({why}); mend or remove it") from None
         if self.crop:
             rgb = centre_crop(rgb, self.size)
         elif rgb.size != (self.size, self.size):
-            raise ValueError(f"{self.name(row)} is {rgb.width}x{rgb.height}, the first {self.size}x{self.size}; {SAY}")
+            raise ValueError(
+                f"{self.name(row)} is {rgb.width}x{rgb.height}, the first {self.size}x{self.size}; {CROP_HINT}"
+            )
         return np.asarray(rgb).transpose(2, 0, 1)
 
 
-SAY = "say which size to crop all to, as in --data PATH@64"
+CROP_HINT = "say which size to crop all to, as in --data PATH@64"
 
 
-def side_of(image: Image.Image, name: str) -> int:
+def square_edge(image: Image.Image, name: str) -> int:
     """Height and width of a square image; ValueError for any other."""
     if image.width != image.height:
-        raise ValueError(f"{name} is {image.width}x{image.height}; {SAY}")
+        raise ValueError(f"{name} is {image.width}x{image.height}; {CROP_HINT}")
     return image.width
 
 
-def resized(images: np.ndarray, size: int, name: str) -> np.ndarray | Decoded:
+def resize_images(images: np.ndarray, size: int, name: str) -> np.ndarray | DecodedImages:
     """Images (N, C, H, W) uint8 in memory, cropped to the size when they are asked for; 0 leaves them as they are."""
     if not size or images.shape[2:] == (size, size):
         return images
@@ -98,16 +100,16 @@ def resized(images: np.ndarray, size: int, name: str) -> np.ndarray | Decoded:
     def read(row: int) -> Image.Image:
         return Image.fromarray(images[row].transpose(1, 2, 0).squeeze())
 
-    return Decoded(count=len(images), size=size, crop=True, read=read, name=lambda row: f"image {row} of {name}")
+    return DecodedImages(count=len(images), size=size, crop=True, read=read, name=lambda row: f"image {row} of {name}")
 
 
-def spread(count: int, most: int = REFERENCE) -> np.ndarray:
+def evenly_spaced(count: int, most: int = MAX_REFERENCE_IMAGES) -> np.ndarray:
     """Rows evenly spread over a set, (min(count, most),)."""
     n = min(count, most)
     return np.arange(n) * count // max(n, 1)
 
 
-def digest_of(names: Sequence[str], samples: Sequence[Path]) -> str:
+def hash_sampled_files(names: Sequence[str], samples: Sequence[Path]) -> str:
     """16 hexadecimal digits of names, and of the size and some blocks of each sampled file.
 
     Cheap at any size; two sets that differ in less than that are taken for one.
@@ -117,7 +119,7 @@ def digest_of(names: Sequence[str], samples: Sequence[Path]) -> str:
         size = path.stat().st_size
         h.update(f"\n{size}".encode())
         with path.open("rb") as f:
-            for start in sorted({max(0, size - BLOCK) * i // (BLOCKS - 1) for i in range(BLOCKS)}):
+            for start in sorted({max(0, size - HASH_BLOCK_BYTES) * i // (HASH_BLOCKS - 1) for i in range(HASH_BLOCKS)}):
                 f.seek(start)
-                h.update(f.read(BLOCK))
+                h.update(f.read(HASH_BLOCK_BYTES))
     return h.hexdigest()[:16]

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bench.data.dataset import Arrays, Source
-from bench.data.decoding import Decoded, digest_of, side_of, spread
+from bench.data.dataset import Dataset, DataSource
+from bench.data.decoding import DecodedImages, evenly_spaced, hash_sampled_files, square_edge
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-HELD_OUT = ("val", "validation", "test")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+HELD_OUT_FOLDERS = ("val", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class FolderListing:
     """The image files below a folder."""
 
     root: Path
@@ -33,7 +33,7 @@ class Listing:
     """Names of the class folders; () where there are none."""
     hash: str
 
-    def rows(self, size: int, crop: bool, only: np.ndarray | slice = slice(None)) -> Decoded:
+    def rows(self, size: int, crop: bool, only: np.ndarray | slice = slice(None)) -> DecodedImages:
         """The images, or some of them."""
         chosen = np.arange(len(self.files))[only]
 
@@ -43,10 +43,10 @@ class Listing:
         def read(row: int) -> Image.Image:
             return Image.open(path(row))
 
-        return Decoded(count=len(chosen), size=size, crop=crop, read=read, name=lambda row: str(path(row)))
+        return DecodedImages(count=len(chosen), size=size, crop=crop, read=read, name=lambda row: str(path(row)))
 
 
-def listing(path: Path) -> Listing:
+def list_folder(path: Path) -> FolderListing:
     """What is in a folder; ValueError where that is no set of images."""
     root = path / "train" if (path / "train").is_dir() else path
     subfolders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
@@ -55,7 +55,7 @@ def listing(path: Path) -> Listing:
 
 
 @lru_cache(maxsize=8)
-def _listing(root: Path, subfolders: tuple[tuple[str, int], ...], stamp: int) -> Listing:
+def _listing(root: Path, subfolders: tuple[tuple[str, int], ...], stamp: int) -> FolderListing:
     found = {name: _images(root / name) for name, _ in subfolders}
     found = {name: [f"{name}/{file}" for file in files] for name, files in found.items() if files}
     own = sorted(e.name for e in os.scandir(root) if e.is_file() and _is_image(e.name))
@@ -64,15 +64,18 @@ def _listing(root: Path, subfolders: tuple[tuple[str, int], ...], stamp: int) ->
         raise ValueError(f"{root} has images both of its own ({own[0]}) and in folders ({first}); keep one kind")
     if not own and not found:
         raise ValueError(
-            f"{root} holds neither images ({', '.join(ENDINGS)}) nor folders of them, one a class, nor images.npy "
+            f"{root} holds neither images ({', '.join(IMAGE_ENDINGS)}) nor folders of them, one a class, "
+            "nor images.npy "
             "(N, C, size, size) with labels.npy"
         )
     classes = tuple(found) if len(found) > 1 else ()
     groups = list(found.values()) or [own]
     files = [file for group in groups for file in group]
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-    samples = [root / files[i] for i in spread(len(files), 16)]
-    return Listing(root=root, files=files, labels=labels, classes=classes, hash=digest_of(files, samples))
+    samples = [root / files[i] for i in evenly_spaced(len(files), 16)]
+    return FolderListing(
+        root=root, files=files, labels=labels, classes=classes, hash=hash_sampled_files(files, samples)
+    )
 
 
 def _images(folder: Path) -> list[str]:
@@ -82,13 +85,13 @@ def _images(folder: Path) -> list[str]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+    return name.lower().endswith(IMAGE_ENDINGS) and not name.startswith(".")
 
 
-def source_of(path: Path, size: int = 0) -> Source:
+def open_image_folder(path: Path, size: int = 0) -> DataSource:
     """The set in a folder, cropped to `size`, or with images that are all of one size already."""
-    own = listing(path)
-    return Source(
+    own = list_folder(path)
+    return DataSource(
         channels=3,
         size=size or _first_side(own.root / own.files[0]),
         num_classes=len(own.classes),
@@ -96,28 +99,28 @@ def source_of(path: Path, size: int = 0) -> Source:
         hash=own.hash,
         flip=True,
         classes=own.classes,
-        load=lambda folder: load(folder, size),
+        load=lambda folder: load_image_folder(folder, size),
     )
 
 
 def _first_side(file: Path) -> int:
     try:
         with Image.open(file) as image:
-            return side_of(image, str(file))
+            return square_edge(image, str(file))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{file} cannot be read as an image ({error}); mend or remove it") from None
 
 
-def load(path: Path, size: int = 0) -> Arrays:
+def load_image_folder(path: Path, size: int = 0) -> Dataset:
     """The set; its reference is evenly spread over it, and what lies in val or test is held out."""
-    own, side = listing(path), size or _first_side(listing(path).root / listing(path).files[0])
-    held = next((path / name for name in HELD_OUT if own.root != path and (path / name).is_dir()), None)
-    other = listing(held) if held else None
-    only = spread(len(other.files) if other else 0)
-    return Arrays(
+    own, side = list_folder(path), size or _first_side(list_folder(path).root / list_folder(path).files[0])
+    held = next((path / name for name in HELD_OUT_FOLDERS if own.root != path and (path / name).is_dir()), None)
+    other = list_folder(held) if held else None
+    only = evenly_spaced(len(other.files) if other else 0)
+    return Dataset(
         images=own.rows(side, bool(size)),
         labels=own.labels,
-        reference=own.rows(side, bool(size), spread(len(own.files))),
+        reference=own.rows(side, bool(size), evenly_spaced(len(own.files))),
         held_out=None if other is None else other.rows(side, bool(size), only),
         held_out_labels=other.labels[only] if other and other.classes == own.classes else None,
         flip=True,

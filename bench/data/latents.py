@@ -28,23 +28,28 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from bench.config.identity import digest
-from bench.config.seeds import fold
-from bench.data.dataset import Arrays, Source
-from bench.storage.atomic import sha256
+from bench.config.identity import digest_json
+from bench.config.seeds import derive_seed
+from bench.data.dataset import Dataset, DataSource
+from bench.storage.atomic import file_sha256
 
-FORMAT = 1
-MANIFEST, LABELS, CHECKS, REFERENCE = "manifest.json", "labels.npy", "checks.npy", "reference.npy"
+FORMAT_VERSION = 1
+MANIFEST_FILE, LABELS_FILE, CHECKSUMS_FILE, REFERENCE_FILE = (
+    "manifest.json",
+    "labels.npy",
+    "checks.npy",
+    "reference.npy",
+)
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-CHUNK = 32
+CHUNK_IMAGES = 32
 """Images drawn at a time: what is in flight stays in the processor's cache."""
-MEND = "remove it and run the same bench.encode again, which makes what is not there"
+REPAIR_HINT = "remove it and run the same bench.encode again, which makes what is not there"
 
 Count = Annotated[int, Field(ge=1)]
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
-class Vae:
+class AutoencoderInfo:
     """The autoencoder that made them."""
 
     path: str
@@ -58,7 +63,7 @@ class Vae:
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
-class File:
+class FileInfo:
     """A file of the set."""
 
     file: str
@@ -67,21 +72,21 @@ class File:
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
-class Shard(File):
+class ShardInfo(FileInfo):
     """Some images' latents."""
 
     images: Count
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
-class Facts:
+class LatentSpec:
     """What a set of latents is, as it is known before the first is made."""
 
     format: int
     data: str
     """The data set's name, without folders."""
     data_hash: str
-    vae: Vae
+    vae: AutoencoderInfo
     resolution: Count
     crop: str
     flips: Literal[1, 2]
@@ -115,31 +120,31 @@ class Facts:
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
-class Manifest(Facts):
+class LatentManifest(LatentSpec):
     """A finished set of latents."""
 
-    shards: tuple[Shard, ...]
-    labels: File
-    checks: File
-    reference: File
+    shards: tuple[ShardInfo, ...]
+    labels: FileInfo
+    checks: FileInfo
+    reference: FileInfo
 
     def digest(self) -> str:
-        return digest(self.told())
+        return digest_json(self.told())
 
-    def files(self) -> tuple[File, ...]:
+    def files(self) -> tuple[FileInfo, ...]:
         return (*self.shards, self.labels, self.checks, self.reference)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> LatentManifest:
     """The manifest of a folder; ValueError says why there is none, or what is wrong with it."""
-    path = folder / MANIFEST
+    path = folder / MANIFEST_FILE
     try:
-        found = TypeAdapter(Manifest).validate_json(path.read_bytes())
+        found = TypeAdapter(LatentManifest).validate_json(path.read_bytes())
     except FileNotFoundError:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder; name one that bench.encode made") from None
         raise ValueError(
-            f"{folder} has no {MANIFEST}: it is no finished set of latents; bench.encode makes, and ends, one"
+            f"{folder} has no {MANIFEST_FILE}: it is no finished set of latents; bench.encode makes, and ends, one"
         ) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
@@ -147,23 +152,23 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise ValueError(f"{path} cannot be read: {where}: {first['msg']}") from None
-    if found.format != FORMAT:
-        raise ValueError(f"{path} is of format {found.format}; this version reads {FORMAT}")
-    if [shard.images for shard in found.shards] != [len(rows) for rows in shards_of(found.images, found.rows)]:
+    if found.format != FORMAT_VERSION:
+        raise ValueError(f"{path} is of format {found.format}; this version reads {FORMAT_VERSION}")
+    if [shard.images for shard in found.shards] != [len(rows) for rows in shard_ranges(found.images, found.rows)]:
         raise ValueError(f"{path} tells of {found.images:,} images, {found.rows:,} a shard, and its shards hold others")
     return found
 
 
-def shards_of(images: int, rows: int) -> list[range]:
+def shard_ranges(images: int, rows: int) -> list[range]:
     """The images of each shard."""
     return [range(first, min(first + rows, images)) for first in range(0, images, rows)]
 
 
-def source_of(path: Path) -> Source:
+def open_latents(path: Path) -> DataSource:
     """What a set of latents is, from its manifest alone."""
     m = read_manifest(path)
     channels, size, _ = m.shape
-    return Source(
+    return DataSource(
         channels=channels,
         size=size,
         num_classes=m.num_classes,
@@ -173,25 +178,25 @@ def source_of(path: Path) -> Source:
         hash=m.digest()[:16],
         flip=m.flips == 2,
         classes=m.classes,
-        load=load,
+        load=load_latents,
     )
 
 
-def load(path: Path) -> Arrays:
+def load_latents(path: Path) -> Dataset:
     """The latents of a folder, memory-mapped; ValueError names a file that is missing, cut short or misshapen."""
     m = read_manifest(path)
     for file in m.files():
-        require_size(path, file)
+        check_size(path, file)
     for file in (m.labels, m.checks):  # small, and what the others are held against
-        if sha256(path / file.file) != file.sha256:
-            raise ValueError(f"{path / file.file} is damaged: it is not what was written; {MEND}")
-    labels, checks, reference = (mapped(path / name) for name in (LABELS, CHECKS, REFERENCE))
-    rows = Shards(path, m, np.array(checks))
+        if file_sha256(path / file.file) != file.sha256:
+            raise ValueError(f"{path / file.file} is damaged: it is not what was written; {REPAIR_HINT}")
+    labels, checks, reference = (memory_map(path / name) for name in (LABELS_FILE, CHECKSUMS_FILE, REFERENCE_FILE))
+    rows = LatentShards(path, m, np.array(checks))
     files = {path / f.file: f.bytes for f in (*m.shards, m.reference)}
-    return Latents(images=rows, labels=np.array(labels), reference=reference, files=files, flip=m.flips == 2)
+    return LatentDataset(images=rows, labels=np.array(labels), reference=reference, files=files, flip=m.flips == 2)
 
 
-def require_size(folder: Path, file: File) -> None:
+def check_size(folder: Path, file: FileInfo) -> None:
     """ValueError where a file is gone or has another size than was written."""
     path = folder / file.file
     try:
@@ -200,34 +205,38 @@ def require_size(folder: Path, file: File) -> None:
         again = "put it back, or run the same bench.encode again, which makes it"
         raise ValueError(f"{path} is not there ({error.strerror}); {again}") from None
     if size != file.bytes:
-        raise ValueError(f"{path} is damaged: it has {size:,} bytes, {file.bytes:,} were written; {MEND}")
+        raise ValueError(f"{path} is damaged: it has {size:,} bytes, {file.bytes:,} were written; {REPAIR_HINT}")
 
 
-def mapped(path: Path) -> np.ndarray:
+def memory_map(path: Path) -> np.ndarray:
     """A .npy file, memory-mapped, as a plain array; ValueError where it is none."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: it cannot be read as a .npy array of numbers; {MEND}") from error
+        raise ValueError(f"{path} is damaged: it cannot be read as a .npy array of numbers; {REPAIR_HINT}") from error
 
 
-class Shards:
+class LatentShards:
     """The latents' means, scaled, as rows (B, C, H, W) float32; and samples of their posteriors."""
 
-    def __init__(self, folder: Path, m: Manifest, checks: np.ndarray) -> None:
+    def __init__(self, folder: Path, m: LatentManifest, checks: np.ndarray) -> None:
         self.folder, self.manifest, self.checks = folder, m, checks
         self.flips, self.moments = m.flips, len(m.moments)
         self.shape, self.dtype = (m.images, *m.shape), np.dtype(np.float32)
         self.scale, self.shift = np.float32(m.vae.scaling_factor), np.float32(m.vae.shift_factor)
         self.maps = [self._open(shard) for shard in m.shards]
         if checks.shape != (m.images, m.flips) or checks.dtype != np.uint32:
-            raise ValueError(f"{folder / CHECKS} has shape {checks.shape}; it must be {(m.images, m.flips)} uint32")
+            raise ValueError(
+                f"{folder / CHECKSUMS_FILE} has shape {checks.shape}; it must be {(m.images, m.flips)} uint32"
+            )
 
-    def _open(self, shard: Shard) -> np.ndarray:
-        found, shape = mapped(self.folder / shard.file), self.manifest.shape_of(shard.images)
+    def _open(self, shard: ShardInfo) -> np.ndarray:
+        found, shape = memory_map(self.folder / shard.file), self.manifest.shape_of(shard.images)
         if found.shape != shape or found.dtype != np.float16:
             path = self.folder / shard.file
-            raise ValueError(f"{path} is damaged: it holds {found.dtype} {found.shape}, not float16 {shape}; {MEND}")
+            raise ValueError(
+                f"{path} is damaged: it holds {found.dtype} {found.shape}, not float16 {shape}; {REPAIR_HINT}"
+            )
         return found
 
     def __len__(self) -> int:
@@ -235,7 +244,7 @@ class Shards:
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         rows = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
-        return (widened(self.read(rows, np.zeros(len(rows), int))[:, 0]) - self.shift) * self.scale
+        return (widen_float16(self.read(rows, np.zeros(len(rows), int))[:, 0]) - self.shift) * self.scale
 
     def read(self, rows: np.ndarray, flips: np.ndarray) -> np.ndarray:
         """(B, M, C, H, W) float16 as they are on disk; ValueError names the shard of one that is damaged."""
@@ -246,7 +255,7 @@ class Shards:
             out[place] = self.maps[shard][row % each, flip]
             if zlib.crc32(out[place]) != self.checks[row, flip]:
                 path = self.folder / self.manifest.shards[shard].file
-                raise ValueError(f"{path} is damaged: image {row:,} is not what was written; {MEND}")
+                raise ValueError(f"{path} is damaged: image {row:,} is not what was written; {REPAIR_HINT}")
         return out
 
     def sample(self, rows: np.ndarray, flips: np.ndarray, seed: int, place: int) -> np.ndarray:
@@ -255,10 +264,10 @@ class Shards:
         The noise is a function of the seed and of the place in the whole batch, `place` being the first row's.
         """
         out = np.empty((len(rows), *self.shape[1:]), np.float32)
-        draw = noise(seed, place, int(np.prod(self.shape[1:])))
-        for begin in range(0, len(rows), CHUNK):
-            part = slice(begin, begin + CHUNK)
-            values, own = widened(self.read(rows[part], flips[part])), out[part]
+        draw = posterior_noise(seed, place, int(np.prod(self.shape[1:])))
+        for begin in range(0, len(rows), CHUNK_IMAGES):
+            part = slice(begin, begin + CHUNK_IMAGES)
+            values, own = widen_float16(self.read(rows[part], flips[part])), out[part]
             if self.moments == 2:
                 np.multiply(values[:, 1], draw(len(own)).reshape(own.shape), out=own)
                 own += values[:, 0]
@@ -270,10 +279,10 @@ class Shards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latents(Arrays):
+class LatentDataset(Dataset):
     """A set of latents: each time an image is seen, its posterior is sampled anew, and so is its side."""
 
-    images: Shards
+    images: LatentShards
 
     def __post_init__(self) -> None:
         if self.flip and self.images.flips == 1:
@@ -288,7 +297,7 @@ class Latents(Arrays):
         return self.images.sample(rows[own], flips[own].astype(int), seed, first)
 
 
-def widened(values: np.ndarray) -> np.ndarray:
+def widen_float16(values: np.ndarray) -> np.ndarray:
     """Finite float16 to float32, exactly, and 3 times faster than numpy: the bits moved, the exponent mended."""
     bits = values.view(np.int16).astype(np.int32)
     bits <<= 13
@@ -305,14 +314,14 @@ def normal_quantiles() -> np.ndarray:
     return np.array([-x for x in reversed(upper)] + upper, np.float32)
 
 
-def noise(seed: int, place: int, count: int) -> Callable[[int], np.ndarray]:
+def posterior_noise(seed: int, place: int, count: int) -> Callable[[int], np.ndarray]:
     """What gives normal noise (B, count) float32 of the next B images, beginning with that of a place in the batch.
 
     Drawn in steps of 1/65536 of probability, finer than 16-bit standard deviations: numpy's own normal took most
     of the loader's time, and an unknown number of draws, so that no image's place in the stream was known.
     """
     words = -(-count // 4)
-    generator = np.random.Generator(np.random.PCG64(fold(seed, "posterior")).advance(place * words))
+    generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "posterior")).advance(place * words))
 
     def draw(images: int) -> np.ndarray:
         ranks = generator.integers(2**64, size=(images, words), dtype=np.uint64).view(np.uint16)
@@ -321,14 +330,14 @@ def noise(seed: int, place: int, count: int) -> Callable[[int], np.ndarray]:
     return draw
 
 
-def damage(folder: Path) -> Iterator[tuple[File, str]]:
+def check_files(folder: Path) -> Iterator[tuple[FileInfo, str]]:
     """(file, what is wrong with it or "") of every file of a set, each read whole."""
     for file in read_manifest(folder).files():
         try:
-            require_size(folder, file)
-            found = sha256(folder / file.file)
+            check_size(folder, file)
+            found = file_sha256(folder / file.file)
         except (ValueError, OSError) as error:
             yield file, str(error)
         else:
-            words = f"{folder / file.file} is damaged: its SHA-256 is not what was written; {MEND}"
+            words = f"{folder / file.file} is damaged: its SHA-256 is not what was written; {REPAIR_HINT}"
             yield file, "" if found == file.sha256 else words

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 Batch = tuple[Tensor, ...]
-Step = tuple[int, int, int]
+BatchRequest = tuple[int, int, int]
 """(step, images seen before it, images of it)."""
 
 
-class Loader:
+class PrefetchLoader:
     """Draws the batches of `steps` in order, `workers` at a time while the network is busy; 0 draws when asked.
 
     At most workers + 1 batches wait in memory, in page-locked memory with `pin`, so that copies to a GPU need not be
@@ -30,7 +30,7 @@ class Loader:
     """
 
     def __init__(
-        self, draw: Callable[[int, int, int], Batch], steps: Iterable[Step], workers: int, pin: bool = False
+        self, draw: Callable[[int, int, int], Batch], steps: Iterable[BatchRequest], workers: int, pin: bool = False
     ) -> None:
         if workers < 0:
             raise ValueError(f"workers is {workers}; it must be at least 0, which draws in the trainer's own thread")
@@ -39,9 +39,9 @@ class Loader:
         self._threads: ThreadPoolExecutor | None = None
         if workers:
             device = torch.cuda.current_device() if pin else None
-            self._threads = ThreadPoolExecutor(workers, "loader", initializer=take_device, initargs=(device,))
+            self._threads = ThreadPoolExecutor(workers, "loader", initializer=set_thread_device, initargs=(device,))
 
-    def _made(self, step: Step) -> Batch:
+    def _made(self, step: BatchRequest) -> Batch:
         batch = self._draw(*step)
         return tuple(z.pin_memory() for z in batch) if self._pin else batch
 
@@ -71,7 +71,7 @@ class Loader:
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def __enter__(self) -> Loader:
+    def __enter__(self) -> PrefetchLoader:
         return self
 
     def __exit__(
@@ -80,7 +80,7 @@ class Loader:
         self.close()
 
 
-def take_device(index: int | None) -> None:
+def set_thread_device(index: int | None) -> None:
     """Threads begin on the first GPU; page-locked memory is to be this process's own GPU's."""
     if index is not None:
         torch.cuda.set_device(index)

@@ -15,17 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.config.schema import Data
+from bench.config.schema import DataConfig
 from bench.data import archives, huggingface, image_folder, synthetic_shapes
-from bench.data.dataset import Arrays as Arrays
-from bench.data.dataset import Rows as Rows
-from bench.data.dataset import Source as Source
-from bench.data.dataset import indices_at as indices_at
-from bench.data.dataset import normalise as normalise
-from bench.data.decoding import digest_of
+from bench.data.dataset import Dataset, DataSource
+from bench.data.decoding import hash_sampled_files
 
 
-def load_digits(folder: Path) -> Arrays:
+def load_digits(folder: Path) -> Dataset:
     """scikit-learn's 1,797 handwritten digits (UCI, 8x8, 17 grey levels); every fourth is held out.
 
     Its file is read without the library, whose import takes 1.5 s of every process's start.
@@ -36,7 +32,7 @@ def load_digits(folder: Path) -> Arrays:
     images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     labels = table[:, -1].astype(np.int64)
     held = np.arange(len(images)) % 4 == 3
-    return Arrays(
+    return Dataset(
         images=images[~held],
         labels=labels[~held],
         reference=images[~held],
@@ -45,10 +41,10 @@ def load_digits(folder: Path) -> Arrays:
     )
 
 
-ARRAYS = ("images.npy", "labels.npy", "reference.npy")
+ARRAY_FILES = ("images.npy", "labels.npy", "reference.npy")
 
 
-def load_folder(folder: Path) -> Arrays:
+def load_array_folder(folder: Path) -> Dataset:
     """images.npy (N, C, H, W) uint8 or float, labels.npy (N,), both memory-mapped.
 
     Latents also need reference.npy, (M, 3, H, W) uint8 real images; for pixels it may be left out.
@@ -72,7 +68,7 @@ def load_folder(folder: Path) -> Arrays:
     else:
         raise ValueError(f"{folder} has latents but no reference.npy, the real images (uint8) to compare with")
     files = {path: path.stat().st_size for path in (folder / "images.npy", folder / "reference.npy") if path.is_file()}
-    return Arrays(images=images, labels=labels, reference=reference, files=files)
+    return Dataset(images=images, labels=labels, reference=reference, files=files)
 
 
 def _open(path: Path) -> np.ndarray:
@@ -83,19 +79,23 @@ def _open(path: Path) -> np.ndarray:
     return array
 
 
-def _pixels(size: int, classes: int, about: str) -> Source:
-    return Source(channels=3, size=size, num_classes=classes, about=about, flip=True, load=load_folder)
+def _pixels(size: int, classes: int, about: str) -> DataSource:
+    return DataSource(channels=3, size=size, num_classes=classes, about=about, flip=True, load=load_array_folder)
 
 
-def _latents(channels: int, size: int, about: str, vq: bool = False) -> Source:
-    return Source(channels=channels, size=size, num_classes=1000, latent=True, vq=vq, about=about, load=load_folder)
+def _latents(channels: int, size: int, about: str, vq: bool = False) -> DataSource:
+    return DataSource(
+        channels=channels, size=size, num_classes=1000, latent=True, vq=vq, about=about, load=load_array_folder
+    )
 
 
-SOURCES: Mapping[str, Source] = {
-    "digits": Source(channels=1, size=8, num_classes=10, about="handwritten digits, 8x8, built in", load=load_digits),
-    "shapes": synthetic_shapes.source_of(32),
-    "shapes-64": synthetic_shapes.source_of(64),
-    "shapes-256": synthetic_shapes.source_of(256),
+KNOWN_SOURCES: Mapping[str, DataSource] = {
+    "digits": DataSource(
+        channels=1, size=8, num_classes=10, about="handwritten digits, 8x8, built in", load=load_digits
+    ),
+    "shapes": synthetic_shapes.open_shapes(32),
+    "shapes-64": synthetic_shapes.open_shapes(64),
+    "shapes-256": synthetic_shapes.open_shapes(256),
     "cifar10": _pixels(32, 10, "CIFAR-10"),
     "cifar10-uncond": _pixels(32, 0, "CIFAR-10 without its labels, as U-ViT and DDPM were trained on it"),
     "celeba64": _pixels(64, 0, "CelebA, 64 pixels, no classes"),
@@ -108,9 +108,9 @@ SOURCES: Mapping[str, Source] = {
     "imagenet256-vq4": _latents(3, 64, "ImageNet at 256 pixels, latents of LDM's VQ-f4", vq=True),
     "imagenet256-vq8": _latents(4, 32, "ImageNet at 256 pixels, latents of LDM's VQ-f8", vq=True),
 }
-ENCODED = "latents:"
+LATENTS_PREFIX = "latents:"
 """What a folder that bench.encode made is named with."""
-KINDS = """\
+PATH_HELP = """\
   PATH@SIZE              images in class folders (PATH/CLASS/*, PATH/train/CLASS/*) or without (PATH/*),
                          parquet, Hugging Face's save_to_disk, .npz, cropped; without @SIZE all of one size
   PATH                   cifar-10-binary.tar.gz; .npz with arr_0 or images; a folder with images.npy, labels.npy
@@ -118,26 +118,26 @@ KINDS = """\
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class PathFormat:
     """What a path may be."""
 
     here: Callable[[Path], bool]
-    source_of: Callable[[Path, int], Source]
+    source_of: Callable[[Path, int], DataSource]
 
 
-PATHS = (
-    Kind(here=archives.is_cifar10, source_of=archives.cifar10_source),
-    Kind(here=lambda path: path.suffix == ".npz", source_of=archives.npz_source),
-    Kind(
-        here=lambda path: huggingface.is_saved(path) or bool(huggingface.parquet_files(path)),
-        source_of=huggingface.source_of,
+PATH_FORMATS = (
+    PathFormat(here=archives.is_cifar10, source_of=archives.open_cifar10),
+    PathFormat(here=lambda path: path.suffix == ".npz", source_of=archives.open_npz),
+    PathFormat(
+        here=lambda path: huggingface.is_saved_dataset(path) or bool(huggingface.parquet_files(path)),
+        source_of=huggingface.open_huggingface,
     ),
-    Kind(here=Path.is_dir, source_of=image_folder.source_of),
+    PathFormat(here=Path.is_dir, source_of=image_folder.open_image_folder),
 )
 """The first that is there is what a path is."""
 
 
-def parsed(name: str) -> tuple[str, int]:
+def split_crop_size(name: str) -> tuple[str, int]:
     """(path, the size to crop to, or 0) of PATH@SIZE; a path that is there as it stands has no size."""
     path, at, size = name.rpartition("@")
     if not at or not size.isdecimal() or Path(name).exists():
@@ -147,70 +147,70 @@ def parsed(name: str) -> tuple[str, int]:
     return path, int(size)
 
 
-def folder_of(name: str, root: str) -> Path:
+def data_folder(name: str, root: str) -> Path:
     """Where a data set's files are; those without labels have none of their own."""
-    if name in SOURCES:
+    if name in KNOWN_SOURCES:
         return Path(root) / name.removesuffix("-uncond")
     kind, colon, path = name.partition(":")
-    return Path(path if colon and kind in OPENERS else parsed(name)[0])
+    return Path(path if colon and kind in PREFIX_OPENERS else split_crop_size(name)[0])
 
 
 def is_encoded(name: str, root: str = "data") -> bool:
     """Whether a data set is latents of bench.encode: it is said so, or its folder is such a set."""
-    return name.startswith(ENCODED) or _is_encoded(folder_of(name, root))
+    return name.startswith(LATENTS_PREFIX) or _is_encoded(data_folder(name, root))
 
 
 def _is_encoded(folder: Path) -> bool:
     return (folder / "manifest.json").is_file()
 
 
-def _latents_in(folder: Path) -> Source:
+def _latents_in(folder: Path) -> DataSource:
     from bench.data import latents  # which needs more than the other kinds do
 
-    return latents.source_of(folder)
+    return latents.open_latents(folder)
 
 
-OPENERS: Mapping[str, Callable[[Path], Source]] = {"latents": _latents_in}
+PREFIX_OPENERS: Mapping[str, Callable[[Path], DataSource]] = {"latents": _latents_in}
 """Prefix of a path -> the function that opens it."""
 
 
-def _opened(kind: str, folder: Path) -> Source:
-    return OPENERS[kind](folder)
+def _opened(kind: str, folder: Path) -> DataSource:
+    return PREFIX_OPENERS[kind](folder)
 
 
-def source(name: str, root: str = "data") -> Source:
+def open_source(name: str, root: str = "data") -> DataSource:
     """The entry of a known data set, with the hash of its files if they are there, or one made for a path.
 
     Raises ValueError with the nearest known names when it is neither.
     """
-    if name in SOURCES:
-        return _known(name, folder_of(name, root))
+    if name in KNOWN_SOURCES:
+        return _known(name, data_folder(name, root))
     if drawn := re.fullmatch(r"shapes-(\d+)", name):
-        return synthetic_shapes.source_of(int(drawn[1]))
+        return synthetic_shapes.open_shapes(int(drawn[1]))
     kind, colon, _ = name.partition(":")
-    if colon and kind in OPENERS:
-        return _opened(kind, folder_of(name, root))
-    path, size = parsed(name)
+    if colon and kind in PREFIX_OPENERS:
+        return _opened(kind, data_folder(name, root))
+    path, size = split_crop_size(name)
     if not Path(path).exists():
         folder, at, given = name.rpartition("@")
         if at and Path(folder).exists():
             raise ValueError(f"{name}: {given!r} is no size; write {folder}@64 to crop to 64 pixels")
         if folder == "shapes":
             raise ValueError(f"{name}: shapes are drawn at their size; write shapes-{given}")
-        near = difflib.get_close_matches(name, SOURCES, n=2, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(SOURCES)}"
+        near = difflib.get_close_matches(name, KNOWN_SOURCES, n=2, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(KNOWN_SOURCES)}"
         raise ValueError(f"unknown data set {name!r}, and no such folder or file; {hint}")
     return _of_path(Path(path), size)
 
 
-def _known(name: str, folder: Path) -> Source:
+def _known(name: str, folder: Path) -> DataSource:
     """A known data set: from arrays, or where there are none from the images in its folder."""
-    what = SOURCES[name]
+    what = KNOWN_SOURCES[name]
     if _is_encoded(folder):
         return _encoded(name, folder)
-    if what.load is not load_folder or not folder.is_dir() or not any(folder.iterdir()):
+    if what.load is not load_array_folder or not folder.is_dir() or not any(folder.iterdir()):
         return what
-    if what.latent or any((folder / file).is_file() for file in ARRAYS):
+    if what.latent or any((folder / file).is_file() for file in ARRAY_FILES):
         return replace(what, hash=_hash(folder))
     own = _of_path(folder, what.size)
     if what.num_classes and own.num_classes != what.num_classes:
@@ -218,24 +218,25 @@ def _known(name: str, folder: Path) -> Source:
     return replace(own, num_classes=what.num_classes, about=what.about)
 
 
-def _encoded(name: str, folder: Path) -> Source:
+def _encoded(name: str, folder: Path) -> DataSource:
     """A known set of latents that bench.encode made; ValueError where it made others there."""
-    found, promised = _opened("latents", folder), SOURCES[name]
+    found, promised = _opened("latents", folder), KNOWN_SOURCES[name]
     for what in ("channels", "size", "vq"):
         have, want = getattr(found, what), getattr(promised, what)
         if have != want:
             raise ValueError(
-                f"{folder} has latents of {what} {have}; {name} means {want}: name it with --data {ENCODED}{folder}"
+                f"{folder} has latents of {what} {have}; {name} means {want}: "
+                f"name it with --data {LATENTS_PREFIX}{folder}"
             )
     return found
 
 
-def _of_path(path: Path, size: int) -> Source:
+def _of_path(path: Path, size: int) -> DataSource:
     if (path / "images.npy").is_file():
         return _of_arrays(path, size)
     if _is_encoded(path):
         return _opened("latents", path)
-    for kind in PATHS:
+    for kind in PATH_FORMATS:
         if kind.here(path):
             return kind.source_of(path, size)
     raise ValueError(
@@ -244,61 +245,61 @@ def _of_path(path: Path, size: int) -> Source:
     )
 
 
-def _of_arrays(folder: Path, size: int) -> Source:
-    arrays = load_folder(folder)
+def _of_arrays(folder: Path, size: int) -> DataSource:
+    arrays = load_array_folder(folder)
     _, channels, side, _ = arrays.images.shape
     if size and size != side:
         raise ValueError(f"{folder} holds arrays of {side} pixels, which are taken as they are; leave @{size} out")
-    return Source(
+    return DataSource(
         channels=channels,
         size=side,
         num_classes=int(arrays.labels[:].max()) + 1,
         latent=arrays.images.dtype != np.uint8,
         hash=_hash(folder),
-        load=load_folder,
+        load=load_array_folder,
     )
 
 
 def _hash(folder: Path) -> str:
-    files = [folder / file for file in ARRAYS if (folder / file).is_file()]
-    return digest_of([file.name for file in files], files) if files else ""
+    files = [folder / file for file in ARRAY_FILES if (folder / file).is_file()]
+    return hash_sampled_files([file.name for file in files], files) if files else ""
 
 
-def load_reference(name: str, root: str = "data") -> Arrays:
+def load_reference_images(name: str, root: str = "data") -> Dataset:
     """The data set without what is trained on, where only reference.npy is there.
 
     Published weights are evaluated against it; ValueError as `load`.
     """
-    what, path = source(name, root), folder_of(name, root) / "reference.npy"
-    if what.load is not load_folder or (path.parent / "images.npy").is_file():
-        return load(name, root)
+    what, path = open_source(name, root), data_folder(name, root) / "reference.npy"
+    if what.load is not load_array_folder or (path.parent / "images.npy").is_file():
+        return load_dataset(name, root)
     if not path.is_file():
         raise ValueError(
             f"{name} is not in {path.parent}: put reference.npy (M, 3, H, W) uint8, the real images, there"
         )
     reference = _open(path)
-    return Arrays(images=reference[:0], labels=np.zeros(0, np.int64), reference=reference)
+    return Dataset(images=reference[:0], labels=np.zeros(0, np.int64), reference=reference)
 
 
-def load(name: str, root: str = "data") -> Arrays:
+def load_dataset(name: str, root: str = "data") -> Dataset:
     """The arrays of a data set.
 
     Where the files are not there, or have another shape than the name promises, ValueError says
     what is missing and how to make it.
     """
-    what, folder = source(name, root), folder_of(name, root)
-    if what.load is load_folder and not (folder / "images.npy").is_file():
+    what, folder = open_source(name, root), data_folder(name, root)
+    if what.load is load_array_folder and not (folder / "images.npy").is_file():
         raise ValueError(_missing(name, what, folder))
     arrays = what.load(folder)
     shape = (what.channels, what.size, what.size)
     if arrays.images.shape[1:] != shape:
         raise ValueError(f"{folder / 'images.npy'} holds {arrays.images.shape[1:]} images; {name} means {shape}")
-    if what.load is load_folder and what.num_classes and (last := arrays.labels[:].max()) >= what.num_classes:
+    if what.load is load_array_folder and what.num_classes and (last := arrays.labels[:].max()) >= what.num_classes:
         raise ValueError(f"{folder} has the label {last}; {name} has {what.num_classes} classes")
     return replace(arrays, flip=what.flip)
 
 
-def _missing(name: str, what: Source, folder: Path) -> str:
+def _missing(name: str, what: DataSource, folder: Path) -> str:
     if what.latent:
         images = name.partition("-")[0]
         return (
@@ -313,12 +314,15 @@ def _missing(name: str, what: Source, folder: Path) -> str:
     )
 
 
-def arrays_of(data: Data, *, trained: bool = True) -> Arrays:
+def open_dataset(data: DataConfig, *, trained: bool = True) -> Dataset:
     """What a run reads: its set, mirrored as the run says; not `trained`, perhaps the reference alone.
 
     ValueError as `load`, and where the files are not those that the run was planned with.
     """
-    arrays, found = (load if trained else load_reference)(data.name, data.root), source(data.name, data.root).hash
+    arrays, found = (
+        (load_dataset if trained else load_reference_images)(data.name, data.root),
+        open_source(data.name, data.root).hash,
+    )
     if data.hash and found != data.hash:
         raise ValueError(
             f"{data.name} has changed since this run was planned (its hash was {data.hash} and is {found or 'none'}); "
@@ -327,10 +331,10 @@ def arrays_of(data: Data, *, trained: bool = True) -> Arrays:
     return arrays if data.flip == "auto" else replace(arrays, flip=data.flip == "always")
 
 
-def filled(data: Data) -> Data:
+def resolve_data(data: DataConfig) -> DataConfig:
     """The same with what the plan fills in: the hash of the set, and whether it is mirrored."""
-    what = source(data.name, data.root)
-    if data.flip == "always" and what.load is load_folder and what.latent:
+    what = open_source(data.name, data.root)
+    if data.flip == "always" and what.load is load_array_folder and what.latent:
         raise ValueError(f"data.flip is always, but {data.name} holds no mirrored latents; make them with bench.encode")
     if data.flip == "auto":
         data = replace(data, flip="always" if what.flip else "never")

@@ -15,57 +15,59 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.data.dataset import Arrays, Made, Source
+from bench.data.dataset import Dataset, DataSource, LazyImages
 
 F = np.float32
-POSITIONS = 1 << 40
+IMAGES_PER_SEED = 1 << 40
 """Images of a seed's stream; row = seed * POSITIONS + place in the stream."""
-SEEDS = 1 << 22
-REFERENCE, HELD_OUT, EXTRACTOR = (SEEDS * POSITIONS + i * POSITIONS for i in range(3))
+MAX_SEEDS = 1 << 22
+FIRST_REFERENCE_ROW, FIRST_HELD_OUT_ROW, FIRST_EXTRACTOR_ROW = (
+    MAX_SEEDS * IMAGES_PER_SEED + i * IMAGES_PER_SEED for i in range(3)
+)
 """First rows of images that no stream reaches: to compare with, held out, and for the extractor made here."""
-LISTED = 100_000
+LISTED_IMAGES = 100_000
 """Images of an endless set for those who read all of a set, as bench.encode does: the first of seed 0."""
-NUMBERS = 20
-PIECE = 1 << 22
+NUMBERS_PER_IMAGE = 20
+PIXELS_PER_CHUNK = 1 << 22
 """Pixels drawn at a time."""
-REAL = {64: 10_000, 1024: 2_500}
+REFERENCE_IMAGES = {64: 10_000, 1024: 2_500}
 """Up to so many pixels -> real images to compare with; a fifth as many are held out."""
-Field = np.ndarray
+Grid = np.ndarray
 """(B, S, S) float32."""
 
 
-def _disk(u: Field, v: Field) -> Field:
+def _disk(u: Grid, v: Grid) -> Grid:
     return np.sqrt(u * u + v * v) - F(1)
 
 
-def _ring(u: Field, v: Field) -> Field:
+def _ring(u: Grid, v: Grid) -> Grid:
     return np.abs(np.sqrt(u * u + v * v) - F(0.74)) - F(0.26)
 
 
-def _half_disk(u: Field, v: Field) -> Field:
+def _half_disk(u: Grid, v: Grid) -> Grid:
     shifted = v - F(0.42)
     return np.maximum(np.sqrt(u * u + shifted * shifted) - F(1), shifted)
 
 
-def _crescent(u: Field, v: Field) -> Field:
+def _crescent(u: Grid, v: Grid) -> Grid:
     bite = u - F(0.5)
     return np.maximum(np.sqrt(u * u + v * v) - F(1), F(0.78) - np.sqrt(bite * bite + v * v))
 
 
-def _square(u: Field, v: Field) -> Field:
+def _square(u: Grid, v: Grid) -> Grid:
     return np.maximum(np.abs(u), np.abs(v)) - F(0.8)
 
 
-def _triangle(u: Field, v: Field) -> Field:
+def _triangle(u: Grid, v: Grid) -> Grid:
     return np.maximum(F(0.8660254) * np.abs(u) - F(0.5) * v, v) - F(0.55)
 
 
-def _cross(u: Field, v: Field) -> Field:
+def _cross(u: Grid, v: Grid) -> Grid:
     u, v = np.abs(u), np.abs(v)
     return np.minimum(np.maximum(u - F(1), v - F(0.3)), np.maximum(v - F(1), u - F(0.3)))
 
 
-def _star(u: Field, v: Field) -> Field:
+def _star(u: Grid, v: Grid) -> Grid:
     """A point is in the pentagram where at least four of its five lines have it on their inner side."""
     turns = np.arange(5) * (2 * np.pi / 5)
     most = second = np.full_like(u, -np.inf)
@@ -76,7 +78,7 @@ def _star(u: Field, v: Field) -> Field:
     return second - F(0.38)
 
 
-def _heart(u: Field, v: Field) -> Field:
+def _heart(u: Grid, v: Grid) -> Grid:
     lobes = []
     for x, y in ((-0.52, 0.0), (0.0, -0.52)):
         du, dv = u - F(x) - F(0.15), v - F(y) - F(0.15)
@@ -85,14 +87,14 @@ def _heart(u: Field, v: Field) -> Field:
     return np.minimum(block, np.minimum(*lobes))
 
 
-def _arrow(u: Field, v: Field) -> Field:
+def _arrow(u: Grid, v: Grid) -> Grid:
     v = np.abs(v)
     head = np.maximum(F(-0.05) - u, F(0.62469506) * u + F(0.78086881) * v - F(0.62469506))
     shaft = np.maximum(v - F(0.28), np.maximum(F(-1) - u, u - F(0.1)))
     return np.minimum(head, shaft)
 
 
-KINDS: dict[str, Callable[[Field, Field], Field]] = {
+SHAPES: dict[str, Callable[[Grid, Grid], Grid]] = {
     "disk": _disk,
     "ring": _ring,
     "half disk": _half_disk,
@@ -107,12 +109,12 @@ KINDS: dict[str, Callable[[Field, Field], Field]] = {
 """Class -> its signed distance, below 0 inside, in coordinates where the shape is about as wide as the unit disk."""
 
 
-def numbers(rows: np.ndarray) -> np.ndarray:
+def random_numbers(rows: np.ndarray) -> np.ndarray:
     """(B, K) float64 uniform in [0, 1), a function of each row alone: splitmix64 of (row, k)."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
         key = _mix(rows.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + golden)
-        z = _mix(key[:, None] + golden * np.arange(1, NUMBERS + 1, dtype=np.uint64))
+        z = _mix(key[:, None] + golden * np.arange(1, NUMBERS_PER_IMAGE + 1, dtype=np.uint64))
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -122,28 +124,28 @@ def _mix(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def labels_of(rows: np.ndarray) -> np.ndarray:
+def class_labels(rows: np.ndarray) -> np.ndarray:
     """(B,) int64: the class of each image."""
-    return (numbers(rows)[:, 0] * len(KINDS)).astype(np.int64)
+    return (random_numbers(rows)[:, 0] * len(SHAPES)).astype(np.int64)
 
 
-def draw(rows: np.ndarray, size: int) -> np.ndarray:
+def draw_images(rows: np.ndarray, size: int) -> np.ndarray:
     """(B, 3, S, S) uint8: the images of these rows."""
-    each = max(1, PIECE // (size * size))
+    each = max(1, PIXELS_PER_CHUNK // (size * size))
     parts = [_draw(rows[i : i + each], size) for i in range(0, len(rows), each)]
     return np.concatenate(parts) if parts else np.empty((0, 3, size, size), np.uint8)
 
 
 def _draw(rows: np.ndarray, size: int) -> np.ndarray:
-    n = numbers(rows)
-    radius, centre_x, centre_y = placed(n)
+    n = random_numbers(rows)
+    radius, centre_x, centre_y = shape_positions(n)
     x, y = _column(centre_x), _column(centre_y)
     at = ((np.arange(size) + 0.5) / size).astype(F)
     wide, turn = _column(radius), 0.6 * n[:, 4] - 0.3
     u, v = _turned((at[None, None, :] - x) / wide, (at[None, :, None] - y) / wide, turn)
     inside, pixels = np.empty((len(rows), size, size), F), _column(radius * size)
-    kinds = (n[:, 0] * len(KINDS)).astype(np.int64)
-    for kind, distance in enumerate(KINDS.values()):
+    kinds = (n[:, 0] * len(SHAPES)).astype(np.int64)
+    for kind, distance in enumerate(SHAPES.values()):
         of = kinds == kind
         if of.any():
             inside[of] = np.clip(F(0.5) - distance(u[of], v[of]) * pixels[of], 0, 1)
@@ -158,20 +160,20 @@ def _draw(rows: np.ndarray, size: int) -> np.ndarray:
     return image
 
 
-def placed(n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shape_positions(n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(radius, x, y) of each shape, (B,), in widths of the picture, which it is inside of."""
     radius = 0.28 + 0.14 * n[:, 1]
     x, y = (0.5 + (0.5 - radius) * (1.4 * n[:, k] - 0.7) for k in (2, 3))
     return radius, x, y
 
 
-def _turned(u: Field, v: Field, turn: np.ndarray) -> tuple[Field, Field]:
+def _turned(u: Grid, v: Grid, turn: np.ndarray) -> tuple[Grid, Grid]:
     """Coordinates turned by so many radians."""
     cos, sin = _column(np.cos(turn)), _column(np.sin(turn))
     return cos * u + sin * v, cos * v - sin * u
 
 
-def _texture(u: Field, v: Field, n: np.ndarray, pixels: Field) -> Field:
+def _texture(u: Grid, v: Grid, n: np.ndarray, pixels: Grid) -> Grid:
     """How much of the second colour each point of the shape has: none (half of them), stripes, squares or dots."""
     wide = _column(0.5 + 0.4 * n[:, 1])
     across, along = _turned(u / wide, v / wide, 6.0 * n[:, 2])
@@ -205,17 +207,17 @@ def _column(x: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn(Made):
+class ShapeImages(LazyImages):
     """Drawn when asked for: rows `first` to `first + count`, and any others."""
 
     first: int = 0
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        return draw(rows_at(rows, self.count) + self.first, self.size)
+        return draw_images(row_numbers(rows, self.count) + self.first, self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels:
+class ShapeLabels:
     """(N,) int64: the classes of such images."""
 
     count: int
@@ -231,49 +233,49 @@ class Labels:
         return self.count
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        return labels_of(rows_at(rows, self.count) + self.first)
+        return class_labels(row_numbers(rows, self.count) + self.first)
 
 
-def rows_at(rows: np.ndarray | slice, count: int) -> np.ndarray:
+def row_numbers(rows: np.ndarray | slice, count: int) -> np.ndarray:
     """Rows by number; a slice is of the first `count`."""
     return np.arange(count)[rows] if isinstance(rows, slice) else np.asarray(rows, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endless(Arrays):
+class EndlessDataset(Dataset):
     """A set whose stream never repeats: image i of the run of seed s is drawn from (s, i)."""
 
     def order(self, seed: int, position: int, size: int) -> np.ndarray:
         """Rows of images number `position` to `position + size` of the seed's own stream, (size,)."""
-        if not 0 <= seed < SEEDS or position + size > POSITIONS:
+        if not 0 <= seed < MAX_SEEDS or position + size > IMAGES_PER_SEED:
             raise ValueError(
-                f"seed {seed} at image {position + size:,} is beyond what shapes have: seeds below {SEEDS:,}, and "
-                f"{POSITIONS:,} images of each"
+                f"seed {seed} at image {position + size:,} is beyond what shapes have: seeds below {MAX_SEEDS:,}, and "
+                f"{IMAGES_PER_SEED:,} images of each"
             )
-        return seed * POSITIONS + np.arange(position, position + size)
+        return seed * IMAGES_PER_SEED + np.arange(position, position + size)
 
 
-def source_of(size: int) -> Source:
+def open_shapes(size: int) -> DataSource:
     """Shapes of so many pixels; ValueError where that is too few or too many."""
     if not 16 <= size <= 1024:
         raise ValueError(f"shapes-{size} would be {size} pixels wide; it must be from 16 to 1024")
-    return Source(
+    return DataSource(
         channels=3,
         size=size,
-        num_classes=len(KINDS),
+        num_classes=len(SHAPES),
         about=f"ten kinds of shape, {size}x{size}, drawn here, endless",
-        classes=tuple(KINDS),
-        load=lambda folder: load(size),
+        classes=tuple(SHAPES),
+        load=lambda folder: load_shapes(size),
     )
 
 
-def load(size: int) -> Endless:
+def load_shapes(size: int) -> EndlessDataset:
     """Shapes to train on, to compare with, and held out."""
-    real = next(count for pixels, count in REAL.items() if size <= pixels)
-    return Endless(
-        images=Drawn(size=size, count=LISTED),
-        labels=Labels(count=LISTED),
-        reference=Drawn(size=size, count=real, first=REFERENCE),
-        held_out=Drawn(size=size, count=real // 5, first=HELD_OUT),
-        held_out_labels=labels_of(HELD_OUT + np.arange(real // 5)),
+    real = next(count for pixels, count in REFERENCE_IMAGES.items() if size <= pixels)
+    return EndlessDataset(
+        images=ShapeImages(size=size, count=LISTED_IMAGES),
+        labels=ShapeLabels(count=LISTED_IMAGES),
+        reference=ShapeImages(size=size, count=real, first=FIRST_REFERENCE_ROW),
+        held_out=ShapeImages(size=size, count=real // 5, first=FIRST_HELD_OUT_ROW),
+        held_out_labels=class_labels(FIRST_HELD_OUT_ROW + np.arange(real // 5)),
     )

@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.diffusion.noise_schedules import VP, Levels, half_log_snr, sigma
+from bench.diffusion.noise_schedules import VPSDE, NoiseLevels, half_log_snr, sigma
 
-Noise = Callable[[Tensor, Tensor], Tensor]
+NoisePredictor = Callable[[Tensor, Tensor], Tensor]
 """(x, t) -> noise prediction, t a scalar."""
 
 
-def clean(eps: Tensor, x: Tensor, log_alpha: Tensor) -> Tensor:
+def pred_x0(eps: Tensor, x: Tensor, log_alpha: Tensor) -> Tensor:
     """x_0 of a noise prediction."""
     return (x - sigma(log_alpha).to(x) * eps) / log_alpha.exp().to(x)
 
@@ -27,7 +27,7 @@ def score(eps: Tensor, log_alpha: Tensor) -> Tensor:
     return -eps / sigma(log_alpha).to(eps)
 
 
-def orders(steps: int) -> list[int]:
+def solver_orders(steps: int) -> list[int]:
     """Orders of "DPM-Solver-fast": thirds, ended by lower ones, `steps` network evaluations in all."""
     thirds, rest = divmod(steps, 3)
     if rest:
@@ -35,14 +35,14 @@ def orders(steps: int) -> list[int]:
     return [3] * (thirds - 1) + [2, 1] if thirds else []
 
 
-def grid(levels: Levels, steps: int, spacing: Literal["time", "snr"], end: float) -> Tensor:
+def solver_times(levels: NoiseLevels, steps: int, spacing: Literal["time", "snr"], end: float) -> Tensor:
     """Times from 1 to `end`, (steps + 1,) float64, of which a step of order k takes k + 1, both ends included.
 
     time: uniform in t; snr: steps uniform in lambda, cut into halves or thirds of lambda.
     """
     if spacing == "time":
         return torch.linspace(1, end, steps + 1, dtype=torch.float64)
-    own = orders(steps)
+    own = solver_orders(steps)
     ends = half_log_snr(levels.log_alpha(torch.tensor([1, end], dtype=torch.float64)))
     outer = torch.linspace(ends[0].item(), ends[1].item(), len(own) + 1, dtype=torch.float64)
     inner = [a + (b - a) * i / k for k, a, b in zip(own, outer, outer[1:], strict=False) for i in range(k)]
@@ -50,7 +50,14 @@ def grid(levels: Levels, steps: int, spacing: Literal["time", "snr"], end: float
 
 
 def dpm_fast(
-    noise: Noise, levels: Levels, x: Tensor, steps: int, *, data: bool, spacing: Literal["time", "snr"], end: float
+    noise: NoisePredictor,
+    levels: NoiseLevels,
+    x: Tensor,
+    steps: int,
+    *,
+    data: bool,
+    spacing: Literal["time", "snr"],
+    end: float,
 ) -> Tensor:
     """Single-step DPM-Solver of orders up to three, from t = 1 to `end`, in `steps` network evaluations.
 
@@ -63,22 +70,22 @@ def dpm_fast(
     formulas) is 2e-3 away, its DPMSolverMultistepScheduler of order 3 3e-2 and of order 2 1e-2; at 10
     evaluations 0.1 to 0.2. In the continuous setting the single-step one is 5.6 of 200 away.
     """
-    times = grid(levels, steps, spacing, end)
+    times = solver_times(levels, steps, spacing, end)
     at = 0
-    for order in orders(steps):
-        x = Step(noise, levels, times[at : at + order + 1], data).take(x)
+    for order in solver_orders(steps):
+        x = SolverStep(noise, levels, times[at : at + order + 1], data).take(x)
         at += order
     return x
 
 
-class Step:
+class SolverStep:
     """One step over times s = t_0 > .. > t_k of order k; its last time is where it ends.
 
     With h the way in lambda and r the share of it, x moves to
     ratio x_s - scale (phi_1 first + weight difference), phi_1 = exp(-h) - 1 for data, exp(h) - 1 for noise.
     """
 
-    def __init__(self, noise: Noise, levels: Levels, times: Tensor, data: bool) -> None:
+    def __init__(self, noise: NoisePredictor, levels: NoiseLevels, times: Tensor, data: bool) -> None:
         self.noise, self.data, self.times = noise, data, times
         self.log_alpha = levels.log_alpha(times)
         self.lam = half_log_snr(self.log_alpha)
@@ -86,7 +93,7 @@ class Step:
     def model(self, x: Tensor, i: int) -> Tensor:
         """What is integrated, at time i: the clean image or the noise."""
         eps = self.noise(x, self.times[i])
-        return clean(eps, x, self.log_alpha[i]) if self.data else eps
+        return pred_x0(eps, x, self.log_alpha[i]) if self.data else eps
 
     def move(self, x: Tensor, i: int, first: Tensor, slope: Tensor | None = None, *, third: bool = False) -> Tensor:
         """x at time i, from its value at the start, the model there, and the model's change over the way."""
@@ -117,7 +124,7 @@ class Step:
 
 
 def euler_maruyama(
-    noise: Noise, sde: VP, x: Tensor, steps: int, draw: Callable[[], Tensor] | None, end: float = 1e-3
+    noise: NoisePredictor, sde: VPSDE, x: Tensor, steps: int, draw: Callable[[], Tensor] | None, end: float = 1e-3
 ) -> Tensor:
     """The reverse SDE (arXiv:2011.13456, equation 6), or with no `draw` its probability-flow ODE (equation 13).
 

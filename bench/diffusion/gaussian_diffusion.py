@@ -15,25 +15,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.config.schema import Diffusion as Settings
-from bench.config.timestep_respacing import kept
-from bench.diffusion.noise_schedules import VP, betas, network_time, respaced, sigma
+from bench.config.schema import DiffusionConfig as Settings
+from bench.config.timestep_respacing import respaced_timesteps
+from bench.diffusion.noise_schedules import VPSDE, betas, network_time, respace_betas, sigma
 
 Loss = Literal["hybrid", "rescaled", "bound"]
-Treat = Callable[[Tensor], Tensor]
+X0Transform = Callable[[Tensor], Tensor]
 """What is done to a predicted clean image, e.g. clipping."""
 
 
-def clipped(x0_BCHW: Tensor) -> Tensor:
+def clip_x0(x0_BCHW: Tensor) -> Tensor:
     return x0_BCHW.clamp(-1, 1)
 
 
-def untouched(x0_BCHW: Tensor) -> Tensor:
+def keep_x0(x0_BCHW: Tensor) -> Tensor:
     return x0_BCHW
 
 
 @dataclass(frozen=True)
-class Reverse:
+class ReverseDistribution:
     """p(x_{t-1} | x_t), and the clean image it was made from; each (B, C, H, W)."""
 
     mean: Tensor
@@ -42,7 +42,7 @@ class Reverse:
     clean: Tensor
 
 
-class Diffusion:
+class GaussianDiffusion:
     """Tables of one process (float64 on the CPU, float32 where they are used) and its losses.
 
     `indices` makes it a respaced process: only those timesteps of the whole one are visited, and
@@ -67,12 +67,12 @@ class Diffusion:
         loss: Loss = "hybrid",
     ) -> None:
         self.schedule, self.whole_steps, self.device = schedule, steps, torch.device(device)
-        self.indices = torch.tensor(kept(steps, "") if indices is None else list(indices))
-        self.betas = respaced(betas(schedule, steps), self.indices.tolist())
+        self.indices = torch.tensor(respaced_timesteps(steps, "") if indices is None else list(indices))
+        self.betas = respace_betas(betas(schedule, steps), self.indices.tolist())
         self.steps, self.time_kind = len(self.betas), time
         self.predicts, self.fixed, self.loss_kind = predicts, fixed, loss
         self._counts = (self.indices + 1).to(self.device)
-        self.exact = tables(self.betas)
+        self.exact = diffusion_tables(self.betas)
         self._tables = {k: v.float().to(self.device) for k, v in self.exact.items()}
 
     def _at(self, name: str, t_B: Tensor, like: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Diffusion:
     def noisy(self, x0_BCHW: Tensor, t_B: Tensor, eps_BCHW: Tensor) -> Tensor:
         """x_t = sqrt(bar) x_0 + sqrt(1 - bar) eps (DDPM equation 4); t_B as draw_times makes it."""
         if t_B.is_floating_point():
-            log_alpha = VP().log_alpha(t_B).view(-1, *[1] * (x0_BCHW.dim() - 1))
+            log_alpha = VPSDE().log_alpha(t_B).view(-1, *[1] * (x0_BCHW.dim() - 1))
             return log_alpha.exp() * x0_BCHW + sigma(log_alpha) * eps_BCHW
         return self._at("signal", t_B, x0_BCHW) * x0_BCHW + self._at("noise", t_B, x0_BCHW) * eps_BCHW
 
@@ -125,7 +125,7 @@ class Diffusion:
         """The noise prediction of an x_0."""
         return (self._at("inverse_signal", t_B, xt) * xt - x0) / self._at("inverse_noise", t_B, xt)
 
-    def reverse(self, out: Tensor, xt: Tensor, t_B: Tensor, treat: Treat = untouched) -> Reverse:
+    def reverse(self, out: Tensor, xt: Tensor, t_B: Tensor, treat: X0Transform = keep_x0) -> ReverseDistribution:
         """p(x_{t-1} | x_t) of a network's output, the predicted clean image treated first."""
         c = xt.shape[1]
         prediction, v = out[:, :c], out[:, c:]
@@ -137,7 +137,7 @@ class Diffusion:
             names = ("log_posterior", "posterior") if self.fixed == "small" else ("log_large", "large")
             log, variance = (self._at(name, t_B, xt).expand_as(xt) for name in names)
         clean = treat(prediction if self.predicts == "clean" else self.clean(prediction, xt, t_B))
-        return Reverse(self.posterior_mean(clean, xt, t_B), variance, log, clean)
+        return ReverseDistribution(self.posterior_mean(clean, xt, t_B), variance, log, clean)
 
     def ancestral(
         self,
@@ -145,7 +145,7 @@ class Diffusion:
         xt: Tensor,
         t_B: Tensor,
         noise: Tensor,
-        treat: Treat = untouched,
+        treat: X0Transform = keep_x0,
         gradient: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(x_{t-1}, clean): one step of DDPM's Algorithm 2, without noise at t = 0.
@@ -158,12 +158,14 @@ class Diffusion:
         moving = (t_B != 0).float().view(-1, *[1] * (xt.dim() - 1))
         return mean + moving * torch.exp(0.5 * p.log_variance) * noise, p.clean
 
-    def conditioned(self, out: Tensor, xt: Tensor, t_B: Tensor, gradient: Tensor, treat: Treat = untouched) -> Tensor:
+    def conditioned(
+        self, out: Tensor, xt: Tensor, t_B: Tensor, gradient: Tensor, treat: X0Transform = keep_x0
+    ) -> Tensor:
         """The noise prediction under classifier guidance, for DDIM (arXiv:2105.05233, Algorithm 2)."""
         eps = self.noise(self.reverse(out, xt, t_B, treat).clean, xt, t_B)
         return eps - self._at("noise", t_B, xt) * gradient
 
-    def reverse_ddim(self, out: Tensor, xt: Tensor, t_B: Tensor, treat: Treat = untouched) -> Tensor:
+    def reverse_ddim(self, out: Tensor, xt: Tensor, t_B: Tensor, treat: X0Transform = keep_x0) -> Tensor:
         """x_{t+1} of the deterministic DDIM (arXiv:2010.02502) run from images to noise.
 
         diffusers' DDIMInverseScheduler agrees (1e-6) given t + 1 for t, but from the last timestep it
@@ -174,7 +176,9 @@ class Diffusion:
         bar = self._at("bar_next", t_B, xt)
         return clean * bar.sqrt() + (1 - bar).sqrt() * eps
 
-    def variational_bound(self, out: Tensor, x0: Tensor, xt: Tensor, t_B: Tensor, treat: Treat = untouched) -> Tensor:
+    def variational_bound(
+        self, out: Tensor, x0: Tensor, xt: Tensor, t_B: Tensor, treat: X0Transform = keep_x0
+    ) -> Tensor:
         """One term of the bound in bits a dimension, (B,): KL, or the decoder's likelihood at t = 0."""
         true_mean, true_log = self.posterior_mean(x0, xt, t_B), self._at("log_posterior", t_B, x0)
         p = self.reverse(out, xt, t_B, treat)
@@ -203,8 +207,8 @@ class Diffusion:
             t_B, eps = torch.full((len(x0),), t, device=x0.device), draw()
             xt = self.noisy(x0, t_B, eps)
             out = net(xt, self.time(t_B))
-            clean = self.reverse(out, xt, t_B, clipped).clean
-            terms["vb"].append(self.variational_bound(out, x0, xt, t_B, clipped))
+            clean = self.reverse(out, xt, t_B, clip_x0).clean
+            terms["vb"].append(self.variational_bound(out, x0, xt, t_B, clip_x0))
             terms["xstart_mse"].append((clean - x0).square().flatten(1).mean(1))
             terms["mse"].append((self.noise(clean, xt, t_B) - eps).square().flatten(1).mean(1))
         whole = {name: torch.stack(values, dim=1) for name, values in terms.items()}
@@ -212,19 +216,19 @@ class Diffusion:
         return {**whole, "prior": prior, "total": whole["vb"].sum(1) + prior}
 
 
-def process_of(settings: Settings, device: torch.device | str = "cpu") -> Diffusion:
+def make_diffusion(settings: Settings, device: torch.device | str = "cpu") -> GaussianDiffusion:
     """The process that a configuration trains."""
-    return Diffusion(settings.schedule, settings.steps, device, time=settings.time)
+    return GaussianDiffusion(settings.schedule, settings.steps, device, time=settings.time)
 
 
-def draw_times(settings: Settings, count: int, generator: torch.Generator) -> Tensor:
+def draw_timesteps(settings: Settings, count: int, generator: torch.Generator) -> Tensor:
     """Training timesteps, (B,) on the CPU: int64 in 0..S-1, or for vp float32 in [0, 1)."""
     if settings.schedule == "vp":
         return torch.rand(count, generator=generator)
     return torch.randint(0, settings.steps, (count,), generator=generator)
 
 
-def tables(beta_S: Tensor) -> dict[str, Tensor]:
+def diffusion_tables(beta_S: Tensor) -> dict[str, Tensor]:
     """What the formulas of DDPM use of each timestep, (S,) float64; bar is the product of 1 - beta."""
     one = torch.ones(1, dtype=torch.float64)
     bar = torch.cumprod(1 - beta_S, dim=0)
@@ -258,7 +262,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_lo
     return 0.5 * (-1 + other_log - log_variance + ratio + (mean - other_mean).square() * (-other_log).exp())
 
 
-def normal_cdf(z: Tensor) -> Tensor:
+def approx_normal_cdf(z: Tensor) -> Tensor:
     """The tanh approximation of the normal distribution's CDF: 0.5 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
@@ -266,6 +270,6 @@ def normal_cdf(z: Tensor) -> Tensor:
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """log p of 8-bit x in [-1, 1] under a Gaussian discretised to 256 bins (DDPM equation 13), in nats."""
     centred, inverse = x - mean, torch.exp(-log_scale)
-    upper, lower = normal_cdf(inverse * (centred + 1 / 255)), normal_cdf(inverse * (centred - 1 / 255))
+    upper, lower = approx_normal_cdf(inverse * (centred + 1 / 255)), approx_normal_cdf(inverse * (centred - 1 / 255))
     inside = torch.where(x > 0.999, 1 - lower, upper - lower)
     return torch.where(x < -0.999, upper, inside).clamp(min=1e-12).log()

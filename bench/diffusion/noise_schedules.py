@@ -15,10 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-ENDS = {"sqrt_linear": (0.00085, 0.012), "ldm": (0.0015, 0.0195)}
+BETA_RANGES = {"sqrt_linear": (0.00085, 0.012), "ldm": (0.0015, 0.0195)}
 """First and last beta of the schedules that are linear in the root: Stable Diffusion's, LDM's on ImageNet."""
 
-VP_ENDS = (0.1, 20.0)
+VP_RATES = (0.1, 20.0)
 """Rates of the variance-preserving SDE at t = 0 and t = 1 (arXiv:2011.13456, Appendix C; U-ViT)."""
 
 
@@ -38,11 +38,11 @@ def betas(schedule: str, steps: int) -> Tensor:
         t = torch.arange(steps + 1, dtype=torch.float64) / steps
         bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
         return (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
-    if schedule in ENDS:
-        return root_linear(*ENDS[schedule], steps)
+    if schedule in BETA_RANGES:
+        return root_linear(*BETA_RANGES[schedule], steps)
     if schedule == "vp":
         t = torch.arange(steps + 1, dtype=torch.float64) / steps
-        return -torch.expm1(2 * VP().log_alpha(t).diff())
+        return -torch.expm1(2 * VPSDE().log_alpha(t).diff())
     raise ValueError(f"schedule is {schedule!r}; choose linear, cosine, sqrt_linear, ldm or vp")
 
 
@@ -67,7 +67,7 @@ def posterior_variance(beta_S: Tensor, s: Tensor, t: Tensor) -> Tensor:
     return transition(beta_S, s, t)[1] * transition(beta_S, zero, s)[1] / transition(beta_S, zero, t)[1]
 
 
-def respaced(beta_S: Tensor, indices: Sequence[int]) -> Tensor:
+def respace_betas(beta_S: Tensor, indices: Sequence[int]) -> Tensor:
     """Betas of the process that visits only `indices`, whose marginals are those of the whole one."""
     if len(indices) == len(beta_S):
         return beta_S
@@ -87,7 +87,7 @@ def network_time(time: str, count: Tensor, steps: int) -> Tensor:
     return shifted * (1000 / steps) if time == "rescaled" else shifted
 
 
-class Levels(Protocol):
+class NoiseLevels(Protocol):
     """Noise levels over continuous time t in [0, 1]."""
 
     def log_alpha(self, t: Tensor) -> Tensor:
@@ -107,10 +107,10 @@ def half_log_snr(log_alpha: Tensor) -> Tensor:
     return log_alpha - 0.5 * torch.log(-torch.expm1(2 * log_alpha))
 
 
-class VP:
+class VPSDE:
     """The variance-preserving SDE dx = -beta(t) x / 2 dt + sqrt(beta(t)) dw with a linear beta(t)."""
 
-    def __init__(self, first: float = VP_ENDS[0], last: float = VP_ENDS[1]) -> None:
+    def __init__(self, first: float = VP_RATES[0], last: float = VP_RATES[1]) -> None:
         self.first, self.last = first, last
 
     def rate(self, t: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class VP:
         return integral / ((self.first**2 + slope * integral).sqrt() + self.first)
 
 
-class Interpolated:
+class InterpolatedLevels:
     """A discrete schedule read at any t: log alpha is linear between t = 1/S, 2/S, .., 1 and beyond them."""
 
     def __init__(self, beta_S: Tensor) -> None:
@@ -153,6 +153,6 @@ def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     return (ys[i - 1] + weight * (ys[i] - ys[i - 1])).to(x.dtype)
 
 
-def levels(schedule: str, steps: int) -> Levels:
+def noise_levels(schedule: str, steps: int) -> NoiseLevels:
     """Noise levels over continuous time of a schedule by name."""
-    return VP() if schedule == "vp" else Interpolated(betas(schedule, steps))
+    return VPSDE() if schedule == "vp" else InterpolatedLevels(betas(schedule, steps))

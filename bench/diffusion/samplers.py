@@ -14,30 +14,30 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor
 
 from bench.config.schema import RunConfig
-from bench.config.seeds import fold
-from bench.config.timestep_respacing import published
+from bench.config.seeds import derive_seed
+from bench.config.timestep_respacing import adm_timesteps
 from bench.diffusion import dpm_solver
-from bench.diffusion.gaussian_diffusion import Diffusion, clipped
-from bench.diffusion.noise_schedules import VP, betas, levels, network_time, sigma
+from bench.diffusion.gaussian_diffusion import GaussianDiffusion, clip_x0
+from bench.diffusion.noise_schedules import VPSDE, betas, network_time, noise_levels, sigma
 
 Net = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-Model = Callable[[Tensor, float], Tensor]
+CountModel = Callable[[Tensor, float], Tensor]
 """(x, count 1..S, real between grid points) -> the network's output."""
-Own = Sequence[torch.Generator]
-Channels = Literal["all", "three"]
+Generators = Sequence[torch.Generator]
+GuidanceChannels = Literal["all", "three"]
 
 
-def generators(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
+def image_generators(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
     """One CPU generator an image, seeded from (seed, image number)."""
-    return [torch.Generator().manual_seed(fold(seed, "image", int(i))) for i in indices]
+    return [torch.Generator().manual_seed(derive_seed(seed, "image", int(i))) for i in indices]
 
 
-def guided(
+def guide(
     net: Net,
     scale: float,
     null: int,
     *,
-    channels: Channels = "all",
+    channels: GuidanceChannels = "all",
     acts: Callable[[float], bool] | None = None,
 ) -> Net:
     """Classifier-free guidance eps_null + scale (eps - eps_null), both halves in one batch.
@@ -63,21 +63,21 @@ def guided(
     return both
 
 
-def with_guidance(net: Net, config: RunConfig, null: int) -> Net:
+def guide_from_config(net: Net, config: RunConfig, null: int) -> Net:
     """The network under the guidance of a configuration."""
     e, d = config.evaluation, config.diffusion
     if e.guidance_interval == (0.0, 1.0):
-        return guided(net, e.guidance, null, channels=e.guidance_channels)
+        return guide(net, e.guidance, null, channels=e.guidance_channels)
     counts = torch.tensor(e.guidance_interval, dtype=torch.float64) * d.steps
     low, high = network_time(d.time, counts, d.steps).tolist()
     slack = 1e-6 * d.steps
-    return guided(
+    return guide(
         net, e.guidance, null, channels=e.guidance_channels, acts=lambda time: low - slack <= time <= high + slack
     )
 
 
-def respaced_scheduler(
-    kind: type[Any], process: Diffusion, *, clip: bool, variance: str = "fixed_small", predicts: str = "epsilon"
+def make_respaced_scheduler(
+    kind: type[Any], process: GaussianDiffusion, *, clip: bool, variance: str = "fixed_small", predicts: str = "epsilon"
 ) -> Any:
     """diffusers' DDPM or DDIM scheduler of a respaced process, which counts its own timesteps S'-1..0.
 
@@ -99,7 +99,7 @@ def respaced_scheduler(
     return made
 
 
-def scheduler(config: RunConfig) -> tuple[Any, list[int]]:
+def make_scheduler(config: RunConfig) -> tuple[Any, list[int]]:
     """(diffusers' DDPM or DDIM scheduler with its timesteps set, timestep of the whole process of each of its).
 
     Spacing adm is the published respaced process.  The others are diffusers' own, as it has them.  ldm is
@@ -110,9 +110,9 @@ def scheduler(config: RunConfig) -> tuple[Any, list[int]]:
     kind = DDIMScheduler if e.sampler == "ddim" else DDPMScheduler
     variance = "learned_range" if d.variance == "learned_range" else "fixed_small"
     if e.spacing == "adm":
-        indices = published(e.sampler, d.steps, e.steps)
-        return respaced_scheduler(
-            kind, Diffusion(d.schedule, d.steps, indices=indices), clip=e.clip, variance=variance
+        indices = adm_timesteps(e.sampler, d.steps, e.steps)
+        return make_respaced_scheduler(
+            kind, GaussianDiffusion(d.schedule, d.steps, indices=indices), clip=e.clip, variance=variance
         ), indices
     options = _options(config)
     if e.spacing == "ldm":
@@ -136,14 +136,14 @@ def _options(config: RunConfig) -> dict[str, Any]:
 def _set_timesteps(made: Any, config: RunConfig, count: int) -> None:
     """`count` timesteps by the configured spacing, in a scheduler that takes a list of them."""
     if config.evaluation.spacing == "adm":
-        made.set_timesteps(timesteps=published(config.evaluation.sampler, config.diffusion.steps, count)[::-1])
+        made.set_timesteps(timesteps=adm_timesteps(config.evaluation.sampler, config.diffusion.steps, count)[::-1])
     else:
         made.set_timesteps(count)
 
 
-def chain(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
+def sample_ddpm_or_ddim(model: CountModel, config: RunConfig, x: Tensor, own: Generators) -> Tensor:
     """ddpm (arXiv:2006.11239, Algorithm 2) and ddim (arXiv:2010.02502, equation 12)."""
-    made, indices = scheduler(config)
+    made, indices = make_scheduler(config)
     e, more = config.evaluation, {}
     if e.sampler == "ddim":
         more = dict(eta=e.eta, use_clipped_model_output=e.spacing in ("adm", "ldm"))
@@ -155,7 +155,7 @@ def chain(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
     return x
 
 
-def multistep(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
+def sample_dpm_multistep(model: CountModel, config: RunConfig, x: Tensor, own: Generators) -> Tensor:
     """dpm++: second-order multistep DPM-Solver++ (arXiv:2211.01095, Algorithm 2), diffusers' as it is.
 
     It is given clean images, because it clips only by quantiles of a whole batch.
@@ -164,15 +164,15 @@ def multistep(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
     options = {k: v for k, v in _options(config).items() if k != "timestep_spacing" or v != "adm"}
     made = DPMSolverMultistepScheduler(solver_order=2, prediction_type="sample", **options)
     _set_timesteps(made, config, config.evaluation.steps)
-    process = Diffusion(d.schedule, d.steps, x.device)
+    process = GaussianDiffusion(d.schedule, d.steps, x.device)
     for t in made.timesteps.tolist():
         eps = model(x, t + 1)[:, : x.shape[1]]
         clean = process.clean(eps, x, torch.full((len(x),), t, device=x.device))
-        x = made.step(clipped(clean) if config.evaluation.clip else clean, t, x).prev_sample
+        x = made.step(clip_x0(clean) if config.evaluation.clip else clean, t, x).prev_sample
     return x
 
 
-def heun(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
+def sample_heun(model: CountModel, config: RunConfig, x: Tensor, own: Generators) -> Tensor:
     """EDM's second-order sampler (arXiv:2206.00364, Algorithm 1) over the schedule's noise levels.
 
     diffusers' as it is, in its coordinates x / alpha, started so that the network first sees x itself.
@@ -187,52 +187,54 @@ def heun(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
     return x
 
 
-def _noise(model: Model, config: RunConfig) -> dpm_solver.Noise:
+def _noise(model: CountModel, config: RunConfig) -> dpm_solver.NoisePredictor:
     """The noise prediction at continuous times, of the clipped clean image where that is asked for."""
     d = config.diffusion
-    along = levels(d.schedule, d.steps)
+    along = noise_levels(d.schedule, d.steps)
 
     def noise(x: Tensor, t: Tensor) -> Tensor:
         eps = model(x, t.item() * d.steps)[:, : x.shape[1]]
         if not config.evaluation.clip:
             return eps
         log_alpha = along.log_alpha(t)
-        x0 = clipped(dpm_solver.clean(eps, x, log_alpha))
+        x0 = clip_x0(dpm_solver.pred_x0(eps, x, log_alpha))
         return (x - log_alpha.exp().item() * x0) / sigma(log_alpha).item()
 
     return noise
 
 
-def dpm_fast(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
+def sample_dpm_fast(model: CountModel, config: RunConfig, x: Tensor, own: Generators) -> Tensor:
     """U-ViT's DPM-Solver: data prediction over uniform times for discrete schedules, noise prediction over
     uniform log SNR for vp, as its two sampling scripts set them (see solvers.dpm_fast)."""
     d = config.diffusion
     way: dict[str, Any] = dict(data=True, spacing="time", end=1e-3)
     if d.schedule == "vp":
         way = dict(data=False, spacing="snr", end=1e-4)
-    return dpm_solver.dpm_fast(_noise(model, config), levels(d.schedule, d.steps), x, config.evaluation.steps, **way)
+    return dpm_solver.dpm_fast(
+        _noise(model, config), noise_levels(d.schedule, d.steps), x, config.evaluation.steps, **way
+    )
 
 
-def euler_sde(model: Model, config: RunConfig, x: Tensor, own: Own) -> Tensor:
+def sample_euler_sde(model: CountModel, config: RunConfig, x: Tensor, own: Generators) -> Tensor:
     """U-ViT's Euler-Maruyama sampler of the reverse SDE (see solvers.euler_maruyama)."""
 
     def draw() -> Tensor:
         return torch.stack([torch.randn(x.shape[1:], generator=g) for g in own]).to(x.device)
 
-    return dpm_solver.euler_maruyama(_noise(model, config), VP(), x, config.evaluation.steps, draw)
+    return dpm_solver.euler_maruyama(_noise(model, config), VPSDE(), x, config.evaluation.steps, draw)
 
 
-SAMPLERS: Mapping[str, Callable[[Model, RunConfig, Tensor, Own], Tensor]] = {
-    "ddpm": chain,
-    "ddim": chain,
-    "dpm++": multistep,
-    "heun": heun,
-    "dpm-fast": dpm_fast,
-    "euler-sde": euler_sde,
+SAMPLERS: Mapping[str, Callable[[CountModel, RunConfig, Tensor, Generators], Tensor]] = {
+    "ddpm": sample_ddpm_or_ddim,
+    "ddim": sample_ddpm_or_ddim,
+    "dpm++": sample_dpm_multistep,
+    "heun": sample_heun,
+    "dpm-fast": sample_dpm_fast,
+    "euler-sde": sample_euler_sde,
 }
 
 
-def sample(
+def sample_images(
     net: Net,
     config: RunConfig,
     shape: tuple[int, int, int],
@@ -244,7 +246,7 @@ def sample(
 
     `shape` is (C, H, W); `labels` (B,) int64 or None; `net` already carries its guidance.
     """
-    own = generators(config.evaluation.seed, indices)
+    own = image_generators(config.evaluation.seed, indices)
     x = torch.stack([torch.randn(shape, generator=g) for g in own]).to(device)
     d = config.diffusion
 

@@ -25,7 +25,7 @@ depend on the device.  A wrong layer, resize or reference is off by far more.
 """
 
 
-def verdicts(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def check_against_target(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """[{metric, target, found, tolerance, ok}] of every metric of the target; one not measured fails."""
     rows = []
     for name, target in TARGET.items():

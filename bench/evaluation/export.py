@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.storage.atomic import atomic, whole_folder
-from bench.storage.shards import Target, labels_of, member, write_rows
+from bench.storage.atomic import atomic_folder, atomic_write
+from bench.storage.shards import ShardedOutput, balanced_labels, open_npz_member, write_npy_rows
 
 
-class Export(Target):
+class ImageExport(ShardedOutput):
     """Whole images are kept in shards until all are there."""
 
     def __init__(self, path: Path, count: int, num_classes: int) -> None:
@@ -27,28 +27,28 @@ class Export(Target):
         self.shards.add(indices, images=images)
 
 
-class NpzExport(Export):
+class NpzExport(ImageExport):
     """One .npz in ADM's layout (arr_0: N, H, W, C uint8; labels)."""
 
     def assemble(self) -> None:
         count = self.shards.count
-        own = labels_of(np.arange(count), self.num_classes)
-        with atomic(self.path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as z:
-            with member(z, "arr_0.npy") as f:
-                write_rows(f, self.shards.rows("images"), count)
-            with member(z, "labels.npy") as f:
+        own = balanced_labels(np.arange(count), self.num_classes)
+        with atomic_write(self.path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as z:
+            with open_npz_member(z, "arr_0.npy") as f:
+                write_npy_rows(f, self.shards.rows("images"), count)
+            with open_npz_member(z, "labels.npy") as f:
                 np.lib.format.write_array(f, np.zeros(0, np.int64) if own is None else own)
 
 
-class PngExport(Export):
+class PngExport(ImageExport):
     """A folder of 00000000.png, 00000001.png, ...: image i, of class i modulo the number of classes."""
 
     def assemble(self) -> None:
-        with whole_folder(self.path) as partial:
+        with atomic_folder(self.path) as partial:
             for i, image in enumerate(chain.from_iterable(self.shards.rows("images"))):
                 Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(partial / f"{i:08d}.png")
 
 
-def export_of(path: Path, count: int, num_classes: int) -> Export:
+def export_target(path: Path, count: int, num_classes: int) -> ImageExport:
     """The export whose name this is: samples/IMAGES.npz, or the folder samples/IMAGES."""
     return (NpzExport if path.suffix == ".npz" else PngExport)(path, count, num_classes)

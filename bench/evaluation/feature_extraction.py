@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bench.evaluation.extractors.extractor_registry import extract
-from bench.evaluation.frechet import Moments
-from bench.evaluation.image_io import Images
-from bench.evaluation.metrics import Side
-from bench.terminal.progress_bar import Progress
+from bench.evaluation.extractors.extractor_registry import extract_features
+from bench.evaluation.frechet import RunningMoments
+from bench.evaluation.image_io import ImageSource
+from bench.evaluation.metrics import SampleSet
+from bench.terminal.progress_bar import ProgressBar
 
 NOT_FINITE = "has features with NaN or infinity"
 
 
-class Store:
+class FeatureAccumulator:
     """Rows of some layers and sums of others."""
 
     def __init__(self, capacity: int, keep: Collection[str], fit: Collection[str]) -> None:
         self.capacity, self.keep, self.count = capacity, keep, 0
         self.rows: dict[str, np.ndarray] = {}
-        self.moments = {layer: Moments() for layer in fit if layer not in keep}
+        self.moments = {layer: RunningMoments() for layer in fit if layer not in keep}
 
     def add(self, features: dict[str, np.ndarray]) -> None:
         """One batch, {layer: (B, F)}."""
@@ -42,32 +42,32 @@ class Store:
             moments.add(features[layer])
         self.count += size
 
-    def side(self, name: str = "this side") -> Side:
+    def side(self, name: str = "this side") -> SampleSet:
         """What was stored; ValueError below two images."""
         if self.count < 2:
             raise ValueError(f"{name} has {self.count} usable image(s); at least 2 are needed")
         rows = {layer: x[: self.count] for layer, x in self.rows.items()}
-        return Side(rows=rows, fitted={k: m.gaussian() for k, m in self.moments.items()}, count=self.count)
+        return SampleSet(rows=rows, fitted={k: m.gaussian() for k, m in self.moments.items()}, count=self.count)
 
 
-def collect(
+def collect_features(
     net: FeatureExtractorBase,
-    images: Images,
+    images: ImageSource,
     *,
     keep: Collection[str],
     fit: Collection[str],
     batch: int = 64,
     skip_bad: bool = False,
-    progress: Progress | None = None,
-) -> Side:
+    progress: ProgressBar | None = None,
+) -> SampleSet:
     """Features of all images.
 
     An image whose features are not finite is a ValueError that names it, or with `skip_bad` left out.
     """
-    store = Store(images.count, keep, fit)
+    store = FeatureAccumulator(images.count, keep, fit)
     for names, pixels in images.batches(batch):
-        found = extract(net, pixels)
-        good = finite(found)
+        found = extract_features(net, pixels)
+        good = finite_rows(found)
         for name in (n for n, ok in zip(names, good, strict=True) if not ok):
             if not skip_bad:
                 raise ValueError(f"{name} {NOT_FINITE}; the weights or the image are damaged")
@@ -81,27 +81,27 @@ def collect(
     return store.side(images.name)
 
 
-def finite(features: dict[str, np.ndarray]) -> np.ndarray:
+def finite_rows(features: dict[str, np.ndarray]) -> np.ndarray:
     """(B,) bool: images all of whose features are numbers."""
     good: np.ndarray = np.logical_and.reduce([np.isfinite(x).all(1) for x in features.values()])
     return good
 
 
-def in_pieces(
+def extract_in_batches(
     net: FeatureExtractorBase, numbers: np.ndarray, images_BCHW: np.ndarray, size: int = 64
 ) -> dict[str, np.ndarray]:
     """{layer: (B, F) float32} of samples with these numbers, `size` at a time, as memory allows.
 
     ValueError for one whose features are not finite.
     """
-    parts = [extract(net, images_BCHW[i : i + size]) for i in range(0, len(images_BCHW), size)]
+    parts = [extract_features(net, images_BCHW[i : i + size]) for i in range(0, len(images_BCHW), size)]
     found = {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
-    if not (good := finite(found)).all():
+    if not (good := finite_rows(found)).all():
         raise ValueError(f"sample {numbers[~good][0]} {NOT_FINITE}; the extractor's weights or the image are damaged")
     return found
 
 
-def widths(net: FeatureExtractorBase, size: tuple[int, int, int]) -> dict[str, int]:
+def feature_widths(net: FeatureExtractorBase, size: tuple[int, int, int]) -> dict[str, int]:
     """Layer -> F, from one black image."""
-    found: dict[str, Any] = extract(net, np.zeros((1, *size), np.uint8))
+    found: dict[str, Any] = extract_features(net, np.zeros((1, *size), np.uint8))
     return {layer: x.shape[1] for layer, x in found.items()}

@@ -23,19 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from bench.evaluation.frechet import PIECE, Gaussian, Moments
-from bench.storage.atomic import whole_folder, write_json
-from bench.storage.shards import Target, labels_of, member, write_rows
+from bench.evaluation.frechet import BLOCK_ROWS, Gaussian, RunningMoments
+from bench.storage.atomic import atomic_folder, write_json
+from bench.storage.shards import ShardedOutput, balanced_labels, open_npz_member, write_npy_rows
 
-KEYS = {"fid": ("mu", "sigma"), "sfid": ("mu_s", "sigma_s")}
+STATISTICS_KEYS = {"fid": ("mu", "sigma"), "sfid": ("mu_s", "sigma_s")}
 """Purpose -> names of its statistics in a file."""
-COLUMNS, DEPTH = 10, 10
+GRID_COLUMNS, GRID_ROWS = 10, 10
 """Classes in a picture of samples, and images of each."""
-VERSION = 1
+STORE_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class FeatureProvenance:
     """What features are of: equal fields mean comparable features."""
 
     extractor: str
@@ -45,14 +45,14 @@ class Made:
     """Their hash."""
 
 
-def pictured(indices: np.ndarray, num_classes: int) -> np.ndarray:
+def in_sample_grid(indices: np.ndarray, num_classes: int) -> np.ndarray:
     """(N,) bool: the first images of the first classes, or the first of all, which a picture shows."""
     if not num_classes:
-        return indices < COLUMNS * DEPTH
-    return (indices % num_classes < COLUMNS) & (indices // num_classes < DEPTH)
+        return indices < GRID_COLUMNS * GRID_ROWS
+    return (indices % num_classes < GRID_COLUMNS) & (indices // num_classes < GRID_ROWS)
 
 
-class Features(Target):
+class FeatureStoreWriter(ShardedOutput):
     """The store of one evaluation point while it is made: images go in, their features are kept.
 
     `extract` gives {layer: (B, F) float32} of image numbers and images (B, H, W, C).
@@ -63,14 +63,14 @@ class Features(Target):
         path: Path,
         count: int,
         num_classes: int,
-        made: Made,
+        made: FeatureProvenance,
         purposes: Mapping[str, str],
         extract: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
     ) -> None:
         super().__init__(path, count, of=f"{made.extractor} {made.sha256}")
         self.num_classes, self.made, self.extract = num_classes, made, extract
         self.layers = sorted(set(purposes.values()))
-        self.statistics = {purposes[p]: names for p, names in KEYS.items() if p in purposes}
+        self.statistics = {purposes[p]: names for p, names in STATISTICS_KEYS.items() if p in purposes}
 
     @property
     def done(self) -> bool:
@@ -81,48 +81,50 @@ class Features(Target):
         return True
 
     def add(self, indices: np.ndarray, images: np.ndarray) -> None:
-        shown = images[pictured(indices, self.num_classes)]
+        shown = images[in_sample_grid(indices, self.num_classes)]
         self.shards.add(indices, pictures=shown, **self.extract(indices, images))
 
     def assemble(self) -> None:
         statistics: dict[str, np.ndarray] = {}
         pictures = self._pictures()
-        with whole_folder(self.path) as folder:
+        with atomic_folder(self.path) as folder:
             np.save(folder / "pictures.npy", pictures, allow_pickle=False)
             layers = {}
             for layer in self.layers:
-                moments = Moments() if layer in self.statistics else None
+                moments = RunningMoments() if layer in self.statistics else None
                 layers[layer] = self._write(folder / f"{layer}.npy", layer, moments)
                 if moments:
                     g = moments.gaussian()
                     statistics |= dict(zip(self.statistics[layer], (g.mu, g.sigma), strict=True))
             with zipfile.ZipFile(folder / "statistics.npz", "w") as z:
                 for name, array in statistics.items():
-                    with member(z, f"{name}.npy") as f:
+                    with open_npz_member(z, f"{name}.npy") as f:
                         np.lib.format.write_array(f, array)
             manifest = {"count": self.shards.count, "classes": self.num_classes, "size": pictures.shape[1:]}
-            write_json(folder / "store.json", {"version": VERSION, **asdict(self.made), **manifest, "layers": layers})
+            write_json(
+                folder / "store.json", {"version": STORE_VERSION, **asdict(self.made), **manifest, "layers": layers}
+            )
 
-    def _write(self, path: Path, layer: str, moments: Moments | None) -> dict[str, int]:
+    def _write(self, path: Path, layer: str, moments: RunningMoments | None) -> dict[str, int]:
         """A layer's file and its running statistics, in one pass over the shards."""
         found = {"width": 0, "crc32": 0}
 
         def seen() -> Iterator[np.ndarray]:
-            for block in self.shards.rows(layer, PIECE):
+            for block in self.shards.rows(layer, BLOCK_ROWS):
                 found["width"], found["crc32"] = block.shape[1], zlib.crc32(block.data, found["crc32"])
                 if moments:
                     moments.add(block)
                 yield block
 
         with path.open("wb") as f:
-            write_rows(f, seen(), self.shards.count)
+            write_npy_rows(f, seen(), self.shards.count)
         return found
 
     def _pictures(self) -> np.ndarray:
         """(P, H, W, C), by image number."""
         found: dict[int, np.ndarray] = {}
         for path, own in self.shards.files.items():
-            numbers = own[pictured(own, self.num_classes)]
+            numbers = own[in_sample_grid(own, self.num_classes)]
             found |= dict(
                 zip(numbers.tolist(), self.shards.read(path, "pictures") if len(numbers) else [], strict=True)
             )
@@ -136,7 +138,7 @@ class FeatureStore:
         self.path = path
         try:
             told: dict[str, Any] = json.loads((path / "store.json").read_text())
-            self.made = Made(**{k: told[k] for k in ("extractor", "weights", "sha256")})
+            self.made = FeatureProvenance(**{k: told[k] for k in ("extractor", "weights", "sha256")})
             self.count, self.classes, self.layers = told["count"], told["classes"], told["layers"]
             h, w, c = told["size"]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -147,9 +149,9 @@ class FeatureStore:
     @property
     def labels(self) -> np.ndarray | None:
         """(N,) classes the images were made for; None where there are none."""
-        return labels_of(np.arange(self.count), self.classes)
+        return balanced_labels(np.arange(self.count), self.classes)
 
-    def check(self, made: Made) -> None:
+    def check(self, made: FeatureProvenance) -> None:
         """ValueError where these features are not of the same extractor with the same weights."""
         if (made.extractor, made.sha256) != (self.made.extractor, self.made.sha256):
             raise ValueError(
@@ -170,17 +172,17 @@ class FeatureStore:
         with self._readable("statistics.npz"), np.load(self.path / "statistics.npz", allow_pickle=False) as z:
             return {
                 purposes[p]: Gaussian(mu=z[mu], sigma=z[sigma], count=self.count)
-                for p, (mu, sigma) in KEYS.items()
+                for p, (mu, sigma) in STATISTICS_KEYS.items()
                 if p in purposes and mu in z.files
             }
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray | None]:
         """(P, C, H, W) uint8 of the images that a picture shows, and their classes."""
         numbers = np.arange(self.count)
-        numbers = numbers[pictured(numbers, self.classes)]
+        numbers = numbers[in_sample_grid(numbers, self.classes)]
         with self._readable("pictures.npy"):
             images = np.load(self.path / "pictures.npy", allow_pickle=False)
-        return images.transpose(0, 3, 1, 2), labels_of(numbers, self.classes)
+        return images.transpose(0, 3, 1, 2), balanced_labels(numbers, self.classes)
 
     def _layer(self, layer: str) -> np.ndarray:
         path, told, crc = self.path / f"{layer}.npy", self.layers[layer], 0

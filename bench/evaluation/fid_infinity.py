@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from bench.evaluation.frechet import Gaussian, of_subsets
-from bench.evaluation.uncertainty import WIDTH
+from bench.evaluation.frechet import Gaussian, subset_distances
+from bench.evaluation.uncertainty import Z_95
 
-PARTS = (1, 2, 3, 4, 5)
-LEAST = 2
+PART_COUNTS = (1, 2, 3, 4, 5)
+MIN_SAMPLES_PER_FEATURE = 2
 """Samples of the smallest part for each feature: with fewer a line is none."""
-METHOD = "jackknife of the plain distance and standard error of the line, in quadrature"
+INTERVAL_METHOD = "jackknife of the plain distance and standard error of the line, in quadrature"
 
 
-def refusal(count: int | None, width: int) -> str:
+def extrapolation_error(count: int | None, width: int) -> str:
     """Why a distance cannot be extrapolated; "" when it can."""
-    least = PARTS[-1] * LEAST * width
+    least = PART_COUNTS[-1] * MIN_SAMPLES_PER_FEATURE * width
     if count is None:
         return "the samples are only statistics, which have no subsets; give their images"
     if count < least:
@@ -35,7 +35,7 @@ def refusal(count: int | None, width: int) -> str:
     return ""
 
 
-def extrapolate(x_NF: np.ndarray, reference: Gaussian, deviation: float | None) -> dict[str, Any]:
+def extrapolate_fid(x_NF: np.ndarray, reference: Gaussian, deviation: float | None) -> dict[str, Any]:
     """{value, standard_error, interval, sizes, distances, method} of a distance to the reference.
 
     `deviation` is the plain distance's; without it there is no interval.  On Gaussians of known distance,
@@ -43,20 +43,20 @@ def extrapolate(x_NF: np.ndarray, reference: Gaussian, deviation: float | None) 
     10 samples a feature, in 95 to 96 % with 20 and more.  The standard error is the line's, not the value's.
     """
     order = np.random.RandomState(0).permutation(len(x_NF))
-    subsets = [part for parts in PARTS for part in np.array_split(order, parts)]
-    found = iter(of_subsets(x_NF, subsets, reference))
-    distances = [float(np.mean([next(found) for _ in range(parts)])) for parts in PARTS]
-    inverse = np.array(PARTS) / len(x_NF)
-    design = np.stack([np.ones(len(PARTS)), inverse], axis=1)
+    subsets = [part for parts in PART_COUNTS for part in np.array_split(order, parts)]
+    found = iter(subset_distances(x_NF, subsets, reference))
+    distances = [float(np.mean([next(found) for _ in range(parts)])) for parts in PART_COUNTS]
+    inverse = np.array(PART_COUNTS) / len(x_NF)
+    design = np.stack([np.ones(len(PART_COUNTS)), inverse], axis=1)
     line = np.linalg.lstsq(design, np.array(distances), rcond=None)[0]
-    variance = np.square(distances - design @ line).sum() / (len(PARTS) - 2)
+    variance = np.square(distances - design @ line).sum() / (len(PART_COUNTS) - 2)
     error = float(np.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0]))
     value = float(line[0])
-    reach = None if deviation is None else WIDTH * float(np.hypot(deviation, error))
+    reach = None if deviation is None else Z_95 * float(np.hypot(deviation, error))
     return {
         "value": value,
         "standard_error": error,
-        "interval": None if reach is None else {"low": value - reach, "high": value + reach, "method": METHOD},
-        "sizes": [len(x_NF) // parts for parts in PARTS],
+        "interval": None if reach is None else {"low": value - reach, "high": value + reach, "method": INTERVAL_METHOD},
+        "sizes": [len(x_NF) // parts for parts in PART_COUNTS],
         "distances": distances,
     }

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 EPS = float(np.finfo(np.float64).eps)
-PIECE = 2048
+BLOCK_ROWS = 2048
 """Rows that are cast to float64 at a time."""
 
 
@@ -38,10 +38,10 @@ class Gaussian:
     @cached_property
     def factor(self) -> Tensor:
         """(F, R) float64 with factor @ factor.T = sigma."""
-        return factor(torch.from_numpy(self.sigma))
+        return covariance_root(torch.from_numpy(self.sigma))
 
 
-class Moments:
+class RunningMoments:
     """Running sums of features: float64 for the covariance, and the float32 mean of the evaluators.
 
     ADM's evaluator and torch-fidelity both take the mean in float32, row after row; so does this, to
@@ -55,7 +55,7 @@ class Moments:
 
     def add(self, x_NF: np.ndarray) -> None:
         self.waiting.append(x_NF)
-        if sum(map(len, self.waiting)) >= PIECE:
+        if sum(map(len, self.waiting)) >= BLOCK_ROWS:
             self._flush()
 
     def _flush(self) -> None:
@@ -84,22 +84,22 @@ class Moments:
         return Gaussian(mu=self.total32 / np.float32(self.count), sigma=sigma, count=self.count)
 
 
-def fit(x_NF: np.ndarray) -> Gaussian:
+def fit_gaussian(x_NF: np.ndarray) -> Gaussian:
     """The Gaussian of features that are all there."""
-    moments = Moments()
-    for start in range(0, len(x_NF), PIECE):
-        moments.add(x_NF[start : start + PIECE])
+    moments = RunningMoments()
+    for start in range(0, len(x_NF), BLOCK_ROWS):
+        moments.add(x_NF[start : start + BLOCK_ROWS])
     return moments.gaussian()
 
 
-def frechet(a: Gaussian, b: Gaussian) -> float:
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Squared Frechet distance; agrees with the published evaluators to 1e-6 relative."""
     difference = a.mu.astype(np.float64) - b.mu.astype(np.float64)
     traces = float(np.trace(a.sigma) + np.trace(b.sigma))
     return float(difference @ difference) + traces - 2 * nuclear_norm(a.factor.T @ b.factor)
 
 
-def factor(sigma: Tensor) -> Tensor:
+def covariance_root(sigma: Tensor) -> Tensor:
     """(F, R) root of a covariance: Cholesky, or scaled eigenvectors where that would be all rounding."""
     lower, failed = torch.linalg.cholesky_ex(sigma)
     if not failed and lower.diagonal().square().min() > len(sigma) * EPS * sigma.diagonal().max():
@@ -124,7 +124,7 @@ def nuclear_norm(k: Tensor) -> float:
     return float(torch.linalg.svdvals(k).sum())
 
 
-def left_out(x_NF: np.ndarray, group_N: np.ndarray, reference: Gaussian) -> list[float]:
+def leave_group_out_distances(x_NF: np.ndarray, group_N: np.ndarray, reference: Gaussian) -> list[float]:
     """[G] distances to the reference with one group of samples left out at a time.
 
     What a group adds to the sums is subtracted from those of all (`of_subsets` says in which
@@ -143,7 +143,7 @@ def left_out(x_NF: np.ndarray, group_N: np.ndarray, reference: Gaussian) -> list
     return found
 
 
-def of_subsets(x_NF: np.ndarray, subsets: Sequence[np.ndarray], reference: Gaussian) -> list[float]:
+def subset_distances(x_NF: np.ndarray, subsets: Sequence[np.ndarray], reference: Gaussian) -> list[float]:
     """Distances to the reference of subsets of the samples, given by their rows.
 
     In coordinates where the reference has unit covariance: a product and an eigenvalue problem of
@@ -171,8 +171,8 @@ def _sums(x_NF: np.ndarray, rows: np.ndarray, root: Tensor, mu: Tensor) -> tuple
     """Sums over rows of x - mu: (F,), of its square: (), and of the outer square of (x - mu) root: (R, R)."""
     width, rank = root.shape
     total, squares, products = mu.new_zeros(width), mu.new_zeros(()), mu.new_zeros(rank, rank)
-    for start in range(0, len(rows), PIECE):
-        shifted = torch.from_numpy(x_NF[rows[start : start + PIECE]]) - mu
+    for start in range(0, len(rows), BLOCK_ROWS):
+        shifted = torch.from_numpy(x_NF[rows[start : start + BLOCK_ROWS]]) - mu
         total += shifted.sum(0)
         squares += shifted.square().sum()
         projected = shifted @ root

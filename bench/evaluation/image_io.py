@@ -22,12 +22,12 @@ from PIL import Image, UnidentifiedImageError
 from bench.data.dataset import Rows
 
 ENDINGS = (".png", ".jpg", ".jpeg")
-MODES = {1: ("L",), 3: ("RGB",)}
-KINDS = {"L": "grey", "LA": "grey with transparency", "RGBA": "RGBA", "P": "of a palette", "1": "black and white"}
-Batch = tuple[list[str], np.ndarray]
+PIL_MODES = {1: ("L",), 3: ("RGB",)}
+MODE_NAMES = {"L": "grey", "LA": "grey with transparency", "RGBA": "RGBA", "P": "of a palette", "1": "black and white"}
+ImageBatch = tuple[list[str], np.ndarray]
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """Images of one size, and those that were left out."""
 
     name: str
@@ -39,7 +39,7 @@ class Images(Protocol):
     left_out: list[dict[str, str]]
     """[{file, reason}]"""
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int) -> Iterator[ImageBatch]:
         """(names, (B, C, H, W) uint8) in file order."""
         ...
 
@@ -54,7 +54,7 @@ class ArrayImages:
         self.size = (array.shape[1], array.shape[2], array.shape[3])
         self.left_out: list[dict[str, str]] = []
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int) -> Iterator[ImageBatch]:
         for start in range(0, self.count, size):
             part = np.array(self.array[start : start + size])
             yield [f"image {start + i} of {self.name}" for i in range(len(part))], part
@@ -75,7 +75,7 @@ class NpzImages:
             raise ValueError(f"{what}; images must be uint8 (N, H, W, C), 0 to 255")
         self.count, self.size = shape[0], (shape[3], shape[1], shape[2])
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int) -> Iterator[ImageBatch]:
         c, h, w = self.size
         with _archive(self.path) as archive, _member(self.path, archive) as f:
             _header(self.path, f)
@@ -99,7 +99,7 @@ class FolderImages:
 
     def __init__(self, path: Path, channels: tuple[int, ...] = (3,), skip_bad: bool = False) -> None:
         self.name, self.skip_bad, self.left_out = str(path), skip_bad, list[dict[str, str]]()
-        self.modes = {mode: c for c in channels for mode in MODES[c]}
+        self.modes = {mode: c for c in channels for mode in PIL_MODES[c]}
         found = [f for f in sorted(path.iterdir()) if f.suffix.lower() in ENDINGS]
         if not found:
             raise ValueError(f"{path} holds no {', '.join(ENDINGS)} files (subfolders are not searched)")
@@ -119,7 +119,7 @@ class FolderImages:
         try:
             with Image.open(file) as image:
                 if image.mode not in self.modes:
-                    kind = KINDS.get(image.mode, f"of mode {image.mode}")
+                    kind = MODE_NAMES.get(image.mode, f"of mode {image.mode}")
                     return f"is {kind}; it must be {' or '.join(self.modes)}, so convert it first"
                 return self.modes[image.mode], image.height, image.width
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -145,7 +145,7 @@ class FolderImages:
             return f"is damaged or cut short ({_words(error, file)})"
         return pixels.reshape(self.size[1], self.size[2], self.size[0]).transpose(2, 0, 1)
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int) -> Iterator[ImageBatch]:
         with ThreadPoolExecutor(4) as pool:
             for start in range(0, len(self.files), size):
                 files = self.files[start : start + size]
@@ -155,7 +155,7 @@ class FolderImages:
                     yield [str(f) for f, _ in good], np.stack([p for _, p in good if not isinstance(p, str)])
 
 
-def load_labels(path: Path) -> np.ndarray | None:
+def read_npz_labels(path: Path) -> np.ndarray | None:
     """Labels that the images of an .npz were made for, (N,); None where it has none."""
     with np.load(path, allow_pickle=False) as z:
         labels: np.ndarray | None = z["labels"] if "labels" in z.files else None

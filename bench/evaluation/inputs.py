@@ -18,29 +18,29 @@ import numpy as np
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.data import sources
-from bench.data.archives import opened
+from bench.data.archives import open_npz_arrays
 from bench.evaluation import reference_manifest
-from bench.evaluation.feature_store import KEYS, FeatureStore
+from bench.evaluation.feature_store import STATISTICS_KEYS, FeatureStore
 from bench.evaluation.frechet import Gaussian
-from bench.evaluation.image_io import ArrayImages, FolderImages, Images, NpzImages
-from bench.evaluation.reference_manifest import Manifest
+from bench.evaluation.image_io import ArrayImages, FolderImages, ImageSource, NpzImages
+from bench.evaluation.reference_manifest import ReferenceManifest
 from bench.storage.run_folder import RunFolder
 
 Role = Literal["samples", "reference"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class EvaluationInput:
     """One side, opened."""
 
     path: Path
     kind: Literal["folder", "npz", "statistics", "run"]
-    images: Images | None = None
+    images: ImageSource | None = None
     stored: FeatureStore | None = None
     """Features of a run's samples, made when they were sampled."""
     fitted: dict[str, Gaussian] = field(default_factory=dict)
     """Purpose -> stored statistics."""
-    manifest: Manifest | None = None
+    manifest: ReferenceManifest | None = None
     """What the file says of its statistics, where it does (bench.reference)."""
     rows: np.ndarray | None = None
     """(N, F) stored features of precision, recall and KID."""
@@ -76,18 +76,18 @@ class Given:
         }
 
 
-def open_side(path: Path, role: Role, *, channels: tuple[int, ...] = (3,), skip_bad: bool = False) -> Given:
+def open_input(path: Path, role: Role, *, channels: tuple[int, ...] = (3,), skip_bad: bool = False) -> EvaluationInput:
     """A side by its path; ValueError says in a sentence why it cannot be one."""
     if (path / "config.json").is_file():
         return _run(path, role, channels)
     if path.is_dir():
-        return Given(path=path, kind="folder", images=FolderImages(path, channels, skip_bad))
+        return EvaluationInput(path=path, kind="folder", images=FolderImages(path, channels, skip_bad))
     if not path.is_file():
         raise ValueError(f"{path} is no file and no folder; name a folder of images, an .npz, or a run")
     return _npz(path, channels)
 
 
-def config_of(path: Path) -> RunConfig | None:
+def read_run_config(path: Path) -> RunConfig | None:
     """The config of a run folder; None for anything else.  ValueError where it is damaged."""
     if not (path / "config.json").is_file():
         return None
@@ -97,24 +97,27 @@ def config_of(path: Path) -> RunConfig | None:
         raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
 
 
-def manifest_of(path: Path) -> Manifest | None:
+def read_file_manifest(path: Path) -> ReferenceManifest | None:
     """The manifest of a file of statistics; None for anything without."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
-    with opened(path) as z:
-        return reference_manifest.read(
-            str(path), {reference_manifest.KEY: z[reference_manifest.KEY]} if reference_manifest.KEY in z else {}
+    with open_npz_arrays(path) as z:
+        return reference_manifest.read_manifest(
+            str(path),
+            {reference_manifest.MANIFEST_KEY: z[reference_manifest.MANIFEST_KEY]}
+            if reference_manifest.MANIFEST_KEY in z
+            else {},
         )[0]
 
 
-def _npz(path: Path, channels: tuple[int, ...]) -> Given:
-    with opened(path) as z:
+def _npz(path: Path, channels: tuple[int, ...]) -> EvaluationInput:
+    with open_npz_arrays(path) as z:
         names = set(z.files)
-        fitted = {p: _gaussian(path, z, *keys) for p, keys in KEYS.items() if keys[0] in names}
-        made, rows = reference_manifest.read(str(path), z)
+        fitted = {p: _gaussian(path, z, *keys) for p, keys in STATISTICS_KEYS.items() if keys[0] in names}
+        made, rows = reference_manifest.read_manifest(str(path), z)
     if "arr_0" not in names and fitted:
-        return Given(path=path, kind="statistics", fitted=fitted, manifest=made, rows=rows)
-    return Given(path=path, kind="npz", images=NpzImages(path, channels), fitted=fitted, manifest=made)
+        return EvaluationInput(path=path, kind="statistics", fitted=fitted, manifest=made, rows=rows)
+    return EvaluationInput(path=path, kind="npz", images=NpzImages(path, channels), fitted=fitted, manifest=made)
 
 
 def _gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:
@@ -135,31 +138,31 @@ def _gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:
     return Gaussian(mu=mu, sigma=sigma.astype(np.float64))
 
 
-def _run(path: Path, role: Role, channels: tuple[int, ...]) -> Given:
+def _run(path: Path, role: Role, channels: tuple[int, ...]) -> EvaluationInput:
     try:
         config = load_config(path)
     except (ValueError, json.JSONDecodeError) as error:
         raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
     if role == "reference":
-        arrays = sources.arrays_of(config.data)
+        arrays = sources.open_dataset(config.data)
         images = ArrayImages(arrays.reference, f"the reference of {config.data.name}")
         if images.size[0] not in channels:
             raise ValueError(f"the reference of {config.data.name} is grey; the extractor takes RGB images")
-        return Given(path=path, kind="run", images=images)
+        return EvaluationInput(path=path, kind="run", images=images)
     return _samples_of(RunFolder(path), channels)
 
 
-def _samples_of(run: RunFolder, channels: tuple[int, ...]) -> Given:
+def _samples_of(run: RunFolder, channels: tuple[int, ...]) -> EvaluationInput:
     """The newest samples of a run: their features, their images, or both."""
     found = [*(run.path / "features").glob("[0-9]*"), *(run.path / "samples").glob("[0-9]*")]
     points = [int(f.stem) for f in found if f.stem.isdigit() and f.suffix in ("", ".npz")]
     if not points:
         raise ValueError(f"{run.path} has no samples yet, in features/ or samples/; run it with python -m bench.run")
     features, npz, png = run.features(max(points)), *(run.exported(max(points), kind) for kind in ("npz", "png"))
-    images: Images | None = NpzImages(npz, channels) if npz.is_file() else None
+    images: ImageSource | None = NpzImages(npz, channels) if npz.is_file() else None
     if png.is_dir() and not images:
         images = FolderImages(png, channels)
     if features.is_dir():
-        return Given(path=features, kind="run", images=images, stored=FeatureStore(features))
+        return EvaluationInput(path=features, kind="run", images=images, stored=FeatureStore(features))
     assert images
-    return Given(path=Path(images.name), kind="run", images=images)
+    return EvaluationInput(path=Path(images.name), kind="run", images=images)

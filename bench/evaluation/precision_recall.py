@@ -21,19 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Precision = Literal["float32", "float16"]
-TILE = 2500
+DistanceDtype = Literal["float32", "float16"]
+BLOCK_SIZE = 2500
 """Most rows or columns of one block of distances (25 MB)."""
-RESOLUTION = 2e-6
+RELATIVE_RESOLUTION = 2e-6
 """Squared distances below this share of the squared norms are rounding: such points are the same."""
-NEIGHBOURS = 24
+KEPT_NEIGHBOURS = 24
 """Kept for resamples: of 24 points all but 2 are missing from a resample once in 10^8."""
-CANDIDATES = 16
+KEPT_CANDIDATES = 16
 """Kept for each reference image, those first whose ball holds it soonest."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifolds:
+class PrecisionRecall:
     """What was found."""
 
     precision: float
@@ -51,7 +51,7 @@ class Manifolds:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class CoveringPairs:
     """Samples whose ball holds a reference image, or may in a resample; (P,) each."""
 
     image: Tensor
@@ -60,34 +60,34 @@ class Pairs:
     """Neighbours of the sample that are nearer to it than the image is."""
 
     @classmethod
-    def none(cls, device: torch.device) -> Pairs:
+    def none(cls, device: torch.device) -> CoveringPairs:
         return cls(*(torch.zeros(0, dtype=torch.long, device=device) for _ in range(3)))
 
-    def with_more(self, image: Tensor, sample: Tensor, rank: Tensor) -> Pairs:
+    def with_more(self, image: Tensor, sample: Tensor, rank: Tensor) -> CoveringPairs:
         """The L of lowest rank for each image, of these and others."""
         image, sample, rank = (torch.cat(p) for p in ((self.image, image), (self.sample, sample), (self.rank, rank)))
-        order = (image * (NEIGHBOURS + 1) + rank).argsort(stable=True)
+        order = (image * (KEPT_NEIGHBOURS + 1) + rank).argsort(stable=True)
         image = image[order]
         place = torch.arange(len(image), device=image.device) - torch.searchsorted(image, image)
-        keep = place < CANDIDATES
-        return Pairs(image[keep], sample[order][keep], rank[order][keep])
+        keep = place < KEPT_CANDIDATES
+        return CoveringPairs(image[keep], sample[order][keep], rank[order][keep])
 
 
-class Cloud:
+class PointSet:
     """A set of points about a centre, measured in blocks.
 
     float16 is the published evaluator's arithmetic: rows, norms and each step of |a|^2 - 2ab + |b|^2
     rounded to half precision, uncentred, with a block in float32 where that overflows.
     """
 
-    def __init__(self, x_NF: Tensor, dtype: Precision, centre: Tensor | None = None) -> None:
+    def __init__(self, x_NF: Tensor, dtype: DistanceDtype, centre: Tensor | None = None) -> None:
         self.dtype = dtype
         self.centre = x_NF.mean(0) if centre is None else centre
         self.x = x_NF - self.centre if dtype == "float32" else x_NF
-        self.norms = torch.cat([part.square().sum(1) for part in self.x.split(TILE)])
-        self.blocks = [slice(i, min(i + TILE, len(x_NF))) for i in range(0, len(x_NF), TILE)]
+        self.norms = torch.cat([part.square().sum(1) for part in self.x.split(BLOCK_SIZE)])
+        self.blocks = [slice(i, min(i + BLOCK_SIZE, len(x_NF))) for i in range(0, len(x_NF), BLOCK_SIZE)]
 
-    def squared(self, rows: slice, other: Cloud, columns: slice) -> Tensor:
+    def squared(self, rows: slice, other: PointSet, columns: slice) -> Tensor:
         """(rows, columns) squared distances; those of equal points may be a rounding error below 0."""
         a, b = self.x[rows], other.x[columns]
         if self.dtype == "float16":
@@ -112,7 +112,7 @@ class Cloud:
                     _keep(out, places, columns, distance.T, rows.start)
                 _keep(out, places, rows, distance, columns.start)
         out.clamp_(min=0)
-        return (out if self.dtype == "float16" else out.maximum(RESOLUTION * self.norms[:, None])), places
+        return (out if self.dtype == "float16" else out.maximum(RELATIVE_RESOLUTION * self.norms[:, None])), places
 
 
 def _keep(out_NK: Tensor, places_NK: Tensor, rows: slice, distance: Tensor, origin: int) -> None:
@@ -132,24 +132,24 @@ def _half(a_NF: Tensor, b_NF: Tensor) -> Tensor:
     return ((norm_a[:, None] - products) + norm_b).clamp(min=0).float()
 
 
-def precision_recall(
-    real_MF: Tensor, fake_NF: Tensor, *, k: int = 3, dtype: Precision = "float32", resamples: int = 0
-) -> Manifolds:
+def compute_precision_recall(
+    real_MF: Tensor, fake_NF: Tensor, *, k: int = 3, dtype: DistanceDtype = "float32", resamples: int = 0
+) -> PrecisionRecall:
     """Precision and recall of samples against a reference; float32, on the device the features are on.
 
     With `resamples`, also the recall's deviation.  ValueError where a set has k rows or fewer, or the
     widths differ.
     """
     _check(real_MF, fake_NF, k)
-    near, places = Cloud(fake_NF, dtype).nearest(min(NEIGHBOURS, len(fake_NF) - 1) if resamples else k)
-    real = Cloud(real_MF, dtype)
+    near, places = PointSet(fake_NF, dtype).nearest(min(KEPT_NEIGHBOURS, len(fake_NF) - 1) if resamples else k)
+    real = PointSet(real_MF, dtype)
     real_radii = real.nearest(k)[0][:, k - 1]
-    fake = Cloud(fake_NF, dtype, centre=real.centre)
+    fake = PointSet(fake_NF, dtype, centre=real.centre)
     inside, covered, pairs = _between(fake, real, near, k, real_radii)
-    return Manifolds(
+    return PrecisionRecall(
         precision=_share(inside),
         recall=_share(covered),
-        deviation=resampled(pairs, places, len(real_MF), k, resamples) if resamples else None,
+        deviation=bootstrap_recall_error(pairs, places, len(real_MF), k, resamples) if resamples else None,
         real_radii=real_radii,
         fake_radii=near[:, k - 1].clone(),
         inside=inside,
@@ -157,13 +157,15 @@ def precision_recall(
     )
 
 
-def _between(fake: Cloud, real: Cloud, near_NK: Tensor, k: int, real_radii: Tensor) -> tuple[Tensor, Tensor, Pairs]:
+def _between(
+    fake: PointSet, real: PointSet, near_NK: Tensor, k: int, real_radii: Tensor
+) -> tuple[Tensor, Tensor, CoveringPairs]:
     """(N,) samples inside the reference's manifold; (M,) reference images in the samples'; whose they may be.
 
     Pairs are only looked for where more than k neighbours are known.
     """
     inside = torch.zeros(len(fake.x), dtype=torch.bool, device=fake.x.device)
-    covered, pairs = inside.new_zeros(len(real.x)), Pairs.none(inside.device)
+    covered, pairs = inside.new_zeros(len(real.x)), CoveringPairs.none(inside.device)
     for rows in fake.blocks:
         for columns in real.blocks:
             distance = fake.squared(rows, real, columns)
@@ -176,7 +178,7 @@ def _between(fake: Cloud, real: Cloud, near_NK: Tensor, k: int, real_radii: Tens
     return inside, covered, pairs
 
 
-def resampled(pairs: Pairs, places_NK: Tensor, images: int, k: int, resamples: int) -> float:
+def bootstrap_recall_error(pairs: CoveringPairs, places_NK: Tensor, images: int, k: int, resamples: int) -> float:
     """Deviation of the recall over bootstrap resamples of the samples, a sample drawn twice being one.
 
     A copy would be its own nearest neighbour, at distance 0, and shrink the balls; so a resample is

@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-FORMAT = 1
-KEY, FEATURES = "manifest", "features"
+MANIFEST_FORMAT = 1
+MANIFEST_KEY, FEATURES_KEY = "manifest", "features"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Manifest:
+class ReferenceManifest:
     """What a file of statistics says of itself."""
 
     format: int
@@ -45,42 +45,42 @@ class Manifest:
     versions: dict[str, str]
 
     def text(self) -> str:
-        return TypeAdapter(Manifest).dump_json(self, indent=2).decode()
+        return TypeAdapter(ReferenceManifest).dump_json(self, indent=2).decode()
 
 
-def words(m: Mapping[str, Any]) -> str:
+def summarize_manifest(m: Mapping[str, Any]) -> str:
     """One line of a report, of a manifest's fields."""
     (_, height, width), weights = m["size"], m["weights_sha256"][:12]
     return f"{m['data']}, {m['count']:,} images of {width}x{height}, {m['extractor']} {weights}..., {m['protocol']}"
 
 
-def parse(text: str, name: str) -> Manifest:
+def parse_manifest(text: str, name: str) -> ReferenceManifest:
     """A manifest from its text; ValueError names the file and what is wrong."""
     try:
-        found = TypeAdapter(Manifest).validate_json(text)
+        found = TypeAdapter(ReferenceManifest).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise ValueError(f"{name} has a manifest that cannot be read: {where}: {first['msg']}") from None
-    if found.format != FORMAT:
-        raise ValueError(f"{name} has a manifest of format {found.format}; this version reads {FORMAT}")
+    if found.format != MANIFEST_FORMAT:
+        raise ValueError(f"{name} has a manifest of format {found.format}; this version reads {MANIFEST_FORMAT}")
     return found
 
 
-def read(path: str, z: Mapping[str, np.ndarray]) -> tuple[Manifest | None, np.ndarray | None]:
+def read_manifest(path: str, z: Mapping[str, np.ndarray]) -> tuple[ReferenceManifest | None, np.ndarray | None]:
     """(manifest, features (N, F) float32) of an opened .npz; None where it has none.
 
     ValueError where the features are not as many as the manifest says, or not finite.
     """
-    if KEY not in z:
+    if MANIFEST_KEY not in z:
         return None, None
-    if z[KEY].dtype.kind != "U" or z[KEY].ndim:
+    if z[MANIFEST_KEY].dtype.kind != "U" or z[MANIFEST_KEY].ndim:
         raise ValueError(f"{path} has a manifest that is no text")
-    found = parse(str(z[KEY]), path)
-    if FEATURES not in z:
+    found = parse_manifest(str(z[MANIFEST_KEY]), path)
+    if FEATURES_KEY not in z:
         return found, None
-    rows = z[FEATURES]
-    if rows.ndim != 2 or rows.dtype != np.float32 or FEATURES not in found.layers:
+    rows = z[FEATURES_KEY]
+    if rows.ndim != 2 or rows.dtype != np.float32 or FEATURES_KEY not in found.layers:
         raise ValueError(f"{path}: features are {rows.dtype} {rows.shape}; they must be float32 (N, F), with a layer")
     if len(rows) != found.count:
         raise ValueError(f"{path} has features of {len(rows):,} images, and its manifest says {found.count:,}")
@@ -89,7 +89,7 @@ def read(path: str, z: Mapping[str, np.ndarray]) -> tuple[Manifest | None, np.nd
     return found, rows
 
 
-def agree(name: str, manifest: Manifest, other: str, facts: Mapping[str, Any]) -> None:
+def check_agreement(name: str, manifest: ReferenceManifest, other: str, facts: Mapping[str, Any]) -> None:
     """ValueError where what is known of the other side, or asked for, is not what the manifest says.
 
     `facts` has some of size, extractor, weights_sha256 and protocol.

@@ -10,39 +10,40 @@ from typing import Any
 import numpy as np
 
 from bench.config.schema import RunConfig
-from bench.data.sources import Arrays, source
+from bench.data.dataset import Dataset
+from bench.data.sources import open_source
 from bench.evaluation import metrics
-from bench.evaluation.comparison import named, wanted_layers
-from bench.evaluation.extractors.extractor_registry import EXTRACTORS, network, weights_hash
-from bench.evaluation.feature_extraction import collect
-from bench.evaluation.feature_store import FeatureStore, Made
-from bench.evaluation.image_io import ArrayImages, Images
+from bench.evaluation.comparison import add_metric_suffix, required_layers
+from bench.evaluation.extractors.extractor_registry import EXTRACTORS, build_network, hash_weights
+from bench.evaluation.feature_extraction import collect_features
+from bench.evaluation.feature_store import FeatureProvenance, FeatureStore
+from bench.evaluation.image_io import ArrayImages, ImageSource
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
-from bench.training.tensorboard import Scalars
+from bench.training.tensorboard import TensorBoardWriter
 
-Metrics = dict[str, dict[str, Any]]
-PICTURED = 100
+MetricValues = dict[str, dict[str, Any]]
+REFERENCE_GRID_IMAGES = 100
 """Images of a reference row that its picture shows."""
 
 
 class Evaluator:
     """An extractor and the features of the reference, computed once."""
 
-    def __init__(self, config: RunConfig, weights: Path, arrays: Arrays, cuda: bool = False) -> None:
+    def __init__(self, config: RunConfig, weights: Path, arrays: Dataset, cuda: bool = False) -> None:
         name, self.protocol = config.evaluation.extractor, config.evaluation.protocol
         self.entry, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
         self.classifies = self.entry.knows(config.data.title)
-        self.net = network(name, weights, self.entry.layers.values(), cuda)
-        self.made = Made(extractor=name, weights=weights.name, sha256=weights_hash(weights))
+        self.net = build_network(name, weights, self.entry.layers.values(), cuda)
+        self.made = FeatureProvenance(extractor=name, weights=weights.name, sha256=hash_weights(weights))
         self.real = self.collect(ArrayImages(arrays.reference, "the reference"), sampled=False, intervals=False)
 
-    def collect(self, images: Images, *, sampled: bool, intervals: bool) -> metrics.Side:
+    def collect(self, images: ImageSource, *, sampled: bool, intervals: bool) -> metrics.SampleSet:
         layers = self.entry.layers
-        keep, fit = wanted_layers(layers, set(layers), sampled=sampled, intervals=intervals)
-        return collect(self.net, images, keep=keep, fit=fit)
+        keep, fit = required_layers(layers, set(layers), sampled=sampled, intervals=intervals)
+        return collect_features(self.net, images, keep=keep, fit=fit)
 
-    def __call__(self, images: Images | np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
+    def __call__(self, images: ImageSource | np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
         """Metrics of uint8 images (N, C, H, W), their names ending as the extractor's must.
 
         Class accuracy is only measured by an extractor whose classes are the data's.
@@ -50,15 +51,15 @@ class Evaluator:
         source = ArrayImages(images, "the samples") if isinstance(images, np.ndarray) else images
         return self.compare(self.collect(source, sampled=True, intervals=intervals), labels, intervals=intervals)
 
-    def stored(self, store: FeatureStore, *, intervals: bool) -> Metrics:
+    def stored(self, store: FeatureStore, *, intervals: bool) -> MetricValues:
         """Metrics of samples whose features are stored; ValueError where they are another extractor's."""
         store.check(self.made)
-        side = metrics.Side(rows=store.rows(), fitted=store.fitted(self.entry.layers), count=store.count)
+        side = metrics.SampleSet(rows=store.rows(), fitted=store.fitted(self.entry.layers), count=store.count)
         return self.compare(side, store.labels, intervals=intervals)
 
-    def compare(self, samples: metrics.Side, labels: np.ndarray | None, *, intervals: bool) -> Metrics:
+    def compare(self, samples: metrics.SampleSet, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
         """Metrics of the samples' features against the reference's."""
-        sides = metrics.Sides(
+        sides = metrics.MetricInputs(
             samples=samples,
             reference=self.real,
             layers=self.entry.layers,
@@ -66,7 +67,7 @@ class Evaluator:
             protocol=self.protocol,
             device=self.device,
         )
-        return named(metrics.compute(sides, intervals=intervals), self.entry)
+        return add_metric_suffix(metrics.compute_metrics(sides, intervals=intervals), self.entry)
 
 
 def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], check: Callable[[], None]) -> None:
@@ -80,7 +81,7 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
         evaluator = evaluator or make()
         found = evaluator.stored(FeatureStore(run.features(point)), intervals=point == points[-1])
         write_json(target, {"images": point, "metrics": found})
-        Scalars(run).add(point, {k: v["value"] for k, v in found.items()})
+        TensorBoardWriter(run).add(point, {k: v["value"] for k, v in found.items()})
         run.log("evaluate", images=i + 1, of=len(points), point=point, **{k: v["value"] for k, v in found.items()})
         check()
 
@@ -91,7 +92,7 @@ def read_curve(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
     return [json.loads(run.file("evaluation", p, "json").read_text()) for p in points]
 
 
-class Noise:
+class NoiseImages:
     """Gaussian pixels (N, C, H, W) uint8, made batch by batch in their order."""
 
     def __init__(self, count: int, size: tuple[int, int, int], seed: int) -> None:
@@ -106,17 +107,19 @@ class Noise:
             yield [f"noise {start + i}" for i in range(n)], np.clip(values, 0, 255).astype(np.uint8)
 
 
-def reference_rows(evaluator: Evaluator, arrays: Arrays, config: RunConfig) -> dict[str, tuple[Metrics, np.ndarray]]:
+def measure_reference_rows(
+    evaluator: Evaluator, arrays: Dataset, config: RunConfig
+) -> dict[str, tuple[MetricValues, np.ndarray]]:
     """{"held-out": ..., "noise": ...}: metrics of real images never trained on, and of Gaussian noise; some images.
 
     Noise is the ceiling, real images are the floor.
     """
     e, (channels, height, width) = config.evaluation, arrays.reference.shape[1:]
-    noise = Noise(e.samples, (channels, height, width), e.seed)
-    classes = max(1, source(config.data.name, config.data.root).num_classes)
+    noise = NoiseImages(e.samples, (channels, height, width), e.seed)
+    classes = max(1, open_source(config.data.name, config.data.root).num_classes)
     found = evaluator(noise, np.arange(e.samples) % classes, intervals=True)
-    rows = {"noise": (found, next(noise.batches(PICTURED))[1])}
+    rows = {"noise": (found, next(noise.batches(REFERENCE_GRID_IMAGES))[1])}
     if arrays.held_out is not None:
         found = evaluator(ArrayImages(arrays.held_out, "held-out"), arrays.held_out_labels, intervals=True)
-        rows["held-out"] = (found, np.asarray(arrays.held_out[:PICTURED]))
+        rows["held-out"] = (found, np.asarray(arrays.held_out[:REFERENCE_GRID_IMAGES]))
     return rows

@@ -27,17 +27,17 @@ import torch
 from torch import Tensor
 
 RESAMPLES = 500
-WIDTH = 1.96
+Z_95 = 1.96
 """Deviations from the value to an end of the interval."""
 
 
-def jackknife(left_out: Sequence[float]) -> float:
+def jackknife_standard_error(left_out: Sequence[float]) -> float:
     """Deviation of a value from its values with one group left out at a time (delete-group jackknife)."""
     g, v = len(left_out), np.asarray(left_out)
     return float(np.sqrt((g - 1) / g * np.square(v - v.mean()).sum()))
 
 
-def of_share(flags_N: np.ndarray) -> float:
+def proportion_standard_error(flags_N: np.ndarray) -> float:
     """Bootstrap deviation of a share of samples, exactly: that of a binomial.
 
     Two flags of each kind are added (Agresti and Coull 1998), or a share of 0 or 1 would have none.
@@ -46,27 +46,29 @@ def of_share(flags_N: np.ndarray) -> float:
     return float(np.sqrt(hits / n * (1 - hits / n) / n))
 
 
-def counts(rng: np.random.Generator, size: int) -> np.ndarray:
+def bootstrap_counts(rng: np.random.Generator, size: int) -> np.ndarray:
     """(B, N) float64: how often each resample draws each sample."""
     drawn = (np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(RESAMPLES))
     return np.stack([d.astype(np.float64) for d in drawn])
 
 
-def of_inception_score(value: float, p_NK: np.ndarray, entropy_N: np.ndarray, chunks: Iterable[np.ndarray]) -> float:
+def inception_score_standard_error(
+    value: float, p_NK: np.ndarray, entropy_N: np.ndarray, chunks: Iterable[np.ndarray]
+) -> float:
     """Bootstrap deviation of a score, samples being drawn within each of the protocol's chunks.
 
     Resamples hold fewer different images, so their scores are lower; their relative spread is what counts.
     """
     rng, scores = np.random.default_rng(0), []
     for rows in chunks:
-        drawn = torch.from_numpy(counts(rng, len(rows))) / len(rows)
+        drawn = torch.from_numpy(bootstrap_counts(rng, len(rows))) / len(rows)
         q, entropy = drawn @ torch.from_numpy(p_NK[rows]), drawn @ torch.from_numpy(entropy_N[rows])
         scores.append((entropy - q.xlogy(q).sum(1)).exp())
     found = torch.stack(scores).mean(0)
     return float(found.std() / found.mean()) * value
 
 
-def of_kernel_distance(samples_NF: np.ndarray, real_MF: np.ndarray, subsets: Iterable[tuple[np.ndarray, ...]]) -> float:
+def kid_standard_error(samples_NF: np.ndarray, real_MF: np.ndarray, subsets: Iterable[tuple[np.ndarray, ...]]) -> float:
     """Bootstrap deviation of KID over the samples, exactly: that of the sum of each sample's own terms.
 
     A sample's term is the derivative of the subsets' mean MMD^2 by the sample's weight.  It is a mean
@@ -77,7 +79,7 @@ def of_kernel_distance(samples_NF: np.ndarray, real_MF: np.ndarray, subsets: Ite
     terms, count = torch.zeros(2, len(samples_NF), dtype=torch.float64), 0
     for own, real in subsets:
         x, y = (torch.from_numpy(a).double() for a in (samples_NF[own], real_MF[real]))
-        k = kernel(x, x) - kernel(x, y).mean(1, keepdim=True)
+        k = polynomial_kernel(x, x) - polynomial_kernel(x, y).mean(1, keepdim=True)
         k.fill_diagonal_(0)
         side = half[own]
         terms[:, own] += 2 * torch.stack([k @ side, k @ (1 - side)]) / (len(own) * (len(own) - 1))
@@ -87,6 +89,6 @@ def of_kernel_distance(samples_NF: np.ndarray, real_MF: np.ndarray, subsets: Ite
     return float(((twice + without.clamp(min=0)) / 2).sqrt())
 
 
-def kernel(a: Tensor, b: Tensor) -> Tensor:
+def polynomial_kernel(a: Tensor, b: Tensor) -> Tensor:
     """KID's: (a b / F + 1)^3."""
     return (a @ b.T / a.shape[1] + 1) ** 3

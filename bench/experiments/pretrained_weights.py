@@ -22,10 +22,10 @@ from torch import Tensor, nn
 import architectures
 from architectures import NetSpec, registry
 from architectures.official import check_finite, check_layout, shapes_of
-from bench.config.schema import Diffusion
+from bench.config.schema import DiffusionConfig
 from bench.storage import tensor_files
 
-TORCH_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 FAMILIES = {
     # family -> (its architecture, a key that only it has)
     "dit": ("dit", "x_embedder.proj.weight"),
@@ -34,12 +34,12 @@ FAMILIES = {
     "ldm": ("unet", "transformer_blocks"),
     "adm": ("unet", "input_blocks.0.0.weight"),
 }
-PARTS = ("ema", "state_dict", "model")
+WEIGHT_KEYS = ("ema", "state_dict", "model")
 """Where training checkpoints keep the weights; the average first."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class LoadedCheckpoint:
     """What a file holds."""
 
     net: nn.Module
@@ -48,7 +48,7 @@ class Found:
     """dit, uvit, uvit_t2i, adm or ldm; "bench" for our own snapshots."""
     sha256: str
     """Of the weights alone, by name, whatever the file's format."""
-    diffusion: Diffusion | None = None
+    diffusion: DiffusionConfig | None = None
     """The process it was trained with, where the file says so (our own snapshots)."""
 
     @property
@@ -79,12 +79,12 @@ def _described(net: nn.Module) -> list[Any]:
     return [str(net), *shown]
 
 
-def install(found: Found, target: Path) -> None:
+def write_snapshot(found: LoadedCheckpoint, target: Path) -> None:
     """Write the weights as a snapshot that sampling reads; nothing is left where that is interrupted."""
-    tensor_files.save(target, found.net.state_dict(), spec=found.spec.to_dict(), images=0)
+    tensor_files.save_tensors(target, found.net.state_dict(), spec=found.spec.to_dict(), images=0)
 
 
-def read(path: Path, arch: str = "", ctor: Mapping[str, Any] | None = None) -> Found:
+def read_checkpoint(path: Path, arch: str = "", ctor: Mapping[str, Any] | None = None) -> LoadedCheckpoint:
     """The network in a file or folder; nothing is built from a file that is not whole and right.
 
     `arch` (dit, uvit, unet) says what it must hold; `ctor` are arguments of the published constructor
@@ -98,20 +98,20 @@ def read(path: Path, arch: str = "", ctor: Mapping[str, Any] | None = None) -> F
         tensors, metadata = _safetensors(path)
         if "spec" in metadata:
             return _own(path, metadata, arch)
-    elif path.suffix in TORCH_ENDINGS:
+    elif path.suffix in TORCH_SUFFIXES:
         tensors = _torch(path)
     else:
-        endings = ", ".join((*TORCH_ENDINGS, ".safetensors"))
+        endings = ", ".join((*TORCH_SUFFIXES, ".safetensors"))
         raise ValueError(
             f"{path} has the ending {path.suffix or '(none)'}; checkpoints end in {endings}, or are folders"
         )
     tensors = _weights(tensors)
-    family = family_of(path, tensors, arch)
+    family = detect_family(path, tensors, arch)
     try:
         net = architectures.from_official(family, tensors, **dict(ctor or {}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Found(net=_solid(path, net), family=family, sha256=digest(net))
+    return LoadedCheckpoint(net=_solid(path, net), family=family, sha256=hash_network(net))
 
 
 def _kind(path: Path) -> str:
@@ -135,7 +135,7 @@ def _solid(path: Path, net: nn.Module) -> nn.Module:
     return net
 
 
-def family_of(path: Path, tensors: Mapping[str, Any], arch: str = "") -> str:
+def detect_family(path: Path, tensors: Mapping[str, Any], arch: str = "") -> str:
     """The family whose telltale key is there, among those of an architecture; ValueError if it is none's."""
     if arch and arch not in {a for a, _ in FAMILIES.values()}:
         raise ValueError(f"{arch} has no published checkpoints; leave --arch out, or name dit, uvit or unet")
@@ -148,7 +148,7 @@ def family_of(path: Path, tensors: Mapping[str, Any], arch: str = "") -> str:
     raise ValueError(f"{path} holds no DiT, U-ViT, ADM or LDM network; its first keys are {first}")
 
 
-def digest(net: nn.Module) -> str:
+def hash_network(net: nn.Module) -> str:
     """SHA-256 over names, shapes, types and bytes of the weights, in order of name."""
     h = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
@@ -186,15 +186,15 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path} cannot be read; it is truncated or no safetensors file") from error
 
 
-def _own(path: Path, metadata: Mapping[str, Any], arch: str) -> Found:
+def _own(path: Path, metadata: Mapping[str, Any], arch: str) -> LoadedCheckpoint:
     """The network of a snapshot of one of our runs.
 
     A class outside the registry is imported, which runs its module, only if `arch` names the same one.
     """
-    tensors, _ = tensor_files.load(path)
+    tensors, _ = tensor_files.load_tensors(path)
     try:
         spec = NetSpec.from_dict(metadata["spec"])
-        diffusion = Diffusion(**metadata["diffusion"]) if metadata.get("diffusion") else None
+        diffusion = DiffusionConfig(**metadata["diffusion"]) if metadata.get("diffusion") else None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a snapshot of another version of this project: {error}") from None
     if arch and spec.arch != arch:
@@ -210,7 +210,7 @@ def _own(path: Path, metadata: Mapping[str, Any], arch: str) -> Found:
         raise ValueError(f"{path}: {error}") from None
     net = architectures.build(spec.arch, io=spec.io, args=dict(spec.args))
     net.load_state_dict(tensors)
-    return Found(net=net.eval(), family="bench", sha256=digest(net), diffusion=diffusion)
+    return LoadedCheckpoint(net=net.eval(), family="bench", sha256=hash_network(net), diffusion=diffusion)
 
 
 def _weights(loaded: Any) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _weights(loaded: Any) -> dict[str, Any]:
     ValueError where it is none.
     """
     while isinstance(loaded, Mapping):
-        inner = next((loaded[p] for p in PARTS if isinstance(loaded.get(p), Mapping) and loaded[p]), None)
+        inner = next((loaded[p] for p in WEIGHT_KEYS if isinstance(loaded.get(p), Mapping) and loaded[p]), None)
         if inner is None:
             break
         loaded = inner
@@ -241,7 +241,7 @@ def _ldm_average(tensors: dict[str, Any]) -> dict[str, Any]:
     return tensors | {key: averages[name] for key, name in flat.items() if name in averages}
 
 
-def _diffusers(folder: Path) -> Found:
+def _diffusers(folder: Path) -> LoadedCheckpoint:
     """A DiTTransformer2DModel, or a whole DiT pipeline with one in its folder `transformer`."""
     folder = folder / "transformer" if (folder / "transformer").is_dir() else folder
     try:
@@ -260,4 +260,4 @@ def _diffusers(folder: Path) -> Found:
         net = architectures.from_diffusers(tensors, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Found(net=_solid(path, net), family="dit", sha256=digest(net))
+    return LoadedCheckpoint(net=_solid(path, net), family="dit", sha256=hash_network(net))

@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
-from bench.config.schema import Diffusion, Recipe
+from bench.config.schema import DiffusionConfig, RecipeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class TrainingSetup:
     """A recipe and the process it trains."""
 
-    recipe: Recipe
-    diffusion: Diffusion
+    recipe: RecipeConfig
+    diffusion: DiffusionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Native:
+class NativeRecipe:
     """A published recipe."""
 
-    recipe: Recipe
+    recipe: RecipeConfig
     iterations: int
     """Optimiser steps of the published run; times the batch, its budget in images."""
     source: str
@@ -34,57 +34,59 @@ class Native:
     """What is taken where the sources disagree or are silent, and why."""
 
 
-SHARED = Way(
-    recipe=Recipe(name="shared", lr=1e-4, batch=256, warmup=5000, clip=1.0, ema=0.9999, label_drop=0.1),
-    diffusion=Diffusion(),
+SHARED = TrainingSetup(
+    recipe=RecipeConfig(name="shared", lr=1e-4, batch=256, warmup=5000, clip=1.0, ema=0.9999, label_drop=0.1),
+    diffusion=DiffusionConfig(),
 )
 """One recipe for all: DiT's rate, batch, average and label drop, U-ViT's warm-up, clipped gradients."""
 
-SHARED_TOY = Way(
-    recipe=Recipe(name="shared-toy", lr=3e-3, beta2=0.99, batch=64, warmup=200, clip=1.0, ema=0.998, ema_ramp=True),
-    diffusion=Diffusion(schedule="cosine"),
+SHARED_TOY = TrainingSetup(
+    recipe=RecipeConfig(
+        name="shared-toy", lr=3e-3, beta2=0.99, batch=64, warmup=200, clip=1.0, ema=0.998, ema_ramp=True
+    ),
+    diffusion=DiffusionConfig(schedule="cosine"),
 )
 """The shared recipe at laptop size: a higher rate, shorter averages, iDDPM's schedule for small images."""
 
 SHARED_SHAPES = replace(SHARED_TOY, recipe=replace(SHARED_TOY.recipe, name="shared-shapes", lr=2e-3, batch=32))
 """The same with more and smaller steps, by which DiT's loss fell faster."""
 
-_DIT = Native(
-    recipe=Recipe(name="dit", lr=1e-4, batch=256, label_drop=0.1),
+_DIT = NativeRecipe(
+    recipe=RecipeConfig(name="dit", lr=1e-4, batch=256, label_drop=0.1),
     iterations=400_000,
     source="arXiv:2212.09748 Section 4 and the official train.py",
     choice="label drop 0.1 is in the code only; the published steps are the sweep's",
 )
-_UVIT = Recipe(
+_UVIT = RecipeConfig(
     name="uvit", lr=2e-4, batch=1024, weight_decay=0.03, beta1=0.99, beta2=0.99, warmup=5000, label_drop=0.15
 )
 _DECAY = "weight decay 0.03 as in the code and Table 5, where the main text prints 0.3"
-_ADM = Recipe(name="adm", lr=1e-4, batch=256, label_drop=0.0)
+_ADM = RecipeConfig(name="adm", lr=1e-4, batch=256, label_drop=0.0)
 _ADAM = "Adam or AdamW, without decay they are one; classes are never dropped, so there is no guidance"
-_LDM = Recipe(name="ldm", lr=1e-4, batch=1200, weight_decay=0.01, ema_ramp=True, label_drop=0.1)
+_LDM = RecipeConfig(name="ldm", lr=1e-4, batch=1200, weight_decay=0.01, ema_ramp=True, label_drop=0.1)
 _SILENT = "decay 0.01 is AdamW's default, which the code leaves, and the average ramps up as in the code"
 _IDDPM = "Adam without decay, as in the official README"
 
 
-def _uvit(name: str, iterations: int, source: str, choice: str = "", **changes: float) -> Native:
+def _uvit(name: str, iterations: int, source: str, choice: str = "", **changes: float) -> NativeRecipe:
     recipe = replace(_UVIT, name=name, **changes)  # type: ignore[arg-type]
     words = f"{_DECAY}; {choice}" if choice else _DECAY
-    return Native(recipe=recipe, iterations=iterations, source=source, choice=words)
+    return NativeRecipe(recipe=recipe, iterations=iterations, source=source, choice=words)
 
 
-def _adm(size: str, iterations: int, choice: str = _ADAM, **changes: float) -> Native:
+def _adm(size: str, iterations: int, choice: str = _ADAM, **changes: float) -> NativeRecipe:
     recipe = replace(_ADM, name=f"adm-{size}", **changes)  # type: ignore[arg-type]
-    return Native(recipe=recipe, iterations=iterations, source="arXiv:2105.05233 Table 11", choice=choice)
+    return NativeRecipe(recipe=recipe, iterations=iterations, source="arXiv:2105.05233 Table 11", choice=choice)
 
 
-def _old(name: str, iterations: int, source: str, choice: str, **changes: float) -> Native:
+def _old(name: str, iterations: int, source: str, choice: str, **changes: float) -> NativeRecipe:
     recipe = replace(_ADM, name=name, **changes)  # type: ignore[arg-type]
-    return Native(recipe=recipe, iterations=iterations, source=source, choice=choice)
+    return NativeRecipe(recipe=recipe, iterations=iterations, source=source, choice=choice)
 
 
 _CONFIGS = "the official configs, arXiv:2209.12152 Table 5"
 
-NATIVE: Mapping[str, Mapping[str, Native]] = {
+NATIVE_RECIPES: Mapping[str, Mapping[str, NativeRecipe]] = {
     "dit": {"": _DIT, "XL/2": replace(_DIT, iterations=7_000_000, choice="label drop 0.1 is in the code only")},
     "uvit": {
         "": _uvit("uvit-huge", 500_000, _CONFIGS, label_drop=0.1),
@@ -115,13 +117,13 @@ NATIVE: Mapping[str, Mapping[str, Native]] = {
         "iDDPM-32": _old("iddpm-32", 500_000, "arXiv:2102.09672", _IDDPM, batch=128),
         "iDDPM-64": _old("iddpm-64", 1_500_000, "arXiv:2102.09672", _IDDPM, batch=128),
         "iDDPM-64-L": _old("iddpm-64-l", 250_000, "arXiv:2102.09672", _IDDPM, lr=3e-4, batch=2048),
-        "LDM-4": Native(
+        "LDM-4": NativeRecipe(
             recipe=replace(_LDM, name="ldm-4"),
             iterations=178_000,
             source="arXiv:2112.10752 Tables 15 and 18",
             choice=f"label drop is not printed: 0.1, DiT's; {_SILENT}",
         ),
-        "LDM-8": Native(
+        "LDM-8": NativeRecipe(
             recipe=replace(_LDM, name="ldm-8", lr=6.4e-5, batch=64, label_drop=0.0),
             iterations=4_800_000,
             source="arXiv:2112.10752 Tables 10 and 13",
@@ -135,24 +137,24 @@ U-Nets without a size of their own take ADM's at 256 pixels, transformers those 
 """
 
 
-def native(arch: str, size: str, latent: bool) -> Native:
+def native_recipe(arch: str, size: str, latent: bool) -> NativeRecipe:
     """The published recipe of a size; ValueError where there is none."""
-    if arch not in NATIVE:
+    if arch not in NATIVE_RECIPES:
         raise ValueError(f"no published recipe of {arch} is known here; use --track shared")
-    own = NATIVE[arch]
+    own = NATIVE_RECIPES[arch]
     named = own.get(size, own[""])
     return named if latent else own.get(f"{size} pixels", named)
 
 
-def preset_of(arch: str, name: str) -> Recipe:
+def native_recipe_named(arch: str, name: str) -> RecipeConfig:
     """The native recipe of that name; the one for sizes not named where the family has no such."""
-    own = NATIVE[arch]
+    own = NATIVE_RECIPES[arch]
     return next((n.recipe for n in own.values() if n.recipe.name == name), own[""].recipe)
 
 
-def listed() -> str:
+def recipe_table() -> str:
     """All recipes, what they settle, and where they were printed."""
-    natives = [(f"{arch} {key}".strip(), n) for arch, own in NATIVE.items() for key, n in own.items()]
+    natives = [(f"{arch} {key}".strip(), n) for arch, own in NATIVE_RECIPES.items() for key, n in own.items()]
     rows = [_row(way.recipe, "all", 0) for way in (SHARED, SHARED_TOY, SHARED_SHAPES)]
     rows += [_row(n.recipe, of, n.iterations) for of, n in natives]
     settled: dict[str, list[str]] = {}
@@ -165,7 +167,7 @@ def listed() -> str:
     return "\n".join([tabulate(rows, headers="keys"), "", *notes])
 
 
-def _row(r: Recipe, of: str, iterations: int) -> dict[str, object]:
+def _row(r: RecipeConfig, of: str, iterations: int) -> dict[str, object]:
     return {
         "recipe": r.name,
         "of": of,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from bench.config.identity import digest
-from bench.experiments.presets import Wish, resolve
+from bench.config.identity import digest_json
+from bench.experiments.presets import RunRequest, compose_config
 
 Scale = Literal["digits", "shapes", "paper"]
 Settings = Mapping[str, str]
@@ -21,11 +21,11 @@ Switches = Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Variant:
     """One variant of a grid: its name in the paper's table, and what is asked for."""
 
     name: str
-    wish: Wish
+    wish: RunRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,12 @@ class Suite:
     """
 
     about: str
-    cells: Callable[[Scale], Iterable[Cell]]
+    cells: Callable[[Scale], Iterable[Variant]]
     data: str = ""
     shared: Mapping[Scale, Settings]
     seeds: Mapping[Scale, int]
 
-    def at(self, scale: Scale) -> list[Cell]:
+    def at(self, scale: Scale) -> list[Variant]:
         """The cells of a scale, with what they share filled in."""
         common = self.shared[scale]
         data = self.data if scale == "paper" else scale
@@ -57,7 +57,7 @@ def _args(**switches: object) -> dict[str, str]:
 
 
 UNGUIDED = {"evaluation.guidance": "1"}
-SHORT = {"budget.images": "50000", "budget.points": "1", **UNGUIDED}
+TOY_BUDGET = {"budget.images": "50000", "budget.points": "1", **UNGUIDED}
 """Budget of a cell at toy scale: about a minute of one CPU core at 9 M multiply-accumulates."""
 
 
@@ -66,7 +66,7 @@ def _toy_size(arch: str, scale: Scale) -> str:
     return {"unet": "nano"}.get(arch, "nano/2" if scale == "digits" else "nano/4")
 
 
-CONDITIONING = {
+CONDITIONING_SWITCHES = {
     "in-context": _args(conditioning="in_context"),
     "cross-attention": _args(conditioning="cross_attention"),
     "adaLN": _args(conditioning="adaln"),
@@ -74,29 +74,31 @@ CONDITIONING = {
 }
 
 
-def conditioning(scale: Scale) -> Iterable[Cell]:
+def conditioning_variants(scale: Scale) -> Iterable[Variant]:
     size = "XL/2" if scale == "paper" else _toy_size("dit", scale)
-    for name, switches in CONDITIONING.items():
-        yield Cell(name=name, wish=Wish(arch="dit", size=size, settings=switches))
+    for name, switches in CONDITIONING_SWITCHES.items():
+        yield Variant(name=name, wish=RunRequest(arch="dit", size=size, settings=switches))
 
 
 TOY_DITS = {f"{depth}x{width}": dict(depth=depth, width=width, heads=2) for depth, width in ((2, 48), (4, 64), (6, 80))}
 """Depth x width of the toy sizes that stand for S, B and L."""
 
 
-def scaling(scale: Scale) -> Iterable[Cell]:
+def scaling_variants(scale: Scale) -> Iterable[Variant]:
     if scale == "paper":
         for size in ("S", "B", "L", "XL"):
             for patch in (8, 4, 2):
-                yield Cell(name=f"DiT-{size}/{patch}", wish=Wish(arch="dit", size=f"{size}/{patch}"))
+                yield Variant(name=f"DiT-{size}/{patch}", wish=RunRequest(arch="dit", size=f"{size}/{patch}"))
         return
     for name, shape in TOY_DITS.items():
         for patch in (4, 2, 1) if scale == "digits" else (8, 4, 2):
             settings = _args(**shape, patch=patch)
-            yield Cell(name=f"{name}/{patch}", wish=Wish(arch="dit", size=_toy_size("dit", scale), settings=settings))
+            yield Variant(
+                name=f"{name}/{patch}", wish=RunRequest(arch="dit", size=_toy_size("dit", scale), settings=settings)
+            )
 
 
-UVIT = {
+UVIT_SWITCHES = {
     "default": {},
     "skip: h_m + Linear(h_s)": _args(skip="project_add"),
     "skip: Linear(h_m + h_s)": _args(skip="add_project"),
@@ -112,23 +114,25 @@ UVIT = {
 """The five panels of arXiv:2209.12152, Figure 2, as departures from the default."""
 
 
-def uvit_ablation(scale: Scale) -> Iterable[Cell]:
+def uvit_variants(scale: Scale) -> Iterable[Variant]:
     size = "S/2" if scale == "paper" else _toy_size("uvit", scale)
-    for name, switches in UVIT.items():
-        yield Cell(name=name, wish=Wish(arch="uvit", size=size, settings=switches))
+    for name, switches in UVIT_SWITCHES.items():
+        yield Variant(name=name, wish=RunRequest(arch="uvit", size=size, settings=switches))
     depths, widths, patches = ((8, 16), (256, 768), (8, 4, 1)) if scale == "paper" else ((2, 8), (64, 128), (8, 4))
     if scale == "shapes":
         patches = (8, 2)
     for depth in depths:
-        yield Cell(name=f"depth: {depth + 1} layers", wish=Wish(arch="uvit", size=size, settings=_args(depth=depth)))
+        yield Variant(
+            name=f"depth: {depth + 1} layers", wish=RunRequest(arch="uvit", size=size, settings=_args(depth=depth))
+        )
     for width in widths:
         switches = _args(width=width, heads=max(2, width // (64 if scale == "paper" else 32)))
-        yield Cell(name=f"width: {width}", wish=Wish(arch="uvit", size=size, settings=switches))
+        yield Variant(name=f"width: {width}", wish=RunRequest(arch="uvit", size=size, settings=switches))
     for patch in patches:
-        yield Cell(name=f"patch: {patch}", wish=Wish(arch="uvit", size=size, settings=_args(patch=patch)))
+        yield Variant(name=f"patch: {patch}", wish=RunRequest(arch="uvit", size=size, settings=_args(patch=patch)))
 
 
-class Unets(NamedTuple):
+class UnetGrid(NamedTuple):
     """How arXiv:2105.05233's Tables 1 to 3 are written for a scale: departures from a size."""
 
     size: str
@@ -139,8 +143,8 @@ class Unets(NamedTuple):
     head_channels: Sequence[int]
 
 
-UNETS = {
-    "paper": Unets(
+UNET_GRIDS = {
+    "paper": UnetGrid(
         size="ADM-128",
         base=dict(channels=160, heads=1, attention=[16], resample="conv"),
         deep=dict(channels=128, res_blocks=4),
@@ -148,7 +152,7 @@ UNETS = {
         table2=dict(channels=128),
         head_channels=(32, 64, 128),
     ),
-    "digits": Unets(
+    "digits": UnetGrid(
         size="nano",
         base=dict(head_channels=None, resample="conv"),
         deep=dict(channels=24, res_blocks=2),
@@ -157,15 +161,15 @@ UNETS = {
         head_channels=(8, 16, 32),
     ),
 }
-UNETS["shapes"] = UNETS["digits"]._replace(
-    base=dict(UNETS["digits"].base, channel_mult=[1, 2, 2], attention=[8]),
+UNET_GRIDS["shapes"] = UNET_GRIDS["digits"]._replace(
+    base=dict(UNET_GRIDS["digits"].base, channel_mult=[1, 2, 2], attention=[8]),
     attention=[16, 8],
     table2=dict(channel_mult=[1, 2, 2], attention=[16, 8]),
 )
 
 
-def unet_ablation(scale: Scale) -> Iterable[Cell]:
-    size, base, deep, attention, table2, head_channels = UNETS[scale]
+def unet_variants(scale: Scale) -> Iterable[Variant]:
+    size, base, deep, attention, table2, head_channels = UNET_GRIDS[scale]
     table1: dict[str, Switches] = {
         "base": {},
         "narrower and deeper": deep,
@@ -183,10 +187,10 @@ def unet_ablation(scale: Scale) -> Iterable[Cell]:
     grid["Table 3: AdaGN"] = {**table2, "head_channels": head_channels[1]}
     grid["Table 3: addition then GroupNorm"] = {**grid["Table 3: AdaGN"], "norm": "add"}
     for name, switches in grid.items():
-        yield Cell(name=name, wish=Wish(arch="unet", size=size, settings=_args(**switches)))
+        yield Variant(name=name, wish=RunRequest(arch="unet", size=size, settings=_args(**switches)))
 
 
-COSTS: Mapping[Scale, tuple[str, ...]] = {
+MATCHED_REFERENCES: Mapping[Scale, tuple[str, ...]] = {
     "digits": ("unet:pico", "unet:nano", "unet:micro"),
     "shapes": ("unet:pico", "unet:nano", "unet:micro"),
     "paper": ("dit:B/2", "dit:L/2", "dit:XL/2"),
@@ -194,15 +198,15 @@ COSTS: Mapping[Scale, tuple[str, ...]] = {
 """The networks whose multiply-accumulates the three families are brought to."""
 
 
-def matched(scale: Scale) -> Iterable[Cell]:
-    for reference in COSTS[scale]:
+def matched_variants(scale: Scale) -> Iterable[Variant]:
+    for reference in MATCHED_REFERENCES[scale]:
         for arch in ("dit", "uvit", "unet"):
-            yield Cell(name=f"{arch} at {reference}", wish=Wish(arch=arch, match=f"macs:{reference}"))
+            yield Variant(name=f"{arch} at {reference}", wish=RunRequest(arch=arch, match=f"macs:{reference}"))
 
 
-def quickstart(scale: Scale) -> Iterable[Cell]:
+def quickstart_variants(scale: Scale) -> Iterable[Variant]:
     for arch in ("dit", "uvit", "unet"):
-        yield Cell(name=arch, wish=Wish(arch=arch, match="macs:unet:nano"))
+        yield Variant(name=arch, wish=RunRequest(arch=arch, match="macs:unet:nano"))
 
 
 def _at(small: Settings, paper: Settings) -> Mapping[Scale, Settings]:
@@ -215,50 +219,50 @@ UVIT_50K = {
     **{"evaluation.sampler": "euler-sde", "evaluation.steps": "1000"},
 }
 ADM_700K = {"budget.images": "179200000", "budget.points": "4", **UNGUIDED}
-THREE: Mapping[Scale, int] = {"digits": 3, "shapes": 3, "paper": 1}
+SEEDS_BY_SCALE: Mapping[Scale, int] = {"digits": 3, "shapes": 3, "paper": 1}
 
 SUITES: Mapping[str, Suite] = {
     "quickstart": Suite(
         about="DiT, U-ViT and the ADM U-Net on digits, at the U-Net's cost, by the shared recipe",
-        cells=quickstart,
+        cells=quickstart_variants,
         shared={"digits": {}},
         seeds={"digits": 1},
     ),
     "dit-conditioning": Suite(
         about="DiT's four conditionings (arXiv:2212.09748, Figure 5 and Table 4)",
-        cells=conditioning,
-        shared=_at(SHORT, DIT_400K),
-        seeds=THREE,
+        cells=conditioning_variants,
+        shared=_at(TOY_BUDGET, DIT_400K),
+        seeds=SEEDS_BY_SCALE,
     ),
     "dit-scaling": Suite(
         about="DiT by depth, width and patch (arXiv:2212.09748, Table 4, Figures 6 and 8)",
-        cells=scaling,
-        shared=_at({**SHORT, "budget.points": "3"}, DIT_400K),
-        seeds=THREE,
+        cells=scaling_variants,
+        shared=_at({**TOY_BUDGET, "budget.points": "3"}, DIT_400K),
+        seeds=SEEDS_BY_SCALE,
     ),
     "uvit-ablation": Suite(
         about="U-ViT's five ablations, depth, width and patch (arXiv:2209.12152, Figure 2)",
-        cells=uvit_ablation,
-        shared=_at(SHORT, UVIT_50K),
-        seeds=THREE,
+        cells=uvit_variants,
+        shared=_at(TOY_BUDGET, UVIT_50K),
+        seeds=SEEDS_BY_SCALE,
     ),
     "unet-ablation": Suite(
         about="ADM's ablations (arXiv:2105.05233, Tables 1 to 3)",
-        cells=unet_ablation,
-        shared=_at(SHORT, ADM_700K),
-        seeds=THREE,
+        cells=unet_variants,
+        shared=_at(TOY_BUDGET, ADM_700K),
+        seeds=SEEDS_BY_SCALE,
     ),
     "matched": Suite(
         about="DiT, U-ViT and U-Net at three sizes of equal multiply-accumulates",
-        cells=matched,
+        cells=matched_variants,
         data="imagenet256-latents",
-        shared=_at({**SHORT, "budget.points": "3", "model.tolerance": "0.03"}, DIT_400K),
-        seeds=THREE,
+        shared=_at({**TOY_BUDGET, "budget.points": "3", "model.tolerance": "0.03"}, DIT_400K),
+        seeds=SEEDS_BY_SCALE,
     ),
 }
 
 
-def at(name: str, scale: Scale) -> list[Cell]:
+def suite_variants(name: str, scale: Scale) -> list[Variant]:
     """The cells of a suite; ValueError for a scale that it has not."""
     suite = SUITES[name]
     if scale not in suite.shared:
@@ -266,9 +270,9 @@ def at(name: str, scale: Scale) -> list[Cell]:
     return suite.at(scale)
 
 
-def wishes(name: str, scale: Scale, base: Wish, seeds: int = 0) -> list[Wish]:
+def suite_requests(name: str, scale: Scale, base: RunRequest, seeds: int = 0) -> list[RunRequest]:
     """The runs of a suite, a seed after the other; what `base` sets wins.  ValueError as `at`."""
-    cells_ = at(name, scale)
+    cells_ = suite_variants(name, scale)
     found = []
     for seed in range(base.seed, base.seed + (seeds or SUITES[name].seeds[scale])):
         for wish in (cell.wish for cell in cells_):
@@ -290,10 +294,10 @@ def key(identity: Mapping[str, Any]) -> str:
         for name in names:
             part.pop(name, None)
     whole = {**identity, "model": model, "data": data, "evaluation": evaluation}
-    return digest({name: value for name, value in whole.items() if name != "seed"})
+    return digest_json({name: value for name, value in whole.items() if name != "seed"})
 
 
 @cache
-def cells(name: str, scale: Scale) -> Mapping[str, str]:
+def variant_keys(name: str, scale: Scale) -> Mapping[str, str]:
     """Cell -> key of the records that belong to it; ValueError for a scale that the suite has not."""
-    return {cell.name: key(resolve(cell.wish).identity()) for cell in at(name, scale)}
+    return {cell.name: key(compose_config(cell.wish).identity()) for cell in suite_variants(name, scale)}

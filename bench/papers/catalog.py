@@ -19,17 +19,17 @@ from pydantic import TypeAdapter, ValidationError
 from architectures.registry import did_you_mean
 from bench.experiments import suites
 from bench.experiments.suites import Scale
-from bench.papers.published_networks import FOLDER
-from bench.papers.schema import STRICT, Figure, Run, Table
+from bench.papers.published_networks import PUBLISHED_FOLDER
+from bench.papers.schema import STRICT, PaperFigure, PaperRun, PaperTable
 
-Entry = dict[str, Any]
+TomlTable = dict[str, Any]
 
 
 class Catalog(NamedTuple):
     """All tables and figures by name, in the order in which they are listed."""
 
-    tables: dict[str, Table]
-    figures: dict[str, Figure]
+    tables: dict[str, PaperTable]
+    figures: dict[str, PaperFigure]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,25 +44,25 @@ class PaperFile:
     """The paper of every entry that names no other."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Notes that tables share, by the name that their `shared_note` has."""
-    tables: Mapping[str, Entry] = field(default_factory=dict)
-    figures: Mapping[str, Entry] = field(default_factory=dict)
+    tables: Mapping[str, TomlTable] = field(default_factory=dict)
+    figures: Mapping[str, TomlTable] = field(default_factory=dict)
 
 
-def tables() -> Mapping[str, Table]:
+def tables() -> Mapping[str, PaperTable]:
     """Every table by name."""
-    return read(FOLDER / "tables").tables
+    return read_catalog(PUBLISHED_FOLDER / "tables").tables
 
 
-def figures() -> Mapping[str, Figure]:
+def figures() -> Mapping[str, PaperFigure]:
     """Every figure by name."""
-    return read(FOLDER / "tables").figures
+    return read_catalog(PUBLISHED_FOLDER / "tables").figures
 
 
 @cache
-def read(folder: Path) -> Catalog:
+def read_catalog(folder: Path) -> Catalog:
     """The catalogue of a folder; ValueError names the file and the entry that is wrong, and why."""
     catalog = Catalog({}, {})
-    files = [(path, _parse(path)) for path in sorted(folder.glob("*.toml"))]
+    files = [(path, _parse_file(path)) for path in sorted(folder.glob("*.toml"))]
     if not files:
         raise ValueError(f"{folder} holds no .toml file, so there are no tables")
     files.sort(key=lambda item: item[1].position)
@@ -70,12 +70,12 @@ def read(folder: Path) -> Catalog:
         for name, entry in file.tables.items():
             with _located(f"{path}, table {name}"):
                 _check_name(name, entry, catalog)
-                catalog.tables[name] = _table(name, entry, file)
+                catalog.tables[name] = _parse_table(name, entry, file)
     for path, file in files:
         for name, entry in file.figures.items():
             with _located(f"{path}, figure {name}"):
                 _check_name(name, entry, catalog)
-                catalog.figures[name] = _figure(name, entry, file, catalog)
+                catalog.figures[name] = _parse_figure(name, entry, file, catalog)
     return catalog
 
 
@@ -93,7 +93,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _validated(kind: Any, data: Entry) -> Any:
+def _validate(kind: Any, data: TomlTable) -> Any:
     try:
         return _adapter(kind).validate_python(data)
     except ValidationError as error:
@@ -110,18 +110,18 @@ def _sentence(error: ValidationError, kind: Any) -> str:
     if first["type"] == "missing":
         return f"{key} is missing"
     if first["type"] == "unexpected_keyword_argument":
-        known = [f.name for f in fields(Run if path[:1] == ("runs",) else kind) if f.name != "name"]
+        known = [f.name for f in fields(PaperRun if path[:1] == ("runs",) else kind) if f.name != "name"]
         return f"there is no key {key}; {did_you_mean(last, known)}"
     return f"{key} is {first['input']!r}; {first['msg'].replace('Input should', 'it should')}"
 
 
-def _parse(path: Path) -> PaperFile:
+def _parse_file(path: Path) -> PaperFile:
     with _located(str(path)):
-        file: PaperFile = _validated(PaperFile, tomllib.loads(path.read_text()))
+        file: PaperFile = _validate(PaperFile, tomllib.loads(path.read_text()))
     return file
 
 
-def _check_name(name: str, entry: Entry, catalog: Catalog) -> None:
+def _check_name(name: str, entry: TomlTable, catalog: Catalog) -> None:
     if "name" in entry:
         raise ValueError("its name is that of its section; there is no key name")
     if name in catalog.tables or name in catalog.figures:
@@ -134,29 +134,29 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], kind: str, place
             raise ValueError(f"there is no {kind} {name!r}{place}; {did_you_mean(name, list(known))}")
 
 
-def _figure(name: str, entry: Entry, file: PaperFile, catalog: Catalog) -> Figure:
-    figure: Figure = _validated(Figure, {"paper": file.paper, **entry, "name": name})
+def _parse_figure(name: str, entry: TomlTable, file: PaperFile, catalog: Catalog) -> PaperFigure:
+    figure: PaperFigure = _validate(PaperFigure, {"paper": file.paper, **entry, "name": name})
     _refuse_unknown(figure.tables, catalog.tables, "table")
     return figure
 
 
-def _table(name: str, entry: Entry, file: PaperFile) -> Table:
-    data: Entry = {"paper": file.paper, **entry, "name": name}
+def _parse_table(name: str, entry: TomlTable, file: PaperFile) -> PaperTable:
+    data: TomlTable = {"paper": file.paper, **entry, "name": name}
     if isinstance(data.get("cells"), dict):
-        data["cells"] = _by_scale(data["cells"])
+        data["cells"] = _group_by_scale(data["cells"])
     if (shared := data.pop("shared_note", None)) is not None:
         _refuse_unknown([str(shared)], file.notes, "shared note")
         if "note" in data:
             raise ValueError("it has a note and a shared_note; one of them is enough")
         data["note"] = file.notes[shared]
-    table: Table = _validated(Table, data)
-    _check_names(table)
+    table: PaperTable = _validate(PaperTable, data)
+    _check_references(table)
     return table
 
 
-def _by_scale(cells: Entry) -> Entry:
+def _group_by_scale(cells: TomlTable) -> TomlTable:
     """Line -> cell, or line -> scale -> cell where the scales differ, as scale -> line -> cell."""
-    scales: Entry = {scale: {} for scale in get_args(Scale)}
+    scales: TomlTable = {scale: {} for scale in get_args(Scale)}
     for line, cell in cells.items():
         at = cell if isinstance(cell, dict) else dict.fromkeys(get_args(Scale), cell)
         for scale, name in at.items():
@@ -164,7 +164,7 @@ def _by_scale(cells: Entry) -> Entry:
     return scales
 
 
-def _check_names(table: Table) -> None:
+def _check_references(table: PaperTable) -> None:
     """Refuse columns that the file of values lacks, suites, and cells that the suite lacks."""
     _refuse_unknown([*table.where, *table.key], _columns(table.file), "column", f" in {table.file}.csv")
     if table.file == "models":
@@ -172,10 +172,12 @@ def _check_names(table: Table) -> None:
     if table.suite:
         _refuse_unknown([table.suite], suites.SUITES, "suite")
     for scale, cells in table.cells.items():
-        _refuse_unknown(cells.values(), [c.name for c in suites.at(table.suite, scale)], "cell", f" at {scale} scale")
+        _refuse_unknown(
+            cells.values(), [c.name for c in suites.suite_variants(table.suite, scale)], "cell", f" at {scale} scale"
+        )
 
 
 @cache
 def _columns(file: str) -> list[str]:
-    with (FOLDER / f"{file}.csv").open(newline="") as f:
+    with (PUBLISHED_FOLDER / f"{file}.csv").open(newline="") as f:
         return next(csv.reader(f))

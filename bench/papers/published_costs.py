@@ -10,16 +10,16 @@ import torch
 
 import architectures
 from architectures.classifier import SIZES, NoisyClassifier
-from bench.costs.counting import Cost, count, count_module, meta_inputs
+from bench.costs.counting import NetworkCost, count_cost, count_module, meta_inputs
 from bench.papers import published_networks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class CostComparison:
     """A published network's cost as counted here, and what it was said to be."""
 
-    row: published_networks.Row
-    cost: Cost | None
+    row: published_networks.PublishedNetwork
+    cost: NetworkCost | None
     """None where the publication does not say enough to build the network."""
     guidance: int | None
     """Network evaluations of one classifier-free guided step: 2 with a null condition, or else 1."""
@@ -45,32 +45,32 @@ class Compared:
         off = [
             f"printed {printed} {unit} {value / float(printed) - 1:+.2%}"
             for unit, printed, value in pairs
-            if printed and not published_networks.agrees(value, printed, row)
+            if printed and not published_networks.matches_printed(value, printed, row)
         ]
         known = "exact" if row.params_official is not None else "differs" if off else "as printed"
         return "; ".join([known, *off])
 
 
-def compare(row: published_networks.Row) -> Compared:
+def compare_cost(row: published_networks.PublishedNetwork) -> CostComparison:
     """Count a published network, or the networks of a cascade."""
     names = published_networks.CASCADES.get(row.id, (row.id,))
     networks = [published_networks.NETWORKS[name] for name in names if name in published_networks.NETWORKS]
     if not networks:
-        return Compared(row=row, cost=None, guidance=None)
+        return CostComparison(row=row, cost=None, guidance=None)
     costs = [_count_published(network) for network in networks]
-    whole = Cost(params=sum(c.params for c in costs), macs=sum(c.macs for c in costs))
+    whole = NetworkCost(params=sum(c.params for c in costs), macs=sum(c.macs for c in costs))
     free = all((n.io.null_label and n.io.num_classes) or n.io.text_dim for n in networks)
-    return Compared(row=row, cost=whole, guidance=2 if free else 1)
+    return CostComparison(row=row, cost=whole, guidance=2 if free else 1)
 
 
-def _count_published(network: published_networks.Network) -> Cost:
+def _count_published(network: published_networks.NetworkDefinition) -> NetworkCost:
     if network.arch != published_networks.CLASSIFIER:
-        return count(network.arch, network.size or None, network.io, network.args)
+        return count_cost(network.arch, network.size or None, network.io, network.args)
     with torch.device("meta"):
         return count_module(NoisyClassifier(**SIZES[network.io.size]).eval(), meta_inputs(network.io)[:2])
 
 
-def as_json(found: Compared) -> dict[str, Any]:
+def comparison_to_dict(found: CostComparison) -> dict[str, Any]:
     """Every number of a row, unrounded; None where there is none."""
     row, cost = found.row, found.cost
     return {
@@ -92,13 +92,13 @@ def as_json(found: Compared) -> dict[str, Any]:
     }
 
 
-def as_csv(found: Sequence[Compared]) -> str:
+def format_counts_csv(found: Sequence[CostComparison]) -> str:
     """What bench.tables reads, so that it needs no torch: the counts of each network that can be built."""
     lines = [f"{f.row.id},{f.cost.params},{f.cost.macs}" for f in found if f.cost]
     return "\n".join(["model_id,params,macs", *lines, ""])
 
 
-def as_row(found: Compared) -> dict[str, Any]:
+def comparison_row(found: CostComparison) -> dict[str, Any]:
     """A line of the table; differences are to the official definition where there is one."""
     row, cost = found.row, found.cost
     gmacs = cost.macs / 1e9 if cost else None
@@ -121,9 +121,9 @@ def as_row(found: Compared) -> dict[str, Any]:
     }
 
 
-def chosen(words: Sequence[str]) -> list[published_networks.Row]:
+def search_networks(words: Sequence[str]) -> list[published_networks.PublishedNetwork]:
     """The published networks whose names hold one of the words; all without words."""
-    rows, words = published_networks.models(), [word.lower() for word in words]
+    rows, words = published_networks.read_networks(), [word.lower() for word in words]
     for word in words:
         if not any(word in row.id for row in rows):
             near = architectures.registry.did_you_mean(word, [row.id for row in rows])

@@ -20,13 +20,13 @@ from bench.storage.paths import data_file
 
 CLASSIFIER = "classifier"
 """Stands for ADM's noisy classifier, which is no denoiser and so is not in the registry."""
-FOLDER = data_file("results/published")
-COUNTS = data_file("results/counts.csv")
+PUBLISHED_FOLDER = data_file("results/published")
+COUNTS_FILE = data_file("results/counts.csv")
 """Our own counts of them, exact, by the definitions in architectures/."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Network:
+class NetworkDefinition:
     """How a published network is built here."""
 
     arch: str
@@ -36,7 +36,7 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class PublishedNetwork:
     """One published network; numbers are None where none was published."""
 
     id: str
@@ -56,14 +56,14 @@ class Row:
     """The row of the file, as it stands there."""
 
 
-def models(folder: Path = FOLDER) -> list[Row]:
+def read_networks(folder: Path = PUBLISHED_FOLDER) -> list[PublishedNetwork]:
     """Every published network, in the file's order."""
     with (folder / "models.csv").open(newline="") as f:
-        return [_row(line) for line in csv.DictReader(f)]
+        return [_parse_network(line) for line in csv.DictReader(f)]
 
 
-def _row(line: Mapping[str, str]) -> Row:
-    return Row(
+def _parse_network(line: Mapping[str, str]) -> PublishedNetwork:
+    return PublishedNetwork(
         id=line["model_id"],
         paper=line["paper"],
         model=line["model"],
@@ -77,13 +77,13 @@ def _row(line: Mapping[str, str]) -> Row:
     )
 
 
-def lines(**columns: str | tuple[str, ...]) -> list[Row]:
+def select_networks(**columns: str | tuple[str, ...]) -> list[PublishedNetwork]:
     """The published networks whose columns are, or are among, what is given."""
     wanted = {name: (value,) if isinstance(value, str) else value for name, value in columns.items()}
-    return [row for row in models() if all(row.columns[name] in accepted for name, accepted in wanted.items())]
+    return [row for row in read_networks() if all(row.columns[name] in accepted for name, accepted in wanted.items())]
 
 
-def agrees(value: float, printed: str, row: Row) -> bool:
+def matches_printed(value: float, printed: str, row: PublishedNetwork) -> bool:
     """Whether a count is the printed number: within half of its last digit, or 0.1 %.
 
     DiT's Gflops hold elementwise operations too: 0.02 G are allowed, 0.1 G at 512 pixels.
@@ -96,7 +96,7 @@ def agrees(value: float, printed: str, row: Row) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Count:
+class NetworkCounts:
     """What a published network is counted to cost here."""
 
     params: int
@@ -104,21 +104,22 @@ class Count:
 
 
 @cache
-def counts(path: Path = COUNTS) -> dict[str, Count]:
+def read_counts(path: Path = COUNTS_FILE) -> dict[str, NetworkCounts]:
     """Row -> its counts, which `python -m bench.cost --write` wrote; rows that cannot be built are left out."""
     with path.open(newline="") as f:
         return {
-            line["model_id"]: Count(params=int(line["params"]), macs=int(line["macs"])) for line in csv.DictReader(f)
+            line["model_id"]: NetworkCounts(params=int(line["params"]), macs=int(line["macs"]))
+            for line in csv.DictReader(f)
         }
 
 
-def counted(row_id: str, column: str) -> float | None:
+def counted_value(row_id: str, column: str) -> float | None:
     """What is built here in the units of a column of models.csv; None where nothing is.
 
     Parameters and multiply-accumulates are counted; DiT's depth, width and heads are the registry's.
     """
     if column in ("param_m", "gflops"):
-        if (found := counts().get(row_id)) is None:
+        if (found := read_counts().get(row_id)) is None:
             return None
         return found.params / 1e6 if column == "param_m" else found.macs / 1e9
     network = NETWORKS[row_id]
@@ -129,22 +130,24 @@ def _io(channels: int, size: int, classes: int = 0, *, null: bool = False, **mor
     return IOSpec(channels=channels, size=size, num_classes=classes, null_label=null, **more)
 
 
-def _dit() -> dict[str, Network]:
+def _dit() -> dict[str, NetworkDefinition]:
     """arXiv:2212.09748, Tables 1 and 4: noise and variance of four latent channels."""
     learned: dict[str, Any] = dict(null=True, variance="learned_range")
     small, large = _io(4, 32, 1000, **learned), _io(4, 64, 1000, **learned)
     found = {
-        f"dit_{name.lower()}_{patch}": Network(arch="dit", size=f"{name}/{patch}", io=small)
+        f"dit_{name.lower()}_{patch}": NetworkDefinition(arch="dit", size=f"{name}/{patch}", io=small)
         for name in ("S", "B", "L", "XL")
         for patch in (8, 4, 2)
     }
-    found["dit_xl_2_512"] = Network(arch="dit", size="XL/2", io=large)
+    found["dit_xl_2_512"] = NetworkDefinition(arch="dit", size="XL/2", io=large)
     for short, conditioning in (("incontext", "in_context"), ("crossattn", "cross_attention"), ("adaln", "adaln")):
-        found[f"dit_xl_2_{short}"] = Network(arch="dit", size="XL/2", io=small, args={"conditioning": conditioning})
+        found[f"dit_xl_2_{short}"] = NetworkDefinition(
+            arch="dit", size="XL/2", io=small, args={"conditioning": conditioning}
+        )
     return found
 
 
-def _uvit() -> dict[str, Network]:
+def _uvit() -> dict[str, NetworkDefinition]:
     """arXiv:2209.12152, Table 1 and the official configurations."""
     coco = _io(4, 32, text_dim=768, text_tokens=77)
     table = {
@@ -159,41 +162,45 @@ def _uvit() -> dict[str, Network]:
         "s_2_coco": ("S/2", coco),
         "s_2_deep_coco": ("S-deep/2", coco),
     }
-    return {f"uvit_{name}": Network(arch="uvit", size=size, io=io) for name, (size, io) in table.items()}
+    return {f"uvit_{name}": NetworkDefinition(arch="uvit", size=size, io=io) for name, (size, io) in table.items()}
 
 
-def _adm() -> dict[str, Network]:
+def _adm() -> dict[str, NetworkDefinition]:
     """arXiv:2105.05233, Tables 11 to 13, and the flags of the official repository."""
     found = {
-        f"adm_{size}": Network(arch="unet", size=f"ADM-{size}", io=_io(3, size, 1000, variance="learned_range"))
+        f"adm_{size}": NetworkDefinition(
+            arch="unet", size=f"ADM-{size}", io=_io(3, size, 1000, variance="learned_range")
+        )
         for size in (64, 128, 256, 512)
     }
-    free = Network(arch="unet", size="ADM-256", io=_io(3, 256, variance="learned_range"))
+    free = NetworkDefinition(arch="unet", size="ADM-256", io=_io(3, 256, variance="learned_range"))
     found |= {"adm_256_uncond": free, "adm_lsun256": free}
     for id_, name in (("admu_64_256", "64 to 256"), ("admu_128_512", "128 to 512")):
         arch, io, args = translate("adm", PUBLISHED["adm"][name])
-        found[id_] = Network(arch=arch, io=io, args=args)
-    return found | {f"adm_cls_{size}": Network(arch=CLASSIFIER, io=_io(3, size)) for size in (64, 128, 256, 512)}
-
-
-def _ddpm() -> dict[str, Network]:
-    """arXiv:2006.11239, Appendix B, and arXiv:2102.09672 with the flags of its repository."""
-    learned: dict[str, Any] = dict(variance="learned_range")
-    return {
-        "ddpm_cifar10": Network(arch="unet", size="DDPM-32", io=_io(3, 32)),
-        "iddpm_in64_large": Network(arch="unet", size="iDDPM-64-L", io=_io(3, 64, 1000, **learned)),
-        "iddpm_in64_small": Network(arch="unet", size="iDDPM-64", io=_io(3, 64, **learned)),
-        "iddpm_cifar10": Network(arch="unet", size="iDDPM-32", io=_io(3, 32, **learned)),
+        found[id_] = NetworkDefinition(arch=arch, io=io, args=args)
+    return found | {
+        f"adm_cls_{size}": NetworkDefinition(arch=CLASSIFIER, io=_io(3, size)) for size in (64, 128, 256, 512)
     }
 
 
-def _ldm() -> dict[str, Network]:
+def _ddpm() -> dict[str, NetworkDefinition]:
+    """arXiv:2006.11239, Appendix B, and arXiv:2102.09672 with the flags of its repository."""
+    learned: dict[str, Any] = dict(variance="learned_range")
+    return {
+        "ddpm_cifar10": NetworkDefinition(arch="unet", size="DDPM-32", io=_io(3, 32)),
+        "iddpm_in64_large": NetworkDefinition(arch="unet", size="iDDPM-64-L", io=_io(3, 64, 1000, **learned)),
+        "iddpm_in64_small": NetworkDefinition(arch="unet", size="iDDPM-64", io=_io(3, 64, **learned)),
+        "iddpm_cifar10": NetworkDefinition(arch="unet", size="iDDPM-32", io=_io(3, 32, **learned)),
+    }
+
+
+def _ldm() -> dict[str, NetworkDefinition]:
     """arXiv:2112.10752, Tables 12 to 15: ImageNet attends to a class token, CelebA-HQ is unconditional."""
     shapes = {1: (3, 256), 2: (2, 128), 4: (3, 64), 8: (4, 32), 16: (8, 16), 32: (32, 8)}
     mults = {1: (1, 1, 2, 2, 4, 4), 2: (1, 2, 2, 4, 4), 4: (1, 2, 3, 5)}
     found = {
-        "ldm_4_cin256": Network(arch="unet", size="LDM-4", io=_io(3, 64, text_dim=512)),
-        "ldm_8_cin256": Network(arch="unet", size="LDM-8", io=_io(4, 32, text_dim=512)),
+        "ldm_4_cin256": NetworkDefinition(arch="unet", size="LDM-4", io=_io(3, 64, text_dim=512)),
+        "ldm_8_cin256": NetworkDefinition(arch="unet", size="LDM-8", io=_io(4, 32, text_dim=512)),
     }
     for factor, (channels, size) in shapes.items():
         attention = tuple(min(32, size) >> level for level in range(3))
@@ -201,7 +208,7 @@ def _ldm() -> dict[str, Network]:
         width = 192 if factor < 8 else 256
         shared: dict[str, Any] = dict(res_blocks=2, attention=attention, norm="add", resample="conv")
         shared |= dict(channel_mult=mult, channels=width)
-        found[f"ldm_{factor}_analysis"] = Network(
+        found[f"ldm_{factor}_analysis"] = NetworkDefinition(
             arch="unet",
             io=_io(channels, size, text_dim=512),
             args=dict(shared, attention_kind="transformer", heads=1, head_channels=None),
@@ -209,11 +216,11 @@ def _ldm() -> dict[str, Network]:
         alone = dict(shared, head_channels=32)
         if factor == 4:
             alone |= dict(channels=224, channel_mult=(1, 2, 3, 4))
-        found[f"ldm_{factor}_celeba"] = Network(arch="unet", io=_io(channels, size), args=alone)
+        found[f"ldm_{factor}_celeba"] = NetworkDefinition(arch="unet", io=_io(channels, size), args=alone)
     return found
 
 
-def _genvit() -> dict[str, Network]:
+def _genvit() -> dict[str, NetworkDefinition]:
     """arXiv:2208.07791 and the official configurations, with the classifier's head."""
     table = {
         "cifar10": ("384/4", 32, 10),
@@ -223,12 +230,12 @@ def _genvit() -> dict[str, Network]:
         "img224": ("1024/14", 224, 10),
     }
     return {
-        f"genvit_{name}": Network(arch="genvit", size=size, io=_io(3, pixels), args={"classifier": classes})
+        f"genvit_{name}": NetworkDefinition(arch="genvit", size=size, io=_io(3, pixels), args={"classifier": classes})
         for name, (size, pixels, classes) in table.items()
     }
 
 
-NETWORKS: Mapping[str, Network] = {**_dit(), **_uvit(), **_adm(), **_ldm(), **_genvit(), **_ddpm()}
+NETWORKS: Mapping[str, NetworkDefinition] = {**_dit(), **_uvit(), **_adm(), **_ldm(), **_genvit(), **_ddpm()}
 """Row -> how its network is built here."""
 
 CASCADES: Mapping[str, tuple[str, ...]] = {

@@ -12,18 +12,18 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from bench.papers.published_networks import FOLDER
+from bench.papers.published_networks import PUBLISHED_FOLDER
 
-File = Literal["results", "ablations"]
-UNSURE = ("memory", "approximate")
+ResultsFile = Literal["results", "ablations"]
+UNCERTAIN_WORDS = ("memory", "approximate")
 """Words of `verified` under which a value is shown, but too uncertain to be reproduced."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Value:
+class PublishedValue:
     """One published number, or one outcome that was published in words."""
 
-    file: File
+    file: ResultsFile
     columns: Mapping[str, str]
     """The row of the file, as it stands there."""
     metric: str
@@ -42,23 +42,23 @@ class Value:
     @property
     def sure(self) -> bool:
         """Whether it was read closely enough to be held to."""
-        return sure(self.verified)
+        return is_certain(self.verified)
 
 
-def sure(verified: str) -> bool:
+def is_certain(verified: str) -> bool:
     """Whether a value whose `verified` says so was read closely enough to be held to."""
-    return not any(word in verified for word in UNSURE)
+    return not any(word in verified for word in UNCERTAIN_WORDS)
 
 
 @cache
-def values(file: File, folder: Path = FOLDER) -> tuple[Value, ...]:
+def read_values(file: ResultsFile, folder: Path = PUBLISHED_FOLDER) -> tuple[PublishedValue, ...]:
     """Every value of a file, in its order."""
     with (folder / f"{file}.csv").open(newline="") as f:
-        return tuple(_value(file, line) for line in csv.DictReader(f))
+        return tuple(_parse_value(file, line) for line in csv.DictReader(f))
 
 
-def _value(file: File, line: Mapping[str, str]) -> Value:
-    return Value(
+def _parse_value(file: ResultsFile, line: Mapping[str, str]) -> PublishedValue:
+    return PublishedValue(
         file=file,
         columns=dict(line),
         metric=line["metric"],
@@ -70,11 +70,11 @@ def _value(file: File, line: Mapping[str, str]) -> Value:
     )
 
 
-def where(file: File, **columns: str | tuple[str, ...]) -> list[Value]:
+def select_values(file: ResultsFile, **columns: str | tuple[str, ...]) -> list[PublishedValue]:
     """The values whose columns are, or are among, what is given.
 
     >>> [v.printed for v in where("results", table="Table 4", model="DiT-B/4")]
     ['68.38']
     """
     wanted = {name: (value,) if isinstance(value, str) else value for name, value in columns.items()}
-    return [v for v in values(file) if all(v.columns[name] in accepted for name, accepted in wanted.items())]
+    return [v for v in read_values(file) if all(v.columns[name] in accepted for name, accepted in wanted.items())]

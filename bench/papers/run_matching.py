@@ -8,25 +8,25 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any
 
-from bench.config.overrides import override
+from bench.config.overrides import apply_overrides
 from bench.config.schema import RunConfig
 from bench.data import sources
 from bench.experiments import presets, recipes, suites
-from bench.experiments.presets import Wish
-from bench.papers.published_results import Value
-from bench.papers.schema import Run
+from bench.experiments.presets import RunRequest
+from bench.papers.published_results import PublishedValue
+from bench.papers.schema import PaperRun
 from bench.records.record import Record
 
 Columns = Mapping[str, str]
 
 
-def wish_of(run: Run, value: Value) -> Wish:
+def request_of(run: PaperRun, value: PublishedValue) -> RunRequest:
     """The run of a published row by the paper's own recipe: its steps, guidance, sampler and samples."""
     columns = value.columns
-    what = run.data or presets.resolve(Wish(arch=run.arch, size=run.size)).data.name
+    what = run.data or presets.compose_config(RunRequest(arch=run.arch, size=run.size)).data.name
     settings = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
-    latent = sources.source(what, "data").latent
-    batch = recipes.native(run.arch, run.size, latent).recipe.batch
+    latent = sources.open_source(what, "data").latent
+    batch = recipes.native_recipe(run.arch, run.size, latent).recipe.batch
     settings["budget.images"] = str(int(columns["steps"]) * batch)
     if columns.get("cfg_w"):
         settings["evaluation.guidance"] = f"{float(columns['cfg_w']):g}"
@@ -35,14 +35,14 @@ def wish_of(run: Run, value: Value) -> Wish:
     if columns["paper"].startswith(("LDM", "GenViT")):
         settings["evaluation.protocol"] = "torch-fidelity"
     settings |= run.settings
-    return Wish(arch=run.arch, size=run.size, data=what, track="native", settings=settings)
+    return RunRequest(arch=run.arch, size=run.size, data=what, track="native", settings=settings)
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def signature(config: Mapping[str, Any], *, trained: bool) -> str:
+def setting_signature(config: Mapping[str, Any], *, trained: bool) -> str:
     """What two configs share that are of one setting: network, data and sampling, and recipe and budget if trained.
 
     Seeds, evaluation points and hashes are left out; so is what guidance would do where there is none.
@@ -62,7 +62,7 @@ def signature(config: Mapping[str, Any], *, trained: bool) -> str:
     return json.dumps(shared, sort_keys=True)
 
 
-class Ledger:
+class RecordIndex:
     """The finished models of a results folder, looked up by what they are runs of."""
 
     def __init__(self, records: Iterable[Record]) -> None:
@@ -75,43 +75,43 @@ class Ledger:
                 continue
             self.by_key.setdefault(suites.key(r.config), []).append(r)
             if r.config["track"] != "shared":
-                own = signature(r.config, trained=r.config["track"] == "native")
+                own = setting_signature(r.config, trained=r.config["track"] == "native")
                 self.by_setting.setdefault(own, []).append(r)
 
 
-def of_setting(run: Run, value: Value, ledger: Ledger) -> tuple[list[Record], bool]:
+def find_records(run: PaperRun, value: PublishedValue, ledger: RecordIndex) -> tuple[list[Record], bool]:
     """(the records in a published row's setting, whether they were trained here).
 
     Published weights come first: they are the very network that was measured.
     """
     if not run.identifiable or not ledger.by_setting:
         return [], False
-    config = json.loads(json.dumps(presets.resolve(wish_of(run, value)).to_dict()))
+    config = json.loads(json.dumps(presets.compose_config(request_of(run, value)).to_dict()))
     for trained in (False, True) if run.weights else (True,):
-        if found := ledger.by_setting.get(signature(config, trained=trained)):
+        if found := ledger.by_setting.get(setting_signature(config, trained=trained)):
             return found, trained
     return [], False
 
 
-def command(run: Run, value: Value) -> str:
+def run_command(run: PaperRun, value: PublishedValue) -> str:
     """What measures a row: its published weights where there are some, or else a training."""
-    wish = wish_of(run, value)
-    base = presets.resolve(replace(wish, settings={}))
+    wish = request_of(run, value)
+    base = presets.compose_config(replace(wish, settings={}))
     if run.weights:
         sampling = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
-        base, words = override(base, sampling), ["--checkpoint", run.weights, "--data", wish.data]
+        base, words = apply_overrides(base, sampling), ["--checkpoint", run.weights, "--data", wish.data]
     else:
         words = ["--arch", wish.arch, "--size", wish.size, *(["--data", wish.data] if run.data else [])]
-    sets = [f"--set {quote(f'{key}={text}')}" for key, text in sorted(_said(base, run, wish).items())]
+    sets = [f"--set {quote(f'{key}={text}')}" for key, text in sorted(_explicit_settings(base, run, wish).items())]
     return " ".join(["python -m bench.run", *map(quote, words), "--track native", *sets])
 
 
-def _said(base: RunConfig, run: Run, wish: Wish) -> dict[str, str]:
+def _explicit_settings(base: RunConfig, run: PaperRun, wish: RunRequest) -> dict[str, str]:
     """Settings that have to be said: not what is implied, nor the steps of weights, nor how no guidance is given."""
     away = {"budget.images"} if run.weights else set()
     if wish.settings.get("evaluation.guidance") == "1":
         away.add("evaluation.guidance_channels")
     settings = {key: text for key, text in wish.settings.items() if key not in away}
-    before, after = base.to_dict(), override(base, settings).to_dict()
+    before, after = base.to_dict(), apply_overrides(base, settings).to_dict()
     parts = {key: key.split(".") for key in settings}
     return {key: settings[key] for key, (part, name) in parts.items() if before[part][name] != after[part][name]}

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict
 
 from bench.experiments.suites import Scale
-from bench.papers.verdicts import Pair
+from bench.papers.verdicts import OrderedPair
 
 STRICT = ConfigDict(extra="forbid")
-File = Literal["results", "ablations", "models"]
-KEYS: Mapping[File, tuple[str, ...]] = {
+TableFile = Literal["results", "ablations", "models"]
+DEFAULT_KEYS: Mapping[TableFile, tuple[str, ...]] = {
     "results": ("model",),
     "ablations": ("variant",),
     "models": ("model", "resolution"),
@@ -30,7 +30,7 @@ def _listed(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class PaperRun:
     """The paper's own network; guidance, steps and samples are those of the published row."""
 
     __pydantic_config__ = STRICT
@@ -47,7 +47,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class PaperTable:
     """A table, or the numbers behind a figure."""
 
     __pydantic_config__ = STRICT
@@ -55,7 +55,7 @@ class Table:
     name: str
     title: str
     paper: str
-    file: File
+    file: TableFile
     where: Mapping[str, Annotated[tuple[str, ...], BeforeValidator(_listed)]]
     """Column -> accepted texts: the published rows of this table."""
     key: tuple[str, ...] = ()
@@ -67,11 +67,11 @@ class Table:
     """Scale -> line -> cell of the suite."""
     order_only: bool = False
     """Whether the suite's paper scale is another setting than the paper's, so that only the order is judged."""
-    runs: Mapping[str, Run] = field(default_factory=dict)
+    runs: Mapping[str, PaperRun] = field(default_factory=dict)
     """Line -> its run, where no suite has it."""
-    better: tuple[Pair, ...] = ()
+    better: tuple[OrderedPair, ...] = ()
     """(better, worse) lines, where the paper says it in words; else the printed numbers order the lines."""
-    no_gain: tuple[Pair, ...] = ()
+    no_gain: tuple[OrderedPair, ...] = ()
     """(variant, other): the paper finds the first no better."""
     note: str = ""
 
@@ -79,11 +79,11 @@ class Table:
         if bool(self.suite) != bool(self.cells):
             raise ValueError("suite and cells need each other")
         if not self.key:
-            object.__setattr__(self, "key", KEYS[self.file])
+            object.__setattr__(self, "key", DEFAULT_KEYS[self.file])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
+class PaperFigure:
     """A figure whose points are the numbers of tables; python -m bench.figures draws the like from records."""
 
     __pydantic_config__ = STRICT

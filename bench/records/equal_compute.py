@@ -13,17 +13,17 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from bench.config.metric_specs import kind_of
-from bench.records.leaderboard import Board, Line, ranked
-from bench.records.ranking import Spread, over_seeds
+from bench.config.metric_specs import metric_type
+from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, build_table
+from bench.records.ranking import SeedStatistics, seed_statistics
 from bench.records.record import Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reached:
+class CostToTarget:
     """What a line took to reach a target; the median over its seeds, one that did not reach it being last."""
 
-    line: Line
+    line: LeaderboardEntry
     flops: float | None
     """None where the median did not reach it."""
     hours: float | None
@@ -33,23 +33,23 @@ class Reached:
     """Seeds that reached it."""
 
 
-def flops_at(r: Record, images: float) -> float:
+def training_flops_at(r: Record, images: float) -> float:
     """Training FLOPs of a run when it has seen that many images."""
     assert r.cost is not None and r.cost.training_flops is not None
     return r.cost.training_flops * images / r.curve[-1]["images"]
 
 
-def hours_at(r: Record, images: float) -> float:
+def accelerator_hours_at(r: Record, images: float) -> float:
     """Accelerator-hours until then, if it was as fast all along."""
     assert r.cost is not None
     return r.cost.accelerator_hours * images / r.curve[-1]["images"]
 
 
-def has_curve(line: Line) -> bool:
+def has_curve(line: LeaderboardEntry) -> bool:
     return all(r.curve and r.curve[-1]["images"] and r.cost and r.cost.training_flops for r in line.runs)
 
 
-def at_compute(board: Board, flops: float) -> tuple[Board, Mapping[str, int]]:
+def table_at_compute(board: LeaderboardTable, flops: float) -> tuple[LeaderboardTable, Mapping[str, int]]:
     """(the board with each line at its evaluation point nearest in ratio to so many FLOPs, group -> images there).
 
     Only the last point of a run has an interval of its own: a line of one seed is not ranked at an earlier one.
@@ -57,31 +57,31 @@ def at_compute(board: Board, flops: float) -> tuple[Board, Mapping[str, int]]:
     lines, images = [], {}
     for line in filter(has_curve, board.lines):
         points = [p["images"] for p in line.runs[0].curve]
-        nearest = min(points, key=lambda point: abs(math.log(flops_at(line.runs[0], point) / flops)))
+        nearest = min(points, key=lambda point: abs(math.log(training_flops_at(line.runs[0], point) / flops)))
         images[line.group] = nearest
         lines.append(line if nearest == points[-1] else replace(line, metrics=_metrics_at(line, nearest), place=None))
-    return ranked(board.fingerprint, board.protocol, lines, board.references), images
+    return build_table(board.fingerprint, board.protocol, lines, board.references), images
 
 
-def _metrics_at(line: Line, images: int) -> dict[str, Spread]:
+def _metrics_at(line: LeaderboardEntry, images: int) -> dict[str, SeedStatistics]:
     there = [p["metrics"] for r in line.runs for p in r.curve if p["images"] == images]
     names = {name: 0 for metrics in there for name in metrics}
-    return {name: over_seeds([m[name] for m in there if name in m]) for name in names}
+    return {name: seed_statistics([m[name] for m in there if name in m]) for name in names}
 
 
-def to_reach(board: Board, metric: str, value: float) -> list[Reached]:
+def costs_to_target(board: LeaderboardTable, metric: str, value: float) -> list[CostToTarget]:
     """What each line took until a metric was as good as `value`, the cheapest first."""
-    found = [_reached(line, metric, value, board.direction(metric)) for line in board.lines if has_curve(line)]
+    found = [_cost_to_target(line, metric, value, board.direction(metric)) for line in board.lines if has_curve(line)]
     return sorted(found, key=lambda f: (f.flops is None, f.flops or 0.0, f.line.label))
 
 
-def _reached(line: Line, metric: str, value: float, direction: str) -> Reached:
-    tries = sorted((*reach(r.curve, metric, value, direction), i) for i, r in enumerate(line.runs))
+def _cost_to_target(line: LeaderboardEntry, metric: str, value: float, direction: str) -> CostToTarget:
+    tries = sorted((*images_to_target(r.curve, metric, value, direction), i) for i, r in enumerate(line.runs))
     middle = {tries[(len(tries) - 1) // 2], tries[len(tries) // 2]}
     known = all(math.isfinite(images) for images, *_ in middle)
-    flops = [flops_at(line.runs[i], images) for images, _, i in middle]
-    hours = [hours_at(line.runs[i], images) for images, _, i in middle]
-    return Reached(
+    flops = [training_flops_at(line.runs[i], images) for images, _, i in middle]
+    hours = [accelerator_hours_at(line.runs[i], images) for images, _, i in middle]
+    return CostToTarget(
         line=line,
         flops=fmean(flops) if known else None,
         hours=fmean(hours) if known else None,
@@ -90,7 +90,9 @@ def _reached(line: Line, metric: str, value: float, direction: str) -> Reached:
     )
 
 
-def reach(curve: Sequence[Mapping[str, Any]], metric: str, value: float, direction: str) -> tuple[float, bool]:
+def images_to_target(
+    curve: Sequence[Mapping[str, Any]], metric: str, value: float, direction: str
+) -> tuple[float, bool]:
     """(images, whether the first point is there already) at which a curve first is as good as `value`.
 
     Between two points the metric is taken as linear in the logarithm of the images.  Infinity where no point is.
@@ -107,6 +109,6 @@ def reach(curve: Sequence[Mapping[str, Any]], metric: str, value: float, directi
     return math.inf, False
 
 
-def metric_of(board: Board, name: str) -> str:
+def find_metric(board: LeaderboardTable, name: str) -> str:
     """The board's metric of that name or kind; "" where there is none."""
-    return next((m for m in board.metrics if name in (m, kind_of(m))), "")
+    return next((m for m in board.metrics if name in (m, metric_type(m))), "")

@@ -19,22 +19,22 @@ from bench.records import record as records
 from bench.storage.paths import ROOT
 from bench.storage.run_folder import RunFolder
 
-ENDS = {"stopped": "notice", "requeued": "notice", "failed": "failure"}
+RESTART_CAUSES = {"stopped": "notice", "requeued": "notice", "failed": "failure"}
 """Event of the log -> what it is to the restart after it."""
-LINES, LENGTH = 3, 500
-ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/'\",;()]+/)+([^\s/'\",;()]*)")
+MAX_ERROR_LINES, MAX_ERROR_LENGTH = 3, 500
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\",;()]+/)+([^\s/'\",;()]*)")
 
 
-def leave(run: RunFolder, error: Exception, status: Literal["failed", "diverged"]) -> None:
+def record_failure(run: RunFolder, error: Exception, status: Literal["failed", "diverged"]) -> None:
     """All that a failure leaves: error.txt, the event, and the record, each as far as the disk takes it."""
     run.keep_error(error, status)
     try:
-        publish(run, load_config(run.path), status, error)
+        publish_failure(run, load_config(run.path), status, error)
     except (ValueError, OSError) as refused:
         print(f"no record of this failure: {refused}", file=sys.stderr, flush=True)
 
 
-def publish(
+def publish_failure(
     run: RunFolder, config: RunConfig, status: Literal["failed", "diverged"], error: str | BaseException
 ) -> Path | None:
     """Write such a record into the ledger, in place of the one of an earlier try.
@@ -42,10 +42,10 @@ def publish(
     Its protocol lacks what only a run that loads data and weights knows, so its id differs from the
     finished run's, whose record takes it away.  None, and nothing written, where that is there already.
     """
-    known = known_protocol(config)
+    known = unfinished_protocol(config)
     print_ = protocol.fingerprint(known)
     made = records.Record(
-        id=records.identity(config.model.label, config.identity(), print_),
+        id=records.record_id(config.model.label, config.identity(), print_),
         kind="model",
         status=status,
         label=config.model.label,
@@ -55,43 +55,43 @@ def publish(
         fingerprint=print_,
         evaluation_fingerprint=protocol.fingerprint(known["evaluation"]),
         metrics={},
-        incidents=[*incidents(run), {"kind": status, "images": reached(run)}],
-        error=brief(error, run.results),
+        incidents=[*list_incidents(run), {"kind": status, "images": images_reached(run)}],
+        error=summarize_error(error, run.results),
     )
-    if run.record().is_file() or is_done(run.results, made):
+    if run.record().is_file() or has_finished_record(run.results, made):
         return None
-    return records.publish(run.results, made)
+    return records.publish_record(run.results, made)
 
 
-def known_protocol(config: RunConfig) -> dict[str, Any]:
+def unfinished_protocol(config: RunConfig) -> dict[str, Any]:
     """The protocol of a run as far as its config tells it."""
-    return records.known_before(
+    return records.protocol_before_loading(
         {
-            "evaluation": protocol.evaluation_of(config, extractor_hash="", reference_hash="", reference_count=0),
-            "training": protocol.training_of(config, native=presets.native_preset(config), match_target=None),
+            "evaluation": protocol.evaluation_protocol(config, extractor_hash="", reference_hash="", reference_count=0),
+            "training": protocol.training_protocol(config, native=presets.native_preset(config), match_target=None),
         }
     )
 
 
-def is_done(results: Path, failed: records.Record) -> bool:
+def has_finished_record(results: Path, failed: records.Record) -> bool:
     """Whether the ledger has the finished record of a run that failed."""
     stem = failed.id.rpartition("-")[0]
-    same = records.read_all(results, f"{stem}-*.json")
+    same = records.read_records(results, f"{stem}-*.json")
     return any(r.status == "done" and records.unfinished_id(r) == failed.id for r in same)
 
 
-def incidents(run: RunFolder) -> list[dict[str, Any]]:
+def list_incidents(run: RunFolder) -> list[dict[str, Any]]:
     """Restarts, with what ended the turn before (a notice, a failure, or a death without a word), and rollbacks."""
     found: list[dict[str, Any]] = []
     seen, last, reached = set(), "", 0
     for e in run.events()[0]:
         stage = e.get("stage", "all")
         if e["event"] == "start" and stage in seen:
-            after = ENDS.get(last, "death")
+            after = RESTART_CAUSES.get(last, "death")
             saved = reached if after == "notice" else 0
             found.append({"kind": "restart", "stage": stage, "after": after, "images": saved, "warnings": []})
         elif e["event"] == "resume" and found and last == "start":
-            found[-1] |= {"images": e["images"], "warnings": [shortened(w, run.results) for w in e["warnings"]]}
+            found[-1] |= {"images": e["images"], "warnings": [shorten_paths(w, run.results) for w in e["warnings"]]}
         elif e["event"] == "rollback":
             told: dict[str, Any] = {key: e[key] for key in ("images", "to", "why", "nth", "warnings") if key in e}
             found.append({"kind": "rollback", **told})
@@ -101,22 +101,25 @@ def incidents(run: RunFolder) -> list[dict[str, Any]]:
     return found
 
 
-def reached(run: RunFolder) -> int:
+def images_reached(run: RunFolder) -> int:
     """Images trained on when the run was last heard of."""
     counts = [e["images"] for e in run.events()[0] if e["event"] in ("train", "resume", "rollback")]
     return counts[-1] if counts else 0
 
 
-def brief(error: str | BaseException, results: Path) -> str:
+def summarize_error(error: str | BaseException, results: Path) -> str:
     """The last lines of an error, without the machine's paths."""
     text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
-    lines = [line.rstrip() for line in text.strip().splitlines() if line.strip()][-LINES:]
-    return shortened("\n".join(lines).removeprefix("ValueError: "), results)[-LENGTH:] or "no word of an error"
+    lines = [line.rstrip() for line in text.strip().splitlines() if line.strip()][-MAX_ERROR_LINES:]
+    return (
+        shorten_paths("\n".join(lines).removeprefix("ValueError: "), results)[-MAX_ERROR_LENGTH:]
+        or "no word of an error"
+    )
 
 
-def shortened(text: str, results: Path) -> str:
+def shorten_paths(text: str, results: Path) -> str:
     """Paths relative to the results folder or the checkout; of others the last part."""
     for folder in {results, results.resolve(), ROOT}:
         if folder.is_absolute():
             text = text.replace(f"{folder}/", "")
-    return ABSOLUTE.sub(r".../\1", text)
+    return ABSOLUTE_PATH.sub(r".../\1", text)

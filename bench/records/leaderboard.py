@@ -11,22 +11,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.config.identity import digest
-from bench.config.metric_specs import KINDS, headline, kind_of
-from bench.records.ranking import Place, Spread, places, spread
+from bench.config.identity import digest_json
+from bench.config.metric_specs import METRIC_SPECS, headline_metric, metric_type
+from bench.records.ranking import Rank, SeedStatistics, assign_ranks, metric_statistics
 from bench.records.record import Record, unfinished_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class LeaderboardEntry:
     """Runs that differ in nothing but their seed."""
 
     group: str
     """Twelve digits that they share and no other run has."""
     runs: tuple[Record, ...]
     """In order of their seeds."""
-    metrics: Mapping[str, Spread]
-    place: Place | None = None
+    metrics: Mapping[str, SeedStatistics]
+    place: Rank | None = None
     """None where it is not ranked."""
 
     @property
@@ -68,28 +68,28 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Board:
+class LeaderboardTable:
     """The lines of one protocol, best first."""
 
     fingerprint: str
     protocol: Mapping[str, Any]
     headline: str
     """The metric that lines are ranked by; "" where no line has it."""
-    lines: tuple[Line, ...]
+    lines: tuple[LeaderboardEntry, ...]
     references: tuple[Record, ...] = field(default=())
     """Held-out images and noise by the same evaluation, unranked."""
 
     @property
-    def beside(self) -> list[Line]:
+    def beside(self) -> list[LeaderboardEntry]:
         """The references as lines."""
-        return [_line(r.id, [r]) for r in self.references]
+        return [_build_entry(r.id, [r]) for r in self.references]
 
     @property
     def metrics(self) -> list[str]:
         """Every metric that a line or a reference has, in the order of the kinds."""
         there = {n: 0 for line in self.lines for n in line.metrics} | {n: 0 for r in self.references for n in r.metrics}
-        order = list(KINDS)
-        return sorted(there, key=lambda n: (order.index(kind_of(n)) if kind_of(n) in order else len(order), n))
+        order = list(METRIC_SPECS)
+        return sorted(there, key=lambda n: (order.index(metric_type(n)) if metric_type(n) in order else len(order), n))
 
     def direction(self, metric: str) -> str:
         """lower or higher, whichever is better."""
@@ -97,12 +97,12 @@ class Board:
         return next(r.metrics[metric].direction for r in runs if metric in r.metrics)
 
 
-def group_of(r: Record) -> str:
+def group_id(r: Record) -> str:
     """The same for runs that differ in nothing but their seed."""
-    return digest([r.fingerprint, r.label, {k: v for k, v in r.config.items() if k != "seed"}])[:12]
+    return digest_json([r.fingerprint, r.label, {k: v for k, v in r.config.items() if k != "seed"}])[:12]
 
 
-def without_overtaken(records: Iterable[Record]) -> list[Record]:
+def drop_superseded_failures(records: Iterable[Record]) -> list[Record]:
     """Records without failures of runs that were finished since."""
     there = list(records)
     if all(r.status == "done" for r in there):
@@ -111,7 +111,7 @@ def without_overtaken(records: Iterable[Record]) -> list[Record]:
     return [r for r in there if r.status == "done" or r.id not in finished]
 
 
-def failure(r: Record) -> dict[str, str]:
+def failure_row(r: Record) -> dict[str, str]:
     """What there is to tell of a run that failed or diverged."""
     images = r.incidents[-1].get("images", 0) if r.incidents else 0
     return {
@@ -125,7 +125,7 @@ def failure(r: Record) -> dict[str, str]:
     }
 
 
-def boards(records: Iterable[Record]) -> list[Board]:
+def build_tables(records: Iterable[Record]) -> list[LeaderboardTable]:
     """A board a protocol with a finished model, in order of fingerprints."""
     done = [r for r in records if r.status == "done"]
     beside: dict[str, list[Record]] = {}
@@ -134,32 +134,36 @@ def boards(records: Iterable[Record]) -> list[Board]:
         if r.kind == "reference":
             beside.setdefault(r.evaluation_fingerprint, []).append(r)
         else:
-            grouped.setdefault(r.fingerprint, {}).setdefault(group_of(r), []).append(r)
+            grouped.setdefault(r.fingerprint, {}).setdefault(group_id(r), []).append(r)
     found = []
     for print_, groups in sorted(grouped.items()):
         one = next(iter(groups.values()))[0]
         references = sorted(beside.get(one.evaluation_fingerprint, []), key=lambda r: r.label)
-        found.append(ranked(print_, one.protocol, [_line(*g) for g in groups.items()], references))
+        found.append(build_table(print_, one.protocol, [_build_entry(*g) for g in groups.items()], references))
     return found
 
 
-def _line(group: str, runs: Sequence[Record]) -> Line:
+def _build_entry(group: str, runs: Sequence[Record]) -> LeaderboardEntry:
     runs = sorted(runs, key=lambda r: (r.config.get("seed") or 0, r.id))
     names = {name: 0 for r in runs for name in r.metrics}
-    metrics = {name: spread([r.metrics[name] for r in runs if name in r.metrics]) for name in names}
-    return Line(group=group, runs=tuple(runs), metrics=metrics)
+    metrics = {name: metric_statistics([r.metrics[name] for r in runs if name in r.metrics]) for name in names}
+    return LeaderboardEntry(group=group, runs=tuple(runs), metrics=metrics)
 
 
-def ranked(print_: str, protocol: Mapping[str, Any], lines: Sequence[Line], references: Sequence[Record] = ()) -> Board:
+def build_table(
+    print_: str, protocol: Mapping[str, Any], lines: Sequence[LeaderboardEntry], references: Sequence[Record] = ()
+) -> LeaderboardTable:
     """A board of lines, ranked by their headline and in order of its mean; those without it come last."""
-    best = headline({name: 0 for line in lines for name in line.metrics})
-    direction = KINDS[kind_of(best)][0] if best else "lower"
+    best = headline_metric({name: 0 for line in lines for name in line.metrics})
+    direction = METRIC_SPECS[metric_type(best)][0] if best else "lower"
     spreads = [line.metrics.get(best) for line in lines]
     unranked = protocol.get("training", {}).get("track") == "published"
-    found = [None] * len(lines) if unranked else places(spreads, direction)
+    found = [None] * len(lines) if unranked else assign_ranks(spreads, direction)
     sign = -1 if direction == "higher" else 1
     order = sorted(
         (replace(line, place=place) for line, place in zip(lines, found, strict=True)),
         key=lambda line: (sign * line.metrics[best].mean if best in line.metrics else math.inf, line.label, line.group),
     )
-    return Board(fingerprint=print_, protocol=protocol, headline=best, lines=tuple(order), references=tuple(references))
+    return LeaderboardTable(
+        fingerprint=print_, protocol=protocol, headline=best, lines=tuple(order), references=tuple(references)
+    )

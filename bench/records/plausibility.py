@@ -9,30 +9,30 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from architectures import registry
-from bench.config.metric_specs import HEADLINE, KINDS, headline, kind_of
+from bench.config.metric_specs import HEADLINE_TYPE, METRIC_SPECS, headline_metric, metric_type
 from bench.config.schema import RunConfig
 from bench.records.record import Record
 
-FASTEST = 5e15
+MAX_FLOPS_PER_SECOND = 5e15
 """FLOP/s that no accelerator trains at: over twice the dense bf16 peak of a B200."""
-SKEW = timedelta(hours=1)
+MAX_CLOCK_SKEW = timedelta(hours=1)
 """How far a clock may be ahead."""
-FLOOR = 0.9
+MIN_TIMED_SHARE = 0.9
 """Of a run's images its log has at least these: what is after the last report is not in its rate."""
-PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|root|Users|mnt|scratch|data|tmp|work|var|opt)/|[A-Za-z]:\\)\S*")
+LOCAL_PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|root|Users|mnt|scratch|data|tmp|work|var|opt)/|[A-Za-z]:\\)\S*")
 
 
-def metrics(r: Record) -> Iterator[str]:
+def check_metrics(r: Record) -> Iterator[str]:
     """Each number in its range, in its interval, of the right count and name."""
     e = r.protocol["evaluation"]
-    if r.status == "done" and not headline(r.metrics):
-        yield f"metrics have no {HEADLINE}, which rows are ranked by"
+    if r.status == "done" and not headline_metric(r.metrics):
+        yield f"metrics have no {HEADLINE_TYPE}, which rows are ranked by"
     for name, m in r.metrics.items():
-        kind, suffix = kind_of(name), name[len(kind_of(name)) :]
-        if kind not in KINDS:
-            yield f"metrics.{name} is unknown; {registry.did_you_mean(kind, list(KINDS))}"
+        kind, suffix = metric_type(name), name[len(metric_type(name)) :]
+        if kind not in METRIC_SPECS:
+            yield f"metrics.{name} is unknown; {registry.did_you_mean(kind, list(METRIC_SPECS))}"
             continue
-        direction, least, most = KINDS[kind]
+        direction, least, most = METRIC_SPECS[kind]
         if suffix and suffix != f"[{e['extractor']}]":
             yield f"metrics.{name} is of other features than the protocol's {e['extractor']}"
         if m.direction != direction:
@@ -48,13 +48,13 @@ def metrics(r: Record) -> Iterator[str]:
             yield f"metrics.{name}.interval is {ends}; it must hold the value, {m.value:g}, from {least:g} to {most:g}"
 
 
-def origin(r: Record) -> Iterator[str]:
+def check_origin(r: Record) -> Iterator[str]:
     """When, and by which code."""
     try:
         created = datetime.fromisoformat(r.created)
         if created.tzinfo is None:
             yield f"created is {r.created}, without its offset from UTC"
-        elif created > datetime.now(UTC) + SKEW:
+        elif created > datetime.now(UTC) + MAX_CLOCK_SKEW:
             yield f"created is {r.created}, in the future"
     except ValueError:
         yield f"created is {r.created!r}; it must be a date and time as 2026-11-22T00:00:00+00:00"
@@ -65,7 +65,7 @@ def origin(r: Record) -> Iterator[str]:
         yield "environment.dirty is not false: the code had changes that no commit has"
 
 
-def paths(r: Record) -> Iterator[str]:
+def check_paths(r: Record) -> Iterator[str]:
     """Folders of somebody's machine, which are nobody's business."""
     pending: list[tuple[str, Any]] = [(key, getattr(r, key)) for key in ("config", "incidents", "environment", "error")]
     while pending:
@@ -74,11 +74,11 @@ def paths(r: Record) -> Iterator[str]:
             pending += [(f"{where}.{key}", v) for key, v in value.items()]
         elif isinstance(value, list):
             pending += [(where, v) for v in value]
-        elif isinstance(value, str) and (found := PATH.search(value)):
+        elif isinstance(value, str) and (found := LOCAL_PATH.search(value)):
             yield f"{where} names a folder of a machine, {found[0]}"
 
 
-def curve(r: Record, config: RunConfig) -> Iterator[str]:
+def check_curve(r: Record, config: RunConfig) -> Iterator[str]:
     """The evaluation points, the last of which is the record's own."""
     images = [p["images"] for p in r.curve]
     points = config.budget.points
@@ -95,12 +95,12 @@ def curve(r: Record, config: RunConfig) -> Iterator[str]:
         yield f"curve has other metrics than the record's at {other} images"
     for p in r.curve:
         for name, value in p["metrics"].items():
-            _, least, most = KINDS.get(kind_of(name), ("", -math.inf, math.inf))
+            _, least, most = METRIC_SPECS.get(metric_type(name), ("", -math.inf, math.inf))
             if not least <= value <= most:
                 yield f"curve has {name} {value:g} at {p['images']} images; it must be from {least:g} to {most:g}"
 
 
-def counted(r: Record, config: RunConfig) -> Iterator[str]:
+def check_counted_costs(r: Record, config: RunConfig) -> Iterator[str]:
     """Costs that follow from each other."""
     assert r.cost is not None
     c, e = r.cost, config.evaluation
@@ -118,7 +118,7 @@ def counted(r: Record, config: RunConfig) -> Iterator[str]:
             yield f"cost.{name} is {getattr(c, name)}; it must be at least 1"
 
 
-def measured(r: Record, config: RunConfig) -> Iterator[str]:
+def check_measured_costs(r: Record, config: RunConfig) -> Iterator[str]:
     """Time, speed and memory that a training can have taken."""
     assert r.cost is not None
     c, images, seconds = r.cost, config.budget.images, 3600 * r.cost.accelerator_hours
@@ -132,16 +132,18 @@ def measured(r: Record, config: RunConfig) -> Iterator[str]:
         yield f"cost has {c.images_per_second} images a second in {c.accelerator_hours} hours; both must be above 0"
         return
     assert c.images_per_second
-    if c.images_per_second * seconds < FLOOR * images:
+    if c.images_per_second * seconds < MIN_TIMED_SHARE * images:
         made = c.images_per_second * seconds
         yield f"cost: {c.images_per_second:,.0f} images a second for {seconds:,.0f} s are {made:,.0f} of {images:,}"
-    if 6 * c.macs * c.images_per_second > FASTEST * max(1, r.environment.get("world_size", 1)):
-        yield f"cost.images_per_second is {c.images_per_second:.3g}; no accelerator computes above {FASTEST:.0e} FLOP/s"
-    if (c.training_flops or 0) / seconds > FASTEST:
-        yield f"cost: {(c.training_flops or 0) / seconds:.1e} FLOP/s an accelerator; none computes above {FASTEST:.0e}"
+    if 6 * c.macs * c.images_per_second > MAX_FLOPS_PER_SECOND * max(1, r.environment.get("world_size", 1)):
+        limit = f"{MAX_FLOPS_PER_SECOND:.0e}"
+        yield f"cost.images_per_second is {c.images_per_second:.3g}; no accelerator computes above {limit} FLOP/s"
+    if (c.training_flops or 0) / seconds > MAX_FLOPS_PER_SECOND:
+        limit = f"{MAX_FLOPS_PER_SECOND:.0e}"
+        yield f"cost: {(c.training_flops or 0) / seconds:.1e} FLOP/s an accelerator; none computes above {limit}"
 
 
-def checkpoint(r: Record, config: RunConfig) -> Iterator[str]:
+def check_checkpoint(r: Record, config: RunConfig) -> Iterator[str]:
     """The weights that were evaluated."""
     own = r.checkpoint or {}
     for key, right in {"images": config.budget.images, "weights": config.model.weights or "ema"}.items():
@@ -151,6 +153,11 @@ def checkpoint(r: Record, config: RunConfig) -> Iterator[str]:
         yield "checkpoint.crc32 is no checksum of eight hexadecimal digits"
 
 
-OF_ANY: tuple[Callable[[Record], Iterator[str]], ...] = (metrics, origin, paths)
-OF_FINISHED: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] = (curve, counted, measured, checkpoint)
+RECORD_CHECKS: tuple[Callable[[Record], Iterator[str]], ...] = (check_metrics, check_origin, check_paths)
+FINISHED_MODEL_CHECKS: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] = (
+    check_curve,
+    check_counted_costs,
+    check_measured_costs,
+    check_checkpoint,
+)
 """Of a finished model with a valid config."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.config.identity import digest
+from bench.config.identity import digest_json
 from bench.config.schema import RunConfig
 
 VERSION = 3
@@ -19,11 +19,11 @@ VERSION = 3
 3: what was trained on, by its hash, and whether it was mirrored; the decoder, by its hash; the precision of sampling.
 """
 
-OWN_TIMES = ("dpm-fast", "euler-sde")
+SAMPLERS_WITH_OWN_TIMES = ("dpm-fast", "euler-sde")
 """Samplers whose times no spacing decides."""
 
 
-def evaluation_of(
+def evaluation_protocol(
     config: RunConfig, *, extractor_hash: str, reference_hash: str, reference_count: int
 ) -> dict[str, Any]:
     """The evaluation half: data, extractor, reference, decoder, sampler, guidance, counts and seeds."""
@@ -42,7 +42,7 @@ def evaluation_of(
         "labels": "balanced",
         "sampler": e.sampler,
         "steps": e.steps,
-        "spacing": "own" if e.sampler in OWN_TIMES else e.spacing,
+        "spacing": "own" if e.sampler in SAMPLERS_WITH_OWN_TIMES else e.spacing,
         "eta": e.eta,
         "clip": e.clip,
         "guidance": e.guidance,
@@ -54,7 +54,7 @@ def evaluation_of(
     }
 
 
-def training_of(config: RunConfig, *, native: dict[str, Any], match_target: int | None) -> dict[str, Any]:
+def training_protocol(config: RunConfig, *, native: dict[str, Any], match_target: int | None) -> dict[str, Any]:
     """The training half: track, data, recipe, budget, diffusion and what costs were made equal.
 
     Of published weights nothing is equal but that: their rows stand in one table, and are not ranked.
@@ -84,16 +84,16 @@ def training_of(config: RunConfig, *, native: dict[str, Any], match_target: int 
 
 def fingerprint(half: dict[str, Any]) -> str:
     """Twelve hexadecimal digits that change with any field."""
-    return digest(half)[:12]
+    return digest_json(half)[:12]
 
 
-def describe(protocol: dict[str, Any]) -> str:
+def describe_protocol(protocol: dict[str, Any]) -> str:
     """The protocol in a sentence or two, for a table's caption."""
     e, t = protocol["evaluation"], protocol.get("training")
     eta = f" eta {e['eta']:g}" if e.get("eta") else ""
     eta += f" in {e['precision']}" if e.get("precision", "fp32") != "fp32" else ""
     words = (
-        f"{e['samples']:,} images, {e['steps']}-step {e['sampler']}{eta}, {guidance_words(e)}; "
+        f"{e['samples']:,} images, {e['steps']}-step {e['sampler']}{eta}, {describe_guidance(e)}; "
         f"{e['extractor']} features against {e['reference_count']:,} real images"
         + (f", decoder {e['decoder'][:12]}" if e.get("decoder") else "")
     )
@@ -108,7 +108,7 @@ def describe(protocol: dict[str, Any]) -> str:
     return f"{e['data']}, {t['track']} recipe, {t['images']:,} training images, {equal}; {words}"
 
 
-def guidance_words(evaluation: dict[str, Any]) -> str:
+def describe_guidance(evaluation: dict[str, Any]) -> str:
     """Guidance in both published forms: DiT's and LDM's w, of which 1 is off, and U-ViT's s = w - 1."""
     scale = evaluation["guidance"]
     if scale == 1:

@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
+class SeedStatistics:
     """One metric of runs that differ in nothing but their seed."""
 
     mean: float
@@ -50,7 +50,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Rank:
     """A rank, and how far down it may be."""
 
     best: int
@@ -68,39 +68,39 @@ class Place:
         return f"{self.best} to {self.worst}" if self.tied else str(self.best)
 
 
-def over_seeds(values: Sequence[float]) -> Spread:
+def seed_statistics(values: Sequence[float]) -> SeedStatistics:
     """Mean, deviation and t interval of one value a seed; of a single one there is no interval."""
     n, mean = len(values), math.fsum(values) / len(values)
     if n == 1:
-        return Spread(mean=mean, n=1)
+        return SeedStatistics(mean=mean, n=1)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    reach = quantile(n - 1) * deviation / math.sqrt(n)
-    return Spread(mean=mean, deviation=deviation, n=n, low=mean - reach, high=mean + reach)
+    reach = t_quantile(n - 1) * deviation / math.sqrt(n)
+    return SeedStatistics(mean=mean, deviation=deviation, n=n, low=mean - reach, high=mean + reach)
 
 
-def spread(metrics: Sequence[Metric]) -> Spread:
+def metric_statistics(metrics: Sequence[Metric]) -> SeedStatistics:
     """The same of measured metrics, where a single one has its own interval."""
     own = metrics[0].interval
     if len(metrics) > 1 or own is None:
-        return over_seeds([m.value for m in metrics])
-    return Spread(mean=metrics[0].value, n=1, low=own.low, high=own.high)
+        return seed_statistics([m.value for m in metrics])
+    return SeedStatistics(mean=metrics[0].value, n=1, low=own.low, high=own.high)
 
 
 @cache
-def quantile(freedom: int) -> float:
+def t_quantile(freedom: int) -> float:
     """How many standard errors a 95 % interval reaches, by Student's t."""
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
-def places(spreads: Sequence[Spread | None], direction: str) -> list[Place | None]:
+def assign_ranks(spreads: Sequence[SeedStatistics | None], direction: str) -> list[Rank | None]:
     """The rank of each; None for what has no interval, which neither has a rank nor changes one."""
     ends = [(s.low, s.high) if s and s.low is not None and s.high is not None else None for s in spreads]
     if direction == "higher":
         ends = [e and (-e[1], -e[0]) for e in ends]
     known = [e for e in ends if e]
     lows, highs = sorted(low for low, _ in known), sorted(high for _, high in known)
-    found: list[Place | None] = []
+    found: list[Rank | None] = []
     for e in ends:
         better, not_worse = (bisect_left(highs, e[0]), bisect_right(lows, e[1])) if e else (0, 0)
-        found.append(Place(best=1 + better, worst=not_worse) if e else None)
+        found.append(Rank(best=1 + better, worst=not_worse) if e else None)
     return found

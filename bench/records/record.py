@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from bench.config.identity import digest
+from bench.config.identity import digest_json
 from bench.records.protocol import fingerprint
-from bench.storage.atomic import told, write_json
+from bench.storage.atomic import disk_errors_explained, write_json
 
 SCHEMA = 1
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -46,7 +46,7 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
+class RunCost:
     """What the run cost; the counted part is exact, the rest was measured."""
 
     __pydantic_config__ = STRICT
@@ -86,7 +86,7 @@ class Record:
     evaluation_fingerprint: str
     """Of its evaluation half; reference rows stand beside all tables that share it."""
     metrics: dict[str, Metric]
-    cost: Cost | None = None
+    cost: RunCost | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     """[{images, metrics}] at the evaluation points."""
     losses: list[tuple[int, float]] = field(default_factory=list)
@@ -106,7 +106,7 @@ class Record:
             raise ValueError("the fingerprint is not that of the protocol; the record was altered")
         if self.evaluation_fingerprint != fingerprint(self.protocol["evaluation"]):
             raise ValueError("the evaluation fingerprint is not that of the protocol; the record was altered")
-        if self.id != identity(self.label, self.config, self.fingerprint):
+        if self.id != record_id(self.label, self.config, self.fingerprint):
             raise ValueError("the id is not that of config and protocol; the record was altered")
         if self.status == "done":
             self._check_done()
@@ -122,13 +122,13 @@ class Record:
             raise ValueError("a record without metrics says nothing")
 
 
-def identity(label: str, config: dict[str, Any], fingerprint_: str) -> str:
+def record_id(label: str, config: dict[str, Any], fingerprint_: str) -> str:
     """A record's id: readable words and twelve digits of a hash of config and protocol."""
     words = "".join(c if c.isalnum() else "_" for c in label.lower()).strip("_")
-    return f"{words}-{digest([config, fingerprint_])[:12]}"
+    return f"{words}-{digest_json([config, fingerprint_])[:12]}"
 
 
-def known_before(protocol: dict[str, Any]) -> dict[str, Any]:
+def protocol_before_loading(protocol: dict[str, Any]) -> dict[str, Any]:
     """A protocol with nothing in it that is known only once data and weights are loaded, or networks built."""
     unknown = dict.fromkeys(("extractor_hash", "reference_hash", "reference_count"))
     known = {**protocol, "evaluation": {**protocol["evaluation"], **unknown}}
@@ -140,19 +140,19 @@ def known_before(protocol: dict[str, Any]) -> dict[str, Any]:
 
 def unfinished_id(record: Record) -> str:
     """The id under which the ledger keeps a run that failed or diverged, from that or the finished one's record."""
-    return identity(record.label, record.config, fingerprint(known_before(record.protocol)))
+    return record_id(record.label, record.config, fingerprint(protocol_before_loading(record.protocol)))
 
 
 @cache
-def adapter() -> TypeAdapter[Record]:
+def record_adapter() -> TypeAdapter[Record]:
     """Made once: that costs more than a record's validation."""
     return TypeAdapter(Record)
 
 
-def parse(data: Any, name: str) -> Record:
+def parse_record(data: Any, name: str) -> Record:
     """A record from plain data; ValueError names the file and the first thing that is wrong."""
     try:
-        return adapter().validate_python(data)
+        return record_adapter().validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -160,62 +160,62 @@ def parse(data: Any, name: str) -> Record:
         raise ValueError(f"{name} is no valid record: {reason}") from None
 
 
-def read(path: Path) -> Record:
+def read_record(path: Path) -> Record:
     """The record in a file; ValueError says what is wrong with it."""
     try:
-        data = DECODER.decode(path.read_text())
+        data = JSON_DECODER.decode(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no valid record: {error}") from None
-    record = parse(data, str(path))
+    record = parse_record(data, str(path))
     if path.stem not in (record.id, "record"):
         raise ValueError(f"{path} is no valid record: its id is {record.id}")
     return record
 
 
-def _refuse(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not allowed")
 
 
-DECODER = json.JSONDecoder(parse_constant=_refuse)
+JSON_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 """Of JSON without NaN and infinity; made once."""
 
 
-def write(path: Path, record: Record) -> None:
+def write_record(path: Path, record: Record) -> None:
     """Validate and write, atomically; NaN and infinity are refused."""
     data = asdict(record)
     if record.error is None:
         del data["error"]
-    parse(data, str(path))
+    parse_record(data, str(path))
     write_json(path, data)
 
 
-def folder(results: Path) -> Path:
+def records_folder(results: Path) -> Path:
     return results / "records" / "v1"
 
 
-def picture(results: Path, id_: str) -> Path:
+def sample_grid_path(results: Path, id_: str) -> Path:
     """Where a record's samples are kept as one small picture."""
     return results / "samples" / f"{id_}.webp"
 
 
-def publish(results: Path, record: Record) -> Path:
+def publish_record(results: Path, record: Record) -> Path:
     """Put a record into the ledger, where a newer run of the same config and protocol replaces it.
 
     One that is done also takes away what an earlier try of it left as failed or diverged.
     """
-    path = folder(results) / f"{record.id}.json"
-    write(path, record)
+    path = records_folder(results) / f"{record.id}.json"
+    write_record(path, record)
     if record.status == "done":
-        with told(path):
-            (folder(results) / f"{unfinished_id(record)}.json").unlink(missing_ok=True)
+        with disk_errors_explained(path):
+            (records_folder(results) / f"{unfinished_id(record)}.json").unlink(missing_ok=True)
     return path
 
 
-def read_all(results: Path, pattern: str = "*.json") -> Iterator[Record]:
+def read_records(results: Path, pattern: str = "*.json") -> Iterator[Record]:
     """Every record of a results folder, in order of file name; others may write and remove some meanwhile."""
-    for path in sorted(folder(results).glob(pattern)):
+    for path in sorted(records_folder(results).glob(pattern)):
         try:
-            yield read(path)
+            yield read_record(path)
         except ValueError:
             if path.exists():
                 raise

@@ -17,15 +17,15 @@ from bench.experiments import presets
 from bench.records import record
 
 
-def recount(path: Path) -> dict[str, Any]:
+def recount_network(path: Path) -> dict[str, Any]:
     """What there is to say of a record's network."""
-    config = overrides.from_dict(record.read(path).config)
+    config = overrides.config_from_dict(record.read_record(path).config)
     try:
-        io = presets.io_of(config)
+        io = presets.network_io(config)
     except ValueError as error:
         return {"unknown": str(error)}
     try:
-        counted = counting.of(config, io)
+        counted = counting.cost_of_config(config, io)
     except (ValueError, TypeError, RuntimeError) as error:
         return {"wrong": " ".join(str(error).split())}
     return {"params": counted.params, "macs": counted.macs}
@@ -34,7 +34,7 @@ def recount(path: Path) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     for name in sys.argv[1:] if argv is None else argv:
         try:
-            print(json.dumps(recount(Path(name))), flush=True)
+            print(json.dumps(recount_network(Path(name))), flush=True)
         except ValueError as error:
             print(f"bench.records.recount: {error}", file=sys.stderr)
             return 2

@@ -24,26 +24,26 @@ from bench.config import identity, overrides
 from bench.config.schema import RunConfig
 from bench.experiments import presets
 from bench.records import plausibility, protocol, record
-from bench.records.leaderboard import boards
+from bench.records.leaderboard import build_tables
 from bench.records.record import Record
 
-LARGEST = 4 * 2**20
+MAX_BYTES = 4 * 2**20
 """Bytes; a record has some thousands."""
-START, EACH = 120, 20
+STARTUP_SECONDS, SECONDS_PER_NETWORK = 120, 20
 """Seconds that counting networks may take: to begin with, and for each."""
-HASHES = ("extractor_hash", "reference_hash", "reference_count")
+LOADED_FIELDS = ("extractor_hash", "reference_hash", "reference_count")
 """What a protocol has that its config does not tell."""
-Facts = dict[tuple[str, str], set[Any]]
+KnownFacts = dict[tuple[str, str], set[Any]]
 
 
-def main(paths: Sequence[Path], results: Path) -> int:
+def check_files(paths: Sequence[Path], results: Path) -> int:
     """Say of each file what is wrong, a line each; status 2 when something is."""
-    committed = [r for r in record.read_all(results) if r.status == "done"]
-    checked = {path: problems(path, committed) for path in paths}
-    counts = counted([path for path, (found, one) in checked.items() if not found and one and one.cost])
+    committed = [r for r in record.read_records(results) if r.status == "done"]
+    checked = {path: find_problems(path, committed) for path in paths}
+    counts = recount_networks([path for path, (found, one) in checked.items() if not found and one and one.cost])
     status = 0
     for path, (found, one) in checked.items():
-        found += _miscounted(one, counts[path]) if one and path in counts else ()
+        found += _check_recount(one, counts[path]) if one and path in counts else ()
         for problem in found:
             print(f"{path}: {problem}", file=sys.stderr)
         if found:
@@ -51,16 +51,16 @@ def main(paths: Sequence[Path], results: Path) -> int:
         elif one:
             unknown = counts.get(path, {}).get("unknown")
             words = f"; its network was not counted: {unknown}" if unknown else ""
-            print(f"{path} is good: {standing(one, committed)}{words}")
+            print(f"{path} is good: {describe_standing(one, committed)}{words}")
     return status
 
 
-def counted(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+def recount_networks(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
     """What bench.records.recount says of each file, in a process of its own, as it needs torch."""
     if not paths:
         return {}
     command = [sys.executable, "-m", "bench.records.recount", *map(str, paths)]
-    seconds = START + EACH * len(paths)
+    seconds = STARTUP_SECONDS + SECONDS_PER_NETWORK * len(paths)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
@@ -71,7 +71,7 @@ def counted(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
     return dict(zip(paths, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
-def _miscounted(r: Record, count: Mapping[str, Any]) -> Iterator[str]:
+def _check_recount(r: Record, count: Mapping[str, Any]) -> Iterator[str]:
     """Where the network cannot be built, or costs something else."""
     if "wrong" in count:
         yield f"its network cannot be built: {count['wrong']}"
@@ -80,13 +80,13 @@ def _miscounted(r: Record, count: Mapping[str, Any]) -> Iterator[str]:
             yield f"cost.{name} is {getattr(r.cost, name):,}; counted again it is {count[name]:,}"
 
 
-def problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record | None]:
+def find_problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record | None]:
     """(everything that is wrong with a file, its record as far as it can be read)."""
     try:
-        data = _load(path)
+        data = _load_json(path)
     except (OSError, ValueError, RecursionError) as error:
-        return [f"it is no record: {_unread(error)}"], None
-    found, one = _mended(data)
+        return [f"it is no record: {_describe_read_error(error)}"], None
+    found, one = _parse_leniently(data)
     if one is None:
         return found, None
     if "id" not in data:
@@ -94,21 +94,21 @@ def problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record
     if path.stem not in (one.id, "record"):
         found.append(f"its file is to be called {one.id}.json")
     try:
-        config = overrides.from_dict(one.config) if one.kind == "model" else None
+        config = overrides.config_from_dict(one.config) if one.kind == "model" else None
     except ValueError as error:
-        return [*found, f"config: {error}", *_each(one, None, committed)], one
-    return [*found, *_each(one, config, committed)], one
+        return [*found, f"config: {error}", *_run_checks(one, None, committed)], one
+    return [*found, *_run_checks(one, config, committed)], one
 
 
-def _each(one: Record, config: RunConfig | None, committed: Iterable[Record]) -> Iterator[str]:
+def _run_checks(one: Record, config: RunConfig | None, committed: Iterable[Record]) -> Iterator[str]:
     """What each check finds; one that cannot make sense of the record says so."""
     others = [r for r in committed if r.id != one.id]
-    checks: list[Callable[[], Iterator[str]]] = [partial(of_any, one) for of_any in plausibility.OF_ANY]
+    checks: list[Callable[[], Iterator[str]]] = [partial(of_any, one) for of_any in plausibility.RECORD_CHECKS]
     if config is not None:
-        of_model: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] = (_protocol, _network)
-        of_model += plausibility.OF_FINISHED if one.status == "done" else ()
+        of_model: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] = (_check_protocol, _check_network)
+        of_model += plausibility.FINISHED_MODEL_CHECKS if one.status == "done" else ()
         checks = [partial(of_one, one, config) for of_one in of_model] + checks
-    checks = [partial(_evaluation, one), *checks, partial(_unlike, one, others)]
+    checks = [partial(_check_evaluation, one), *checks, partial(_check_shared_facts, one, others)]
     for check in checks:
         try:
             yield from check()
@@ -116,10 +116,10 @@ def _each(one: Record, config: RunConfig | None, committed: Iterable[Record]) ->
             yield f"it is not laid out as a record: {type(error).__name__} {error}"
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it has {path.stat().st_size:,} bytes; a record has at most {LARGEST:,}")
-    data = record.DECODER.decode(path.read_text())
+def _load_json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes; a record has at most {MAX_BYTES:,}")
+    data = record.JSON_DECODER.decode(path.read_text())
     if not isinstance(data, dict):
         raise ValueError("it must be an object")
     try:
@@ -129,7 +129,7 @@ def _load(path: Path) -> dict[str, Any]:
     return data
 
 
-def _unread(error: Exception) -> str:
+def _describe_read_error(error: Exception) -> str:
     """Why a file is no JSON object, in words."""
     match error:
         case FileNotFoundError():
@@ -147,7 +147,7 @@ def _unread(error: Exception) -> str:
     return str(error)
 
 
-def _mended(data: dict[str, Any]) -> tuple[list[str], Record | None]:
+def _parse_leniently(data: dict[str, Any]) -> tuple[list[str], Record | None]:
     """(what is wrong with schema, id and fingerprints, the record as it would be with the right ones)."""
     found, right = [], dict(data)
     whole, config, label = (data.get(key) for key in ("protocol", "config", "label"))
@@ -155,7 +155,7 @@ def _mended(data: dict[str, Any]) -> tuple[list[str], Record | None]:
         right["fingerprint"] = protocol.fingerprint(whole)
         right["evaluation_fingerprint"] = protocol.fingerprint(whole["evaluation"])
         if isinstance(config, dict) and isinstance(label, str):
-            right["id"] = record.identity(label, config, right["fingerprint"])
+            right["id"] = record.record_id(label, config, right["fingerprint"])
     elif isinstance(whole, dict):
         found.append("protocol has no evaluation")
     for key, of in {"fingerprint": "protocol", "evaluation_fingerprint": "protocol", "id": "content"}.items():
@@ -164,7 +164,7 @@ def _mended(data: dict[str, Any]) -> tuple[list[str], Record | None]:
     if found and "protocol has no evaluation" in found:
         return found, None
     try:
-        return found, record.adapter().validate_python(right)
+        return found, record.record_adapter().validate_python(right)
     except ValidationError as error:
         for one in error.errors():
             where = ".".join(str(part) for part in one["loc"])
@@ -186,42 +186,42 @@ def _differences(where: str, there: Any, right: Any) -> Iterator[str]:
         yield f"{where} is {there!r}; by its config it would be {right!r}"
 
 
-def _plain(data: Any) -> Any:
+def _to_json(data: Any) -> Any:
     return json.loads(json.dumps(data))
 
 
-def _evaluation(r: Record) -> Iterator[str]:
+def _check_evaluation(r: Record) -> Iterator[str]:
     """The version of the protocol, its hashes and, of a reference row, its fields."""
     e = r.protocol["evaluation"]
     if e.get("version") != protocol.VERSION:
         yield f"protocol.evaluation.version is {e.get('version')}; this version measures by {protocol.VERSION}"
     if r.status == "done":
-        for key in HASHES:
+        for key in LOADED_FIELDS:
             if not e.get(key):
                 yield f"protocol.evaluation.{key} is {e.get(key)!r}"
     if r.kind == "reference":
-        usual = protocol.evaluation_of(RunConfig(), extractor_hash="", reference_hash="", reference_count=0)
+        usual = protocol.evaluation_protocol(RunConfig(), extractor_hash="", reference_hash="", reference_count=0)
         yield from (f"protocol.evaluation.{key} is missing" for key in usual if key not in e)
 
 
-def _protocol(r: Record, config: RunConfig) -> Iterator[str]:
+def _check_protocol(r: Record, config: RunConfig) -> Iterator[str]:
     """Config and protocol, which must say the same by the rules of this version."""
     e, t = r.protocol["evaluation"], r.protocol["training"]
-    hashes: dict[str, Any] = {key: e.get(key) for key in HASHES}
+    hashes: dict[str, Any] = {key: e.get(key) for key in LOADED_FIELDS}
     target = t.get("match", {}).get("target")
     right = {
-        "evaluation": protocol.evaluation_of(config, **hashes),
-        "training": protocol.training_of(config, native=presets.native_preset(config), match_target=target),
+        "evaluation": protocol.evaluation_protocol(config, **hashes),
+        "training": protocol.training_protocol(config, native=presets.native_preset(config), match_target=target),
     }
     if r.status != "done":
-        right = record.known_before(right)
-    yield from _differences("config", r.config, _plain(config.identity()))
-    yield from _differences("protocol", r.protocol, _plain(right))
+        right = record.protocol_before_loading(right)
+    yield from _differences("config", r.config, _to_json(config.identity()))
+    yield from _differences("protocol", r.protocol, _to_json(right))
     if r.label != config.model.label:
         yield f"label is {r.label!r}; that of its config is {config.model.label!r}"
 
 
-def _network(r: Record, config: RunConfig) -> Iterator[str]:
+def _check_network(r: Record, config: RunConfig) -> Iterator[str]:
     """The network, which others must be able to build; nothing is imported by a name in a file."""
     m = config.model
     if m.arch not in registry.ARCHITECTURES:
@@ -243,7 +243,7 @@ def _network(r: Record, config: RunConfig) -> Iterator[str]:
             yield f"cost.{by} is {own:,}; it was to be within {m.tolerance:.0%} of {target:,}"
 
 
-def facts(r: Record) -> dict[tuple[str, str], Any]:
+def shared_facts(r: Record) -> dict[tuple[str, str], Any]:
     """(what, whose) -> what every record that names it must agree on."""
     e, t = r.protocol["evaluation"], r.protocol.get("training", {})
     data, m = str(e.get("data")), r.config.get("model", {})
@@ -257,33 +257,33 @@ def facts(r: Record) -> dict[tuple[str, str], Any]:
     if r.cost and m:
         variance = r.config.get("diffusion", {}).get("variance")
         network = {key: m.get(key) for key in ("arch", "size", "args", "solved", "io")}
-        whose = f"{r.label} on {data} ({identity.digest([network, variance])[:8]})"
+        whose = f"{r.label} on {data} ({identity.digest_json([network, variance])[:8]})"
         found |= {("params", whose): r.cost.params, ("macs", whose): r.cost.macs}
     return found
 
 
-def _unlike(r: Record, others: Iterable[Record]) -> Iterator[str]:
+def _check_shared_facts(r: Record, others: Iterable[Record]) -> Iterator[str]:
     """Where it contradicts the committed records about what they name too."""
     if r.status != "done":
         return
-    known: Facts = {}
+    known: KnownFacts = {}
     for other in others:
-        for key, value in facts(other).items():
+        for key, value in shared_facts(other).items():
             known.setdefault(key, set()).add(value)
-    for (what, whose), value in facts(r).items():
+    for (what, whose), value in shared_facts(r).items():
         there = known.get((what, whose))
         if there and value not in there:
             yield f"{what} of {whose} is {value}; the committed records have {' or '.join(map(str, sorted(there)))}"
 
 
-def standing(r: Record, committed: Sequence[Record]) -> str:
+def describe_standing(r: Record, committed: Sequence[Record]) -> str:
     """Where a record would stand, and what there was nothing to hold against."""
     others = [other for other in committed if other.id != r.id]
-    known: Mapping[Any, Any] = {key: 0 for other in others for key in facts(other)}
-    new = sorted({whose for what, whose in facts(r) if what.endswith("hash") and (what, whose) not in known})
+    known: Mapping[Any, Any] = {key: 0 for other in others for key in shared_facts(other)}
+    new = sorted({whose for what, whose in shared_facts(r) if what.endswith("hash") and (what, whose) not in known})
     words = "; it replaces the committed one" if any(one.id == r.id and one != r for one in committed) else ""
     words += f"; no other record names {' and '.join(new)}, so that hash is not compared" if new else ""
-    for board in boards([*others, r]):
+    for board in build_tables([*others, r]):
         for line in board.lines:
             if any(one.id == r.id for one in line.runs):
                 place = f"rank {line.place.range()} of {len(board.lines)}" if line.place else "unranked"

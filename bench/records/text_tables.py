@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from bench.config.metric_specs import ARROWS, HEADLINE, kind_of
-from bench.records.leaderboard import Board, Line, failure
-from bench.records.protocol import describe
+from bench.config.metric_specs import ARROWS, HEADLINE_TYPE, metric_type
+from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, failure_row
+from bench.records.protocol import describe_protocol
 from bench.records.record import Record
 
-NONE = "–"
+NO_VALUE = "–"
 LEGEND = (
     "rank: one more than the rows that are better beyond their intervals; = where the interval overlaps another row's; "
     "ranks: all that the row may have. One seed: the value with the half-width of its 95 % interval over the samples. "
@@ -23,17 +23,19 @@ LEGEND = (
 )
 
 
-def section(board: Board, rows: Sequence[Mapping[str, str]] | None = None, more: str = "") -> str:
+def table_section(board: LeaderboardTable, rows: Sequence[Mapping[str, str]] | None = None, more: str = "") -> str:
     """A board's heading, caption and table."""
-    rows = [row(board, line) for line in board.lines] + references(board) if rows is None else rows
-    return f"## Protocol {board.fingerprint}\n\n{describe(dict(board.protocol))}.{more}\n\n{github(rows)}\n"
+    rows = [entry_row(board, line) for line in board.lines] + reference_rows(board) if rows is None else rows
+    return (
+        f"## Protocol {board.fingerprint}\n\n{describe_protocol(dict(board.protocol))}.{more}\n\n{github_table(rows)}\n"
+    )
 
 
-def github(rows: Sequence[Mapping[str, str]]) -> str:
+def github_table(rows: Sequence[Mapping[str, str]]) -> str:
     return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
 
 
-def fitted(text: str, whole: str) -> str:
+def fit_terminal(text: str, whole: str) -> str:
     """Markdown as it is; on a terminal only the columns that fit, and `whole`, where all are."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     lines = text.splitlines()
@@ -43,43 +45,43 @@ def fitted(text: str, whole: str) -> str:
     return "\n".join([*cut, "", f"Columns that do not fit into {width} characters: {whole}"])
 
 
-def place(line: Line) -> dict[str, str]:
+def rank_columns(line: LeaderboardEntry) -> dict[str, str]:
     return {
-        "rank": line.place.words() if line.place else NONE,
-        "ranks": line.place.range() if line.place else NONE,
+        "rank": line.place.words() if line.place else NO_VALUE,
+        "ranks": line.place.range() if line.place else NO_VALUE,
         "model": line.label,
     }
 
 
-def metrics(board: Board, line: Line) -> dict[str, str]:
+def metric_columns(board: LeaderboardTable, line: LeaderboardEntry) -> dict[str, str]:
     """Every metric with its arrow; that of the ranks also with its interval."""
     cells = {}
     for name in board.metrics:
         own = line.metrics.get(name)
-        short = name if name.startswith(HEADLINE) else kind_of(name)  # the caption says whose features
+        short = name if name.startswith(HEADLINE_TYPE) else metric_type(name)  # the caption says whose features
         cells[f"{short} {ARROWS[board.direction(name)]}"] = own.words() if own else ""
         if name == board.headline:
             cells["95 %"] = own.interval() if own else ""
     return cells
 
 
-def links(runs: Sequence[Record]) -> str:
-    return " ".join(f"[{r.id[-12:]}]({path_of(r)})" for r in runs)
+def record_links(runs: Sequence[Record]) -> str:
+    return " ".join(f"[{r.id[-12:]}]({record_path(r)})" for r in runs)
 
 
-def path_of(r: Record) -> str:
+def record_path(r: Record) -> str:
     """A record's file, from the results folder."""
     return f"records/v1/{r.id}.json"
 
 
-def row(board: Board, line: Line) -> dict[str, str]:
+def entry_row(board: LeaderboardTable, line: LeaderboardEntry) -> dict[str, str]:
     """A line of the leaderboard."""
     flops, rate, hours = line.counted("training_flops"), line.measured("images_per_second"), None
     if rate is not None:
         hours = line.measured("accelerator_hours")
     return {
-        **place(line),
-        **metrics(board, line),
+        **rank_columns(line),
+        **metric_columns(board, line),
         "N": f"{line.samples:,}",
         "params": human(line.counted("params")),
         "MACs": human(line.counted("macs")),
@@ -90,19 +92,21 @@ def row(board: Board, line: Line) -> dict[str, str]:
         "seeds": ", ".join(str(seed) for seed in line.seeds if seed is not None),
         "date": line.date,
         "commit": " ".join(line.commits),
-        "record": links(line.runs),
+        "record": record_links(line.runs),
     }
 
 
-def references(board: Board) -> list[dict[str, str]]:
+def reference_rows(board: LeaderboardTable) -> list[dict[str, str]]:
     """Rows of held-out images and noise, unranked and without cost."""
-    return [{**row(board, line), "incidents": ""} for line in board.beside]
+    return [{**entry_row(board, line), "incidents": ""} for line in board.beside]
 
 
-def unfinished(failed: Sequence[Record]) -> str:
+def unfinished_section(failed: Sequence[Record]) -> str:
     """The section of runs that failed or diverged."""
-    told = [(failure(r), r) for r in failed]
-    text = github([{**words, "error": words["error"].replace("|", "/"), "record": links([r])} for words, r in told])
+    told = [(failure_row(r), r) for r in failed]
+    text = github_table(
+        [{**words, "error": words["error"].replace("|", "/"), "record": record_links([r])} for words, r in told]
+    )
     return f"## Did not finish\n\nNeither ranked nor averaged.\n\n{text}\n"
 
 

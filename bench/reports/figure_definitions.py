@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from architectures.registry import did_you_mean
-from bench.config.identity import digest
-from bench.config.metric_specs import headline
+from bench.config.identity import digest_json
+from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
 from bench.records.protocol import fingerprint
 from bench.records.record import Record
@@ -22,7 +22,7 @@ from bench.reports import published_panels
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering, fitted
 from bench.reports.published_panels import COMPUTE, MACS, SAMPLING
 from bench.reports.run_groups import (
-    Cell,
+    VariantRuns,
     by,
     by_family,
     by_key,
@@ -67,7 +67,7 @@ def found(records: Iterable[Record]) -> Found:
     floors = {
         r.evaluation_fingerprint: ((r.label, fid(r)),)
         for r in every
-        if r.kind == "reference" and r.label == "held-out" and headline(r.metrics)
+        if r.kind == "reference" and r.label == "held-out" and headline_metric(r.metrics)
     }
     return Found(models=models(every), keys=by_key(every), floors=floors)
 
@@ -82,7 +82,13 @@ def everything(records: Iterable[Record], names: Sequence[str] = ()) -> list[Fig
 
 
 def _panel(
-    data: Found, cells: Sequence[Cell], title: str, x: Axis, series: Sequence[Series], note: str = "", **more: Any
+    data: Found,
+    cells: Sequence[VariantRuns],
+    title: str,
+    x: Axis,
+    series: Sequence[Series],
+    note: str = "",
+    **more: Any,
 ) -> Panel:
     """A panel of measured FIDs upwards, with the held-out level and the protocol in its caption."""
     one = cells[0].runs[0]
@@ -90,7 +96,7 @@ def _panel(
     return Panel(
         title=title,
         x=x,
-        y=Axis(name=f"{headline(one.metrics).replace('fid', 'FID')} ↓", log=True),
+        y=Axis(name=f"{headline_metric(one.metrics).replace('fid', 'FID')} ↓", log=True),
         series=tuple(series),
         levels=data.floors.get(one.evaluation_fingerprint, ()),
         caption=" ".join([f"{caption(cells)}; {seeds(cells)} a cell.", note, *toy]).replace("  ", " "),
@@ -103,7 +109,7 @@ def missing(data: Found, suite: str, scales: Sequence[suites.Scale]) -> str:
     lines = []
     for scale in scales:
         if scale in suites.SUITES[suite].shared:
-            keys = set(suites.cells(suite, scale).values())
+            keys = set(suites.variant_keys(suite, scale).values())
             if there := keys - set(data.keys):
                 done = f"{len(keys) - len(there)} of {len(keys)} cells measured"
                 lines.append(f"python -m bench.run --suite {suite} --scale {scale}  # {done}")
@@ -148,7 +154,7 @@ def matched_macs(data: Found) -> Figure:
     )
 
 
-def _along(cell: Cell) -> Iterator[tuple[int, Point]]:
+def _along(cell: VariantRuns) -> Iterator[tuple[int, Point]]:
     """A cell's mean FID at each evaluation point that all of its seeds have; x is in training FLOPs."""
     curves = [dict(curve(r)) for r in cell.runs]
     shared = sorted(set.intersection(*map(set, curves)))
@@ -218,7 +224,7 @@ def iso_flop(data: Found, scale: suites.Scale) -> Figure:
     )
 
 
-def _levels(families: Iterable[Sequence[Cell]]) -> list[float]:
+def _levels(families: Iterable[Sequence[VariantRuns]]) -> list[float]:
     """Up to MOST_LEVELS of the LEVELS, those that most networks pass, APART from each other."""
     groups = list(families)
     counts = {level: max((len(list(_at_compute(g, level))) for g in groups), default=0) for level in LEVELS}
@@ -229,7 +235,7 @@ def _levels(families: Iterable[Sequence[Cell]]) -> list[float]:
     return sorted(chosen[:MOST_LEVELS])
 
 
-def _at_compute(cells: Sequence[Cell], level: float) -> Iterator[Point]:
+def _at_compute(cells: Sequence[VariantRuns], level: float) -> Iterator[Point]:
     """Each cell's FID at so many training FLOPs, between evaluation points straight in both logarithms."""
     for c in cells:
         if all(_passes(r, level) for r in c.runs):
@@ -258,10 +264,10 @@ def sampling_compute(data: Found) -> Figure:
         networks = {k: v for k, v in by(runs, lambda r: _stepless(r, seed=False)).items() if len(_steps(v)) > 1}
         if not networks:
             continue
-        series, cells = list[Series](), list[Cell]()
+        series, cells = list[Series](), list[VariantRuns]()
         for group in sorted(networks.values(), key=lambda group: cost(group[0]).macs):
             own = [
-                Cell(name=steps, runs=tuple(same))
+                VariantRuns(name=steps, runs=tuple(same))
                 for steps, same in by(group, lambda r: f"{r.config['evaluation']['steps']:05d}").items()
             ]
             own.sort(key=lambda c: c.name)
@@ -291,7 +297,7 @@ def _stepless(r: Record, *, seed: bool = True, network: bool = True) -> str:
     evaluation = {k: v for k, v in r.protocol["evaluation"].items() if k != "steps"}
     training = {k: v for k, v in r.protocol["training"].items() if k != "match"}
     own = [r.config["model"]] if network else []
-    return digest([fingerprint(evaluation), training, own, r.config["seed"] if seed else 0])
+    return digest_json([fingerprint(evaluation), training, own, r.config["seed"] if seed else 0])
 
 
 def convergence(data: Found, suite: str, scale: suites.Scale) -> Figure:
@@ -317,7 +323,7 @@ def convergence(data: Found, suite: str, scale: suites.Scale) -> Figure:
     )
 
 
-def _losses(cell: Cell) -> Series:
+def _losses(cell: VariantRuns) -> Series:
     """The mean loss over the seeds, straight between what each logged; no points where one logged nothing.
 
     When a run logs depends on the clock, so seeds have their own images.
@@ -351,11 +357,11 @@ def dots(data: Found, suite: str, published: Callable[[], Sequence[Panel]] | Non
     )
 
 
-def _part(cell: Cell) -> str:
+def _part(cell: VariantRuns) -> str:
     return cell.name.partition(": ")[0] if cell.name.startswith("Table ") else ""
 
 
-def _dots(data: Found, cells: Sequence[Cell], title: str, part: str, base: str) -> Panel:
+def _dots(data: Found, cells: Sequence[VariantRuns], title: str, part: str, base: str) -> Panel:
     points = [c.point(0) for c in cells]
     names = tuple(c.name.removeprefix(f"{part}: ") for c in cells)
     across = [replace(p, x=p.y, y=i) for i, p in enumerate(points)]

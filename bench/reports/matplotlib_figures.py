@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from bench.reports import label_placement, style
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering
-from bench.storage.atomic import atomic
+from bench.storage.atomic import atomic_write
 
 WIDTH, HEIGHT = 5.2, 3.6
 """Inches of a panel, about, without its caption."""
@@ -37,7 +37,7 @@ CUT = "An interval that goes below a tenth of its mean is cut there."
 
 def save(figure: Figure, path: Path, kind: str) -> None:
     """Write a figure as png or svg; the same figure is the same file."""
-    with mpl.rc_context(style.rc()), atomic(path) as partial:
+    with mpl.rc_context(style.rc()), atomic_write(path) as partial:
         canvas = drawn(figure)
         canvas.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from PIL import Image
 
-from bench.config.metric_specs import kind_of
-from bench.papers.filling import everything
-from bench.papers.filling import plain as plain_table
-from bench.records.leaderboard import Board, Line, boards, failure
-from bench.records.protocol import describe
-from bench.records.ranking import Spread
+from bench.config.metric_specs import metric_type
+from bench.papers.filling import fill_all_tables
+from bench.papers.filling import table_to_dict as plain_table
+from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, build_tables, failure_row
+from bench.records.protocol import describe_protocol
+from bench.records.ranking import SeedStatistics
 from bench.records.record import Record
 from bench.reports import figure_definitions, style
 
@@ -45,34 +45,34 @@ KEPT = ("panels", "series", "points", "rows")
 
 def pages(records: list[Record]) -> dict[str, Any]:
     """The boards, and an index of runs: id -> label, seed and status."""
-    found = boards(records)
+    found = build_tables(records)
     beside = {r.id: r for board in found for r in board.references}
     return {
         "boards": [_board(board) for board in found],
-        "failed": [{"id": r.id, **failure(r)} for r in records if r.status != "done"],
+        "failed": [{"id": r.id, **failure_row(r)} for r in records if r.status != "done"],
         "runs": {r.id: {"label": r.label, "seed": r.config.get("seed")} for r in records if r.id not in beside}
         | {id_: {"label": r.label, "seed": None} for id_, r in beside.items()},
         "notes": NOTES,
     }
 
 
-def _board(board: Board) -> dict[str, Any]:
+def _board(board: LeaderboardTable) -> dict[str, Any]:
     training, evaluation = board.protocol.get("training", {}), board.protocol["evaluation"]
     match = training.get("match", {"by": "none"})
     lines = [_row(line) for line in board.lines] + [_row(line, "reference") for line in board.beside]
     return {
         "fingerprint": board.fingerprint,
-        "about": describe(dict(board.protocol)),
+        "about": describe_protocol(dict(board.protocol)),
         "data": evaluation["data"],
         "track": training.get("track"),
         "images": training.get("images"),
         "equal": "sizes as they are" if match["by"] == "none" else f"equal {match['by']} with {match['to']}",
-        "metrics": [{"name": n, "title": kind_of(n), "direction": board.direction(n)} for n in board.metrics],
+        "metrics": [{"name": n, "title": metric_type(n), "direction": board.direction(n)} for n in board.metrics],
         "rows": lines,
     }
 
 
-def _row(line: Line, kind: str = "model") -> dict[str, Any]:
+def _row(line: LeaderboardEntry, kind: str = "model") -> dict[str, Any]:
     return {
         "label": line.label,
         "kind": kind,
@@ -94,7 +94,7 @@ def _row(line: Line, kind: str = "model") -> dict[str, Any]:
     }
 
 
-def _spread(s: Spread) -> dict[str, Any]:
+def _spread(s: SeedStatistics) -> dict[str, Any]:
     half = (s.high - s.low) / 2 if s.low is not None and s.high is not None else None
     return {
         "value": s.mean,
@@ -108,7 +108,7 @@ def _spread(s: Spread) -> dict[str, Any]:
 
 def tables(records: list[Record]) -> list[dict[str, Any]]:
     """The papers' tables, each at the paper's scale and at those others that have runs."""
-    shown = [lean(plain_table(t)) for t in everything(records) if t.scale == "paper" or t.run]
+    shown = [lean(plain_table(t)) for t in fill_all_tables(records) if t.scale == "paper" or t.run]
     return [{**t, "rows": [{k: v for k, v in row.items() if k in CELLS} for row in t["rows"]]} for t in shown]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import jinja2
 
-from bench.records.leaderboard import without_overtaken
-from bench.records.record import read_all
+from bench.records.leaderboard import drop_superseded_failures
+from bench.records.record import read_records
 from bench.reports import page_data
 
 PARTS = (
@@ -27,7 +27,7 @@ PICTURES = 0.5
 
 def build(results: Path, pictures: float = PICTURES) -> str:
     """The page of a results folder, with at most so many MiB of sample grids."""
-    records = without_overtaken(read_all(results))
+    records = drop_superseded_failures(read_records(results))
     data = page_data.pages(records) | {"tables": page_data.tables(records), "figures": page_data.figures(records)}
     rows = [row["runs"] for board in data["boards"] for row in board["rows"]]
     known, grids = page_data.samples(results, rows, int(pictures * 2**20))

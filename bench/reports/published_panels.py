@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from bench.papers.published_networks import models
-from bench.papers.published_results import Value, where
+from bench.papers.published_networks import read_networks
+from bench.papers.published_results import PublishedValue, select_values
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, fitted
 
 MACS = Axis(name="network", unit="MACs of one image", log=True)
@@ -37,14 +37,14 @@ COMPARED = {
 
 def gmacs() -> dict[str, float]:
     """Printed Gflops by id of the network."""
-    return {row.id: float(row.gflops_printed) for row in models() if row.gflops_printed}
+    return {row.id: float(row.gflops_printed) for row in read_networks() if row.gflops_printed}
 
 
-def _number(value: Value) -> float:
+def _number(value: PublishedValue) -> float:
     return float(value.printed)
 
 
-def _point(value: Value, x: float, label: str) -> Point:
+def _point(value: PublishedValue, x: float, label: str) -> Point:
     return Point(x=x, y=_number(value), label=label, note=f"{value.source}; {value.verified}")
 
 
@@ -63,7 +63,7 @@ def dit_training() -> Panel:
 def _dit(title: str, axis: Axis, only: Mapping[str, str], *, frontier: bool) -> Panel:
     cost = gmacs()
     series = {size: list[Point]() for size in DIT_SIZES}
-    for value in where("results", paper="DiT", table="Table 4", resolution="256", metric="FID", **only):
+    for value in select_values("results", paper="DiT", table="Table 4", resolution="256", metric="FID", **only):
         name = value.columns["model"].removeprefix("DiT-")
         size, _, patch = name.partition("/")
         macs, steps = cost[f"dit_{size.lower()}_{patch}"] * 1e9, int(value.columns["steps"])
@@ -85,8 +85,8 @@ def _dit(title: str, axis: Axis, only: Mapping[str, str], *, frontier: bool) -> 
 
 def dit_sampling() -> Panel:
     """The two points of arXiv:2212.09748 Figure 10 that are printed; its Tflops are multiply-accumulates too."""
-    found: dict[str, dict[str, Value]] = {}
-    for value in where("results", paper="DiT", table="Section 5.2 text"):
+    found: dict[str, dict[str, PublishedValue]] = {}
+    for value in select_values("results", paper="DiT", table="Section 5.2 text"):
         found.setdefault(value.columns["model"], {})[value.metric] = value
     series = []
     for model, own in found.items():
@@ -107,8 +107,8 @@ def compared() -> Figure:
     """arXiv:2212.09748 Figure 2, right: DiT-XL/2 among the U-Nets of its Table 2, by their printed Gflops."""
     groups: dict[str, list[Point]] = {"no guidance": [], "guided": []}
     cost = gmacs()
-    best: dict[tuple[str, str], Value] = {}
-    own = where("results", paper=OWN, table="Table 2", model=tuple(COMPARED), resolution="256", metric="FID")
+    best: dict[tuple[str, str], PublishedValue] = {}
+    own = select_values("results", paper=OWN, table="Table 2", model=tuple(COMPARED), resolution="256", metric="FID")
     for value in own:
         group = "no guidance" if value.columns["guidance"] == "none" else "guided"
         key = (group, value.columns["model"])
@@ -132,7 +132,8 @@ def compared() -> Figure:
 def dots(title: str, table: str, series: Mapping[str, Mapping[str, str]], caption: str, **only: str) -> Panel:
     """A panel of ablations.csv: variants downwards, FID across; `series` are names and what selects each."""
     values = {
-        name: where("ablations", table=table, metric=("FID", "FID-50K"), **only, **own) for name, own in series.items()
+        name: select_values("ablations", table=table, metric=("FID", "FID-50K"), **only, **own)
+        for name, own in series.items()
     }
     names = tuple(dict.fromkeys(v.columns["variant"] for found in values.values() for v in found))
     made = []

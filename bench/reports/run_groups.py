@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, TypeVar
 
-from bench.config.identity import digest
-from bench.config.metric_specs import headline
+from bench.config.identity import digest_json
+from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
-from bench.records.protocol import describe
-from bench.records.ranking import over_seeds, spread
+from bench.records.protocol import describe_protocol
+from bench.records.ranking import metric_statistics, seed_statistics
 from bench.records.record import Record
 from bench.reports.figure_schema import Point
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class VariantRuns:
     """Runs that differ in nothing but their seed."""
 
     name: str
@@ -35,8 +35,8 @@ class Cell:
     def point(self, x: float, y: Callable[[Record], float] | None = None, label: str = "") -> Point:
         """The mean of a number over the seeds; the final FID unless another is named."""
         values = tuple((y or fid)(r) for r in self.runs)
-        finals = [r.metrics[headline(r.metrics)] for r in self.runs]
-        over = spread(finals) if y is None else over_seeds(values)
+        finals = [r.metrics[headline_metric(r.metrics)] for r in self.runs]
+        over = metric_statistics(finals) if y is None else seed_statistics(values)
         many = f"mean of {over.n} seeds, Student's 95 % interval"
         one = "one seed, 95 % interval over the samples" if over.low is not None else "one seed"
         return Point(
@@ -53,7 +53,7 @@ class Cell:
 
 def fid(r: Record) -> float:
     """The final FID, in whichever features."""
-    return r.metrics[headline(r.metrics)].value
+    return r.metrics[headline_metric(r.metrics)].value
 
 
 def cost(r: Record) -> Any:
@@ -64,7 +64,7 @@ def cost(r: Record) -> Any:
 
 def curve(r: Record) -> list[tuple[int, float]]:
     """(images, FID) at the evaluation points, in order."""
-    name = headline(r.metrics)
+    name = headline_metric(r.metrics)
     return sorted((p["images"], p["metrics"][name]) for p in r.curve if name in p["metrics"])
 
 
@@ -75,13 +75,13 @@ def training_flops(r: Record, images: float) -> float:
 
 def models(records: Iterable[Record]) -> list[Record]:
     """The finished models with an FID."""
-    return [r for r in records if r.kind == "model" and r.status == "done" and headline(r.metrics)]
+    return [r for r in records if r.kind == "model" and r.status == "done" and headline_metric(r.metrics)]
 
 
 def setting(r: Record) -> str:
     """The same for runs whose FIDs may share an axis: one protocol, whatever costs were made equal."""
     training = {k: v for k, v in r.protocol["training"].items() if k != "match"}
-    return digest([r.evaluation_fingerprint, training])[:12]
+    return digest_json([r.evaluation_fingerprint, training])[:12]
 
 
 def by(things: Iterable[T], what: Callable[[T], str]) -> dict[str, list[T]]:
@@ -97,19 +97,19 @@ def by_key(records: Iterable[Record]) -> dict[str, list[Record]]:
     return by(models(records), lambda r: suites.key(r.config))
 
 
-def of_suite(found: Mapping[str, Sequence[Record]], suite: str, scale: suites.Scale) -> dict[str, list[Cell]]:
+def of_suite(found: Mapping[str, Sequence[Record]], suite: str, scale: suites.Scale) -> dict[str, list[VariantRuns]]:
     """A suite's cells that were run, by setting; those most often run first."""
-    settings: dict[str, list[Cell]] = {}
-    for name, key in suites.cells(suite, scale).items():
+    settings: dict[str, list[VariantRuns]] = {}
+    for name, key in suites.variant_keys(suite, scale).items():
         for shared, runs in by(found.get(key, ()), setting).items():
             in_order = sorted(runs, key=lambda r: r.config.get("seed", 0))
-            settings.setdefault(shared, []).append(Cell(name=name, runs=tuple(in_order)))
+            settings.setdefault(shared, []).append(VariantRuns(name=name, runs=tuple(in_order)))
     return dict(sorted(settings.items(), key=lambda item: -len(item[1])))
 
 
 def matched(
     finished: Iterable[Record], keys: Mapping[str, Sequence[Record]], suite: str, scale: suites.Scale
-) -> dict[str, list[Cell]]:
+) -> dict[str, list[VariantRuns]]:
     """A matched suite's cells by setting, and whatever else was run under the same protocols."""
     cells = [c for group in of_suite(keys, suite, scale).values() for c in group]
     prints = {r.fingerprint for c in cells for r in c.runs}
@@ -118,7 +118,7 @@ def matched(
     beside.sort(key=lambda r: (first.get(r.label, 3), r.label, cost(r).macs))
     return {
         shared: [
-            Cell(name=name, runs=tuple(sorted(group, key=lambda r: r.config["seed"])))
+            VariantRuns(name=name, runs=tuple(sorted(group, key=lambda r: r.config["seed"])))
             for name, group in by(runs, lambda r: f"{r.label} at {size(r)}").items()
         ]
         for shared, runs in by(beside, setting).items()
@@ -130,35 +130,35 @@ def size(r: Record) -> str:
     return str(r.config["model"]["match"]).partition(":")[2]
 
 
-def by_family(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+def by_family(cells: Sequence[VariantRuns]) -> dict[str, list[VariantRuns]]:
     """Matched cells by architecture."""
     return by(cells, lambda c: c.runs[0].label)
 
 
-def by_size(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+def by_size(cells: Sequence[VariantRuns]) -> dict[str, list[VariantRuns]]:
     """Matched cells by protocol, cheapest first; within each in their own order."""
     groups = by(cells, lambda c: c.runs[0].fingerprint)
     return dict(sorted(groups.items(), key=lambda item: min(c.macs for c in item[1])))
 
 
-def by_shape(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+def by_shape(cells: Sequence[VariantRuns]) -> dict[str, list[VariantRuns]]:
     """Cells of dit-scaling by what stands before the patch: DiT-XL, 2x64."""
     return by(cells, lambda c: c.name.rpartition("/")[0])
 
 
-def caption(cells: Sequence[Cell]) -> str:
+def caption(cells: Sequence[VariantRuns]) -> str:
     """The protocol that cells share, in words."""
     one = cells[0].runs[0].protocol
     if len({r.fingerprint for c in cells for r in c.runs}) == 1:
-        return describe(one)
+        return describe_protocol(one)
     free = {**one, "training": {**one["training"], "match": {"by": "none"}}}
-    words = describe(free).replace(", sizes as they are", "")
+    words = describe_protocol(free).replace(", sizes as they are", "")
     if len({r.protocol["evaluation"]["steps"] for c in cells for r in c.runs}) > 1:
         words = words.replace(f"{one['evaluation']['steps']}-step ", "")
     return words
 
 
-def seeds(cells: Sequence[Cell]) -> str:
+def seeds(cells: Sequence[VariantRuns]) -> str:
     """How many seeds there are, in words."""
     counts = sorted({len(c.runs) for c in cells})
     many = "1 seed" if counts == [1] else f"{counts[0]} to {counts[-1]} seeds"

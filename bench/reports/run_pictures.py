@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from bench.reports import matplotlib_figures
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
-from bench.storage.atomic import atomic
+from bench.storage.atomic import atomic_write
 from bench.storage.run_folder import RunFolder
 
 Runs = Mapping[str, tuple[RunFolder, Sequence[Mapping[str, Any]]]]
@@ -38,7 +38,7 @@ def grid(images: np.ndarray, labels: np.ndarray | None, path: Path, columns: int
     c, h, w = tiles.shape[1:]
     sheet = tiles.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
     picture = Image.fromarray(sheet.squeeze(-1) if c == 1 else sheet)
-    with atomic(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".webp":
             picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
             picture.save(partial, format="WEBP", lossless=images.shape[-1] <= 16, quality=80, method=6)
@@ -107,5 +107,5 @@ def beside(pictures: Mapping[str, Path], path: Path) -> None:
         ImageDraw.Draw(sheet).text((left + 2, 2), name, fill="black", font_size=14)
         sheet.paste(picture, (left, title))
         left += picture.width + gap
-    with atomic(path) as partial:
+    with atomic_write(path) as partial:
         sheet.save(partial, format="PNG")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cluster import cancellation, code_snapshot, job_chains, live_progress, local_queue, run_status, status_table
-from bench.cluster.profiles import Profile
+from bench.cluster.profiles import SlurmProfile
 from bench.config.overrides import load_config
 from bench.runs.job import Job
 from bench.storage import lease
@@ -19,12 +19,12 @@ WATCH_SECONDS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class DispatchOptions:
     """How the runs of one command are to be dispatched."""
 
     results: Path
     cluster: str
-    profile: Profile
+    profile: SlurmProfile
     parallel: int | None
     label: str
     """The suite, or the run."""
@@ -35,30 +35,30 @@ def default_parallel(cluster: str, count: int) -> int:
     """All at once on a cluster; one on a GPU or in this process; a few on a CPU, each with its share."""
     if cluster == "slurm":
         return count
-    if cluster == "debug" or local_queue.gpus_here():
+    if cluster == "debug" or local_queue.count_gpus():
         return 1
     return min(count, max(3, os.cpu_count() or 1))
 
 
-def out(todo: Mapping[str, RunFolder], wanted: Wanted, stay: bool) -> int | None:
+def dispatch_runs(todo: Mapping[str, RunFolder], wanted: DispatchOptions, stay: bool) -> int | None:
     """Dispatch what is not finished; None when it was waited for, or else the exit status.
 
     On SLURM it is not waited for, unless told to `stay`; 1 when nothing could be submitted.
     """
     if wanted.cluster != "slurm":
-        must_be_free(todo, "or leave it to SLURM", ask=False)
-        here(todo, wanted)
+        require_not_queued(todo, "or leave it to SLURM", ask=False)
+        run_locally(todo, wanted)
         return None
-    there = to_slurm(todo, wanted)
+    there = submit_to_slurm(todo, wanted)
     if not there:
         return 1
     if stay:
-        return None if watch(there, wanted) else 130
+        return None if watch_runs(there, wanted) else 130
     print("python -m bench.status shows them, python -m bench.cancel ends them; you can log out")
     return 0
 
 
-def here(todo: Mapping[str, RunFolder], wanted: Wanted) -> None:
+def run_locally(todo: Mapping[str, RunFolder], wanted: DispatchOptions) -> None:
     """Run them in this process (debug) or in processes of this machine, and watch them."""
     if wanted.cluster == "debug":
         for name, run in todo.items():
@@ -68,47 +68,47 @@ def here(todo: Mapping[str, RunFolder], wanted: Wanted) -> None:
     first = next(iter(todo.values()))
     parallel = wanted.parallel or default_parallel(wanted.cluster, len(todo))
     processes = max(1, load_config(first.path).compute.processes)
-    gpus = processes if local_queue.gpus_here() else 0
+    gpus = processes if local_queue.count_gpus() else 0
     logs = job_chains.jobs_folder(wanted.results) / "%j"
-    queue = local_queue.Queue(local_queue.executor(wanted.cluster, logs, gpus, processes), parallel)
+    queue = local_queue.LocalQueue(local_queue.make_local_executor(wanted.cluster, logs, gpus, processes), parallel)
     for name, run in todo.items():
         queue.add(name, Job(str(run.path.absolute()), door=os.getpid()))
-    live_progress.watch(todo, queue.advance)
+    live_progress.watch_local_runs(todo, queue.advance)
 
 
-def to_slurm(todo: Mapping[str, RunFolder], wanted: Wanted) -> list[RunFolder]:
+def submit_to_slurm(todo: Mapping[str, RunFolder], wanted: DispatchOptions) -> list[RunFolder]:
     """Submit what is neither queued nor failed (or also what failed); the runs that SLURM has afterwards.
 
     ValueError with SLURM's reason when it refuses a request.  A Ctrl-C meanwhile asks whether to cancel.
     """
-    with lease.hold(job_chains.jobs_folder(wanted.results), wait=60):
-        for name in job_chains.mend(wanted.results):
+    with lease.hold_lease(job_chains.jobs_folder(wanted.results), wait=60):
+        for name in job_chains.cancel_orphans(wanted.results):
             print(f"{name}: its submission was cut off, so its jobs were cancelled")
-        there, free = sorted_out(todo, wanted.retry_failed)
+        there, free = select_for_submission(todo, wanted.retry_failed)
         submitted: list[RunFolder] = []
         if not free:
             return there
         try:
-            for line in job_chains.submit(submission_of(free, wanted), *by_stage(free)):
+            for line in job_chains.submit_runs(build_submission(free, wanted), *split_by_stage(free)):
                 submitted.append(todo[line.partition(":")[0]])
                 print(f"submitted {line}", flush=True)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 cancellation.ask_and_cancel(submitted)
             for run in free:
-                forget(run)
+                remove_unstarted(run)
             raise
     return [*there, *submitted]
 
 
-def sorted_out(todo: Mapping[str, RunFolder], retry_failed: bool) -> tuple[list[RunFolder], list[RunFolder]]:
+def select_for_submission(todo: Mapping[str, RunFolder], retry_failed: bool) -> tuple[list[RunFolder], list[RunFolder]]:
     """(runs that are queued or running, runs to submit); of the others it says why they are left out."""
-    rows = standing(todo)
+    rows = query_states(todo)
     there, free = [], []
     for name, run in todo.items():
         row = rows[name]
         if row.alive:
-            print(f"{name} is in the queue already: {cancellation.where(row)}, {row.state}")
+            print(f"{name} is in the queue already: {cancellation.describe_location(row)}, {row.state}")
             there.append(run)
         elif row.state == "diverged":
             print(f"{name} diverged, which it would do again; --fresh starts it over")
@@ -121,44 +121,46 @@ def sorted_out(todo: Mapping[str, RunFolder], retry_failed: bool) -> tuple[list[
     return there, free
 
 
-def forget(run: RunFolder) -> None:
+def remove_unstarted(run: RunFolder) -> None:
     """Remove a run of which there is nothing but its config."""
     if [path.name for path in run.path.iterdir()] == ["config.json"]:
         shutil.rmtree(run.path)
 
 
-def standing(runs: Mapping[str, RunFolder]) -> dict[str, run_status.Row]:
+def query_states(runs: Mapping[str, RunFolder]) -> dict[str, run_status.RunStatus]:
     """How SLURM and their files say that runs stand; ValueError when SLURM does not answer."""
-    rows, note = run_status.look(runs.values())
+    rows, note = run_status.query_runs(runs.values())
     if note:
         raise ValueError(f"{note}; nothing was submitted or removed")
     return {row.run: row for row in rows}
 
 
-def by_stage(runs: list[RunFolder]) -> tuple[list[RunFolder], list[RunFolder]]:
+def split_by_stage(runs: list[RunFolder]) -> tuple[list[RunFolder], list[RunFolder]]:
     """(those that have to be trained, those that have only to be evaluated)."""
     trained = [run.has_snapshots(load_config(run.path).budget.evaluation_points) for run in runs]
     pairs = list(zip(runs, trained, strict=True))
     return [run for run, done in pairs if not done], [run for run, done in pairs if done]
 
 
-def submission_of(runs: list[RunFolder], wanted: Wanted) -> job_chains.Submission:
+def build_submission(runs: list[RunFolder], wanted: DispatchOptions) -> job_chains.Submission:
     """What the jobs of these runs share, a copy of the code among it."""
     modules = {arch.partition(":")[0] for run in runs if ":" in (arch := load_config(run.path).model.arch)}
     return job_chains.Submission(
         results=wanted.results,
         profile=wanted.profile,
-        code=code_snapshot.take(job_chains.jobs_folder(wanted.results), modules),
+        code=code_snapshot.copy_code(job_chains.jobs_folder(wanted.results), modules),
         make=Job,
         label=wanted.label,
         parallel=wanted.parallel,
     )
 
 
-def watch(runs: list[RunFolder], wanted: Wanted) -> bool:
+def watch_runs(runs: list[RunFolder], wanted: DispatchOptions) -> bool:
     """Show how the runs get on; whether all have ended.  A Ctrl-C asks whether to cancel them, or else leaves them."""
     try:
-        status_table.watch(wanted.results, [run.path.name for run in runs], frozenset(run_status.STATES), WATCH_SECONDS)
+        status_table.watch_runs(
+            wanted.results, [run.path.name for run in runs], frozenset(run_status.RUN_STATES), WATCH_SECONDS
+        )
     except KeyboardInterrupt:
         print()
         cancellation.ask_and_cancel(runs)
@@ -166,14 +168,14 @@ def watch(runs: list[RunFolder], wanted: Wanted) -> bool:
     return True
 
 
-def must_be_free(runs: Mapping[str, RunFolder], advice: str, ask: bool = True) -> None:
+def require_not_queued(runs: Mapping[str, RunFolder], advice: str, ask: bool = True) -> None:
     """ValueError where SLURM still has a job of a run that something else is to be done with.
 
     Also where it does not answer, unless `ask` is off: the run's lease then has the last word.
     """
     own = {name: run for name, run in runs.items() if (run.path / "jobs.json").is_file()}
-    rows = standing(own) if ask else {row.run: row for row in run_status.look(own.values(), reap=False)[0]}
+    rows = query_states(own) if ask else {row.run: row for row in run_status.query_runs(own.values(), reap=False)[0]}
     for name, row in rows.items():
         if row.alive:
-            where = cancellation.where(row)
+            where = cancellation.describe_location(row)
             raise ValueError(f"{name} is in the queue: {where}; python -m bench.cancel {name} first, {advice}")

@@ -12,17 +12,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from bench.cluster.signals import Notices
+from bench.cluster.signals import SignalHandler
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.records import failures
-from bench.runs.pipeline import Stage, stages
+from bench.runs.pipeline import Stage, run_stages
 from bench.storage import lease as claims
 from bench.storage import process_identity
-from bench.storage.process_identity import on_slurm
+from bench.storage.process_identity import is_slurm_task
 from bench.storage.run_folder import RunFolder
 
-TURNS, PROGRESS = 5, ("train", "trained", "sample", "evaluate")
+MAX_FRUITLESS_ATTEMPTS, PROGRESS_EVENTS = 5, ("train", "trained", "sample", "evaluate")
 
 
 class Job:
@@ -32,9 +32,9 @@ class Job:
         self.folder, self.stage, self.notice_seconds, self.door = folder, stage, notice_seconds, door
 
     def __call__(self) -> str:
-        notices = Notices(self.notice_seconds)
+        notices = SignalHandler(self.notice_seconds)
         with notices.listening():
-            work(RunFolder(Path(self.folder)), self.stage, notices, self.door)
+            execute_run(RunFolder(Path(self.folder)), self.stage, notices, self.door)
         return self.folder
 
     def checkpoint(self) -> Any:
@@ -44,7 +44,9 @@ class Job:
         return DelayedSubmission(self)
 
 
-def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, door: int | None = None) -> bool:
+def execute_run(
+    run: RunFolder, stage: Stage = "all", notices: SignalHandler | None = None, door: int | None = None
+) -> bool:
     """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; whether that is done now.
 
     A failure is logged, written to error.txt and to a record, and raised.  The work stops, saved, when a
@@ -54,39 +56,39 @@ def work(run: RunFolder, stage: Stage = "all", notices: Notices | None = None, d
     from bench.training import distributed, rendezvous
     from bench.training.checkpointing import Diverged
 
-    notices, config, own = notices or Notices(), load_config(run.path), rendezvous.place()
+    notices, config, own = notices or SignalHandler(), load_config(run.path), rendezvous.process_info()
     first = own is None or own.rank == 0
     try:
-        with run.claim() if first else nullcontext() as claim, distributed.joined(config) as world:
-            done = turn(run, config, stage, notices, door, world, claim.check if claim else lambda: None)
+        with run.claim() if first else nullcontext() as claim, distributed.join_world(config) as world:
+            done = run_attempt(run, config, stage, notices, door, world, claim.check if claim else lambda: None)
             requeue = not done and bool(world.agree(notices.requeue)[0])
-    except (claims.Held, claims.TakenOver):
+    except (claims.LeaseHeld, claims.LeaseLost):
         raise
     except Exception as error:
         if first or type(error) not in (RuntimeError, Diverged):  # else it is the first process's to tell
-            failures.leave(run, error, "diverged" if isinstance(error, Diverged) else "failed")
+            failures.record_failure(run, error, "diverged" if isinstance(error, Diverged) else "failed")
         raise
     if not done:
         notices.leave(requeue)
     elif own is not None:
-        atexit.register(distributed.leave_early)
+        atexit.register(distributed.exit_without_cleanup)
     return done
 
 
-def turn(
+def run_attempt(
     run: RunFolder,
     config: RunConfig,
     stage: Stage,
-    notices: Notices,
+    notices: SignalHandler,
     door: int | None,
     world: Any,
     owned: Callable[[], None],
 ) -> bool:
     """The work of one process, until it is done or told to stop; whether it is done."""
-    from bench.training.distributed import Stopped
+    from bench.training.distributed import StopRequested
 
     def stop() -> bool:
-        return notices.stop or (door is not None and not process_identity.exists(door))
+        return notices.stop or (door is not None and not process_identity.pid_exists(door))
 
     if world.of_first(
         lambda: run.record().is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
@@ -95,16 +97,16 @@ def turn(
     if world.first:
         (run.path / "error.txt").unlink(missing_ok=True)
         require_progress(run)
-        run.log("start", stage=stage, **place())
+        run.log("start", stage=stage, **describe_process())
     try:
-        stages(run, config, stage, stop, world, owned)
-    except Stopped:
+        run_stages(run, config, stage, stop, world, owned)
+    except StopRequested:
         if world.first:
             run.log("requeued" if notices.requeue else "stopped")
         return False
     if world.first:
         if stage == "evaluate":
-            rank_again(run.results)
+            update_leaderboard(run.results)
         run.log("trained" if stage == "train" else "done")
     return True
 
@@ -113,27 +115,27 @@ def require_progress(run: RunFolder) -> None:
     """ValueError where SLURM has started a run TURNS times in a row and nothing came of it."""
     turns = 0
     for event in reversed(run.events()[0]):
-        if event["event"] in (*PROGRESS, "failed"):
+        if event["event"] in (*PROGRESS_EVENTS, "failed"):
             break
         turns += event["event"] == "start"
-    if on_slurm() and turns >= TURNS:
+    if is_slurm_task() and turns >= MAX_FRUITLESS_ATTEMPTS:
         raise ValueError(
             f"{turns} turns in a row ended before a step was reported; raise slurm.time or lower slurm.signal_seconds "
             "(the log says how far each came), then --retry-failed"
         )
 
 
-def rank_again(results: Path) -> None:
+def update_leaderboard(results: Path) -> None:
     """Bring the leaderboard up to date; what keeps it from that is said, and is no failure of this run."""
     from bench.records import leaderboard_files
 
     try:
-        leaderboard_files.write(results)
+        leaderboard_files.write_leaderboard(results)
     except (ValueError, OSError) as error:
         print(f"the leaderboard is not up to date: {error}", file=sys.stderr, flush=True)
 
 
-def place() -> dict[str, Any]:
+def describe_process() -> dict[str, Any]:
     """Where this process runs: host, pid, and SLURM's job and how often it was requeued."""
-    own = claims.me()
-    return {"pid": own.pid, "host": own.host, "job": own.job if on_slurm() else None, "requeues": own.restarts}
+    own = claims.this_process()
+    return {"pid": own.pid, "host": own.host, "job": own.job if is_slurm_task() else None, "requeues": own.restarts}

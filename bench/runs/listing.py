@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from architectures import registry
 from bench.cluster import profiles
-from bench.config.fields import fields_of
+from bench.config.fields import iterate_settings
 from bench.config.schema import RunConfig
 from bench.data import sources
 from bench.experiments import recipes, suites
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     pass
 
 
-def settings_help() -> str:
+def describe_settings() -> str:
     """Every setting with its type, default and docstring, by section."""
     lines = ["settings for --set KEY=VALUE; in brackets the default at paper scale on the shared track."]
     lines += [
         "Digits and shapes have their own (experiments/presets.py); a run's config.json holds what it resolved to."
     ]
     section = None
-    for key, kind, default, doc in fields_of(RunConfig):
+    for key, kind, default, doc in iterate_settings(RunConfig):
         head = key.rpartition(".")[0]
         if head != section:
             lines.append(f"\n  {head or 'run'}")
@@ -31,25 +31,25 @@ def settings_help() -> str:
         lines.append(f"    {key + '=' + kind.upper() if len(kind) < 6 else key + '=':<34} {doc}{shown}")
         if len(kind) >= 6 and "|" in kind:
             lines.append(f"    {'':<34} one of {kind.replace('|', ', ')}")
-    return "\n".join([*lines, *profiles.help_lines()])
+    return "\n".join([*lines, *profiles.slurm_help_lines()])
 
 
-def listing() -> str:
+def describe_choices() -> str:
     """What there is to choose from."""
     lines = ["architectures and sizes"]
     for name in registry.names():
         found = registry.entry(name)
         lines.append(f"  {name:<10} {' '.join(found.sizes) or '(by --set model.args...)'}   {found.paper}")
     lines += ["", "data sets"]
-    for name, s in sources.SOURCES.items():
+    for name, s in sources.KNOWN_SOURCES.items():
         shape = f"{s.channels}x{s.size}x{s.size}"
         lines.append(f"  {name:<22} {shape:<10} {s.num_classes:>4} classes   {s.about}")
     lines += [
         "  shapes-N               3xNxN        10 classes   shapes at any resolution",
-        *sources.KINDS.splitlines(),
+        *sources.PATH_HELP.splitlines(),
     ]
     lines += ["", "recipes: --track shared (shared, and its toys on digits and shapes), --track native (the others)"]
-    lines += [f"  {line}".rstrip() for line in recipes.listed().splitlines()]
+    lines += [f"  {line}".rstrip() for line in recipes.recipe_table().splitlines()]
     lines += ["", "suites"]
     lines += [f"  {name:<18} {suite.about}" for name, suite in suites.SUITES.items()]
     return "\n".join(lines)

@@ -8,13 +8,13 @@ from functools import cache
 from typing import Any, Literal
 
 from bench.config.schema import RunConfig
-from bench.runs.record_builder import record
+from bench.runs.record_builder import publish_record
 from bench.storage.run_folder import RunFolder
 
 Stage = Literal["all", "train", "evaluate"]
 
 
-def stages(
+def run_stages(
     run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool], world: Any, owned: Callable[[], None]
 ) -> None:
     """The stages in order; each skips what is there already.  `owned` raises when the run is another process's."""
@@ -25,9 +25,9 @@ def stages(
     trainer.set_threads(config)
     device = trainer.device_of(config, world)
     published = bool(config.model.weights)
-    arrays = sources.arrays_of(config.data, trained=not published)
+    arrays = sources.open_dataset(config.data, trained=not published)
     if stage != "evaluate" and not published:
-        trainer.train(run, config, arrays, presets.io_of(config), stop, world, owned)
+        trainer.train(run, config, arrays, presets.network_io(config), stop, world, owned)
     if world.first:
         log_peak(run, str(device))
     if stage == "train":
@@ -50,22 +50,22 @@ def evaluated(
     from bench.data import sources
     from bench.evaluation import generation, run_metrics
     from bench.evaluation.extractors import extractor_registry
-    from bench.training.distributed import Stopped
+    from bench.training.distributed import StopRequested
 
     def check() -> None:
         owned()
         if stop():
-            raise Stopped
+            raise StopRequested
 
     def measure() -> None:
         run_metrics.evaluate(run, config, evaluator, lambda: world.check(check))
         if not run.record().is_file():
             owned()
-            record(run, config, arrays, weights_hash, evaluator)
+            publish_record(run, config, arrays, weights_hash, evaluator)
 
-    e, latent = config.evaluation, sources.source(config.data.name, config.data.root).latent
-    weights, weights_hash = extractor_registry.prepare(e.extractor, e.weights, run.cache)
-    generation.sample(run, config, latent, device, check, world)
+    e, latent = config.evaluation, sources.open_source(config.data.name, config.data.root).latent
+    weights, weights_hash = extractor_registry.prepare_weights(e.extractor, e.weights, run.cache)
+    generation.generate(run, config, latent, device, check, world)
     evaluator = cache(lambda: run_metrics.Evaluator(config, weights, arrays, cuda=device.type == "cuda"))
     world.alone(measure, check)
 

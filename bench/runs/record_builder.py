@@ -14,11 +14,13 @@ from bench.config.schema import RunConfig
 from bench.records import failures
 from bench.storage.run_folder import RunFolder
 
-WORDS = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
-PACKAGES = ("torch", "torchvision", "diffusers", "timm", "torch-fidelity", "numpy")
+PRECISION_NAMES = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
+RECORDED_PACKAGES = ("torch", "torchvision", "diffusers", "timm", "torch-fidelity", "numpy")
 
 
-def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]) -> None:
+def publish_record(
+    run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, evaluator: Callable[[], Any]
+) -> None:
     """Write the run's record, its pictures, and the reference rows of its evaluation."""
     from bench.costs import counting, matching
     from bench.evaluation import feature_store, run_metrics
@@ -28,10 +30,10 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
     from bench.reports import run_pictures
     from bench.storage import tensor_files
 
-    io = presets.io_of(config)
-    target = matching.target_of(matching.parse(config.model.match), io) if config.model.match else None
+    io = presets.network_io(config)
+    target = matching.target_cost(matching.parse_match(config.model.match), io) if config.model.match else None
     shared = {
-        "evaluation": protocol.evaluation_of(
+        "evaluation": protocol.evaluation_protocol(
             config,
             extractor_hash=weights_hash,
             reference_hash=arrays.reference_hash(),
@@ -39,11 +41,11 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         )
     }
     native = presets.native_preset(config)
-    whole = {**shared, "training": protocol.training_of(config, native=native, match_target=target)}
+    whole = {**shared, "training": protocol.training_protocol(config, native=native, match_target=target)}
     curve = run_metrics.read_curve(run, config)
     last = run.file("snapshots", config.budget.images, "safetensors")
-    tensors, _ = tensor_files.load(last)
-    counted = counting.of(config, io)
+    tensors, _ = tensor_files.load_tensors(last)
+    counted = counting.cost_of_config(config, io)
     made = make_record(
         label=config.model.label,
         kind="model",
@@ -52,12 +54,12 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
         processes=processes_of(run),
         precision=precision_of(run, config),
         metrics=curve[-1]["metrics"],
-        cost={**counting.summary(config, counted), **measured(run, counted.training_flops)},
+        cost={**counting.cost_summary(config, counted), **measured_cost(run, counted.training_flops)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
         losses=run_pictures.thinned(run),
-        incidents=failures.incidents(run),
+        incidents=failures.list_incidents(run),
         checkpoint={
-            "crc32": tensor_files.checksum(tensors),
+            "crc32": tensor_files.tensors_crc32(tensors),
             "images": config.budget.images,
             "weights": config.model.weights or "ema",
         },
@@ -66,13 +68,13 @@ def record(run: RunFolder, config: RunConfig, arrays: Any, weights_hash: str, ev
     run_pictures.grid(images, labels, run.path / "samples.png")
     if config.budget.images:
         run_pictures.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
-    references(run, config, arrays, shared, evaluator)
-    run_pictures.grid(images, labels, records.picture(run.results, made.id), per_class=5)
-    records.publish(run.results, made)
-    records.write(run.record(), made)
+    publish_references(run, config, arrays, shared, evaluator)
+    run_pictures.grid(images, labels, records.sample_grid_path(run.results, made.id), per_class=5)
+    records.publish_record(run.results, made)
+    records.write_record(run.record(), made)
 
 
-def references(
+def publish_references(
     run: RunFolder, config: RunConfig, arrays: Any, evaluation: dict[str, Any], evaluator: Callable[[], Any]
 ) -> None:
     """Publish the rows of held-out images and noise, unless their evaluation has them already."""
@@ -83,14 +85,14 @@ def references(
 
     have = {
         r.label
-        for r in records.read_all(run.results)
+        for r in records.read_records(run.results)
         if r.kind == "reference" and r.fingerprint == fingerprint(evaluation)
     }
     if {"held-out", "noise"} <= have:
         return
-    for label, (metrics, images) in run_metrics.reference_rows(evaluator(), arrays, config).items():
+    for label, (metrics, images) in run_metrics.measure_reference_rows(evaluator(), arrays, config).items():
         made = make_record(label=label, kind="reference", config={}, protocol=evaluation, metrics=metrics)
-        records.publish(run.results, made)
+        records.publish_record(run.results, made)
         run_pictures.grid(images, None, run.cache / f"{label}.png")
 
 
@@ -111,7 +113,7 @@ def make_record(
 
     whole = fingerprint(protocol)
     data = {
-        "id": records.identity(label, config, whole),
+        "id": records.record_id(label, config, whole),
         "kind": kind,
         "label": label,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,13 +122,13 @@ def make_record(
         "fingerprint": whole,
         "evaluation_fingerprint": fingerprint(protocol["evaluation"]),
         "metrics": metrics,
-        "environment": environment(processes, precision),
+        "environment": describe_environment(processes, precision),
         **more,
     }
-    return records.parse(data, label)
+    return records.parse_record(data, label)
 
 
-def measured(run: RunFolder, flops: int) -> dict[str, Any]:
+def measured_cost(run: RunFolder, flops: int) -> dict[str, Any]:
     """Measured cost from the log: every second of training counts, repeated ones too.
 
     `flops` are those of training on one image.  MFU is against the dense bf16 peak of the GPUs, where it is known.
@@ -140,7 +142,7 @@ def measured(run: RunFolder, flops: int) -> dict[str, Any]:
     images = sum(e["rate"] * e["seconds"] for e in training)
     memory = [e["peak_memory_bytes"] for e in events if e["event"] == "memory"]
     device = next((e["device"] for e in reversed(events) if e["event"] == "compute"), "")
-    peak = hardware.known(device)
+    peak = hardware.known_peak(device)
     return {
         "images_per_second": images / max(seconds, 1e-9) if training else None,
         "mfu": hardware.mfu(images / (3600 * hours), flops, peak) if peak and hours else None,
@@ -160,23 +162,23 @@ def processes_of(run: RunFolder) -> int:
     return max((e.get("processes", 1) for e in run.events()[0] if e["event"] == "train"), default=1)
 
 
-def environment(processes: int = 1, precision: str = "fp32") -> dict[str, Any]:
+def describe_environment(processes: int = 1, precision: str = "fp32") -> dict[str, Any]:
     """What the run ran on: versions, commit, device, processes; no host or user names."""
     import torch
 
     cuda = torch.cuda.is_available()
     return {
-        **code_snapshot.about(),
+        **code_snapshot.code_version(),
         "python": platform.python_version(),
-        "packages": {name: installed(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in RECORDED_PACKAGES},
         "device": torch.cuda.get_device_name() if cuda else cpu_name(),
         "threads": torch.get_num_threads(),
         "world_size": processes,
-        "precision": WORDS[precision],
+        "precision": PRECISION_NAMES[precision],
     }
 
 
-def installed(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -25,25 +25,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.storage import process_identity
-from bench.storage.atomic import beside, told
+from bench.storage.atomic import disk_errors_explained, partial_path
 
-BEAT_SECONDS = 10.0
-DEAD_SECONDS = 60.0
+HEARTBEAT_SECONDS = 10.0
+EXPIRY_SECONDS = 60.0
 POLL_SECONDS = 0.2
 RELEASED = "released".ljust(10)
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EXDEV)
+NO_HARD_LINK_ERRORS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EXDEV)
 
 
-class Held(ValueError):
+class LeaseHeld(ValueError):
     """Another process that is alive holds the run."""
 
 
-class TakenOver(RuntimeError):
+class LeaseLost(RuntimeError):
     """Another process holds the run now; this one must end without writing anything more."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holder:
+class LeaseHolder:
     """A process that claims."""
 
     host: str
@@ -68,15 +68,15 @@ class Holder:
         return f"scancel {self.job}" if self.job else f"kill {self.pid} on {self.host}"
 
 
-def me() -> Holder:
+def this_process() -> LeaseHolder:
     """This process; `words` of it are fit for a log."""
     env = os.environ
     array, own = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_JOB_ID", "")
-    return Holder(
+    return LeaseHolder(
         host=socket.gethostname(),
         pid=os.getpid(),
-        place=process_identity.place(),
-        started=process_identity.started(os.getpid()),
+        place=process_identity.pid_namespace_id(),
+        started=process_identity.start_time(os.getpid()),
         job=f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '')}" if array else own,
         unique=f"{env.get('SLURM_CLUSTER_NAME', '')}/{own}" if own else "",
         restarts=int(env.get("SLURM_RESTART_COUNT") or 0),
@@ -85,19 +85,19 @@ def me() -> Holder:
     )
 
 
-def parse(text: str) -> Holder | None:
+def parse_holder(text: str) -> LeaseHolder | None:
     """The holder that a claim's content tells; None where it is no claim of this version."""
     try:
-        return Holder(**json.loads(text))
+        return LeaseHolder(**json.loads(text))
     except (ValueError, TypeError):
         return None
 
 
-def file_of(folder: Path, generation: int) -> Path:
+def lease_path(folder: Path, generation: int) -> Path:
     return folder / f"claim-{generation:06d}.json"
 
 
-def generations(folder: Path) -> list[int]:
+def list_generations(folder: Path) -> list[int]:
     """The generations that are there, ascending."""
     try:
         names = [path.name for path in folder.iterdir()]
@@ -106,34 +106,34 @@ def generations(folder: Path) -> list[int]:
     return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"claim-(\d{6,})\.json", name)))
 
 
-def latest(folder: Path) -> tuple[int, str]:
+def read_latest_lease(folder: Path) -> tuple[int, str]:
     """(generation, content) of the holder's claim; (0, "") where there was never one."""
-    while there := generations(folder):
+    while there := list_generations(folder):
         try:
-            return there[-1], file_of(folder, there[-1]).read_text(errors="replace")
+            return there[-1], lease_path(folder, there[-1]).read_text(errors="replace")
         except OSError as error:  # a higher one has come, and this was cleaned up
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
     return 0, ""
 
 
-class Claim:
+class Lease:
     """A run that this process holds, until `release`."""
 
-    def __init__(self, folder: Path, generation: int, holder: Holder) -> None:
+    def __init__(self, folder: Path, generation: int, holder: LeaseHolder) -> None:
         self.folder, self.generation, self.holder = folder, generation, holder
-        self.path = file_of(folder, generation)
+        self.path = lease_path(folder, generation)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """TakenOver when another process holds the run now."""
-        generation, text = latest(self.folder)
+        generation, text = read_latest_lease(self.folder)
         if generation != self.generation or self.holder.nonce not in text:
-            other = parse(text)
+            other = parse_holder(text)
             who = f"was taken over by {other.words()}" if other else "has been removed"
-            raise TakenOver(f"{self.folder} {who}; this process writes nothing more")
+            raise LeaseLost(f"{self.folder} {who}; this process writes nothing more")
 
     def release(self) -> None:
         """Let go.  The file stays, so that generations never repeat."""
@@ -144,7 +144,7 @@ class Claim:
 
     def _beat(self) -> None:
         count = 0
-        while not self._ended.wait(BEAT_SECONDS):
+        while not self._ended.wait(HEARTBEAT_SECONDS):
             count += 1
             with suppress(OSError):  # `check` tells whether it cost the run
                 self._write(f"{count:010d}")
@@ -159,10 +159,10 @@ class Claim:
                 os.fsync(f.fileno())
 
 
-class Watch:
+class HolderWatch:
     """What a claimant has seen of the holder, by its own clock."""
 
-    def __init__(self, own: Holder) -> None:
+    def __init__(self, own: LeaseHolder) -> None:
         self.own, self.generation, self.text = own, 0, ""
         self.since, self.beating = time.monotonic(), False
 
@@ -173,8 +173,8 @@ class Watch:
             self.generation, self.text = generation, text
 
     @property
-    def holder(self) -> Holder | None:
-        return parse(self.text)
+    def holder(self) -> LeaseHolder | None:
+        return parse_holder(self.text)
 
     def gone(self) -> bool:
         """Whether nobody holds the run."""
@@ -184,10 +184,10 @@ class Watch:
         if them and them.unique and them.unique == self.own.unique and self._earlier(them):
             return True
         if them and them.place == self.own.place:
-            return not process_identity.alive(them.pid, them.started)
-        return time.monotonic() - self.since >= DEAD_SECONDS
+            return not process_identity.is_running(them.pid, them.started)
+        return time.monotonic() - self.since >= EXPIRY_SECONDS
 
-    def _earlier(self, them: Holder) -> bool:
+    def _earlier(self, them: LeaseHolder) -> bool:
         """Whether they are an earlier start of this SLURM job, which a controller that forgot it may leave running."""
         return them.restarts < self.own.restarts or them.place != self.own.place
 
@@ -196,59 +196,61 @@ class Watch:
         them = self.holder
         if them and them.place == self.own.place:
             return True
-        return self.beating and time.monotonic() - self.since < 2 * BEAT_SECONDS
+        return self.beating and time.monotonic() - self.since < 2 * HEARTBEAT_SECONDS
 
 
-def acquire(folder: Path, wait: float = 20.0) -> Claim:
+def acquire_lease(folder: Path, wait: float = 20.0) -> Lease:
     """Hold a run.
 
     Held (a ValueError) when a process that is alive still holds it after `wait` seconds; where that cannot be told
     by then, the answer takes up to a minute.
     """
-    began, watch = time.monotonic(), Watch(me())
+    began, watch = time.monotonic(), HolderWatch(this_process())
     while True:
-        watch.see(*latest(folder))
+        watch.see(*read_latest_lease(folder))
         if watch.gone():
-            if made := create(folder, watch.generation + 1):
+            if made := create_lease(folder, watch.generation + 1):
                 return made
             continue
         if watch.alive() and time.monotonic() - began >= wait:
             who = watch.holder
             words = f"{who.words()}; wait for it, or end it ({who.how_to_end()})" if who else "another process"
-            raise Held(f"{folder} is being worked on by {words}")
+            raise LeaseHeld(f"{folder} is being worked on by {words}")
         time.sleep(POLL_SECONDS)
 
 
-def holder_of(folder: Path) -> Holder | None:
+def current_holder(folder: Path) -> LeaseHolder | None:
     """Who holds a run as far as one look tells; one of another place that is silent for a minute may be dead."""
-    watch = Watch(me())
-    watch.see(*latest(folder))
+    watch = HolderWatch(this_process())
+    watch.see(*read_latest_lease(folder))
     return None if watch.gone() else watch.holder
 
 
-def create(folder: Path, generation: int) -> Claim | None:
+def create_lease(folder: Path, generation: int) -> Lease | None:
     """The claim of this generation; None when another process was first."""
-    own, path = me(), file_of(folder, generation)
-    with told(path):
+    own, path = this_process(), lease_path(folder, generation)
+    with disk_errors_explained(path):
         folder.mkdir(parents=True, exist_ok=True)
-        link(path, json.dumps(asdict(own)))
-    highest, text = latest(folder)
+        create_exclusively(path, json.dumps(asdict(own)))
+    highest, text = read_latest_lease(folder)
     if own.nonce not in text:
-        if highest != generation and own.nonce in read(path):  # the holder before was long gone, and cleaned up
+        if highest != generation and own.nonce in read_text_or_empty(
+            path
+        ):  # the holder before was long gone, and cleaned up
             path.unlink(missing_ok=True)
         return None
-    for lower in generations(folder):
+    for lower in list_generations(folder):
         if lower < generation:
-            file_of(folder, lower).unlink(missing_ok=True)
-    return Claim(folder, generation, own)
+            lease_path(folder, lower).unlink(missing_ok=True)
+    return Lease(folder, generation, own)
 
 
-def link(path: Path, text: str) -> None:
+def create_exclusively(path: Path, text: str) -> None:
     """Make a file with a content at once unless it is there.
 
     A server may answer that it is there of a link that it has just made: only the content tells.
     """
-    partial = beside(path)
+    partial = partial_path(path)
     try:
         with partial.open("w") as f:
             f.write(text)
@@ -257,7 +259,7 @@ def link(path: Path, text: str) -> None:
         with suppress(FileExistsError):
             os.link(partial, path)
     except OSError as error:
-        if error.errno not in NO_LINKS:
+        if error.errno not in NO_HARD_LINK_ERRORS:
             raise
         with suppress(FileExistsError), path.open("x") as f:
             f.write(text)
@@ -266,7 +268,7 @@ def link(path: Path, text: str) -> None:
             partial.unlink()
 
 
-def read(path: Path) -> str:
+def read_text_or_empty(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
@@ -274,9 +276,9 @@ def read(path: Path) -> str:
 
 
 @contextmanager
-def hold(folder: Path, wait: float = 20.0) -> Iterator[Claim]:
+def hold_lease(folder: Path, wait: float = 20.0) -> Iterator[Lease]:
     """`acquire`, and `release` at the end."""
-    own = acquire(folder, wait)
+    own = acquire_lease(folder, wait)
     try:
         yield own
     finally:

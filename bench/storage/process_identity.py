@@ -9,12 +9,12 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-UNSEEN = "unseen"
+UNREADABLE_START = "unseen"
 """The start of a process that exists and whose start this one may not read."""
 
 
 @cache
-def place() -> str:
+def pid_namespace_id() -> str:
     """Eight hexadecimal digits of where process ids hold: one boot of one kernel, and one pid namespace of it.
 
     Nodes and containers may share a host name, and virtual nodes of one machine have several.
@@ -26,22 +26,22 @@ def place() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 
-def started(pid: int) -> str:
+def start_time(pid: int) -> str:
     """When a process of this place began, in the kernel's ticks; "" where none of that id runs (a zombie does not)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return UNSEEN if exists(pid) else ""
+        return UNREADABLE_START if pid_exists(pid) else ""
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def alive(pid: int, start: str) -> bool:
+def is_running(pid: int, start: str) -> bool:
     """Whether the process of this place with that id and start still runs."""
-    now = started(pid)
-    return bool(now) and (now == start or UNSEEN in (now, start))
+    now = start_time(pid)
+    return bool(now) and (now == start or UNREADABLE_START in (now, start))
 
 
-def exists(pid: int) -> bool:
+def pid_exists(pid: int) -> bool:
     """Whether there is a process of that id, be it another user's."""
     try:
         os.kill(pid, 0)
@@ -52,6 +52,6 @@ def exists(pid: int) -> bool:
     return True
 
 
-def on_slurm() -> bool:
+def is_slurm_task() -> bool:
     """Whether this process is a task that submitit started under SLURM."""
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"

@@ -29,17 +29,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.storage.atomic import append, atomic, sweep, write_json
-from bench.storage.lease import Claim, hold
+from bench.storage.atomic import append_line, atomic_write, remove_stale_partials, write_json
+from bench.storage.lease import Lease, hold_lease
 
-OFTEN = ("train", "sample")
+FREQUENT_EVENTS = ("train", "sample")
 """Events that come every second; of these the status is written only so often:"""
-STATUS_SECONDS = 2.0
+STATUS_INTERVAL_SECONDS = 2.0
 HOUR, DAY = 3600.0, 86400.0
-HOLDERS = ("checkpoints", "snapshots")
+HOLDER_FOLDERS = ("checkpoints", "snapshots")
 """Where only the holder writes: what is hidden there, safetensors' own temporary files too, is of one before it."""
-PARTIALS = (".*.partial", "*/.*.partial", "*/*.parts/.*.partial")
-UNKNOWN: dict[str, Any] = {
+PARTIAL_PATTERNS = (".*.partial", "*/.*.partial", "*/*.parts/.*.partial")
+EMPTY_STATUS: dict[str, Any] = {
     "event": None,
     "time": None,
     "images": None,
@@ -56,7 +56,7 @@ UNKNOWN: dict[str, Any] = {
 }
 
 
-def following(status: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
+def fold_event(status: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
     """The status after an event; what the event does not tell stays."""
     name = event["event"]
     told = ("event", "time", "images", "of", "rate", "loss", "host", "job", "pid", "error")
@@ -71,11 +71,11 @@ def following(status: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass
-class Shown:
+class StatusCache:
     """The status as this process knows it, and when it was last written."""
 
     status: dict[str, Any] | None = None
-    written: float = -STATUS_SECONDS
+    written: float = -STATUS_INTERVAL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class RunFolder:
     """One run's files."""
 
     path: Path
-    _shown: Shown = field(default_factory=Shown, repr=False, compare=False)
+    _shown: StatusCache = field(default_factory=StatusCache, repr=False, compare=False)
 
     @classmethod
     def of(cls, results: Path, name: str) -> RunFolder:
@@ -128,9 +128,9 @@ class RunFolder:
         """
         whole = {"time": round(time.time(), 3), "event": event, **values}
         before = self._shown.status or self._status_so_far()
-        append(self.path / "log.jsonl", json.dumps(whole))
-        self._shown.status = following(before, whole)
-        if event not in OFTEN or time.monotonic() - self._shown.written >= STATUS_SECONDS:
+        append_line(self.path / "log.jsonl", json.dumps(whole))
+        self._shown.status = fold_event(before, whole)
+        if event not in FREQUENT_EVENTS or time.monotonic() - self._shown.written >= STATUS_INTERVAL_SECONDS:
             write_json(self.path / "status.json", _finite(self._shown.status), sync=False)
             self._shown.written = time.monotonic()
         words = "  ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
@@ -142,15 +142,15 @@ class RunFolder:
             status = json.loads((self.path / "status.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        return status if isinstance(status, dict) and UNKNOWN.keys() <= status.keys() else {}
+        return status if isinstance(status, dict) and EMPTY_STATUS.keys() <= status.keys() else {}
 
     def _status_so_far(self) -> dict[str, Any]:
         """What the file tells or, where it was lost, the log."""
         status = self.status()
         if not status:
-            status = UNKNOWN
+            status = EMPTY_STATUS
             for event in self.events()[0]:
-                status = following(status, event)
+                status = fold_event(status, event)
         return status
 
     def events(self, start: int = 0) -> tuple[list[dict[str, Any]], int]:
@@ -165,18 +165,18 @@ class RunFolder:
         return [e for e in map(_parse, whole.splitlines()) if e], start + len(whole)
 
     @contextmanager
-    def claim(self, wait: float = 20.0) -> Iterator[Claim]:
+    def claim(self, wait: float = 20.0) -> Iterator[Lease]:
         """Hold the run, and clear away what processes that died have left half-written.
 
         ValueError when a process that is alive still holds it after `wait` seconds (bench/storage/lease.py).
         """
-        with hold(self.path, wait) as own:
-            for path in (p for stage in HOLDERS for p in (self.path / stage).glob(".*")):
+        with hold_lease(self.path, wait) as own:
+            for path in (p for stage in HOLDER_FOLDERS for p in (self.path / stage).glob(".*")):
                 path.unlink(missing_ok=True)
             now = own.path.stat().st_mtime
-            for pattern in PARTIALS:
-                sweep(self.path, pattern, now - HOUR)
-            sweep(self.results / "records" / "v1", ".*.partial", now - DAY)
+            for pattern in PARTIAL_PATTERNS:
+                remove_stale_partials(self.path, pattern, now - HOUR)
+            remove_stale_partials(self.results / "records" / "v1", ".*.partial", now - DAY)
             yield own
 
     def clear(self, wait: float = 0.0) -> None:
@@ -192,7 +192,7 @@ class RunFolder:
         """Leave error.txt and an event of a failure, each as far as the disk takes it; the rest goes to stderr."""
         story = "".join(traceback.format_exception(error))
         try:
-            with atomic(self.path / "error.txt") as partial:
+            with atomic_write(self.path / "error.txt") as partial:
                 partial.write_text(story)
         except (ValueError, OSError) as refused:
             print(f"{refused}\n{story}", file=sys.stderr, flush=True)

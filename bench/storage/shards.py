@@ -17,13 +17,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from bench.storage.atomic import atomic
+from bench.storage.atomic import atomic_write
 
-LONG_AGO = (1980, 1, 1, 0, 0, 0)
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 """The date inside .npz files, so that equal content is equal files."""
 
 
-class Shards:
+class ArrayShards:
     """The rows that are there so far of `count`.
 
     `of` says what made them; shards made by something else count as damaged.
@@ -62,7 +62,7 @@ class Shards:
             self._write(path, indices, arrays)
 
     def _write(self, path: Path, indices: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
-        with atomic(path) as partial, partial.open("wb") as f:
+        with atomic_write(path) as partial, partial.open("wb") as f:
             np.savez(f, allow_pickle=False, indices=indices, of=np.array(self.of), **arrays)
 
     def rows(self, name: str, size: int = 1000) -> Iterator[np.ndarray]:
@@ -94,12 +94,12 @@ class Shards:
         return own
 
 
-class Target(ABC):
+class ShardedOutput(ABC):
     """What all images of one evaluation point are made into: a file or a folder, and its shards beside it."""
 
     def __init__(self, path: Path, count: int, of: str = "") -> None:
         self.path = path
-        self.shards = Shards(path.with_suffix(".parts"), count, of)
+        self.shards = ArrayShards(path.with_suffix(".parts"), count, of)
 
     @property
     def done(self) -> bool:
@@ -129,12 +129,12 @@ class Target(ABC):
             shutil.rmtree(self.shards.folder, ignore_errors=True)
 
 
-def labels_of(indices: np.ndarray, num_classes: int) -> np.ndarray | None:
+def balanced_labels(indices: np.ndarray, num_classes: int) -> np.ndarray | None:
     """Balanced labels: image i has class i modulo the number of classes."""
     return indices % num_classes if num_classes else None
 
 
-def grid(there: np.ndarray, size: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+def missing_batches(there: np.ndarray, size: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
     """Image numbers still to make by process `rank` of `world`: block b is that of process b % world.
 
     The grid depends on neither what is there nor the number of processes, so that networks always see
@@ -144,7 +144,7 @@ def grid(there: np.ndarray, size: int, rank: int = 0, world: int = 1) -> list[np
     return [block for block in blocks[rank::world] if not there[block].all()]
 
 
-def write_rows(f: IO[bytes], blocks: Iterable[np.ndarray], count: int) -> None:
+def write_npy_rows(f: IO[bytes], blocks: Iterable[np.ndarray], count: int) -> None:
     """A .npy of `count` rows that come some at a time."""
     started = False
     for block in blocks:
@@ -155,8 +155,8 @@ def write_rows(f: IO[bytes], blocks: Iterable[np.ndarray], count: int) -> None:
         f.write(np.ascontiguousarray(block).data)
 
 
-def member(z: zipfile.ZipFile, name: str) -> Any:
+def open_npz_member(z: zipfile.ZipFile, name: str) -> Any:
     """A file to write within an .npz."""
-    info = zipfile.ZipInfo(name, LONG_AGO)
+    info = zipfile.ZipInfo(name, ZIP_DATE)
     info.compress_type = z.compression
     return z.open(info, "w", force_zip64=True)

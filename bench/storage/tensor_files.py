@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.storage.atomic import atomic
+from bench.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
+def tensors_crc32(tensors: Mapping[str, Tensor]) -> str:
     """CRC-32 over names, shapes, types and bytes, in order of name."""
     crc = 0
     for name in sorted(tensors):
@@ -35,15 +35,15 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return f"{crc:08x}"
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
     """Write tensors and JSON-able metadata; a death at any moment leaves no half-written file."""
     own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    notes = {"metadata": json.dumps(metadata), "checksum": checksum(own)}
-    with atomic(path) as partial:
+    notes = {"metadata": json.dumps(metadata), "checksum": tensors_crc32(own)}
+    with atomic_write(path) as partial:
         save_file(own, partial, metadata=notes)
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, metadata); ValueError when the file is truncated or its checksum is wrong."""
     try:
         with safe_open(path, framework="pt") as f:
@@ -51,12 +51,12 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); it is damaged or no safetensors file") from error
-    if "checksum" not in notes or checksum(tensors) != notes["checksum"]:
+    if "checksum" not in notes or tensors_crc32(tensors) != notes["checksum"]:
         raise ValueError(f"{path} does not match its checksum; it is damaged or was not written by bench")
     return tensors, json.loads(notes["metadata"])
 
 
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries below a prefix, without it."""
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
@@ -70,16 +70,18 @@ def training_tensors(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Opti
     return tensors
 
 
-def restore(tensors: Mapping[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore_training_tensors(
+    tensors: Mapping[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
     """Put whole training tensors back, in shards where the network is sharded."""
     for module, prefix in ((net, "model."), (ema, "ema.")):
         own = module.state_dict()
-        module.load_state_dict({k: like(v, own.get(k)) for k, v in part(tensors, prefix).items()})
+        module.load_state_dict({k: shard_like(v, own.get(k)) for k, v in select_prefix(tensors, prefix).items()})
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in part(tensors, "optimizer.").items():
+    for key, value in select_prefix(tensors, "optimizer.").items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = like(value, parameters[int(index)])
+        state.setdefault(int(index), {})[name] = shard_like(value, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -88,7 +90,7 @@ def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     return hasattr(tensor, "full_tensor")
 
 
-def like(whole: Tensor, target: Tensor | None) -> Tensor:
+def shard_like(whole: Tensor, target: Tensor | None) -> Tensor:
     """A whole tensor, or this process's shard of it where the target of that shape is sharded.
 
     In the memory order of the target, which the fused optimizer asks of its moments.
@@ -104,7 +106,7 @@ def like(whole: Tensor, target: Tensor | None) -> Tensor:
     return distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
 
 
-def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+def load_newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
     """(tensors, metadata, warnings) of the newest checkpoint that is whole; None where there is none.
 
     Damaged ones are passed over with a warning.  ValueError when all that are there are damaged.
@@ -112,7 +114,7 @@ def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] 
     warnings: list[str] = []
     for path in sorted(folder.glob("*.safetensors"), reverse=True):
         try:
-            tensors, metadata = load(path)
+            tensors, metadata = load_tensors(path)
         except ValueError as error:
             warnings.append(str(error))
         else:
@@ -122,7 +124,7 @@ def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] 
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
+def prune_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints."""
     for path in sorted(folder.glob("*.safetensors"), reverse=True)[keep:]:
         path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """argparse that answers a mistake in one sentence, with exit status 2."""
 
     def error(self, message: str) -> NoReturn:
@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def assignments(flags: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def parse_assignments(flags: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """What --set says; ValueError for what is no assignment."""
     for assignment in flags.set:
         key, equals, value = assignment.partition("=")

@@ -6,7 +6,7 @@ import sys
 import time
 
 
-class Progress:
+class ProgressBar:
     """Images (or what `unit` says) done, rate and ETA on stderr: one line rewritten on a terminal, a line every 15 s
     in a log."""
 

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from bench.config.identity import digest
+from bench.config.identity import digest_json
 from bench.config.schema import RunConfig
 from bench.storage.paths import code_hash
-from bench.training.rendezvous import PATIENCE, Place, Store, meet, place
+from bench.training.rendezvous import COLLECTIVE_TIMEOUT, ProcessInfo, Store, open_store, process_info
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """The work was asked to stop; what was done is saved."""
 
 
@@ -85,12 +85,12 @@ class World:
         """Ask `check`, which may raise Stopped; where it did in any process, Stopped is raised in all that ask."""
         try:
             check()
-        except Stopped:
+        except StopRequested:
             if self.size > 1:
                 self.store.set("stop", "yes")
             raise
         if self.size > 1 and self.store.check(["stop"]):
-            raise Stopped
+            raise StopRequested
 
     def alone(self, work: Callable[[], Any], check: Callable[[], None] = lambda: None) -> None:
         """Process 0 does some work, however long; the others wait, and end as it ends.
@@ -103,7 +103,7 @@ class World:
             try:
                 work()
                 word = "done"
-            except Stopped:
+            except StopRequested:
                 word = "stopped"
                 raise
             finally:
@@ -111,20 +111,20 @@ class World:
                     self.store.set(key, word)
             return
         while not self.store.check([key]):
-            with suppress(Stopped):
+            with suppress(StopRequested):
                 self.check(check)
             time.sleep(0.2)
         word = self.store.get(key).decode()
         if word == "stopped":
-            raise Stopped
+            raise StopRequested
         if word == "failed":
             raise RuntimeError("process 0 failed; its log says why")
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
-def device_of(config: RunConfig, world: World = ALONE) -> torch.device:
+def device_of(config: RunConfig, world: World = SINGLE_PROCESS) -> torch.device:
     """The device of a process; ValueError for CUDA where there is none."""
     wanted = config.compute.device
     if wanted == "auto":
@@ -137,23 +137,23 @@ def device_of(config: RunConfig, world: World = ALONE) -> torch.device:
 
 
 @contextmanager
-def joined(config: RunConfig) -> Iterator[World]:
+def join_world(config: RunConfig) -> Iterator[World]:
     """The world of this process: that of its submitit job's tasks, or itself alone.
 
     RuntimeError names the host that could not be reached, or the processes that did not come.
     """
-    own = place()
+    own = process_info()
     if own is None:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    with joined_at(own, config) as world:
+    with join_world_as(own, config) as world:
         yield world
 
 
 @contextmanager
-def joined_at(own: Place, config: RunConfig) -> Iterator[World]:
+def join_world_as(own: ProcessInfo, config: RunConfig) -> Iterator[World]:
     """`joined`, for a place that is known."""
-    store = meet(own, config.compute.rendezvous_seconds)
+    store = open_store(own, config.compute.rendezvous_seconds)
     device = device_of(config, World(own.rank, own.local_rank, own.size))
     cuda = device.type == "cuda"
     if cuda:
@@ -161,14 +161,14 @@ def joined_at(own: Place, config: RunConfig) -> Iterator[World]:
         torch.cuda.init()  # or else a device mesh would choose by LOCAL_RANK, which SLURM's binding may not allow
     pairs = dist.PrefixStore("groups", store)  # type: ignore[attr-defined]
     dist.init_process_group(
-        "nccl" if cuda else "gloo", store=pairs, rank=own.rank, world_size=own.size, timeout=PATIENCE
+        "nccl" if cuda else "gloo", store=pairs, rank=own.rank, world_size=own.size, timeout=COLLECTIVE_TIMEOUT
     )
-    control = dist.new_group(backend="gloo", timeout=PATIENCE) if cuda else dist.group.WORLD
+    control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if cuda else dist.group.WORLD
     world = World(own.rank, own.local_rank, own.size, control, store)
     try:
         yield world
         world.barrier()
-    except Stopped:
+    except StopRequested:
         world.barrier()
         dist.destroy_process_group()
         raise
@@ -177,14 +177,14 @@ def joined_at(own: Place, config: RunConfig) -> Iterator[World]:
         if not cuda:  # NCCL would wait for what is under way
             dist.destroy_process_group()
         if own.rank == 0:
-            linger(own, store)
+            keep_store_open(own, store)
         if first:
             raise RuntimeError(first) from error
         raise
     dist.destroy_process_group()
 
 
-def leave_early() -> None:
+def exit_without_cleanup() -> None:
     """For atexit, in a process that has done its part of the work: end it with status 0, before C++ takes it down.
 
     A process once aborted there ("terminate called without an active exception") when all was saved, and SLURM
@@ -195,7 +195,7 @@ def leave_early() -> None:
     os._exit(0)
 
 
-def first_failure(own: Place, store: Store, error: Exception) -> str:
+def first_failure(own: ProcessInfo, store: Store, error: Exception) -> str:
     """What failed first, where that was in another process and `error` is but a lost connection, or the like."""
     words = f"{own} failed: {type(error).__name__}: {error}"
     noise = type(error) is RuntimeError or isinstance(error, dist.DistError)
@@ -207,7 +207,7 @@ def first_failure(own: Place, store: Store, error: Exception) -> str:
     return first if noise and first != words else ""
 
 
-def linger(own: Place, store: Store, seconds: float = 5.0) -> None:
+def keep_store_open(own: ProcessInfo, store: Store, seconds: float = 5.0) -> None:
     """Keep the store until the others have read from it what failed, but not for long."""
     with suppress(RuntimeError):
         store.wait([f"ended/{rank}" for rank in range(1, own.size)], timedelta(seconds=seconds))
@@ -229,5 +229,5 @@ def require_same(world: World, what: str, **facts: str) -> None:
 
 def require_same_start(world: World, config: RunConfig, **facts: str) -> None:
     """`require_same` of the code, torch, the config, and what else is given."""
-    own = {"code": code_hash(), "torch": torch.__version__, "config": digest(config.to_dict())}
+    own = {"code": code_hash(), "torch": torch.__version__, "config": digest_json(config.to_dict())}
     require_same(world, "the processes of this run", **own, **facts)

@@ -25,7 +25,7 @@ BACKEND = "inductor"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Engine:
+class ExecutionSettings:
     """What "auto" comes to on a device."""
 
     device: torch.device
@@ -72,10 +72,10 @@ class Engine:
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """Checkpoint and compile in place, after which the network cannot be copied; its tensors stay as they are."""
-        layers = parts(net)
+        layers = compiled_modules(net)
         if self.checkpointing:
             for layer in layers:
-                layer.forward = partial(kept_inputs, layer.forward)
+                layer.forward = partial(checkpointed_call, layer.forward)
         if self.compile == "blocks":
             compile_each(layers)
         elif self.compile == "graphs":
@@ -95,28 +95,28 @@ class Engine:
         return call
 
 
-def of_training(config: RunConfig, device: torch.device) -> Engine:
+def training_execution(config: RunConfig, device: torch.device) -> ExecutionSettings:
     """How a run trains on a device; ValueError for what the device does not have."""
     c = config.compute
     precision = c.precision
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and has_bf16() else "fp32"
-    return Engine(
+    return ExecutionSettings(
         device=device,
-        precision=known(precision, device, "compute"),
+        precision=supported_precision(precision, device, "compute"),
         compile=compiled(config, device),
         checkpointing=c.activation_checkpointing == "blocks",
-        channels_last=memory_order(config, device),
+        channels_last=to_memory_format(config, device),
     )
 
 
-def of_sampling(config: RunConfig, device: torch.device) -> Engine:
+def sampling_execution(config: RunConfig, device: torch.device) -> ExecutionSettings:
     """How its images are made there; ValueError likewise."""
-    return Engine(
+    return ExecutionSettings(
         device=device,
-        precision=known(config.evaluation.precision, device, "evaluation"),
+        precision=supported_precision(config.evaluation.precision, device, "evaluation"),
         compile=compiled(config, device),
-        channels_last=memory_order(config, device),
+        channels_last=to_memory_format(config, device),
     )
 
 
@@ -125,12 +125,12 @@ def compiled(config: RunConfig, device: torch.device) -> Any:
     return chosen if chosen != "auto" else "blocks" if device.type == "cuda" else "none"
 
 
-def memory_order(config: RunConfig, device: torch.device) -> Any:
+def to_memory_format(config: RunConfig, device: torch.device) -> Any:
     chosen = config.compute.channels_last
     return "off" if chosen == "auto" and device.type != "cuda" else chosen
 
 
-def known(precision: Any, device: torch.device, section: str) -> Any:
+def supported_precision(precision: Any, device: torch.device, section: str) -> Any:
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(f"{section}.precision is tf32, which only GPUs compute; on a CPU use fp32 or bf16")
     return precision
@@ -143,20 +143,20 @@ def has_bf16() -> bool:
 
 def is_convolutional(net: nn.Module) -> bool:
     """Whether a network's blocks hold convolutions."""
-    return any(isinstance(m, nn.Conv2d) for block in parallel.blocks(net) for m in block.modules())
+    return any(isinstance(m, nn.Conv2d) for block in parallel.transformer_blocks(net) for m in block.modules())
 
 
-def parts(net: nn.Module) -> list[nn.Module]:
+def compiled_modules(net: nn.Module) -> list[nn.Module]:
     """What is compiled or checkpointed by itself: the blocks, and modules of their kinds beside the lists of them.
 
     The whole network where it has no such lists.
     """
-    blocks = list(parallel.blocks(net))
+    blocks = list(parallel.transformer_blocks(net))
     kinds = {type(block) for block in blocks}
     return [*blocks, *(child for child in net.children() if type(child) in kinds)] or [net]
 
 
-def kept_inputs(forward: Any, *given: Any, **named: Any) -> Any:
+def checkpointed_call(forward: Any, *given: Any, **named: Any) -> Any:
     """A layer that keeps no more than its inputs; dropout draws the same again."""
     return checkpoint(forward, *given, use_reentrant=False, **named)
 
@@ -172,21 +172,21 @@ def compile_each(layers: list[nn.Module]) -> None:
         recomputed = isinstance(layer.forward, partial)
         key = (type(layer), str(layer), recomputed, *((name, p.shape) for name, p in layer.named_parameters()))
         if key not in made:
-            own = copied(recomputing(type(layer).forward) if recomputed else type(layer).forward)
+            own = copy_function(recompute_in_backward(type(layer).forward) if recomputed else type(layer).forward)
             made[key] = torch.compile(own, fullgraph=True, dynamic=False, backend=BACKEND)
         layer.forward = MethodType(made[key], layer)
 
 
-def recomputing(forward: Any) -> Any:
+def recompute_in_backward(forward: Any) -> Any:
     """The forward of a class, keeping no more than its inputs."""
 
     def recomputed(self: nn.Module, *given: Any, **named: Any) -> Any:
-        return kept_inputs(partial(forward, self), *given, **named)
+        return checkpointed_call(partial(forward, self), *given, **named)
 
     return recomputed
 
 
-def copied(function: Any) -> Any:
+def copy_function(function: Any) -> Any:
     """A function of the same body with a code object of its own."""
     if not isinstance(function, FunctionType):
         return function

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-PEAKS: Mapping[str, Mapping[str, float]] = {
+PEAK_TFLOPS: Mapping[str, Mapping[str, float]] = {
     # NVIDIA's datasheets of H100, H200 and GH200; SXM and superchips are one silicon, PCIe and NVL run slower
     "H100 PCIe": {"bf16": 756.5, "tf32": 378.0, "fp32": 51.2},
     "H100 NVL": {"bf16": 835.5, "tf32": 417.5, "fp32": 60.0},
@@ -37,20 +37,20 @@ PEAKS: Mapping[str, Mapping[str, float]] = {
 """Words that a device's name holds, the longest match winning -> precision -> dense TFLOP/s."""
 
 
-def known(device: str, precision: str = "bf16") -> float | None:
+def known_peak(device: str, precision: str = "bf16") -> float | None:
     """Dense TFLOP/s of a device by name; None for one that is not in the table, or a part of one (MIG)."""
     words = device.replace("-", " ").split()
     if "MIG" in words:
         return None
-    fitting = [name for name in PEAKS if _within(name.split(), words)]
-    return PEAKS[max(fitting, key=len)].get(precision) if fitting else None
+    fitting = [name for name in PEAK_TFLOPS if _within(name.split(), words)]
+    return PEAK_TFLOPS[max(fitting, key=len)].get(precision) if fitting else None
 
 
 def _within(name: list[str], words: list[str]) -> bool:
     return any(words[i : i + len(name)] == name for i in range(len(words)))
 
 
-def name(device: torch.device) -> str:
+def accelerator_name(device: torch.device) -> str:
     """A GPU's name, or "CPU"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
@@ -61,7 +61,7 @@ def mfu(rate: float, flops: float, peak: float) -> float:
 
 
 @torch.no_grad()
-def measured(device: torch.device, precision: str = "bf16", size: int = 0, rounds: int = 10) -> float:
+def measure_peak(device: torch.device, precision: str = "bf16", size: int = 0, rounds: int = 10) -> float:
     """TFLOP/s of a product of two square matrices, the best of some; what a device without an entry is held to."""
     size = size or (8192 if device.type == "cuda" else 2048)
     kind = torch.bfloat16 if precision == "bf16" else torch.float32

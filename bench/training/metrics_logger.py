@@ -12,15 +12,15 @@ from torch import Tensor
 
 from bench.config.schema import RunConfig
 from bench.storage.run_folder import RunFolder
-from bench.training.distributed import ALONE, World
-from bench.training.tensorboard import Scalars
+from bench.training.distributed import SINGLE_PROCESS, World
+from bench.training.tensorboard import TensorBoardWriter
 
-EXPLODED = 100.0
+MAX_LOSS = 100.0
 """A mean loss that no training recovers from.  Predicting nothing costs 1, and L_vlb, where it is trained,
 at most 40 bits in its likelihood, which is clamped at 1e-12; a healthy run's spikes stay near these."""
 
 
-class Exploded(Exception):
+class LossDiverged(Exception):
     """A state that must not be kept: at how many images, and why."""
 
     def __init__(self, images: int, why: str) -> None:
@@ -28,12 +28,12 @@ class Exploded(Exception):
         self.images, self.why = images, why
 
 
-class Progress(Protocol):
+class HasImages(Protocol):
     images: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PendingLoss:
     """A sum of losses on its way from the device."""
 
     total: Tensor
@@ -46,19 +46,19 @@ class Asked:
     seconds: float
 
 
-class Meter:
+class MetricsLogger:
     """The only place where a step's loss is fetched; process 0 logs it.
 
     What a GPU has not computed yet is waited for only where something is about to be saved.
     """
 
     def __init__(
-        self, run: RunFolder, config: RunConfig, state: Progress, world: World = ALONE, seconds: float = 1.0
+        self, run: RunFolder, config: RunConfig, state: HasImages, world: World = SINGLE_PROCESS, seconds: float = 1.0
     ) -> None:
         self.run, self.config, self.state, self.world, self.seconds = run, config, state, world, seconds
         self.saved = time.monotonic()
-        self.scalars = Scalars(run, purge_after=state.images or None) if world.first else None
-        self.asked: Asked | None = None
+        self.scalars = TensorBoardWriter(run, purge_after=state.images or None) if world.first else None
+        self.asked: PendingLoss | None = None
         self._start()
 
     def _start(self) -> None:
@@ -90,10 +90,10 @@ class Meter:
         self.settle()
         if self.total is None:
             return
-        total, arrived = fetched(self.total)
+        total, arrived = copy_to_host(self.total)
         if wait and arrived is not None:
             arrived.synchronize()
-        self.asked = Asked(
+        self.asked = PendingLoss(
             total=total,
             arrived=arrived,
             count=self.images,
@@ -112,8 +112,8 @@ class Meter:
         if asked.arrived is not None:
             asked.arrived.synchronize()
         loss = self.world.total(float(asked.total)) / asked.count
-        if not math.isfinite(loss) or loss > EXPLODED:
-            raise Exploded(asked.images, f"the loss is {loss:.4g}")
+        if not math.isfinite(loss) or loss > MAX_LOSS:
+            raise LossDiverged(asked.images, f"the loss is {loss:.4g}")
         if self.scalars:
             rate = asked.count / asked.seconds
             self.run.log(
@@ -128,7 +128,7 @@ class Meter:
             self.scalars.add(asked.images, {"loss": loss, "images per second": rate})
 
 
-def fetched(value: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+def copy_to_host(value: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """A number on its way from a GPU into page-locked memory, and what tells when it is there."""
     if value.device.type != "cuda":
         return value, None

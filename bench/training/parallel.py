@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
 
 
-def shard(net: nn.Module, world: World, device: torch.device) -> None:
+def shard_fsdp(net: nn.Module, world: World, device: torch.device) -> None:
     """Share out the parameters over the processes, block by block, in place (FSDP2)."""
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = DeviceMesh(device.type, torch.arange(world.size))
-    for block in blocks(net):
+    for block in transformer_blocks(net):
         fully_shard(block, mesh=mesh)
     fully_shard(net, mesh=mesh)
 
@@ -38,16 +38,16 @@ def _is_fsdp(net: nn.Module) -> TypeGuard[FSDPModule]:
     return hasattr(net, "set_requires_gradient_sync")
 
 
-def blocks(net: nn.Module) -> Iterator[nn.Module]:
+def transformer_blocks(net: nn.Module) -> Iterator[nn.Module]:
     """The layers in a network's lists of them, lists of lists included."""
     for child in net.children():
         if type(child) is nn.ModuleList:
-            yield from blocks(child)
+            yield from transformer_blocks(child)
         elif type(net) is nn.ModuleList and any(True for _ in child.parameters()):
             yield child
 
 
-def replicate(net: nn.Module, device: torch.device) -> DistributedDataParallel:
+def replicate_ddp(net: nn.Module, device: torch.device) -> DistributedDataParallel:
     """The network behind a call that averages gradients; all processes hold the same weights (checked before)."""
     ids = [device.index] if device.type == "cuda" else None
     with warnings.catch_warnings():
@@ -58,7 +58,7 @@ def replicate(net: nn.Module, device: torch.device) -> DistributedDataParallel:
 
 
 @contextmanager
-def summing(call: nn.Module, last: bool) -> Iterator[None]:
+def accumulating_gradients(call: nn.Module, last: bool) -> Iterator[None]:
     """Gradients of this forward and backward pass are only averaged over processes if it is the step's last."""
     if _is_fsdp(call):
         call.set_requires_gradient_sync(last)
@@ -70,23 +70,23 @@ def summing(call: nn.Module, last: bool) -> Iterator[None]:
         yield
 
 
-def share(size: int, world: World) -> slice:
+def rank_slice(size: int, world: World) -> slice:
     """The rows of a batch that are this process's; shares differ by at most one, and may be empty."""
     return slice(size * world.rank // world.size, size * (world.rank + 1) // world.size)
 
 
-def pieces(size: int, micro_batch: int, world: World) -> int:
+def accumulation_steps(size: int, micro_batch: int, world: World) -> int:
     """In how many passes every process takes its share of a batch: the same number for all."""
     largest = -(-size // world.size)
     return -(-largest // micro_batch) if micro_batch else 1
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
-def gathered(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+def gather_tensors(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
     """Whole tensors on the CPU of process 0, one at a time; nothing elsewhere.  Every process must call it."""
     found = {}
     for name, tensor in tensors.items():
@@ -97,9 +97,9 @@ def gathered(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def finite(tensors: Mapping[str, Tensor], world: World) -> bool:
+def all_finite(tensors: Mapping[str, Tensor], world: World) -> bool:
     """Whether no process holds NaN or infinity in them."""
-    held = [local(t).detach() for t in tensors.values() if t.is_floating_point()]
+    held = [local_tensor(t).detach() for t in tensors.values() if t.is_floating_point()]
     norms = torch._foreach_norm([t for t in held if t.numel()], float("inf"))
     broken = not bool(torch.isfinite(torch.stack(norms)).all())
     return not world.agree(broken)[0]

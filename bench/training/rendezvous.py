@@ -15,12 +15,12 @@ import torch.distributed as dist
 Store = Any
 """torch.distributed.Store, which torch does not export to type checkers."""
 
-PATIENCE = timedelta(minutes=30)
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others within a step, e.g. while a checkpoint is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ProcessInfo:
     """Where a process finds the others."""
 
     rank: int
@@ -37,7 +37,7 @@ class Place:
         return f"process {self.rank} of {self.size} on {socket.gethostname()}"
 
 
-def place() -> Place | None:
+def process_info() -> ProcessInfo | None:
     """This process's place among the tasks of a submitit job; None where there is but one, or no job."""
     if "SUBMITIT_EXECUTOR" not in os.environ:
         return None
@@ -50,7 +50,7 @@ def place() -> Place | None:
     own = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     name = f"{job.job_id}/{os.environ.get('SLURM_RESTART_COUNT', 0)}"
     more = random.Random(name).sample(range(20_000, 32_000), 7)  # below the ports of outgoing connections
-    return Place(
+    return ProcessInfo(
         rank=own.rank,
         local_rank=own.local_rank,
         size=own.world_size,
@@ -60,20 +60,22 @@ def place() -> Place | None:
     )
 
 
-def meet(own: Place, seconds: float) -> Store:
+def open_store(own: ProcessInfo, seconds: float) -> Store:
     """The store of a job's processes, once all have come; RuntimeError in a sentence after `seconds`."""
     deadline = time.monotonic() + seconds
-    store = listen(own) if own.rank == 0 else find(own, deadline)
+    store = listen_on_free_port(own) if own.rank == 0 else connect_to_rank_0(own, deadline)
     store.set(f"here/{own.rank}", socket.gethostname())
     keys = [f"here/{rank}" for rank in range(own.size)]
     try:
         store.wait(keys, timedelta(seconds=max(1.0, deadline - time.monotonic())))
     except RuntimeError as error:
-        raise RuntimeError(f"{own} waited {seconds:g} s for {absent(own, store)}; their logs may say why") from error
+        raise RuntimeError(
+            f"{own} waited {seconds:g} s for {describe_absent(own, store)}; their logs may say why"
+        ) from error
     return store
 
 
-def absent(own: Place, store: Store) -> str:
+def describe_absent(own: ProcessInfo, store: Store) -> str:
     """Which processes have not come, in words."""
     try:
         ranks = [rank for rank in range(own.size) if not store.check([f"here/{rank}"])]
@@ -82,7 +84,7 @@ def absent(own: Place, store: Store) -> str:
     return f"process{'es' * (len(ranks) > 1)} {', '.join(map(str, ranks))}, which did not come to {own.host}"
 
 
-def listen(own: Place) -> Store:
+def listen_on_free_port(own: ProcessInfo) -> Store:
     """Process 0's store, on the first port that is free."""
     trouble = ""
     for port in own.ports:
@@ -98,7 +100,7 @@ def listen(own: Place) -> Store:
     raise RuntimeError(f"{own} cannot listen on any of the ports {ports} ({trouble}); set MASTER_PORT to a free one")
 
 
-def find(own: Place, deadline: float) -> Store:
+def connect_to_rank_0(own: ProcessInfo, deadline: float) -> Store:
     """Process 0's store, on whichever port it is."""
     began, trouble = time.monotonic(), "nothing was tried"
     while time.monotonic() < deadline:
@@ -109,7 +111,7 @@ def find(own: Place, deadline: float) -> Store:
                 brief = timedelta(seconds=5)
                 store = dist.TCPStore(own.host, port, own.size, timeout=brief, wait_for_workers=False)  # type: ignore[attr-defined]
                 if store.get("job").decode() == own.job:
-                    store.set_timeout(PATIENCE)
+                    store.set_timeout(COLLECTIVE_TIMEOUT)
                     os.environ["MASTER_PORT"] = str(port)
                     return store
                 trouble = "another job listens there"

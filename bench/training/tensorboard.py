@@ -7,7 +7,7 @@ from typing import Any
 from bench.storage.run_folder import RunFolder
 
 
-class Scalars:
+class TensorBoardWriter:
     """Writes to RUN/tensorboard, or nowhere when TensorBoard is not installed."""
 
     def __init__(self, run: RunFolder, purge_after: int | None = None) -> None:

@@ -19,25 +19,32 @@ from torch import Tensor, nn
 
 import architectures
 from bench.config.schema import RunConfig
-from bench.config.seeds import fold
+from bench.config.seeds import derive_seed
 from bench.data import prefetch
-from bench.data.sources import Arrays
-from bench.diffusion.gaussian_diffusion import Diffusion, draw_times, process_of
+from bench.data.dataset import Dataset
+from bench.diffusion.gaussian_diffusion import GaussianDiffusion, draw_timesteps, make_diffusion
 from bench.storage import tensor_files
-from bench.storage.process_identity import on_slurm
+from bench.storage.process_identity import is_slurm_task
 from bench.storage.run_folder import RunFolder
 from bench.training import execution, micro_batching, parallel, training_batch
 from bench.training.checkpointing import Diverged as Diverged
-from bench.training.checkpointing import State, has_snapshot, log_rollback, require_hope, restore, save
-from bench.training.distributed import ALONE, World, require_same_start
-from bench.training.distributed import Stopped as Stopped
+from bench.training.checkpointing import (
+    TrainingState,
+    has_snapshot,
+    log_rollback,
+    raise_if_rollbacks_exhausted,
+    restore_newest_checkpoint,
+    save_checkpoint,
+)
+from bench.training.distributed import SINGLE_PROCESS, World, require_same_start
+from bench.training.distributed import StopRequested as Stopped
 from bench.training.distributed import device_of as device_of
-from bench.training.metrics_logger import Exploded, Meter
+from bench.training.metrics_logger import LossDiverged, MetricsLogger
 
 
 def set_threads(config: RunConfig) -> None:
     """CPU threads of this process: those asked for, or a SLURM task's cores, or torch's default."""
-    given = min(int(os.environ.get("SLURM_CPUS_PER_TASK", 0)), os.cpu_count() or 1) if on_slurm() else 0
+    given = min(int(os.environ.get("SLURM_CPUS_PER_TASK", 0)), os.cpu_count() or 1) if is_slurm_task() else 0
     if threads := config.compute.threads or given:
         torch.set_num_threads(threads)
 
@@ -50,36 +57,40 @@ def set_determinism(config: RunConfig) -> None:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
-def new_state(config: RunConfig, io: architectures.IOSpec, device: torch.device, world: World = ALONE) -> State:
+def new_training_state(
+    config: RunConfig, io: architectures.IOSpec, device: torch.device, world: World = SINGLE_PROCESS
+) -> TrainingState:
     """A network from the seed, its average, and the optimizer; RuntimeError where the processes' differ."""
-    torch.manual_seed(fold(config.seed, "init"))
-    model, r, way = config.model, config.recipe, execution.of_training(config, device)
+    torch.manual_seed(derive_seed(config.seed, "init"))
+    model, r, way = config.model, config.recipe, execution.training_execution(config, device)
     net = architectures.build(model.arch, model.size or None, io=io, args=model.network).train()
     if world.size > 1:
-        require_same_start(world, config, weights=tensor_files.checksum(net.state_dict()))
+        require_same_start(world, config, weights=tensor_files.tensors_crc32(net.state_dict()))
     sharded = world.size > 1 and config.compute.sharding == "fsdp"
     net = net if sharded else way.place(net.to(device))  # sharding moves it block by block
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     if sharded:
-        parallel.shard(net, world, device)
-        parallel.shard(ema, world, device)
+        parallel.shard_fsdp(net, world, device)
+        parallel.shard_fsdp(ema, world, device)
     way.prepare(net)
     own = [p for p in net.parameters() if p.requires_grad]
     if way.compile == "graphs":  # gradients must not lie in a graph's memory, which its next pass takes
         for p in own:
             p.grad = torch.zeros_like(p)
     optimizer = torch.optim.AdamW(own, lr=r.lr, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay, fused=True)
-    replicas = parallel.replicate(net, device) if world.size > 1 and not sharded else None
-    return State(net, ema, optimizer, replicas=replicas, engine=way, micro_batch=max(0, config.compute.micro_batch))
+    replicas = parallel.replicate_ddp(net, device) if world.size > 1 and not sharded else None
+    return TrainingState(
+        net, ema, optimizer, replicas=replicas, engine=way, micro_batch=max(0, config.compute.micro_batch)
+    )
 
 
-def step(
-    state: State,
+def train_step(
+    state: TrainingState,
     config: RunConfig,
-    diffusion: Diffusion,
+    diffusion: GaussianDiffusion,
     batch: tuple[Tensor, ...],
     size: int = 0,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Tensor:
     """One optimiser step on this process's rows of a batch of `size` (0: all of it).
 
@@ -90,29 +101,29 @@ def step(
 
     def accumulate() -> Tensor:
         state.optimizer.zero_grad(set_to_none=state.engine.compile != "graphs")
-        torch.manual_seed(fold(config.seed, "net", state.step, world.rank))
+        torch.manual_seed(derive_seed(config.seed, "net", state.step, world.rank))
         loss = torch.zeros((), device=diffusion.device)
-        count = parallel.pieces(size, state.micro_batch, world)
+        count = parallel.accumulation_steps(size, state.micro_batch, world)
         for i, piece in enumerate(zip(*(torch.tensor_split(z, count) for z in batch), strict=True)):
-            with parallel.summing(state.call, last=i == count - 1):
+            with parallel.accumulating_gradients(state.call, last=i == count - 1):
                 loss = loss + backward(state, diffusion, piece, len(piece[0]) * world.size / size)
         return loss
 
-    search = config.compute.micro_batch == micro_batching.SEARCH and world.size == 1
-    loss = micro_batching.fitting(accumulate, state, len(batch[0]), search)
+    search = config.compute.micro_batch == micro_batching.SEARCH_LARGEST and world.size == 1
+    loss = micro_batching.accumulate_with_retry(accumulate, state, len(batch[0]), search)
     if r.clip:
         nn.utils.clip_grad_norm_(state.net.parameters(), r.clip)
     for group in state.optimizer.param_groups:
         group["lr"] = r.lr * min(1.0, (state.step + 1) / max(1, r.warmup))
     state.optimizer.step()
     decay = min(r.ema, (1 + state.step) / (10 + state.step)) if r.ema_ramp else r.ema
-    update_average(state, decay)
+    update_ema(state, decay)
     state.step += 1
     state.images += size
     return loss / world.size
 
 
-def backward(state: State, diffusion: Diffusion, piece: tuple[Tensor, ...], weight: float) -> Tensor:
+def backward(state: TrainingState, diffusion: GaussianDiffusion, piece: tuple[Tensor, ...], weight: float) -> Tensor:
     """Add the gradient of the images' mean loss times `weight`; that product, still on the device.
 
     Without an image one of zeros takes part, times nothing: all processes call the network equally often.
@@ -128,9 +139,9 @@ def backward(state: State, diffusion: Diffusion, piece: tuple[Tensor, ...], weig
 
 
 @torch.no_grad()
-def update_average(state: State, decay: float) -> None:
+def update_ema(state: TrainingState, decay: float) -> None:
     """ema <- decay ema + (1 - decay) weights; buffers are copied."""
-    own, new = ([parallel.local(p) for p in net.parameters()] for net in (state.ema, state.net))
+    own, new = ([parallel.local_tensor(p) for p in net.parameters()] for net in (state.ema, state.net))
     torch._foreach_lerp_(own, new, 1 - decay)
     for kept, fresh in zip(state.ema.buffers(), state.net.buffers(), strict=True):
         kept.copy_(fresh)
@@ -139,10 +150,10 @@ def update_average(state: State, decay: float) -> None:
 def train(
     run: RunFolder,
     config: RunConfig,
-    arrays: Arrays,
+    arrays: Dataset,
     io: architectures.IOSpec,
     stop: Callable[[], bool],
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     owned: Callable[[], None] = lambda: None,
 ) -> None:
     """Train to the budget, leaving averaged weights at each evaluation point.
@@ -162,43 +173,45 @@ def train(
     fault = None
     while True:
         try:
-            return attempt(run, config, arrays, io, stop, world, owned, fault)
-        except Exploded as error:
+            return train_attempt(run, config, arrays, io, stop, world, owned, fault)
+        except LossDiverged as error:
             fault = error
-            require_hope(run, world, fault, owned)
+            raise_if_rollbacks_exhausted(run, world, fault, owned)
             fault = fault.with_traceback(None)  # which holds the state that failed
         gc.collect()
 
 
-def attempt(
+def train_attempt(
     run: RunFolder,
     config: RunConfig,
-    arrays: Arrays,
+    arrays: Dataset,
     io: architectures.IOSpec,
     stop: Callable[[], bool],
     world: World,
     owned: Callable[[], None],
-    fault: Exploded | None,
+    fault: LossDiverged | None,
 ) -> None:
     """Train from the newest checkpoint, or the start; Exploded where that goes wrong."""
     device = device_of(config, world)
-    state = new_state(config, io, device, world)
-    warnings = restore(run, state, world)
+    state = new_training_state(config, io, device, world)
+    warnings = restore_newest_checkpoint(run, state, world)
     if world.first and fault:
         log_rollback(run, state, fault, warnings)
     elif world.first and warnings is not None:
         run.log("resume", images=state.images, warnings=warnings)
 
     def drawn(step: int, images: int, size: int) -> tuple[Tensor, ...]:
-        return training_batch.draw(config, arrays, io.num_classes, step, images, size, parallel.share(size, world))
+        return training_batch.draw_batch(
+            config, arrays, io.num_classes, step, images, size, parallel.rank_slice(size, world)
+        )
 
-    workers, cuda = workers_of(config, device), device.type == "cuda"
-    steps = steps_from(state.step, state.images, config)
-    with state.engine.running(), prefetch.Loader(drawn, steps, workers, pin=cuda) as batches:
-        proceed(run, config, state, batches, stop, world, owned)
+    workers, cuda = loader_workers(config, device), device.type == "cuda"
+    steps = remaining_steps(state.step, state.images, config)
+    with state.engine.running(), prefetch.PrefetchLoader(drawn, steps, workers, pin=cuda) as batches:
+        train_loop(run, config, state, batches, stop, world, owned)
 
 
-def steps_from(step: int, images: int, config: RunConfig) -> Iterator[tuple[int, int, int]]:
+def remaining_steps(step: int, images: int, config: RunConfig) -> Iterator[tuple[int, int, int]]:
     """(step, images seen before it, images of it) to the end of the budget; none goes beyond an evaluation point."""
     for point in config.budget.evaluation_points:
         while images < point:
@@ -207,7 +220,7 @@ def steps_from(step: int, images: int, config: RunConfig) -> Iterator[tuple[int,
             step, images = step + 1, images + size
 
 
-def workers_of(config: RunConfig, device: torch.device) -> int:
+def loader_workers(config: RunConfig, device: torch.device) -> int:
     """Threads that draw ahead: those asked for, or for a GPU up to 4, and one core is the trainer's."""
     if config.compute.workers >= 0:
         return config.compute.workers
@@ -215,48 +228,50 @@ def workers_of(config: RunConfig, device: torch.device) -> int:
     return max(1, min(4, cores - 1)) if device.type == "cuda" else 0
 
 
-def proceed(
+def train_loop(
     run: RunFolder,
     config: RunConfig,
-    state: State,
+    state: TrainingState,
     batches: Iterator[tuple[Tensor, ...]],
     stop: Callable[[], bool],
     world: World,
     owned: Callable[[], None],
 ) -> None:
     """Make the steps that are left; Exploded where one goes wrong, Stopped where that is asked for."""
-    diffusion, meter = process_of(config.diffusion, state.engine.device), Meter(run, config, state, world)
-    share = parallel.share(min(config.recipe.batch, config.budget.images), world)
-    micro_batching.choose(run, state, config, world, share.stop - share.start, trial_of(config, state, diffusion))
+    diffusion, meter = make_diffusion(config.diffusion, state.engine.device), MetricsLogger(run, config, state, world)
+    share = parallel.rank_slice(min(config.recipe.batch, config.budget.images), world)
+    micro_batching.choose_micro_batch(
+        run, state, config, world, share.stop - share.start, make_trial_step(config, state, diffusion)
+    )
     told: int | None = None
     for point in config.budget.evaluation_points:
         if point < state.images or (point == state.images and has_snapshot(run, point, world)):
             continue
         while state.images < point:
             if told != state.micro_batch:
-                told = micro_batching.note(run, state, world)
+                told = micro_batching.log_micro_batch(run, state, world)
             size = min(config.recipe.batch, point - state.images)
-            meter.add(step(state, config, diffusion, next(batches), size, world), size)
+            meter.add(train_step(state, config, diffusion, next(batches), size, world), size)
             due, halt, write, late = world.agree(meter.due(), stop(), meter.checkpoint_due(), meter.late())
             if not late:
                 meter.settle()
             if due or halt:
                 meter.report(wait=bool(halt or write))
             if halt or write:
-                save(run, config, state, world, owned)
+                save_checkpoint(run, config, state, world, owned)
                 meter.saved = time.monotonic()
             if halt:
                 raise Stopped
         meter.report()
-        save(run, config, state, world, owned, snapshot=True)
+        save_checkpoint(run, config, state, world, owned, snapshot=True)
 
 
-def trial_of(config: RunConfig, state: State, diffusion: Diffusion) -> Callable[[int], None]:
+def make_trial_step(config: RunConfig, state: TrainingState, diffusion: GaussianDiffusion) -> Callable[[int], None]:
     """A forward and a backward pass of so many images of zeros."""
 
     def trial(images: int) -> None:
         io: architectures.IOSpec = state.net.spec.io  # type: ignore[union-attr, assignment]
         x, labels = torch.zeros(images, io.channels, io.size, io.size), torch.zeros(images, dtype=torch.long)
-        backward(state, diffusion, (x, draw_times(config.diffusion, images, torch.Generator()), x, labels), 1.0)
+        backward(state, diffusion, (x, draw_timesteps(config.diffusion, images, torch.Generator()), x, labels), 1.0)
 
     return trial

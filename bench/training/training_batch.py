@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from bench.config.schema import RunConfig
-from bench.config.seeds import fold
+from bench.config.seeds import derive_seed
+from bench.data.dataset import Dataset
 from bench.data.prefetch import Batch
-from bench.data.sources import Arrays
-from bench.diffusion.gaussian_diffusion import draw_times
+from bench.diffusion.gaussian_diffusion import draw_timesteps
 
 
-def draw(
-    config: RunConfig, arrays: Arrays, null: int, step: int, images: int, size: int, own: slice = slice(None)
+def draw_batch(
+    config: RunConfig, arrays: Dataset, null: int, step: int, images: int, size: int, own: slice = slice(None)
 ) -> Batch:
     """(x0, t, eps, labels) of a step, or its rows `own`, on the CPU, from (seed, step) alone.
 
@@ -20,10 +20,10 @@ def draw(
     """
     arrays.check()
     rows = arrays.order(config.seed, images, size)
-    x0 = torch.from_numpy(arrays.inputs(rows, fold(config.seed, "data", step), own))
+    x0 = torch.from_numpy(arrays.inputs(rows, derive_seed(config.seed, "data", step), own))
     labels = torch.from_numpy(arrays.labels[rows[own]])
-    generator = torch.Generator().manual_seed(fold(config.seed, "step", step))
-    t = draw_times(config.diffusion, size, generator)
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "step", step))
+    t = draw_timesteps(config.diffusion, size, generator)
     eps = torch.randn((size, *x0.shape[1:]), generator=generator)
     drop = torch.rand(size, generator=generator) < config.recipe.label_drop
     return x0, t[own], eps[own], torch.where(drop[own], null, labels)

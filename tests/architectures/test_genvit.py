@@ -30,7 +30,7 @@ T = torch.tensor([3.0, 871.0])
 @pytest.mark.parametrize("row", PUBLISHED.values(), ids=PUBLISHED)
 def test_published_parameters_and_macs_come_out(row):
     size, pixels, classes, params, gmacs = row
-    found = counting.count("genvit", size, IOSpec(channels=3, size=pixels), {"classifier": classes})
+    found = counting.count_cost("genvit", size, IOSpec(channels=3, size=pixels), {"classifier": classes})
     assert found.params == params
     assert found.macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
 
@@ -106,8 +106,8 @@ def test_a_network_without_a_classifier_says_so():
     ("size", "data"), [("384/4", "cifar10-uncond"), ("384/8", "celeba64"), ("512/8", "imagenet128")]
 )
 def test_a_size_implies_the_data_set_nearest_to_its_papers(size, data):
-    config = presets.resolve(presets.Wish(arch="genvit", size=size))
-    net = counting.meta_network("genvit", size, presets.io_of(config), {})
+    config = presets.compose_config(presets.RunRequest(arch="genvit", size=size))
+    net = counting.meta_network("genvit", size, presets.network_io(config), {})
     assert config.data.name == data and net.spec.io.size % net.patch == 0
 
 
@@ -118,5 +118,5 @@ def test_a_size_whose_data_set_is_not_known_asks_for_a_folder(capsys):
 
 def test_a_genvit_of_the_unets_cost_is_found():
     io = IOSpec(channels=1, size=8, num_classes=10)
-    solution = matching.solve("genvit", io, matching.parse("macs:unet:nano"), 0.02)
+    solution = matching.solve_size("genvit", io, matching.parse_match("macs:unet:nano"), 0.02)
     assert abs(solution.error) <= 0.02 and solution.args["patch"] == 2

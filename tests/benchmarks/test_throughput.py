@@ -59,9 +59,11 @@ def test_the_numbers_of_a_row_agree_with_each_other(tables):
 
 def test_a_row_measured_again_replaces_the_one_before_and_the_others_stay(tmp_path):
     path = tmp_path / "table.csv"
-    throughput.write(path, [{"model": "a", "mode": "train", "mfu": 0.1}, {"model": "b", "mode": "train", "mfu": 0.2}])
+    throughput.write_csv(
+        path, [{"model": "a", "mode": "train", "mfu": 0.1}, {"model": "b", "mode": "train", "mfu": 0.2}]
+    )
     graphs = {"model": "a", "mode": "train", "compile": "graphs", "mfu": 0.4}
-    throughput.write(path, [{"model": "a", "mode": "train", "mfu": 0.3}, graphs])
+    throughput.write_csv(path, [{"model": "a", "mode": "train", "mfu": 0.3}, graphs])
     found = [(r["model"], r["compile"], r["mfu"]) for r in table(path)]
     assert found == [("b", "", "0.2"), ("a", "", "0.3"), ("a", "graphs", "0.4")], "ways to compile share no row"
 
@@ -101,8 +103,8 @@ def test_a_network_that_does_not_fit_is_a_row_with_the_reason(tmp_path, monkeypa
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")
 
-    monkeypatch.setattr(workloads, "published_training", full)
-    monkeypatch.setattr(workloads, "forward", full)
+    monkeypatch.setattr(workloads, "published_training_workload", full)
+    monkeypatch.setattr(workloads, "forward_workload", full)
     out = ["--out", str(tmp_path), "--net", "dit:nano/2", "--mode", "train", "forward"]
     assert throughput_command.main([*QUICK, *TINY, *out]) == 0
     ours, eager = table(tmp_path / "benchmark-train-fp32-cpu.csv")
@@ -131,7 +133,7 @@ def test_nonsense_is_answered_in_a_sentence(capsys, tmp_path, words, sentence):
 
 def test_the_networks_of_the_gpus_suite_can_all_be_planned():
     flags = throughput_command.parser().parse_args(["--suite", "h100"])
-    configs = throughput.configs_of(flags, CPU)
+    configs = throughput.network_configs(flags, CPU)
     assert len(configs) == 8 and {c.recipe.batch for c in configs.values()} == {256}
     assert all(c.data.name == "imagenet256-latents" for c in configs.values())
 
@@ -139,10 +141,10 @@ def test_the_networks_of_the_gpus_suite_can_all_be_planned():
 def test_the_published_step_is_a_step_of_the_same_training(monkeypatch):
     same = ["recipe.warmup=0", "recipe.clip=0", "recipe.ema_ramp=false", "recipe.ema=0.9"]
     words = [*QUICK, *TINY, "--net", "dit:nano/2", *(w for s in same for w in ("--set", s))]
-    (config,) = throughput.configs_of(throughput_command.parser().parse_args(words), CPU).values()
-    states, new_state = [], workloads.new_state
-    monkeypatch.setattr(workloads, "new_state", lambda *args: states.append(new_state(*args)) or states[-1])
-    for make in (workloads.training, workloads.published_training):
+    (config,) = throughput.network_configs(throughput_command.parser().parse_args(words), CPU).values()
+    states, new_state = [], workloads.new_training_state
+    monkeypatch.setattr(workloads, "new_training_state", lambda *args: states.append(new_state(*args)) or states[-1])
+    for make in (workloads.training_workload, workloads.published_training_workload):
         call, _ = make(config, CPU)
         call()
     for ours, theirs in zip(*((*s.net.parameters(), *s.ema.parameters()) for s in states), strict=True):

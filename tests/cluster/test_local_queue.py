@@ -5,7 +5,7 @@ import pytest
 
 from bench.cluster import local_queue
 from bench.runs.job import Job, require_progress
-from bench.storage.process_identity import exists
+from bench.storage.process_identity import pid_exists
 from bench.storage.run_folder import RunFolder
 
 
@@ -20,7 +20,7 @@ def test_auto_is_local_without_sbatch_and_slurm_with_it(tmp_path, monkeypatch):
 
 
 def test_a_local_queue_runs_its_jobs_a_few_at_a_time(tmp_path):
-    queue = local_queue.Queue(local_queue.executor("local", tmp_path / "logs"), parallel=2)
+    queue = local_queue.LocalQueue(local_queue.make_local_executor("local", tmp_path / "logs"), parallel=2)
     for i in range(3):
         queue.add(str(i), partial((tmp_path / f"{i}.txt").write_text, "done"))
     queue.advance()
@@ -39,8 +39,8 @@ def test_a_preempted_job_is_submitted_again_as_it_was():
 def test_a_dead_process_is_known_to_be_dead():
     process = subprocess.Popen(["true"])
     process.wait()
-    assert not exists(process.pid)
-    assert exists(1)
+    assert not pid_exists(process.pid)
+    assert pid_exists(1)
 
 
 def test_a_run_that_slurm_starts_in_vain_again_and_again_fails_in_a_sentence(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def sacct(**jobs):
 
 def one(results, *, reap=False, **files):
     make(results, "dit", **files)
-    rows, _ = run_status.look(run_status.find(results), reap=reap)
+    rows, _ = run_status.query_runs(run_status.find_runs(results), reap=reap)
     return rows[0]
 
 
@@ -83,7 +83,7 @@ def test_a_run_on_slurm_is_in_the_state_its_files_and_jobs_tell(state, why, file
 
 def test_every_state_is_reached_by_some_case():
     local = {"done", "training", "stopped", "lost", "failed"}
-    assert {case[0] for case in SLURM} | local == set(run_status.STATES)
+    assert {case[0] for case in SLURM} | local == set(run_status.RUN_STATES)
 
 
 def test_a_finished_run_asks_slurm_nothing(tmp_path, fake):
@@ -129,8 +129,8 @@ def test_an_old_run_without_a_status_is_told_from_the_end_of_its_log(tmp_path):
         run.log("train", images=i, of=3000, loss=0.5, rate=10.0)
     run.log("evaluate", images=1, of=2, **{"fid[digits-cnn]": 3.25})
     run.log("failed", error="OSError: gone")
-    assert (path / "log.jsonl").stat().st_size > 2 * run_status.TAIL
-    row = run_status.look(run_status.find(tmp_path))[0][0]
+    assert (path / "log.jsonl").stat().st_size > 2 * run_status.LOG_TAIL_BYTES
+    row = run_status.query_runs(run_status.find_runs(tmp_path))[0][0]
     assert (row.state, row.loss, row.fid["value"], row.error) == ("failed", 0.5, 3.25, ["OSError: gone"])
 
 
@@ -138,7 +138,7 @@ def test_files_torn_by_a_crash_are_no_crash(tmp_path):
     path = make(tmp_path, "dit", status=TRAINING)
     for name in ("status.json", "jobs.json", "record.json"):
         (path / name).write_text('{"event": "tr')
-    assert run_status.look(run_status.find(tmp_path))[0][0].state == "stopped"
+    assert run_status.query_runs(run_status.find_runs(tmp_path))[0][0].state == "stopped"
 
 
 def test_a_loss_that_is_no_number_is_shown_and_is_null_in_json(tmp_path, capsys):
@@ -172,7 +172,7 @@ def test_when_slurm_does_not_answer_the_files_are_shown_with_a_note(tmp_path, fa
 
 
 def test_the_last_words_of_a_failure_are_shown_and_what_it_did_to_the_rest(tmp_path, fake, capsys, monkeypatch):
-    monkeypatch.setattr(run_status, "bury", lambda *_: "")
+    monkeypatch.setattr(run_status, "mark_failed", lambda *_: "")
     fake.answer("sacct", sacct(j7="FAILED", j8="CANCELLED", j17="OUT_OF_MEMORY", j18="CANCELLED", j27="FAILED"))
     make(tmp_path, "a", status=AT_7 | {"event": "failed"}, jobs=CHAIN, error="Trace\n" * 9 + "ValueError: no data\n")
     make(tmp_path, "b", jobs={"train": "17", "evaluate": "18"}, log="exceeded memory limit\n\n")
@@ -205,7 +205,7 @@ def buried(monkeypatch):
     """What failures.publish is called with."""
     calls = []
     publish = lambda run, config, word, error: calls.append((run.path.name, word, error))  # noqa: E731
-    monkeypatch.setattr("bench.records.failures.publish", publish)
+    monkeypatch.setattr("bench.records.failures.publish_failure", publish)
     monkeypatch.setattr(RunFolder, "config", lambda self: None)
     return calls
 
@@ -215,7 +215,7 @@ def test_a_job_that_ended_without_a_word_ends_in_a_record_once(tmp_path, fake, m
     fake.answer("sacct", sacct(j7="OUT_OF_MEMORY", j8="CANCELLED"))
     path = make(tmp_path, "dit", status=AT_7, jobs=CHAIN, log="Killed\n")
     for _ in range(2):
-        rows, _ = run_status.look(run_status.find(tmp_path))
+        rows, _ = run_status.query_runs(run_status.find_runs(tmp_path))
     assert calls == [("dit", "failed", "SLURM ended it: train job: OUT_OF_MEMORY, exit code 1:0 on node1")]
     assert rows[0].error[:2] == ["Killed", calls[0][2]]
     assert (path / "error.txt").read_text() == f"Killed\n{calls[0][2]}\n"
@@ -250,7 +250,7 @@ def test_what_was_cancelled_comes_back_spoke_or_is_unknown_gets_no_such_record(
     fake.answer("sacct", sacct(**accounted))
     fake.answer("squeue", queue)
     make(tmp_path, "dit", status=files, jobs=CHAIN)
-    run_status.look(run_status.find(tmp_path))
+    run_status.query_runs(run_status.find_runs(tmp_path))
     assert not calls
 
 
@@ -263,7 +263,7 @@ def test_the_table_tells_progress_rate_eta_loss_fid_restarts_node_and_log(tmp_pa
     make(Path("results"), "unet", status={"event": "done"}, record=DONE)
     assert status.main([]) == 0
     heads, dit, unet, total = capsys.readouterr().out.splitlines()
-    assert heads.split() == list(status_table.HEADS)
+    assert heads.split() == list(status_table.COLUMNS)
     assert " ".join(dit.split()) == (
         "dit training 43k/111k 39% 850 0:01:20 0.1234 12.35 @ 37k 0 +1 rolled back node1 jobs/7_0_log.out"
     )
@@ -277,8 +277,8 @@ def test_tables_fit_the_terminal_and_tell_runs_apart(width, tmp_path, fake):
     for i in (1, 2):
         name = f"dit-with-a-name-that-is-longer-than-a-line-of-a-narrow-terminal-{i}"
         make(tmp_path, name, status=TRAINING | {"job": f"7_{i}"}, jobs={"train": f"7_{i}", "evaluate": f"8_{i}"})
-    rows, _ = run_status.look(run_status.find(tmp_path))
-    lines = status_table.page(rows, "", tmp_path / "runs", width, 24)
+    rows, _ = run_status.query_runs(run_status.find_runs(tmp_path))
+    lines = status_table.status_page(rows, "", tmp_path / "runs", width, 24)
     assert max(map(len, lines)) <= width
     names = [line.split()[0] for line in lines if line.startswith("dit")]
     assert len(set(names)) == 2
@@ -294,7 +294,7 @@ def test_json_holds_everything(tmp_path, fake, capsys):
     make(tmp_path, "dit", status=AT_7, jobs=CHAIN)
     assert status.main(["--results", str(tmp_path), "--json"]) == 0
     run = json.loads(capsys.readouterr().out)["runs"][0]
-    assert run.keys() == run_status.Row.__dataclass_fields__.keys()
+    assert run.keys() == run_status.RunStatus.__dataclass_fields__.keys()
     assert (run["jobs"], run["alive"], run["eta_seconds"], run["rate"]) == (CHAIN, ["7", "8"], 80, 850.0)
 
 
@@ -335,7 +335,7 @@ def test_a_log_gets_the_changes_and_a_terminal_the_page(tmp_path, monkeypatch, c
     make(tmp_path, "unet", status=TRAINING | {"event": "stopped"})
 
     def done(seconds):
-        assert seconds == status_table.SECONDS
+        assert seconds == status_table.WATCH_SECONDS
         (path / "record.json").write_text(json.dumps(DONE))
 
     monkeypatch.setattr(time, "sleep", done)
@@ -413,7 +413,7 @@ def test_both_jobs_of_every_run_are_cancelled_by_one_call_after_a_yes(chain, fak
 @pytest.mark.parametrize("answer", ["", "n", "what", EOFError, KeyboardInterrupt])
 def test_anything_but_a_yes_leaves_the_jobs(answer, chain, fake, monkeypatch, capsys):
     terminal(monkeypatch, answer)
-    assert cancellation.ask_and_cancel(run_status.find(chain)) == []
+    assert cancellation.ask_and_cancel(run_status.find_runs(chain)) == []
     assert not fake.calls("scancel") and capsys.readouterr().out.endswith("nothing was cancelled\n")
 
 
@@ -465,7 +465,7 @@ def test_on_a_real_slurm_runs_are_watched_and_cancelled(slurm, tmp_path, capsys)
     states = {}
 
     def reached(**wanted):
-        rows, _ = run_status.look(run_status.find(tmp_path))
+        rows, _ = run_status.query_runs(run_status.find_runs(tmp_path))
         states.update({r.run: r for r in rows})
         return {name: r.state for name, r in states.items()} == wanted
 

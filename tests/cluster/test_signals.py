@@ -6,7 +6,7 @@ import time
 import pytest
 
 from bench.cluster import signals
-from bench.cluster.signals import Notices
+from bench.cluster.signals import SignalHandler
 
 
 class Submitit:
@@ -27,7 +27,7 @@ class Submitit:
 def on_slurm(monkeypatch):
     """As in a task of submitit's under SLURM, with a handler of one's own; what was set before is set again."""
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    monkeypatch.setattr(signals, "RETRY_S", 0.05)
+    monkeypatch.setattr(signals, "RETRY_SECONDS", 0.05)
     before = signal.getsignal(signal.SIGUSR2)
     yield lambda handler: signal.signal(signal.SIGUSR2, handler)
     signal.signal(signal.SIGUSR2, before)
@@ -39,7 +39,7 @@ def tell(number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_end_is_noted_and_ends_nothing(number):
-    before, told = signal.getsignal(number), Notices()
+    before, told = signal.getsignal(number), SignalHandler()
     with told.listening():
         assert not told.stop
         tell(number)
@@ -49,7 +49,7 @@ def test_a_signal_to_end_is_noted_and_ends_nothing(number):
 
 
 def test_a_notice_of_slurm_waits_until_the_work_has_saved(on_slurm):
-    handler, told = Submitit(), Notices(60.0)
+    handler, told = Submitit(), SignalHandler(60.0)
     on_slurm(handler)
     with told.listening():
         tell(signal.SIGUSR2)
@@ -62,7 +62,7 @@ def test_a_notice_of_slurm_waits_until_the_work_has_saved(on_slurm):
 
 @pytest.mark.parametrize("away", [0, 2])
 def test_work_that_does_not_stop_is_queued_again_before_the_notice_is_over(on_slurm, away):
-    handler, told = Submitit(away), Notices(0.5)
+    handler, told = Submitit(away), SignalHandler(0.5)
     on_slurm(handler)
     began = time.monotonic()
     with told.listening(), pytest.raises(SystemExit):
@@ -73,7 +73,7 @@ def test_work_that_does_not_stop_is_queued_again_before_the_notice_is_over(on_sl
 
 
 def test_a_controller_that_is_away_is_asked_again(on_slurm):
-    handler, told = Submitit(away=2), Notices()
+    handler, told = Submitit(away=2), SignalHandler()
     on_slurm(handler)
     with told.listening(), pytest.raises(SystemExit):
         told.leave(requeue=True)  # another process was told
@@ -81,8 +81,8 @@ def test_a_controller_that_is_away_is_asked_again(on_slurm):
 
 
 def test_a_process_that_is_not_the_first_asks_once_and_waits_to_be_ended(on_slurm, monkeypatch):
-    monkeypatch.setattr(signals, "PATIENCE_S", 0.3)
-    handler, told = Submitit(ends=False), Notices()
+    monkeypatch.setattr(signals, "REQUEUE_TIMEOUT_SECONDS", 0.3)
+    handler, told = Submitit(ends=False), SignalHandler()
     on_slurm(handler)
     with told.listening(), pytest.raises(RuntimeError, match="was not ended; submit it again"):
         told.leave(requeue=True)
@@ -90,7 +90,7 @@ def test_a_process_that_is_not_the_first_asks_once_and_waits_to_be_ended(on_slur
 
 
 def test_a_sigterm_alone_waits_for_the_end_and_takes_a_notice_that_comes_later(on_slurm):
-    handler, told = Submitit(), Notices()
+    handler, told = Submitit(), SignalHandler()
     on_slurm(handler)
     with told.listening(), pytest.raises(SystemExit):
         tell(signal.SIGTERM)

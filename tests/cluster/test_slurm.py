@@ -83,13 +83,13 @@ def test_recorded_answers_mean_what_happened(situation, fake):
     fake.answer("sacct", "\n".join(RECORDED[situation]["sacct"]))
     fake.answer("squeue", "\n".join(RECORDED[situation]["squeue"]))
     wanted = MEANING[situation]
-    assert {id_: words(state) for id_, state in queries.states(wanted).items()} == wanted
+    assert {id_: words(state) for id_, state in queries.query_job_states(wanted).items()} == wanted
     assert len(fake.calls("sacct")) == 1 and len(fake.calls("squeue")) <= 1
 
 
 def test_a_thousand_tasks_are_one_question_by_the_ids_of_their_arrays(fake):
     fake.answer("sacct", "7_[0-499]|2026-11-23T03:00:00|CANCELLED by 0|0:0|0|None assigned|None\n" * 2)
-    found = queries.states(f"7_{i}" for i in range(500))
+    found = queries.query_job_states(f"7_{i}" for i in range(500))
     assert len(found) == 500 and {s.word for s in found.values()} == {"CANCELLED"}
     assert len(fake.calls("sacct")) == 1 and fake.calls("sacct")[0].endswith(" -j 7")
     assert not fake.calls("squeue"), "all is over for certain, so the queue has nothing to add"
@@ -97,10 +97,10 @@ def test_a_thousand_tasks_are_one_question_by_the_ids_of_their_arrays(fake):
 
 def test_single_jobs_are_asked_for_in_as_few_calls_as_command_lines_allow(fake):
     fake.answer("squeue", "\n".join(f"{i}|PENDING||0:00|Priority" for i in range(10_000_000, 10_001_000)))
-    found = queries.states(str(i) for i in range(10_000_000, 10_001_000))
+    found = queries.query_job_states(str(i) for i in range(10_000_000, 10_001_000))
     assert {s.reason for s in found.values()} == {"Priority"}
     assert len(fake.calls("sacct")) == 1
-    assert [len(some) for some in queries.chunks(["1" * 9] * 25_000)] == [10_000, 10_000, 5_000]
+    assert [len(some) for some in queries.split_arguments(["1" * 9] * 25_000)] == [10_000, 10_000, 5_000]
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,13 @@ def test_single_jobs_are_asked_for_in_as_few_calls_as_command_lines_allow(fake):
     ],
 )
 def test_ranges_of_tasks_are_understood(told, ids):
-    assert list(queries.expand(told)) == ids
+    assert list(queries.expand_job_ids(told)) == ids
 
 
 def test_without_accounting_the_queue_alone_is_asked(fake):
     fake.answer("sacct", "", error="Slurm accounting storage is disabled\n", status=1)
     fake.answer("squeue", "3|RUNNING|node1|1-02:03:04|None\n4|FAILED|node2|0:07|NonZeroExitCode")
-    found = queries.states(["3", "4", "5"])
+    found = queries.query_job_states(["3", "4", "5"])
     told = ["RUNNING alive on node1", "FAILED on node2: NonZeroExitCode", "UNKNOWN"]
     assert [words(s) for s in found.values()] == told
     assert found["3"].elapsed_seconds == 93784
@@ -128,52 +128,52 @@ def test_without_accounting_the_queue_alone_is_asked(fake):
 def test_a_job_that_ended_without_sacct_noticing_is_unknown_and_not_alive(fake):
     fake.answer("sacct", "3|2026-11-23T03:00:00|RUNNING|0:0|60|node1|None")
     fake.answer("squeue", "", error="slurm_load_jobs error: Invalid job id specified\n", status=1)
-    assert words(queries.states(["3"])["3"]) == "UNKNOWN on node1"
+    assert words(queries.query_job_states(["3"])["3"]) == "UNKNOWN on node1"
 
 
-@pytest.mark.parametrize("word", sorted(queries.RETURNING))
+@pytest.mark.parametrize("word", sorted(queries.REQUEUABLE_STATES))
 def test_an_interrupted_job_is_alive_exactly_when_the_queue_has_it(word, fake):
     fake.answer("sacct", f"3|2026-11-23T03:00:00|{word}|0:0|60|node1|None")
-    assert words(queries.states(["3"])["3"]) == f"{word} on node1"
+    assert words(queries.query_job_states(["3"])["3"]) == f"{word} on node1"
     fake.answer("squeue", "3|PENDING||0:00|BeginTime")
-    assert words(queries.states(["3"])["3"]) == f"PENDING alive: BeginTime after 1 {word}"
+    assert words(queries.query_job_states(["3"])["3"]) == f"PENDING alive: BeginTime after 1 {word}"
 
 
 def test_a_controller_that_does_not_answer_is_named_in_one_sentence(fake, monkeypatch):
     fake.answer("squeue", "", error="slurm_load_jobs error: Unable to contact slurm controller\n", status=1)
-    with pytest.raises(queries.NoAnswer, match=r"^squeue failed \(.*slurm controller\); is SLURM up\?$"):
-        queries.states(["3"])
-    monkeypatch.setattr(queries, "SECONDS", 0.2)
+    with pytest.raises(queries.SlurmUnavailable, match=r"^squeue failed \(.*slurm controller\); is SLURM up\?$"):
+        queries.query_job_states(["3"])
+    monkeypatch.setattr(queries, "TIMEOUT_SECONDS", 0.2)
     fake.answer("squeue", "", seconds=2)
-    with pytest.raises(queries.NoAnswer, match="squeue gave no answer in 0 s"):
-        queries.states(["3"])
+    with pytest.raises(queries.SlurmUnavailable, match="squeue gave no answer in 0 s"):
+        queries.query_job_states(["3"])
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(queries.NoAnswer, match="squeue is not on PATH"):
-        queries.states(["3"])
+    with pytest.raises(queries.SlurmUnavailable, match="squeue is not on PATH"):
+        queries.query_job_states(["3"])
 
 
 def test_many_jobs_are_cancelled_by_one_call(fake):
-    queries.cancel(["7_1", "7_2", "9", "8_5", "8_5"])
+    queries.cancel_jobs(["7_1", "7_2", "9", "8_5", "8_5"])
     assert fake.calls("scancel") == ["scancel 7_[1,2] 9 8_[5]"]
-    queries.cancel([])
+    queries.cancel_jobs([])
     assert len(fake.calls("scancel")) == 1
 
 
 def test_a_job_that_is_gone_is_no_trouble_to_cancel_but_another_users_is(fake):
     gone = "scancel: error: Kill job error on job id 9: Invalid job id specified\n"
     fake.answer("scancel", "", error=gone, status=1)
-    queries.cancel(["9"])
+    queries.cancel_jobs(["9"])
     fake.answer("scancel", "", error=f"scancel: error: job id 8: Access/permission denied\n{gone}", status=1)
-    with pytest.raises(queries.NoAnswer, match="permission denied"):
-        queries.cancel(["8", "9"])
+    with pytest.raises(queries.SlurmUnavailable, match="permission denied"):
+        queries.cancel_jobs(["8", "9"])
 
 
 def test_limits_are_the_tighter_of_two(fake):
     text = "MaxArraySize            = 1001\nMaxJobCount             = 10000\nSchedulerParameters     = {}\n"
     fake.answer("scontrol", text.format("(null)"))
-    assert queries.limits() == queries.Limits(array=1001, jobs=10000)
+    assert queries.query_limits() == queries.ClusterLimits(array=1001, jobs=10000)
     fake.answer("scontrol", text.format("bf_interval=2,max_array_tasks=50"))
-    assert queries.limits().array == 50
+    assert queries.query_limits().array == 50
 
 
 def sbatch(*words):
@@ -182,7 +182,7 @@ def sbatch(*words):
 
 
 def state(id_):
-    return queries.states([id_])[id_]
+    return queries.query_job_states([id_])[id_]
 
 
 def test_on_a_real_slurm_a_job_is_known_from_its_first_moment_to_its_end(slurm):
@@ -199,12 +199,12 @@ def test_on_a_real_slurm_tasks_wait_run_are_requeued_and_cancelled(slurm, monkey
     array = sbatch("-a", "0-2%1", "--wrap", "sleep 60")
     ids = [f"{array}_{i}" for i in range(3)]
     assert until(lambda: state(ids[0]).word == "RUNNING")
-    assert all(s.alive for s in queries.states(ids).values())
+    assert all(s.alive for s in queries.query_job_states(ids).values())
     subprocess.run(["scontrol", "requeue", ids[0]], check=True, timeout=30)
     assert until(lambda: state(ids[0]).restarts == 1) and state(ids[0]).alive
-    queries.cancel(ids)
-    assert until(lambda: not any(s.alive for s in queries.states(ids).values()))
-    assert {s.word for s in queries.states(ids).values()} == {"CANCELLED"}
+    queries.cancel_jobs(ids)
+    assert until(lambda: not any(s.alive for s in queries.query_job_states(ids).values()))
+    assert {s.word for s in queries.query_job_states(ids).values()} == {"CANCELLED"}
 
 
 def test_on_a_real_slurm_what_depended_on_a_failure_is_cancelled_before_it_starts(slurm):
@@ -220,8 +220,8 @@ def test_on_a_real_slurm_what_depended_on_a_failure_is_cancelled_before_it_start
 def test_on_a_real_slurm_the_many_tasks_of_one_row_are_all_told(tasks, slurm):
     array = sbatch("-H", "-a", ",".join(map(str, tasks)), "--wrap", "true")
     ids = [f"{array}_{i}" for i in tasks]
-    assert {words(s) for s in queries.states(ids).values()} == {"PENDING alive: JobHeldUser"}
-    assert until(lambda: sorted(queries.accounted([array])) == sorted(ids))
+    assert {words(s) for s in queries.query_job_states(ids).values()} == {"PENDING alive: JobHeldUser"}
+    assert until(lambda: sorted(queries.query_sacct([array])) == sorted(ids))
 
 
 @pytest.mark.slow

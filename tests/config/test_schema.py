@@ -2,19 +2,23 @@ import dataclasses
 
 import pytest
 
-from bench.config.fields import fields_of
-from bench.config.overrides import from_dict, override
+from bench.config.fields import iterate_settings
+from bench.config.overrides import apply_overrides, config_from_dict
 from bench.config.schema import RunConfig
 
 
 def test_settings_are_read_by_the_type_of_their_field():
-    config = override(RunConfig(), {"recipe.lr": "2e-4", "budget.images": "5000", "recipe.ema_ramp": "true"})
+    config = apply_overrides(RunConfig(), {"recipe.lr": "2e-4", "budget.images": "5000", "recipe.ema_ramp": "true"})
     assert (config.recipe.lr, config.budget.images, config.recipe.ema_ramp) == (2e-4, 5000, True)
 
 
 def test_network_arguments_are_read_as_json_or_text():
     settings = {"model.args.depth": "3", "model.args.conditioning": "adaln", "model.args.channel_mult": "[1, 2]"}
-    assert override(RunConfig(), settings).model.args == {"depth": 3, "conditioning": "adaln", "channel_mult": [1, 2]}
+    assert apply_overrides(RunConfig(), settings).model.args == {
+        "depth": 3,
+        "conditioning": "adaln",
+        "channel_mult": [1, 2],
+    }
 
 
 MISTAKES = [
@@ -58,29 +62,29 @@ MISTAKES = [
 @pytest.mark.parametrize(("settings", "sentence"), MISTAKES, ids=[str(s) for s, _ in MISTAKES])
 def test_a_bad_setting_gets_a_sentence(settings, sentence):
     with pytest.raises(ValueError) as caught:
-        override(RunConfig(), settings)
+        apply_overrides(RunConfig(), settings)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_config_survives_the_way_to_plain_data_and_back():
-    config = override(RunConfig(), {"model.args.depth": "3", "seed": "7"})
-    assert from_dict(config.to_dict()) == config
+    config = apply_overrides(RunConfig(), {"model.args.depth": "3", "seed": "7"})
+    assert config_from_dict(config.to_dict()) == config
 
 
 def test_compute_and_paths_do_not_change_a_runs_name():
     config = RunConfig()
-    other = override(config, {"compute.threads": "3", "data.root": "elsewhere", "evaluation.batch": "7"})
+    other = apply_overrides(config, {"compute.threads": "3", "data.root": "elsewhere", "evaluation.batch": "7"})
     assert other.name == config.name
 
 
 @pytest.mark.parametrize("key", ["seed", "recipe.lr", "budget.images", "evaluation.guidance", "diffusion.steps"])
 def test_what_decides_the_result_changes_a_runs_name(key):
-    assert override(RunConfig(), {key: "501"}).name != RunConfig().name
+    assert apply_overrides(RunConfig(), {key: "501"}).name != RunConfig().name
 
 
 def test_every_field_has_a_docstring():
-    assert [key for key, _, _, doc in fields_of(RunConfig) if not doc] == []
+    assert [key for key, _, _, doc in iterate_settings(RunConfig) if not doc] == []
 
 
 def test_configs_are_frozen():

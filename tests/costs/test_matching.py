@@ -23,37 +23,39 @@ def test_activation_memory_is_what_autograd_really_keeps():
 
 @pytest.mark.parametrize("arch", ["dit", "uvit"])
 def test_a_match_is_within_its_tolerance(arch):
-    wanted = matching.parse("macs:unet:nano")
-    solution = matching.solve(arch, DIGITS, wanted, 0.02)
+    wanted = matching.parse_match("macs:unet:nano")
+    solution = matching.solve_size(arch, DIGITS, wanted, 0.02)
     assert abs(solution.error) <= 0.02
-    assert counting.count(arch, None, DIGITS, solution.args) == solution.cost
-    assert solution.cost.macs / matching.target_of(wanted, DIGITS) - 1 == pytest.approx(solution.error)
+    assert counting.count_cost(arch, None, DIGITS, solution.args) == solution.cost
+    assert solution.cost.macs / matching.target_cost(wanted, DIGITS) - 1 == pytest.approx(solution.error)
 
 
 def test_parameters_can_be_matched_too():
-    solution = matching.solve("dit", DIGITS, matching.parse("params:unet:nano"), 0.05)
-    assert solution.cost.params == pytest.approx(counting.count("unet", "nano", DIGITS).params, rel=0.05)
+    solution = matching.solve_size("dit", DIGITS, matching.parse_match("params:unet:nano"), 0.05)
+    assert solution.cost.params == pytest.approx(counting.count_cost("unet", "nano", DIGITS).params, rel=0.05)
 
 
 def test_given_arguments_are_kept_and_the_rest_is_solved():
-    solution = matching.solve("dit", DIGITS, matching.parse("dit:nano/2"), 0.03, given={"conditioning": "in_context"})
+    solution = matching.solve_size(
+        "dit", DIGITS, matching.parse_match("dit:nano/2"), 0.03, given={"conditioning": "in_context"}
+    )
     assert solution.args["conditioning"] == "in_context" and abs(solution.error) <= 0.03
 
 
 def test_the_reference_matches_itself():
-    solution = matching.solve("unet", DIGITS, matching.parse("unet:nano"), 1e-9)
+    solution = matching.solve_size("unet", DIGITS, matching.parse_match("unet:nano"), 1e-9)
     assert solution.args == registry.size_args("unet", "nano") and solution.error == 0
 
 
 def test_no_match_says_how_near_the_nearest_comes():
     with pytest.raises(ValueError, match=r"no uvit has the macs of unet:nano .* the nearest is .* off by [+-]"):
-        matching.solve("uvit", DIGITS, matching.parse("unet:nano"), 1e-7)
+        matching.solve_size("uvit", DIGITS, matching.parse_match("unet:nano"), 1e-7)
 
 
 @pytest.mark.parametrize("text", ["nano", "flops:dit:", "macs:dit", "macs:dti:B/2", "dit:B/3"])
 def test_a_bad_match_gets_a_sentence(text):
     with pytest.raises(ValueError, match=r"write \[macs\|params\]:ARCH:SIZE|did you mean|unknown"):
-        matching.parse(text)
+        matching.parse_match(text)
 
 
 def test_the_command_prints_the_costs_side_by_side(capsys):
@@ -69,5 +71,5 @@ def test_the_command_answers_nonsense_in_a_sentence(capsys):
 
 def test_both_forms_of_a_match_are_one_protocol():
     """unet:nano means macs:unet:nano; were they told apart, equal rows would stand in two tables."""
-    short, full = resolve.resolve([presets.Wish(match=m) for m in ("unet:nano", "macs:unet:nano")])
+    short, full = resolve.resolve([presets.RunRequest(match=m) for m in ("unet:nano", "macs:unet:nano")])
     assert short == full and short.model.match == "macs:unet:nano"

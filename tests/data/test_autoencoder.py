@@ -25,7 +25,7 @@ def vae_folder(tmp_path_factory):
 
 def test_latents_are_unscaled_and_decoded(vae_folder):
     z = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    pixels = autoencoder.decoder(True, str(vae_folder), torch.device("cpu"))(z)
+    pixels = autoencoder.make_decoder(True, str(vae_folder), torch.device("cpu"))(z)
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
     assert pixels.shape == (2, 3, 8, 8)
     assert torch.allclose(pixels, vae.decode(z / 0.5).sample, atol=1e-6)
@@ -33,18 +33,18 @@ def test_latents_are_unscaled_and_decoded(vae_folder):
 
 def test_many_latents_are_decoded_a_few_at_a_time(vae_folder, monkeypatch):
     z = torch.randn(5, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    whole = autoencoder.decoder(True, str(vae_folder), torch.device("cpu"))(z)
-    monkeypatch.setattr(autoencoder, "PIXELS", 2 * 8 * 8)
+    whole = autoencoder.make_decoder(True, str(vae_folder), torch.device("cpu"))(z)
+    monkeypatch.setattr(autoencoder, "MAX_DECODED_PIXELS", 2 * 8 * 8)
     sizes = []
     decode = AutoencoderKL.decode
     monkeypatch.setattr(AutoencoderKL, "decode", lambda vae, z: sizes.append(len(z)) or decode(vae, z))
-    assert torch.allclose(autoencoder.decoder(True, str(vae_folder), torch.device("cpu"))(z), whole, atol=1e-5)
+    assert torch.allclose(autoencoder.make_decoder(True, str(vae_folder), torch.device("cpu"))(z), whole, atol=1e-5)
     assert sizes == [2, 2, 1]
 
 
 def test_pixels_need_no_decoder():
     x = torch.randn(2, 3, 4, 4)
-    assert autoencoder.decoder(False, "", torch.device("cpu"))(x) is x
+    assert autoencoder.make_decoder(False, "", torch.device("cpu"))(x) is x
 
 
 @pytest.mark.parametrize("folder", ["", "nowhere"])

@@ -13,10 +13,10 @@ from helpers import save_images, save_vae, until
 from PIL import Image
 
 from bench import encode
-from bench.config.schema import Data
+from bench.config.schema import DataConfig
 from bench.data import autoencoder, latent_workers, latents, sources
 from bench.storage import process_identity
-from bench.terminal.progress_bar import Progress
+from bench.terminal.progress_bar import ProgressBar
 
 FLAGS = ["--flips", "2", "--batch", "3", "--shard-mib", "0.016", "--threads", "1", "--device", "cpu"]
 """8 images a shard."""
@@ -54,7 +54,7 @@ def test_a_killed_encoding_goes_on_in_other_processes_and_ends_with_the_same_byt
         children = offspring(first.pid)
         first.kill()
     assert len(children) >= 2
-    assert until(lambda: not any(process_identity.started(pid) for pid in children)), "children outlive their parent"
+    assert until(lambda: not any(process_identity.start_time(pid) for pid in children)), "children outlive their parent"
     kept = {path: path.stat().st_mtime_ns for path in out.glob("shard-*.npy") if path.with_suffix(".json").exists()}
     assert kept and not (out / "manifest.json").exists()
     assert made(out, given) == digest
@@ -111,8 +111,8 @@ def test_another_set_in_the_same_folder_is_refused(given, tmp_path, capsys, fini
     if finished:
         made(out, given)
     else:
-        work, _ = latent_workers.plan(encode.parser().parse_args(words(out, given)))
-        latent_workers.encoding.begin(out, work.facts)
+        work, _ = latent_workers.plan_encoding(encode.parser().parse_args(words(out, given)))
+        latent_workers.latent_encoding.begin_latents(out, work.facts)
     assert encode.main(words(out, given, *more)) == 2
     kind = "finished" if finished else "unfinished"
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
@@ -175,8 +175,8 @@ def test_a_disk_without_room_is_said_before_the_work(given, tmp_path, monkeypatc
 def test_a_process_that_dies_is_said(status, said):
     queue = SimpleNamespace(empty=lambda: True)
     with pytest.raises(ValueError, match=f"a process {said}.*the same command goes on"):
-        latent_workers.follow(
-            [SimpleNamespace(exitcode=None), SimpleNamespace(exitcode=status)], queue, Progress("x", 1)
+        latent_workers.watch_workers(
+            [SimpleNamespace(exitcode=None), SimpleNamespace(exitcode=status)], queue, ProgressBar("x", 1)
         )
 
 
@@ -184,17 +184,19 @@ def test_what_a_process_says_went_wrong_is_said(given):
     words = ["cats/1.png is damaged"]
     queue = SimpleNamespace(empty=lambda: not words, get=words.pop)
     with pytest.raises(ValueError, match=r"cats/1\.png is damaged"):
-        latent_workers.follow([SimpleNamespace(exitcode=2)], queue, Progress("x", 1))
+        latent_workers.watch_workers([SimpleNamespace(exitcode=2)], queue, ProgressBar("x", 1))
 
 
 def test_the_same_autoencoder_has_the_same_hash_in_another_kind_of_file(given, tmp_path):
     vae = autoencoder.read_autoencoder(str(given[1]))
     vae.save_pretrained(tmp_path / "pickled", safe_serialization=False)
     config = json.loads((tmp_path / "pickled" / "config.json").read_text())
-    again = autoencoder.hash_of(str(tmp_path / "pickled"), autoencoder.read_autoencoder(str(tmp_path / "pickled")))
-    assert again == autoencoder.hash_of(str(given[1]), vae)
+    again = autoencoder.hash_autoencoder(
+        str(tmp_path / "pickled"), autoencoder.read_autoencoder(str(tmp_path / "pickled"))
+    )
+    assert again == autoencoder.hash_autoencoder(str(given[1]), vae)
     (tmp_path / "pickled" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.3}))
-    assert autoencoder.hash_of(str(tmp_path / "pickled"), vae) != again
+    assert autoencoder.hash_autoencoder(str(tmp_path / "pickled"), vae) != again
     other = save_vae(tmp_path / "other", seed=1)
     with pytest.raises(ValueError, match="holds another autoencoder"):
         autoencoder.load_autoencoder(str(other), again)
@@ -209,18 +211,18 @@ def test_class_folders_keep_their_names_and_are_mirrored_as_photographs_are(give
     assert encode.main(command) == 0
     m = latents.read_manifest(tmp_path / "pets-16-latents")
     assert (m.data, m.classes, m.counts, m.flips, m.resolution) == ("pets@16", ("cat", "dog"), (6, 6), 2, 16)
-    assert m.data_hash == sources.source(f"{tmp_path}/pets@16").hash != ""
-    assert sources.arrays_of(sources.filled(Data(name=f"latents:{tmp_path}/pets-16-latents"))).flip
+    assert m.data_hash == sources.open_source(f"{tmp_path}/pets@16").hash != ""
+    assert sources.open_dataset(sources.resolve_data(DataConfig(name=f"latents:{tmp_path}/pets-16-latents"))).flip
 
 
 def test_shapes_are_encoded_as_they_are_and_not_mirrored(given, tmp_path):
     command = ["shapes", "--vae", str(given[1]), "--out", str(tmp_path / "out"), "--threads", "1"]
     assert encode.main([*command, "--images", "12", "--reference", "5"]) == 0
-    m, arrays = latents.read_manifest(tmp_path / "out"), sources.load("shapes")
+    m, arrays = latents.read_manifest(tmp_path / "out"), sources.load_dataset("shapes")
     assert (m.data, m.flips, m.num_classes, m.shape, m.references) == ("shapes", 1, 10, (4, 16, 16), 5)
-    assert np.array_equal(sources.load(f"latents:{tmp_path}/out").labels, arrays.labels[np.arange(12)])
+    assert np.array_equal(sources.load_dataset(f"latents:{tmp_path}/out").labels, arrays.labels[np.arange(12)])
     with pytest.raises(ValueError, match=r"no mirrored latents: use data\.flip=never, or encode them with --flips 2"):
-        sources.arrays_of(sources.filled(Data(name=f"latents:{tmp_path}/out", flip="always")))
+        sources.open_dataset(sources.resolve_data(DataConfig(name=f"latents:{tmp_path}/out", flip="always")))
 
 
 @pytest.mark.gpu
@@ -228,8 +230,10 @@ def test_shapes_are_encoded_as_they_are_and_not_mirrored(given, tmp_path):
 def test_a_gpu_encodes_as_a_cpu_does(given, precision, close):
     images = np.load(given[0] / "images.npy")[:8]
     here, there = (torch.device(name) for name in ("cpu", "cuda"))
-    expected = autoencoder.encoder(autoencoder.read_autoencoder(str(given[1])), here, "fp32")(images).astype(np.float32)
-    found = autoencoder.encoder(autoencoder.read_autoencoder(str(given[1])), there, precision)(images).astype(
+    expected = autoencoder.make_encoder(autoencoder.read_autoencoder(str(given[1])), here, "fp32")(images).astype(
+        np.float32
+    )
+    found = autoencoder.make_encoder(autoencoder.read_autoencoder(str(given[1])), there, precision)(images).astype(
         np.float32
     )
     assert np.abs(found - expected).max() < close * np.abs(expected).max()

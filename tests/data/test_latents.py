@@ -55,14 +55,14 @@ def posterior(vae, images):
 def test_a_set_holds_mean_and_deviation_of_each_image_and_its_mirror_image(made, pictures, vae, flip):
     images = np.load(pictures / "images.npy")
     expected = posterior(vae, images[..., ::-1] if flip else images)
-    found = latents.load(made).images.read(np.arange(50), np.full(50, flip))
+    found = latents.load_latents(made).images.read(np.arange(50), np.full(50, flip))
     assert found.dtype == np.float16
     np.testing.assert_allclose(found[:, 0], expected.mean, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(found[:, 1], expected.std, rtol=1e-3, atol=1e-5)
 
 
 def test_the_manifest_says_what_the_set_is_and_names_no_folder_in_its_digest(made, vae):
-    m, what = latents.read_manifest(made), sources.source(f"latents:{made}")
+    m, what = latents.read_manifest(made), sources.open_source(f"latents:{made}")
     assert (m.images, m.flips, m.resolution, m.shape, m.counts) == (50, 2, 16, (4, 8, 8), (17, 17, 16))
     assert (m.vae.kind, m.vae.scaling_factor, m.vae.shift_factor) == ("AutoencoderKL", 0.5, 0.1)
     assert len(m.shards) == 4 and m.reference.bytes == (made / "reference.npy").stat().st_size
@@ -71,17 +71,17 @@ def test_the_manifest_says_what_the_set_is_and_names_no_folder_in_its_digest(mad
 
 
 def test_the_reference_is_evenly_spread_real_images_and_labels_are_the_sources(made, pictures):
-    arrays = sources.load(f"latents:{made}")
+    arrays = sources.load_dataset(f"latents:{made}")
     images = np.load(pictures / "images.npy")
     assert np.array_equal(arrays.reference, images[np.linspace(0, 49, 7).round().astype(int)])
     assert np.array_equal(arrays.labels, np.arange(50) % 3)
 
 
 def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(made, vae):
-    arrays = sources.load(f"latents:{made}")
+    arrays = sources.load_dataset(f"latents:{made}")
     rows = np.full(4000, 9)
     drawn = arrays.inputs(rows, seed=5)
-    sides = [(latents.widened(arrays.images.read(rows[:1], np.array([f])))[0]) for f in (0, 1)]
+    sides = [(latents.widen_float16(arrays.images.read(rows[:1], np.array([f])))[0]) for f in (0, 1)]
     expected = [((mean - 0.1) * 0.5, std * 0.5) for mean, std in sides]
     flips = np.array([abs(z - expected[0][0]).sum() > abs(z - expected[1][0]).sum() for z in drawn])
     assert 0.45 < flips.mean() < 0.55
@@ -94,14 +94,14 @@ def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(mad
 
 @pytest.mark.parametrize("own", [slice(0, 37), slice(37, 100), slice(5, 5), slice(99, 100)], ids=str)
 def test_a_share_of_a_batch_is_those_rows_of_the_whole(made, own):
-    arrays = sources.load(f"latents:{made}")
+    arrays = sources.load_dataset(f"latents:{made}")
     rows = arrays.order(0, 30, 100)
     assert np.array_equal(arrays.inputs(rows, 3, own), arrays.inputs(rows, 3)[own])
 
 
 def test_rows_are_scaled_means(made, vae):
-    arrays, rows = sources.load(f"latents:{made}"), np.array([3, 49, 3])
-    mean = latents.widened(arrays.images.read(rows, np.zeros(3, int))[:, 0])
+    arrays, rows = sources.load_dataset(f"latents:{made}"), np.array([3, 49, 3])
+    mean = latents.widen_float16(arrays.images.read(rows, np.zeros(3, int))[:, 0])
     np.testing.assert_allclose(arrays.images[rows], (mean - 0.1) * 0.5, rtol=1e-6)
     assert np.array_equal(arrays.images[3:5], arrays.images[np.array([3, 4])])
     assert arrays.images.shape == (50, 4, 8, 8) and len(arrays.images) == 50
@@ -110,21 +110,21 @@ def test_rows_are_scaled_means(made, vae):
 def test_every_finite_half_is_widened_exactly():
     halves = np.arange(65536, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    assert np.array_equal(latents.widened(halves), halves.astype(np.float32))
+    assert np.array_equal(latents.widen_float16(halves), halves.astype(np.float32))
 
 
 def test_noise_is_normal_and_of_the_place_alone():
-    drawn = latents.noise(1, 0, 4095)(64)
+    drawn = latents.posterior_noise(1, 0, 4095)(64)
     assert abs(drawn.mean()) < 0.01 and abs(drawn.std() - 1) < 0.01
     assert abs((drawn**4).mean() - 3) < 0.1 and abs(drawn).max() > 4
     assert abs(np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]) < 0.01
-    assert np.array_equal(latents.noise(1, 40, 4095)(24), drawn[40:])
+    assert np.array_equal(latents.posterior_noise(1, 40, 4095)(24), drawn[40:])
 
 
 def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
     save_vae(tmp_path / "vq", "VQModel", latents=3, num_vq_embeddings=16)
     made = encoded(tmp_path / "made", pictures, tmp_path / "vq")
-    arrays, what = sources.load(f"latents:{made}"), sources.source(f"latents:{made}")
+    arrays, what = sources.load_dataset(f"latents:{made}"), sources.open_source(f"latents:{made}")
     x = torch.from_numpy(np.load(pictures / "images.npy")[:4]).float() / 127.5 - 1
     with torch.inference_mode():
         expected = VQModel.from_pretrained(tmp_path / "vq").eval().encode(x).latents
@@ -133,10 +133,10 @@ def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
 
 
 def test_a_set_without_mirror_images_is_not_mirrored(tmp_path, pictures, vae):
-    arrays = sources.load(f"latents:{encoded(tmp_path / 'made', pictures, vae, '--flips', '1')}")
+    arrays = sources.load_dataset(f"latents:{encoded(tmp_path / 'made', pictures, vae, '--flips', '1')}")
     assert not arrays.flip and arrays.images.read(np.arange(2), np.zeros(2, int)).shape == (2, 2, 4, 8, 8)
     with pytest.raises(ValueError, match="no mirrored latents"):
-        latents.Latents(images=arrays.images, labels=arrays.labels, reference=arrays.reference, flip=True)
+        latents.LatentDataset(images=arrays.images, labels=arrays.labels, reference=arrays.reference, flip=True)
 
 
 def cut_short(path):
@@ -168,12 +168,12 @@ def reshape(path):
 def test_what_is_missing_or_misshapen_is_named_before_training(copy, name, harm):
     harm(copy / name)
     with pytest.raises(ValueError, match=rf"{name} is (damaged|not there).*run the same bench\.encode again"):
-        sources.load(f"latents:{copy}")
+        sources.load_dataset(f"latents:{copy}")
 
 
 def test_a_changed_bit_is_never_trained_on(copy):
     flip_a_bit(copy / "shard-00002.npy")
-    arrays = sources.load(f"latents:{copy}")
+    arrays = sources.load_dataset(f"latents:{copy}")
     rows = 2 * latents.read_manifest(copy).rows
     with pytest.raises(ValueError, match=r"shard-00002\.npy is damaged: image \d+ is not what was written"):
         for seed in range(20):  # each draws one of two sides
@@ -182,11 +182,11 @@ def test_a_changed_bit_is_never_trained_on(copy):
 
 
 def test_a_shard_that_shrinks_while_it_is_trained_on_is_named(copy):
-    config = presets.resolve(presets.Wish(data=f"latents:{copy}"))
-    arrays = sources.load(f"latents:{copy}")
+    config = presets.compose_config(presets.RunRequest(data=f"latents:{copy}"))
+    arrays = sources.load_dataset(f"latents:{copy}")
     cut_short(copy / "shard-00001.npy")
     with pytest.raises(ValueError, match=r"shard-00001\.npy has shrunk"):
-        training_batch.draw(config, arrays, 3, 0, 0, 8)
+        training_batch.draw_batch(config, arrays, 3, 0, 0, 8)
 
 
 @pytest.mark.parametrize("name", ["shard-00001.npy", "reference.npy", "labels.npy"])
@@ -210,38 +210,38 @@ def test_verify_finds_and_names_what_is_damaged(copy, capsys, name):
 def test_a_bad_manifest_gets_a_sentence(copy, text, words):
     (copy / "manifest.json").unlink() if text is None else (copy / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=words):
-        sources.source(f"latents:{copy}")
+        sources.open_source(f"latents:{copy}")
 
 
 def test_a_manifest_of_another_format_gets_a_sentence(copy):
     text = (copy / "manifest.json").read_text().replace('"format": 1', '"format": 9')
     (copy / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match="is of format 9; this version reads 1"):
-        sources.load(f"latents:{copy}")
+        sources.load_dataset(f"latents:{copy}")
 
 
 def test_a_known_name_finds_the_set_that_was_made_for_it(tmp_path, pictures, vae):
     encoded(tmp_path / "imagenet256-latents", pictures, vae)
     with pytest.raises(ValueError, match="has latents of size 8; imagenet256-latents means 32"):
-        sources.source("imagenet256-latents", str(tmp_path))
+        sources.open_source("imagenet256-latents", str(tmp_path))
     encoded(tmp_path / "mine", pictures, vae)
-    assert isinstance(sources.load(str(tmp_path / "mine")), latents.Latents)
+    assert isinstance(sources.load_dataset(str(tmp_path / "mine")), latents.LatentDataset)
 
 
 def test_threads_draw_latents_as_one_would_and_memory_stays_where_it_is(made):
-    config = presets.resolve(presets.Wish(data=f"latents:{made}"))
-    arrays, before = sources.load(f"latents:{made}"), set(threading.enumerate())
+    config = presets.compose_config(presets.RunRequest(data=f"latents:{made}"))
+    arrays, before = sources.load_dataset(f"latents:{made}"), set(threading.enumerate())
     steps = [(i, i * 64, 64) for i in range(300)]
 
     def draw(step, images, size):
-        return training_batch.draw(config, arrays, 3, step, images, size)
+        return training_batch.draw_batch(config, arrays, 3, step, images, size)
 
     def private():
         with open("/proc/self/status") as f:
             return int(next(line for line in f if line.startswith("RssAnon")).split()[1]) * 1024
 
     resident = []
-    with prefetch.Loader(draw, steps, 2) as batches:
+    with prefetch.PrefetchLoader(draw, steps, 2) as batches:
         for step, batch in zip(steps, batches, strict=True):
             if step[0] < 3:
                 assert all(torch.equal(a, b) for a, b in zip(batch, draw(*step), strict=True))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bench.benchmarks import loading
-from bench.data.prefetch import Loader
-from bench.data.sources import Arrays
+from bench.data.dataset import Dataset
+from bench.data.prefetch import PrefetchLoader
 from bench.experiments import presets
 from bench.training import training_batch
 
@@ -29,20 +29,20 @@ STEPS = [(step, step * 5, 5) for step in range(20)]
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_batches_come_in_the_order_of_their_steps_whatever_the_number_of_threads(workers):
-    with Loader(slow_and_uneven, STEPS, workers) as batches:
+    with PrefetchLoader(slow_and_uneven, STEPS, workers) as batches:
         found = [batch for (batch,) in batches]
     assert [b.tolist() for b in found] == [slow_and_uneven(*step)[0].tolist() for step in STEPS]
 
 
 @pytest.mark.parametrize("own", [slice(None), slice(3, 9)], ids=["whole", "share"])
 def test_threads_draw_what_the_trainer_would_one_at_a_time(digits, own):
-    config = presets.resolve(presets.Wish(data="digits"))
+    config = presets.compose_config(presets.RunRequest(data="digits"))
     steps = [(step, step * 16, 16) for step in range(12)]
 
     def draw(step, images, size):
-        return training_batch.draw(config, digits, 10, step, images, size, own)
+        return training_batch.draw_batch(config, digits, 10, step, images, size, own)
 
-    with Loader(draw, steps, 4) as batches:
+    with PrefetchLoader(draw, steps, 4) as batches:
         for batch, step in zip(batches, steps, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(batch, draw(*step), strict=True))
 
@@ -54,7 +54,7 @@ def test_an_error_is_raised_at_its_step_and_not_before(workers):
             raise ValueError("x.npy is damaged")
         return (torch.tensor(step),)
 
-    with Loader(draw, STEPS, workers) as batches:
+    with PrefetchLoader(draw, STEPS, workers) as batches:
         assert [next(batches)[0].item() for _ in range(3)] == [0, 1, 2]
         time.sleep(0.05)
         with pytest.raises(ValueError, match=r"x\.npy is damaged"):
@@ -71,7 +71,7 @@ def test_no_thread_is_left(how, threads_before):
                 raise KeyboardInterrupt
 
     try:
-        with Loader(slow_and_uneven, STEPS, 3) as batches:
+        with PrefetchLoader(slow_and_uneven, STEPS, 3) as batches:
             if how != "never asked":
                 use(batches)
     except KeyboardInterrupt:
@@ -86,7 +86,7 @@ def test_only_a_few_batches_are_drawn_ahead():
         drawn.append(step)
         return (torch.tensor(step),)
 
-    with Loader(draw, ((i, 0, 1) for i in count()), 3) as batches:
+    with PrefetchLoader(draw, ((i, 0, 1) for i in count()), 3) as batches:
         for _ in range(10):
             next(batches)
         time.sleep(0.05)
@@ -94,7 +94,7 @@ def test_only_a_few_batches_are_drawn_ahead():
 
 
 def test_a_closed_loader_has_no_more_batches():
-    batches = Loader(slow_and_uneven, STEPS, 2)
+    batches = PrefetchLoader(slow_and_uneven, STEPS, 2)
     next(batches)
     batches.close()
     assert list(batches) == []
@@ -103,13 +103,13 @@ def test_a_closed_loader_has_no_more_batches():
 def test_memory_does_not_grow_over_epochs():
     resident = []
     images = np.zeros((512, 3, 32, 32), np.uint8)
-    arrays = Arrays(images=images, labels=np.zeros(512, np.int64), reference=images, flip=True)
-    config = presets.resolve(presets.Wish(data="digits"))
+    arrays = Dataset(images=images, labels=np.zeros(512, np.int64), reference=images, flip=True)
+    config = presets.compose_config(presets.RunRequest(data="digits"))
 
     def draw(step, images, size):
-        return training_batch.draw(config, arrays, 10, step, images, size)
+        return training_batch.draw_batch(config, arrays, 10, step, images, size)
 
-    with Loader(draw, ((i, i * 64, 64) for i in range(8 * 60)), 2) as batches:
+    with PrefetchLoader(draw, ((i, i * 64, 64) for i in range(8 * 60)), 2) as batches:
         for i, _ in enumerate(batches):
             if i % 8 == 7:  # an epoch
                 resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
@@ -117,20 +117,20 @@ def test_memory_does_not_grow_over_epochs():
 
 
 def test_the_loaders_own_rate_is_that_of_its_draws(digits, monkeypatch):
-    config = presets.resolve(presets.Wish(data="digits"))
-    monkeypatch.setattr(loading, "PATIENCE", 0.02)
-    monkeypatch.setattr(training_batch, "draw", lambda *_: time.sleep(0.01) or ())
+    config = presets.compose_config(presets.RunRequest(data="digits"))
+    monkeypatch.setattr(loading, "WARM_UP_SECONDS", 0.02)
+    monkeypatch.setattr(training_batch, "draw_batch", lambda *_: time.sleep(0.01) or ())
     alone = config.recipe.batch / 0.01
-    assert 0.5 * alone < loading.rate(config, digits, 0.2, 0) <= alone
-    assert loading.rate(config, digits, 0.2, 4) > 2 * alone
+    assert 0.5 * alone < loading.loader_throughput(config, digits, 0.2, 0) <= alone
+    assert loading.loader_throughput(config, digits, 0.2, 4) > 2 * alone
 
 
 def test_a_negative_number_of_threads_is_refused():
     with pytest.raises(ValueError, match="at least 0"):
-        Loader(slow_and_uneven, STEPS, -1)
+        PrefetchLoader(slow_and_uneven, STEPS, -1)
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_batches_lie_in_page_locked_memory():
-    with Loader(slow_and_uneven, STEPS, 2, pin=True) as batches:
+    with PrefetchLoader(slow_and_uneven, STEPS, 2, pin=True) as batches:
         assert all(z.is_pinned() for batch in batches for z in batch)

@@ -10,7 +10,7 @@ from image_files import picture, png, write_images
 from PIL import Image
 
 from bench.config import naming, overrides, schema
-from bench.data import archives, image_folder, sources
+from bench.data import archives, dataset, image_folder, sources
 from bench.experiments import presets
 from bench.records import protocol
 
@@ -25,8 +25,8 @@ def class_folders(path, size=40):
 def cifar10(path, python=False):
     path.mkdir()
     rng = np.random.RandomState(0)
-    for name in (*archives.BATCHES, archives.TEST):
-        rows = rng.randint(0, 256, (4, archives.ROW)).astype(np.uint8)
+    for name in (*archives.TRAIN_BATCHES, archives.TEST_BATCH):
+        rows = rng.randint(0, 256, (4, archives.BYTES_PER_IMAGE)).astype(np.uint8)
         rows[:, 0] = rng.randint(0, 10, 4)
         (path / (name.removesuffix(".bin") if python else name)).write_bytes(rows.tobytes())
     return path
@@ -56,7 +56,7 @@ def own_cache(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-cache")
     datasets.disable_progress_bars()
-    huggingface.opened.cache_clear()
+    huggingface.open_splits.cache_clear()
 
 
 def make(kind, path):
@@ -106,16 +106,16 @@ KINDS = {  # classes, images, held out, mirrored, title
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_is_a_data_set(tmp_path, kind):
     name, (classes, count, held, flip, title) = make(kind, tmp_path), KINDS[kind]
-    what, arrays = sources.source(name), sources.load(name)
+    what, arrays = sources.open_source(name), sources.load_dataset(name)
     assert (what.channels, what.size, what.num_classes, what.latent) == (3, 16, classes, False)
     assert arrays.images.shape == (count, 3, 16, 16) and arrays.reference.shape == (count, 3, 16, 16)
     batch = arrays.images[np.array([2, 0])]
     assert batch.dtype == np.uint8 and np.array_equal(batch[::-1], arrays.images[:3][[0, 2]])
     assert (len(arrays.labels) == count and arrays.labels[:].max() == max(classes - 1, 0)) or classes == 10
     assert (arrays.held_out and len(arrays.held_out)) == held and arrays.flip == what.flip == flip
-    assert naming.title_of(name) == title and len(what.hash) == 16
+    assert naming.dataset_title(name) == title and len(what.hash) == 16
     assert len(arrays.reference_hash()) == 64
-    resolved = presets.resolve(presets.Wish(data=name))
+    resolved = presets.compose_config(presets.RunRequest(data=name))
     assert (resolved.data.hash, resolved.data.flip) == (what.hash, "always" if flip else "never")
     assert str(tmp_path) not in json.dumps([resolved.identity(), resolved.name])
 
@@ -125,24 +125,24 @@ def test_the_hash_follows_the_content_and_not_the_place(tmp_path, kind):
     one, two = tmp_path / "a", tmp_path / "b"
     one.mkdir()
     name = make(kind, one)
-    before = sources.source(name).hash
+    before = sources.open_source(name).hash
     one.rename(two)
     moved = name.replace(str(one), str(two))
-    assert sources.source(moved).hash == before
+    assert sources.open_source(moved).hash == before
     file = max((f for f in two.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.unlink()
     file.with_name(f"z{file.name}" if kind == "class folders" else file.name).write_bytes(content)
-    assert sources.source(moved).hash != before
+    assert sources.open_source(moved).hash != before
 
 
 def test_pixels_of_a_folder_are_those_of_its_files(tmp_path):
     class_folders(tmp_path / "set", size=32)
-    arrays = sources.load(str(tmp_path / "set"))
+    arrays = sources.load_dataset(str(tmp_path / "set"))
     own = [np.asarray(picture(s, width=32)).transpose(2, 0, 1) for s in (4, 5, 6, 0, 1, 2, 3)]
     assert np.array_equal(arrays.images[:], own) and arrays.labels[:].tolist() == [0, 0, 0, 1, 1, 1, 1]
-    assert sources.source(str(tmp_path / "set")).classes == ("ants", "cats")
+    assert sources.open_source(str(tmp_path / "set")).classes == ("ants", "cats")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA"])
@@ -150,12 +150,12 @@ def test_images_of_any_mode_become_rgb(tmp_path, mode):
     write_images(tmp_path / "set", 1, ending="jpg" if mode == "CMYK" else "png", mode=mode)
     with Image.open(next((tmp_path / "set").iterdir())) as image:
         assert image.mode == mode
-    assert sources.load(f"{tmp_path / 'set'}@32").images[:].shape == (1, 3, 32, 32)
+    assert sources.load_dataset(f"{tmp_path / 'set'}@32").images[:].shape == (1, 3, 32, 32)
 
 
 def test_planes_and_labels_of_cifar_10_are_its_own(tmp_path):
     folder = cifar10(tmp_path / "cifar-10-batches-bin")
-    arrays = sources.load(str(folder))
+    arrays = sources.load_dataset(str(folder))
     raw = np.frombuffer((folder / "data_batch_2.bin").read_bytes(), np.uint8).reshape(4, -1)
     assert arrays.labels[np.array([5])] == raw[1, 0]
     assert np.array_equal(arrays.images[np.array([5])][0, 1].ravel(), raw[1, 1 + 1024 : 1 + 2048])
@@ -166,22 +166,22 @@ def test_the_pickle_of_cifar_10_is_never_read(tmp_path, python):
     where = cifar10(tmp_path / "cifar-10-batches-py", python=True)
     where = packed(where, tmp_path / "cifar-10-python.tar.gz") if python else where
     with pytest.raises(ValueError, match=r"a pickle, which may run code.*cifar-10-binary\.tar\.gz"):
-        sources.load(str(where))
+        sources.load_dataset(str(where))
 
 
 def test_a_known_name_takes_the_images_themselves(tmp_path):
     class_folders(tmp_path / "imagenet64")
     with pytest.raises(ValueError, match="imagenet64 has 2 classes; imagenet64 has 1000"):
-        sources.source("imagenet64", str(tmp_path))
+        sources.open_source("imagenet64", str(tmp_path))
     write_images(tmp_path / "celeba64", 3)
-    assert sources.load("celeba64", str(tmp_path)).images.shape == (3, 3, 64, 64)
+    assert sources.load_dataset("celeba64", str(tmp_path)).images.shape == (3, 3, 64, 64)
     packed(cifar10(tmp_path / "cifar-10-batches-bin"), tmp_path / "cifar-10-binary.tar.gz")
     (tmp_path / "cifar10").mkdir()
     (tmp_path / "cifar-10-binary.tar.gz").rename(tmp_path / "cifar10" / "cifar-10-binary.tar.gz")
-    assert sources.load("cifar10", str(tmp_path)).images.shape == (20, 3, 32, 32)
-    free = sources.source("cifar10-uncond", str(tmp_path))
-    assert free.num_classes == 0 and free.hash == sources.source("cifar10", str(tmp_path)).hash
-    assert sources.load("cifar10-uncond", str(tmp_path)).images.shape == (20, 3, 32, 32)
+    assert sources.load_dataset("cifar10", str(tmp_path)).images.shape == (20, 3, 32, 32)
+    free = sources.open_source("cifar10-uncond", str(tmp_path))
+    assert free.num_classes == 0 and free.hash == sources.open_source("cifar10", str(tmp_path)).hash
+    assert sources.load_dataset("cifar10-uncond", str(tmp_path)).images.shape == (20, 3, 32, 32)
 
 
 def damaged(path):
@@ -210,7 +210,7 @@ BAD_IMAGES = {
 @pytest.mark.parametrize(("spoil", "sentence"), BAD_IMAGES.values(), ids=BAD_IMAGES)
 def test_a_bad_image_is_named_when_it_is_read(tmp_path, spoil, sentence):
     spoil(tmp_path / "set")
-    arrays = sources.load(str(tmp_path / "set"))
+    arrays = sources.load_dataset(str(tmp_path / "set"))
     assert len(arrays.images[np.array([0, 1, 2, 3])]) == 4
     for rows in (np.arange(7), np.array([4])):
         with pytest.raises(ValueError, match=sentence) as error:
@@ -220,7 +220,7 @@ def test_a_bad_image_is_named_when_it_is_read(tmp_path, spoil, sentence):
 
 def test_a_folder_keeps_no_threads_and_no_images(tmp_path):
     class_folders(tmp_path / "set", size=32)
-    before, arrays = threading.active_count(), sources.load(str(tmp_path / "set"))
+    before, arrays = threading.active_count(), sources.load_dataset(str(tmp_path / "set"))
     arrays.inputs(np.arange(7), 0)
     assert threading.active_count() == before
     assert not any(isinstance(value, np.ndarray) for value in vars(arrays.images).values())
@@ -228,32 +228,32 @@ def test_a_folder_keeps_no_threads_and_no_images(tmp_path):
 
 def test_mirroring_is_the_runs_choice(tmp_path):
     name = make("class folders", tmp_path)
-    flips = {f: sources.arrays_of(schema.Data(name=name, flip=f)).flip for f in ("auto", "never", "always")}
+    flips = {f: sources.open_dataset(schema.DataConfig(name=name, flip=f)).flip for f in ("auto", "never", "always")}
     assert flips == {"auto": True, "never": False, "always": True}
-    arrays = sources.arrays_of(schema.Data(name=name))
+    arrays = sources.open_dataset(schema.DataConfig(name=name))
     seen = np.concatenate([arrays.inputs(np.zeros(64, int), seed) for seed in range(4)])
-    as_it_is, mirrored = sources.normalise(arrays.images[:1])[0], sources.normalise(arrays.images[:1])[0, ..., ::-1]
+    as_it_is, mirrored = dataset.normalise(arrays.images[:1])[0], dataset.normalise(arrays.images[:1])[0, ..., ::-1]
     share = np.mean([np.array_equal(x, mirrored) for x in seen])
     assert all(np.array_equal(x, as_it_is) or np.array_equal(x, mirrored) for x in seen) and 0.35 < share < 0.65
 
 
 def test_a_run_refuses_data_that_have_changed(tmp_path):
     name = make("class folders", tmp_path)
-    planned = sources.filled(schema.Data(name=name))
+    planned = sources.resolve_data(schema.DataConfig(name=name))
     write_images(tmp_path / "set" / "cats", 1, first=50)
     with pytest.raises(ValueError, match="has changed since this run was planned"):
-        sources.arrays_of(planned)
+        sources.open_dataset(planned)
 
 
 def test_sets_of_one_name_do_not_share_a_run_or_a_protocol(tmp_path):
     class_folders(tmp_path / "a" / "set")
     class_folders(tmp_path / "b" / "set", size=50)
-    one, two = (presets.resolve(presets.Wish(data=f"{tmp_path / p / 'set'}@16")) for p in "ab")
+    one, two = (presets.compose_config(presets.RunRequest(data=f"{tmp_path / p / 'set'}@16")) for p in "ab")
     assert one.name != two.name and one.data.title == two.data.title
-    halves = [protocol.training_of(c, native={}, match_target=None) for c in (one, two)]
+    halves = [protocol.training_protocol(c, native={}, match_target=None) for c in (one, two)]
     assert halves[0] != halves[1]
-    mirrored = overrides.override(one, {"data.flip": "never"})
-    assert protocol.training_of(mirrored, native={}, match_target=None) != halves[0]
+    mirrored = overrides.apply_overrides(one, {"data.flip": "never"})
+    assert protocol.training_protocol(mirrored, native={}, match_target=None) != halves[0]
 
 
 def empty(path):
@@ -308,7 +308,7 @@ BAD_SETS = {
 def test_a_bad_set_gets_a_sentence(tmp_path, spoil, sentence):
     spoil(tmp_path / "set")
     with pytest.raises(ValueError, match=sentence) as error:
-        sources.load(str(tmp_path / "set"))
+        sources.load_dataset(str(tmp_path / "set"))
     assert "\n" not in str(error.value)
 
 
@@ -326,15 +326,15 @@ BAD_NPZ = {
 def test_a_bad_npz_gets_a_sentence(tmp_path, content, sentence):
     np.savez(tmp_path / "set.npz", **content)
     with pytest.raises(ValueError, match=sentence):
-        sources.load(str(tmp_path / "set.npz"))
+        sources.load_dataset(str(tmp_path / "set.npz"))
 
 
 @pytest.mark.parametrize("layout", ["channels last", "channels first", "grey"])
 def test_an_npz_has_its_channels_first_or_last(tmp_path, layout):
     images = np.random.RandomState(0).randint(0, 256, (5, 1 if layout == "grey" else 3, 8, 8)).astype(np.uint8)
     np.savez(tmp_path / "set.npz", images=images if layout == "channels first" else images.transpose(0, 2, 3, 1))
-    arrays = sources.load(str(tmp_path / "set.npz"))
-    assert np.array_equal(arrays.images[:], images) and sources.source(str(tmp_path / "set.npz")).num_classes == 0
+    arrays = sources.load_dataset(str(tmp_path / "set.npz"))
+    assert np.array_equal(arrays.images[:], images) and sources.open_source(str(tmp_path / "set.npz")).num_classes == 0
 
 
 NAMES = {
@@ -354,25 +354,25 @@ def test_a_bad_name_gets_a_sentence(tmp_path, name, sentence):
     for file in ("x.tar.gz", "x.npz", "x.txt"):
         (tmp_path / file).write_text("nonsense")
     with pytest.raises(ValueError, match=sentence):
-        sources.load(name.format(here=tmp_path))
+        sources.load_dataset(name.format(here=tmp_path))
 
 
 @pytest.mark.parametrize("inside", [".", "data", "train", "default/train"])
 def test_parquet_is_found_where_the_hub_has_it(tmp_path, inside):
     (tmp_path / "set" / inside).mkdir(parents=True, exist_ok=True)
     huggingface_set().to_parquet(tmp_path / "set" / inside / "train-0.parquet")
-    assert len(sources.load(f"{tmp_path / 'set'}@16").images) == 6
+    assert len(sources.load_dataset(f"{tmp_path / 'set'}@16").images) == 6
 
 
 def test_class_folders_are_not_searched_for_parquet(tmp_path):
     class_folders(tmp_path / "set")
     huggingface_set().to_parquet(tmp_path / "set" / "cats" / "x.parquet")
-    assert len(sources.load(f"{tmp_path / 'set'}@16").images) == 7
+    assert len(sources.load_dataset(f"{tmp_path / 'set'}@16").images) == 7
 
 
 def test_a_listing_is_made_once_and_again_when_the_folder_changes(tmp_path):
     class_folders(tmp_path / "set")
-    one = image_folder.listing(tmp_path / "set")
-    assert image_folder.listing(tmp_path / "set") is one
+    one = image_folder.list_folder(tmp_path / "set")
+    assert image_folder.list_folder(tmp_path / "set") is one
     write_images(tmp_path / "set" / "cats", 1, first=60)
-    assert len(image_folder.listing(tmp_path / "set").files) == 8
+    assert len(image_folder.list_folder(tmp_path / "set").files) == 8

@@ -4,26 +4,26 @@ import numpy as np
 import pytest
 from helpers import few_shapes
 
-from bench.config.schema import Data
+from bench.config.schema import DataConfig
 from bench.data import sources, synthetic_shapes
 from bench.evaluation.extractors import extractor_registry, small_cnn
 from bench.experiments import presets
 
-ROWS = np.array([0, 1, 5, 3 * synthetic_shapes.POSITIONS + 7, synthetic_shapes.REFERENCE + 2])
+ROWS = np.array([0, 1, 5, 3 * synthetic_shapes.IMAGES_PER_SEED + 7, synthetic_shapes.FIRST_REFERENCE_ROW + 2])
 
 
 def test_an_image_is_a_function_of_its_row_alone():
-    whole = synthetic_shapes.draw(ROWS, 32)
+    whole = synthetic_shapes.draw_images(ROWS, 32)
     assert whole.shape == (5, 3, 32, 32) and whole.dtype == np.uint8
     for i, row in enumerate(ROWS):
-        assert np.array_equal(synthetic_shapes.draw(np.array([row]), 32)[0], whole[i])
-    assert np.array_equal(synthetic_shapes.draw(ROWS[::-1], 32)[::-1], whole)
+        assert np.array_equal(synthetic_shapes.draw_images(np.array([row]), 32)[0], whole[i])
+    assert np.array_equal(synthetic_shapes.draw_images(ROWS[::-1], 32)[::-1], whole)
 
 
 def test_batches_that_are_drawn_in_pieces_are_the_same(monkeypatch):
-    whole = synthetic_shapes.draw(np.arange(9), 16)
-    monkeypatch.setattr(synthetic_shapes, "PIECE", 600)
-    assert np.array_equal(synthetic_shapes.draw(np.arange(9), 16), whole)
+    whole = synthetic_shapes.draw_images(np.arange(9), 16)
+    monkeypatch.setattr(synthetic_shapes, "PIXELS_PER_CHUNK", 600)
+    assert np.array_equal(synthetic_shapes.draw_images(np.arange(9), 16), whole)
 
 
 def test_the_bytes_are_those_that_every_machine_draws():
@@ -32,14 +32,16 @@ def test_the_bytes_are_those_that_every_machine_draws():
     Only the sines and cosines of angles do not, by 1e-16; they are rounded to float32, which hides that in all
     but one of 10^8.
     """
-    drawn = synthetic_shapes.draw(np.arange(500), 32)
+    drawn = synthetic_shapes.draw_images(np.arange(500), 32)
     assert hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == "e909b0c17ff04295"
-    assert hashlib.sha256(synthetic_shapes.labels_of(np.arange(500)).tobytes()).hexdigest()[:16] == "8329dffa43bb7be1"
+    assert (
+        hashlib.sha256(synthetic_shapes.class_labels(np.arange(500)).tobytes()).hexdigest()[:16] == "8329dffa43bb7be1"
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 77])
 def test_a_stream_never_repeats_and_is_its_seeds_own(seed):
-    arrays = sources.load("shapes")
+    arrays = sources.load_dataset("shapes")
     rows = arrays.order(seed, 0, 3000)
     images = arrays.images[rows].reshape(3000, -1)
     assert len(np.unique(images, axis=0)) == 3000
@@ -50,18 +52,22 @@ def test_a_stream_never_repeats_and_is_its_seeds_own(seed):
 
 
 def test_no_stream_reaches_what_it_is_measured_with():
-    arrays = sources.load("shapes")
-    last = arrays.order(synthetic_shapes.SEEDS - 1, synthetic_shapes.POSITIONS - 10, 10)[-1]
+    arrays = sources.load_dataset("shapes")
+    last = arrays.order(synthetic_shapes.MAX_SEEDS - 1, synthetic_shapes.IMAGES_PER_SEED - 10, 10)[-1]
     assert (
         last
-        < synthetic_shapes.REFERENCE
-        < synthetic_shapes.HELD_OUT
-        < synthetic_shapes.EXTRACTOR
-        < 2**63 - synthetic_shapes.POSITIONS
+        < synthetic_shapes.FIRST_REFERENCE_ROW
+        < synthetic_shapes.FIRST_HELD_OUT_ROW
+        < synthetic_shapes.FIRST_EXTRACTOR_ROW
+        < 2**63 - synthetic_shapes.IMAGES_PER_SEED
     )
     kept = [
-        synthetic_shapes.draw(first + np.arange(50), 32)
-        for first in (synthetic_shapes.REFERENCE, synthetic_shapes.HELD_OUT, synthetic_shapes.EXTRACTOR)
+        synthetic_shapes.draw_images(first + np.arange(50), 32)
+        for first in (
+            synthetic_shapes.FIRST_REFERENCE_ROW,
+            synthetic_shapes.FIRST_HELD_OUT_ROW,
+            synthetic_shapes.FIRST_EXTRACTOR_ROW,
+        )
     ]
     assert np.array_equal(arrays.reference[:50], kept[0])
     assert arrays.held_out is not None and np.array_equal(arrays.held_out[:50], kept[1])
@@ -69,23 +75,25 @@ def test_no_stream_reaches_what_it_is_measured_with():
     assert len(np.unique(every.reshape(len(every), -1), axis=0)) == len(every)
 
 
-@pytest.mark.parametrize(("seed", "position"), [(synthetic_shapes.SEEDS, 0), (0, synthetic_shapes.POSITIONS - 1)])
+@pytest.mark.parametrize(
+    ("seed", "position"), [(synthetic_shapes.MAX_SEEDS, 0), (0, synthetic_shapes.IMAGES_PER_SEED - 1)]
+)
 def test_beyond_the_last_stream_there_is_a_sentence(seed, position):
     with pytest.raises(ValueError, match="is beyond what shapes have: seeds below 4,194,304"):
-        sources.load("shapes").order(seed, position, 2)
+        sources.load_dataset("shapes").order(seed, position, 2)
 
 
 def test_classes_come_equally_often_and_are_the_labels():
-    counts = np.bincount(synthetic_shapes.labels_of(np.arange(20_000)))
+    counts = np.bincount(synthetic_shapes.class_labels(np.arange(20_000)))
     assert len(counts) == 10 and counts.min() > 1800
-    arrays = sources.load("shapes-64")
-    assert np.array_equal(arrays.labels[arrays.order(4, 9, 20)], synthetic_shapes.labels_of(arrays.order(4, 9, 20)))
+    arrays = sources.load_dataset("shapes-64")
+    assert np.array_equal(arrays.labels[arrays.order(4, 9, 20)], synthetic_shapes.class_labels(arrays.order(4, 9, 20)))
 
 
 def per_class(count, size):
     rows = np.arange(count * 30)
-    labels = synthetic_shapes.labels_of(rows)
-    return {c: synthetic_shapes.draw(rows[labels == c][:count], size).astype(float) for c in range(10)}
+    labels = synthetic_shapes.class_labels(rows)
+    return {c: synthetic_shapes.draw_images(rows[labels == c][:count], size).astype(float) for c in range(10)}
 
 
 def test_within_a_class_everything_else_varies():
@@ -99,13 +107,16 @@ def test_within_a_class_everything_else_varies():
 
 def test_edges_are_smooth_and_the_picture_is_the_same_at_every_resolution():
     rows = np.arange(60)
-    small, large = synthetic_shapes.draw(rows, 32).astype(float), synthetic_shapes.draw(rows, 256).astype(float)
+    small, large = (
+        synthetic_shapes.draw_images(rows, 32).astype(float),
+        synthetic_shapes.draw_images(rows, 256).astype(float),
+    )
     shrunk = large.reshape(60, 3, 32, 8, 32, 8).mean((3, 5))
     assert np.abs(small - shrunk).mean() < 3
 
 
 def test_a_shape_is_inside_the_picture():
-    radius, x, y = synthetic_shapes.placed(synthetic_shapes.numbers(np.arange(400)))
+    radius, x, y = synthetic_shapes.shape_positions(synthetic_shapes.random_numbers(np.arange(400)))
     for centre in (x, y):
         assert (centre - radius).min() >= 0 and (centre + radius).max() <= 1 and centre.std() > 0.03
 
@@ -114,31 +125,35 @@ def test_a_shape_is_inside_the_picture():
     ("name", "size", "real"), [("shapes", 32, 10_000), ("shapes-256", 256, 2_500), ("shapes-40", 40, 10_000)]
 )
 def test_shapes_come_at_any_resolution_without_being_held_in_memory(name, size, real):
-    what, arrays = sources.source(name), sources.load(name)
+    what, arrays = sources.open_source(name), sources.load_dataset(name)
     assert (what.size, what.num_classes, what.hash, what.flip) == (size, 10, "", False)
-    assert arrays.reference.shape == (real, 3, size, size) and isinstance(arrays.reference, synthetic_shapes.Drawn)
+    assert arrays.reference.shape == (real, 3, size, size) and isinstance(
+        arrays.reference, synthetic_shapes.ShapeImages
+    )
     assert arrays.images[np.arange(2)].shape == (2, 3, size, size)
-    assert sources.arrays_of(Data(name=name)).order(2, 5, 3).tolist() == arrays.order(2, 5, 3).tolist()
+    assert sources.open_dataset(DataConfig(name=name)).order(2, 5, 3).tolist() == arrays.order(2, 5, 3).tolist()
 
 
 @pytest.mark.parametrize("arch", ["dit", "uvit", "unet", "genvit"])
 def test_shapes_imply_a_laptops_setting(arch):
-    config = presets.resolve(presets.Wish(arch=arch, data="shapes"))
+    config = presets.compose_config(presets.RunRequest(arch=arch, data="shapes"))
     assert config.model.size in ("nano/4", "nano-32") and config.evaluation.extractor == "shapes-cnn"
     assert config.budget.images <= 100_000 and config.data.flip == "never"
-    assert presets.resolve(presets.Wish(arch=arch, size=config.model.size)) == config
+    assert presets.compose_config(presets.RunRequest(arch=arch, size=config.model.size)) == config
 
 
 def test_the_extractor_is_trained_anew_to_the_same_bytes_and_learns(monkeypatch):
     monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few_shapes())
-    one, two = (small_cnn.train("shapes-cnn") for _ in range(2))
-    assert all(one[k].equal(two[k]) and (one[k] * small_cnn.ROUNDING % 1 == 0).all() for k in one)
+    one, two = (small_cnn.train_small_cnn("shapes-cnn") for _ in range(2))
+    assert all(one[k].equal(two[k]) and (one[k] * small_cnn.WEIGHT_RESOLUTION % 1 == 0).all() for k in one)
 
 
 def test_the_extractor_averages_larger_images_down(tmp_path, monkeypatch):
     monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few_shapes())
-    path = small_cnn.prepare("shapes-cnn", "", tmp_path)
-    small = synthetic_shapes.draw(np.arange(8), 32)
-    found, same = (extractor_registry.features("shapes-cnn", path, x) for x in (small, small.repeat(2, 2).repeat(2, 3)))
+    path = small_cnn.prepare_small_cnn("shapes-cnn", "", tmp_path)
+    small = synthetic_shapes.draw_images(np.arange(8), 32)
+    found, same = (
+        extractor_registry.features_of_images("shapes-cnn", path, x) for x in (small, small.repeat(2, 2).repeat(2, 3))
+    )
     assert found["64"].shape == (8, 64) and found["logits"].shape == (8, 10)
     assert np.allclose(found["64"], same["64"], atol=1e-5)

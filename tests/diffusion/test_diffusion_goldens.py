@@ -21,9 +21,15 @@ from diffusion_cases import (
 from helpers import replaced
 
 from bench.config.schema import RunConfig
-from bench.config.timestep_respacing import kept
+from bench.config.timestep_respacing import respaced_timesteps
 from bench.diffusion import dpm_solver, noise_schedules, samplers
-from bench.diffusion.gaussian_diffusion import clipped, discretised_log_likelihood, gaussian_kl, normal_cdf, untouched
+from bench.diffusion.gaussian_diffusion import (
+    approx_normal_cdf,
+    clip_x0,
+    discretised_log_likelihood,
+    gaussian_kl,
+    keep_x0,
+)
 
 TABLES = {
     "alphas_cumprod": "bar",
@@ -79,15 +85,15 @@ def test_the_tables_of_a_process_are_the_published_ones(name):
 
 @pytest.mark.parametrize(("i", "spec"), enumerate(CASES["spacing"]["specs"]), ids=str)
 def test_a_respacing_keeps_the_published_timesteps(i, spec):
-    indices = kept(*spec)
-    beta = noise_schedules.respaced(noise_schedules.betas("linear", spec[0]), indices)
+    indices = respaced_timesteps(*spec)
+    beta = noise_schedules.respace_betas(noise_schedules.betas("linear", spec[0]), indices)
     assert differences("spacing", {f"steps_{i}": indices, f"map_{i}": indices, f"betas_{i}": beta}) == []
 
 
 @pytest.mark.parametrize("spec", CASES["spacing"]["value_errors"], ids=str)
 def test_a_respacing_that_cannot_be_is_refused(spec):
     with pytest.raises(ValueError, match="keep"):
-        kept(*spec)
+        respaced_timesteps(*spec)
 
 
 def start(name):
@@ -122,12 +128,12 @@ def test_the_forward_process_and_its_posterior_are_the_published_ones(name):
 def test_the_reverse_process_is_the_published_one(name):
     case, d, t, _, _, x, out, _ = start(name)
     got = {}
-    for clip, treat in ((1, clipped), (0, untouched)):
+    for clip, treat in ((1, clip_x0), (0, keep_x0)):
         p = d.reverse(out, x, t, treat)
         got |= {f"p_mean_clip{clip}": p.mean, f"p_variance_clip{clip}": p.variance}
         got |= {f"p_log_variance_clip{clip}": p.log_variance, f"p_pred_xstart_clip{clip}": p.clean}
         got[f"p_sample_clip{clip}"] = d.ancestral(out, x, t, draws(case)(), treat)[0]
-    got["p_pred_xstart_denoised_half"] = d.reverse(out, x, t, lambda x0: clipped(x0 / 2)).clean
+    got["p_pred_xstart_denoised_half"] = d.reverse(out, x, t, lambda x0: clip_x0(x0 / 2)).clean
     got["ddim_reverse"] = d.reverse_ddim(out, x, t)
     assert differences(name, got) == []
 
@@ -136,7 +142,7 @@ def test_the_reverse_process_is_the_published_one(name):
 def test_classifier_guidance_is_the_published_one(name, monkeypatch):
     case, d, t, _, _, x, out, time = start(name)
     gradient = classifier(x, time)
-    sampled = d.ancestral(out, x, t, draws(case)(), untouched, gradient)[0]
+    sampled = d.ancestral(out, x, t, draws(case)(), keep_x0, gradient)[0]
     eps = d.conditioned(out, x, t, gradient)
     stepped = by_diffusers(case, d, DDIMScheduler, eps, x, clip=False, eta=case["seeds"]["ddim_cond_eta"])
     assert differences(name, {"p_sample_cond": sampled, "ddim_cond": stepped}) == []
@@ -146,7 +152,7 @@ def by_diffusers(case, d, kind, out, x, *, clip, eta=0.0):
     """One step of each image by the scheduler that our samplers use, each at a timestep of its own."""
     variance = {"LEARNED_RANGE": "learned_range", "FIXED_LARGE": "fixed_large"}.get(case["var_type"], "fixed_small")
     predicts = "epsilon" if d.predicts == "noise" or out.shape[1] < x.shape[1] else "sample"
-    made = samplers.respaced_scheduler(kind, d, clip=clip, variance=variance, predicts=predicts)
+    made = samplers.make_respaced_scheduler(kind, d, clip=clip, variance=variance, predicts=predicts)
     z, rows = draws(case)(), []
     for i, t in enumerate(case["t"]):
         one = slice(i, i + 1)
@@ -186,13 +192,13 @@ def test_the_losses_are_the_published_ones(name):
     out = network(xt, time, learned(case))
     got = {f"loss_{term}": value for term, value in d.losses(out, x0, xt, t, eps).items()}
     assert set(got) == {term for term in golden(name) if term.startswith("loss_")}
-    got |= {f"vb_bits_clip{c}": d.variational_bound(out, x0, xt, t, f) for c, f in ((1, clipped), (0, untouched))}
+    got |= {f"vb_bits_clip{c}": d.variational_bound(out, x0, xt, t, f) for c, f in ((1, clip_x0), (0, keep_x0))}
     assert differences(name, {**got, "prior_bpd": d.prior_bound(x0)}) == []
 
 
 def traced(case, d, run):
     """What a loop fed the network and made: its samples and clean images at the golden's kept steps."""
-    seen, times, cleans, treat = [], [], [], clipped if case["clip_denoised"] else untouched
+    seen, times, cleans, treat = [], [], [], clip_x0 if case["clip_denoised"] else keep_x0
 
     def model(x, count):
         i = len(times)
@@ -232,7 +238,7 @@ def test_a_configured_samplers_whole_loop_is_the_published_one(name, monkeypatch
 @pytest.mark.parametrize("name", [n for n in cases("loop") if CASES[n]["sampler"] == "ancestral"])
 def test_our_own_ancestral_loop_is_the_published_one(name):
     case = CASES[name]
-    d, draw, treat = process(case), draws(case), clipped if case["clip_denoised"] else untouched
+    d, draw, treat = process(case), draws(case), clip_x0 if case["clip_denoised"] else keep_x0
 
     def run(model):
         x = noise(case["seeds"]["x_T"], case["shape"])
@@ -264,7 +270,7 @@ def test_likelihood_divergence_and_distribution_are_the_published_ones():
         "log_likelihood": discretised_log_likelihood(x, mean, log_scale),
         "kl": gaussian_kl(mean, log_scale, x, 0.3 * noise(s["logvar2"], x.shape)),
         "kl_scalar": gaussian_kl(mean, log_scale, zero, zero),
-        "cdf": normal_cdf(torch.from_numpy(golden(name)["cdf_in"])),
+        "cdf": approx_normal_cdf(torch.from_numpy(golden(name)["cdf_in"])),
     }
     assert differences(name, got) == []
 
@@ -294,7 +300,7 @@ def test_uvits_discrete_schedule_is_the_published_one():
 def test_uvits_discrete_loss_is_the_published_one():
     (name,) = cases("uvit_loss")
     case = CASES[name]
-    d = samplers.Diffusion("sqrt_linear", 1000, time="count")
+    d = samplers.GaussianDiffusion("sqrt_linear", 1000, time="count")
     x0, eps = noise(case["seeds"]["x0"], case["shape"]), noise(case["seeds"]["noise"], case["shape"])
     t = torch.from_numpy(golden(name)["n"]) - 1
     xt, time = d.noisy(x0, t, eps), d.time(t)
@@ -304,7 +310,7 @@ def test_uvits_discrete_loss_is_the_published_one():
 
 def test_uvits_continuous_reading_of_its_discrete_schedule_is_the_published_one():
     (name,) = cases("uvit_noise_schedule")
-    want, levels = golden(name), noise_schedules.levels("sqrt_linear", 1000)
+    want, levels = golden(name), noise_schedules.noise_levels("sqrt_linear", 1000)
     log_alpha = levels.log_alpha(torch.from_numpy(want["t"]))
     got = {
         "log_alpha": log_alpha,
@@ -342,11 +348,11 @@ def test_uvits_dpm_solver_is_the_published_one(name):
     steps = case["settings"]["steps"]
     config = solver_config("sqrt_linear", "count", "dpm-fast", steps)
     model, seen = called(times, config)
-    out = samplers.dpm_fast(model, config, noise(case["seeds"]["z"], case["shape"]), [])
+    out = samplers.sample_dpm_fast(model, config, noise(case["seeds"]["z"], case["shape"]), [])
     got = {
         "out": out,
-        "orders": dpm_solver.orders(steps),
-        "grid": dpm_solver.grid(noise_schedules.levels("sqrt_linear", 1000), steps, "time", 1e-3),
+        "orders": dpm_solver.solver_orders(steps),
+        "grid": dpm_solver.solver_times(noise_schedules.noise_levels("sqrt_linear", 1000), steps, "time", 1e-3),
         "model_t": torch.stack(times),
         "model_x": torch.stack(seen)[golden(name)["kept_calls"]],
     }
@@ -359,12 +365,12 @@ def test_uvits_continuous_dpm_solver_is_the_published_one(name):
     steps = case["settings"]["steps"]
     config = solver_config("vp", "continuous", "dpm-fast", steps)
     model, _ = called(times, config)
-    out = samplers.dpm_fast(model, config, noise(case["seeds"]["x_init"], case["shape"]), [])
-    outer = np.cumsum([0, *dpm_solver.orders(steps)])
+    out = samplers.sample_dpm_fast(model, config, noise(case["seeds"]["x_init"], case["shape"]), [])
+    outer = np.cumsum([0, *dpm_solver.solver_orders(steps)])
     got = {
         "out": out,
-        "orders": dpm_solver.orders(steps),
-        "timesteps": dpm_solver.grid(noise_schedules.VP(), steps, "snr", 1e-4)[outer],
+        "orders": dpm_solver.solver_orders(steps),
+        "timesteps": dpm_solver.solver_times(noise_schedules.VPSDE(), steps, "snr", 1e-4)[outer],
         "model_t": torch.stack(times),
     }
     assert differences(name, got) == []
@@ -388,7 +394,7 @@ def test_diffusers_dpm_solvers_of_order_three_are_not_uvits(kind):
 
 def test_the_vp_process_is_the_published_one():
     (name,) = cases("uvit_vpsde")
-    case, sde = CASES[name], noise_schedules.VP()
+    case, sde = CASES[name], noise_schedules.VPSDE()
     t = torch.from_numpy(golden(name)["t"])
     log_alpha = sde.log_alpha(t)
     alpha2, sigma2 = (2 * log_alpha).exp(), noise_schedules.sigma(log_alpha) ** 2
@@ -400,17 +406,17 @@ def test_the_vp_process_is_the_published_one():
 def test_the_vp_process_loss_score_and_clean_image_are_the_published_ones():
     (name,) = cases("uvit_vpsde_loss")
     case = CASES[name]
-    d = samplers.Diffusion("vp", 1000, time="continuous")
+    d = samplers.GaussianDiffusion("vp", 1000, time="continuous")
     x0, eps = noise(case["seeds"]["x0"], case["shape"]), noise(case["seeds"]["noise"], case["shape"])
     t = torch.from_numpy(golden(name)["t"])
     xt, time = d.noisy(x0, t, eps), d.time(t)
-    log_alpha = noise_schedules.VP().log_alpha(t).view(-1, 1, 1, 1)
+    log_alpha = noise_schedules.VPSDE().log_alpha(t).view(-1, 1, 1, 1)
     at_x0 = network(x0, time)  # the published run took these two at the clean images
     got = {
         "model_t": time,
         "loss": d.loss(network(xt, time), x0, xt, t, eps),
         "score": dpm_solver.score(at_x0, log_alpha),
-        "x0_pred": dpm_solver.clean(at_x0, x0, log_alpha),
+        "x0_pred": dpm_solver.pred_x0(at_x0, x0, log_alpha),
     }
     assert differences(name, got) == []
 
@@ -423,7 +429,9 @@ def test_uvits_euler_maruyama_is_the_published_one(name):
     model, seen = called(times, config)
     x = noise(case["seeds"]["x_init"], case["shape"])
     draw = draws(case) if s["kind"] == "sde" else None
-    last = dpm_solver.euler_maruyama(samplers._noise(model, config), noise_schedules.VP(), x, s["sample_steps"], draw)
+    last = dpm_solver.euler_maruyama(
+        samplers._noise(model, config), noise_schedules.VPSDE(), x, s["sample_steps"], draw
+    )
     assert differences(name, {"trace": torch.stack([*seen, last]), "model_t": torch.stack(times)}) == []
 
 
@@ -439,7 +447,7 @@ def test_ldms_ddim_is_the_published_one(name, monkeypatch):
         return network(x, t) + 0.01 * cond.view(-1, 1, 1, 1)
 
     scale = s["guidance_scale"] or 1.0
-    net = samplers.guided(labelled, scale, null=0)
+    net = samplers.guide(labelled, scale, null=0)
     x = noise(case["seeds"]["x_T"], case["shape"])
     labels = torch.arange(1, len(x) + 1) if s["guidance_scale"] else torch.zeros(len(x), dtype=torch.long)
 
@@ -448,9 +456,9 @@ def test_ldms_ddim_is_the_published_one(name, monkeypatch):
         times.append(count - 1)
         return net(x, torch.full((len(x),), float(count - 1)), labels)
 
-    last = samplers.chain(model, config, x, [])
+    last = samplers.sample_ddpm_or_ddim(model, config, x, [])
     keep = golden(name)["kept_steps"]
-    made, _ = samplers.scheduler(config)
+    made, _ = samplers.make_scheduler(config)
     t = made.timesteps.flip(0)
     bar = made.alphas_cumprod[t]
     before = torch.cat([made.final_alpha_cumprod.view(1), bar[:-1]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.diffusion.gaussian_diffusion import Diffusion, betas, discretised_log_likelihood
+from bench.diffusion.gaussian_diffusion import GaussianDiffusion, betas, discretised_log_likelihood
 
 
 def test_the_linear_schedule_has_the_papers_ends():
@@ -25,14 +25,14 @@ def test_an_unknown_schedule_is_refused():
 
 
 def test_noising_keeps_the_variance():
-    d, g = Diffusion(), torch.Generator().manual_seed(0)
+    d, g = GaussianDiffusion(), torch.Generator().manual_seed(0)
     x, eps = (torch.randn(4000, 1, 4, 4, generator=g) for _ in range(2))
     for t in (0, 300, 999):
         assert d.noisy(x, torch.full((4000,), t), eps).var() == pytest.approx(1, abs=0.02)
 
 
 def test_the_simple_loss_is_the_mean_squared_error_of_each_image():
-    d, g = Diffusion(), torch.Generator().manual_seed(0)
+    d, g = GaussianDiffusion(), torch.Generator().manual_seed(0)
     x, eps, out = (torch.randn(3, 2, 4, 4, generator=g) for _ in range(3))
     t = torch.tensor([0, 500, 999])
     loss = d.loss(out, x, d.noisy(x, t, eps), t, eps)
@@ -40,7 +40,7 @@ def test_the_simple_loss_is_the_mean_squared_error_of_each_image():
 
 
 def test_the_posterior_agrees_with_bayes_rule():
-    d = Diffusion("cosine", 50)
+    d = GaussianDiffusion("cosine", 50)
     bar = torch.cumprod(1 - d.betas, 0)
     t = 20
     precision = 1 / (1 - bar[t - 1]) + (1 - d.betas[t]) / d.betas[t]
@@ -53,7 +53,7 @@ def test_the_posterior_agrees_with_bayes_rule():
 
 
 def test_the_bound_is_zero_for_the_true_posterior_and_its_mean_has_no_gradient():
-    d, g = Diffusion(), torch.Generator().manual_seed(0)
+    d, g = GaussianDiffusion(), torch.Generator().manual_seed(0)
     x, eps = (torch.randn(3, 1, 4, 4, generator=g).clamp(-1, 1) for _ in range(2))
     t = torch.tensor([1, 500, 999])
     xt = d.noisy(x, t, eps)
@@ -73,6 +73,6 @@ def test_the_discretised_likelihood_sums_to_one():
 
 
 def test_tables_are_computed_in_double_precision():
-    assert Diffusion().betas.dtype == torch.float64
+    assert GaussianDiffusion().betas.dtype == torch.float64
     exact = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[-1]
-    assert Diffusion()._tables["signal"][-1].item() == pytest.approx(exact**0.5, rel=1e-6)
+    assert GaussianDiffusion()._tables["signal"][-1].item() == pytest.approx(exact**0.5, rel=1e-6)

@@ -5,9 +5,9 @@ from helpers import replaced, tiny_config
 from official_cases import ARRAYS, CASES, ctor_of, inputs, weights
 
 import architectures
-from bench.config.timestep_respacing import kept
+from bench.config.timestep_respacing import respaced_timesteps
 from bench.diffusion import noise_schedules, samplers
-from bench.diffusion.gaussian_diffusion import Diffusion
+from bench.diffusion.gaussian_diffusion import GaussianDiffusion
 
 
 def labels(count):
@@ -27,7 +27,7 @@ def count_of(time, kind, steps=1000):
 def oracle(clean, config, seen=None):
     """The perfect noise prediction when every image is `clean`."""
     d = config.diffusion
-    levels = noise_schedules.levels(d.schedule, d.steps)
+    levels = noise_schedules.noise_levels(d.schedule, d.steps)
 
     def net(x, t, cond):
         if seen is not None:
@@ -79,7 +79,7 @@ def configured(way, process="cosine"):
 def test_a_perfect_network_finds_the_clean_image(way, process):
     config, seen = configured(way, process), []
     clean = torch.linspace(-0.9, 0.9, 64).view(1, 8, 8)
-    x = samplers.sample(oracle(clean, config, seen), config, (1, 8, 8), [0, 1], labels(2))
+    x = samplers.sample_images(oracle(clean, config, seen), config, (1, 8, 8), [0, 1], labels(2))
     noisy = way in ("ddim ldm", "euler-sde", "dpm-fast")  # these end at the first noise level, about 0.03
     assert (x - clean).abs().max() < (0.15 if noisy else 0.05)
     assert len(seen) == config.evaluation.steps
@@ -93,8 +93,8 @@ def test_the_network_first_sees_the_images_own_noise(way):
         seen.append(x)
         return x * 0.1
 
-    samplers.sample(net, config, (1, 4, 4), [3, 5], labels(2))
-    own = [torch.randn(1, 4, 4, generator=g) for g in samplers.generators(config.evaluation.seed, [3, 5])]
+    samplers.sample_images(net, config, (1, 4, 4), [3, 5], labels(2))
+    own = [torch.randn(1, 4, 4, generator=g) for g in samplers.image_generators(config.evaluation.seed, [3, 5])]
     assert torch.allclose(seen[0], torch.stack(own), rtol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_deterministic_samplers_solve_the_equation_of_gaussian_images(way, proce
     """Images of deviation 1/2: the flow only shrinks x, by the ratio of the deviations at its ends."""
     config = replaced(configured(way, process), "evaluation", steps=EXACT[way], clip=False)
     d = config.diffusion
-    levels = noise_schedules.levels(d.schedule, d.steps)
+    levels = noise_schedules.noise_levels(d.schedule, d.steps)
 
     def net(x, t, cond):
         log_alpha = levels.log_alpha(count_of(t[0].double(), d.time, d.steps) / d.steps)
@@ -115,8 +115,8 @@ def test_deterministic_samplers_solve_the_equation_of_gaussian_images(way, proce
         eps = sigma * x / (alpha**2 / 4 + sigma**2)
         return torch.cat([eps, eps], 1) if d.variance == "learned_range" else eps
 
-    x = samplers.sample(net, config, (1, 4, 4), [0], labels(1))
-    begun = torch.randn(1, 4, 4, generator=samplers.generators(config.evaluation.seed, [0])[0])
+    x = samplers.sample_images(net, config, (1, 4, 4), [0], labels(1))
+    begun = torch.randn(1, 4, 4, generator=samplers.image_generators(config.evaluation.seed, [0])[0])
     assert torch.allclose(x[0] / begun, torch.tensor(0.5), rtol=0.02)
 
 
@@ -124,7 +124,7 @@ def test_deterministic_samplers_solve_the_equation_of_gaussian_images(way, proce
 @pytest.mark.parametrize("way", WAYS)
 def test_clipping_is_to_the_range_of_images(way, clip):
     config = replaced(configured(way, "continuous"), "evaluation", clip=clip)
-    x = samplers.sample(oracle(torch.full((1, 4, 4), 3.0), config), config, (1, 4, 4), [0], labels(1))
+    x = samplers.sample_images(oracle(torch.full((1, 4, 4), 3.0), config), config, (1, 4, 4), [0], labels(1))
     assert x.mean() == pytest.approx(1.0 if clip else 3.0, abs=0.05)
 
 
@@ -148,7 +148,7 @@ def test_images_depend_on_neither_batch_size_nor_the_number_of_processes(way, va
     def images(parts):
         whole = torch.empty(7, 1, 4, 4)
         for part in parts:
-            whole[part] = samplers.sample(net, config, (1, 4, 4), part, labels(7)[part])
+            whole[part] = samplers.sample_images(net, config, (1, 4, 4), part, labels(7)[part])
         return whole
 
     everything = list(range(7))
@@ -162,7 +162,7 @@ def test_images_depend_on_neither_batch_size_nor_the_number_of_processes(way, va
 
 
 def test_another_sampling_seed_gives_other_images():
-    a, b = (samplers.generators(seed, [0])[0] for seed in (0, 1))
+    a, b = (samplers.image_generators(seed, [0])[0] for seed in (0, 1))
     assert not torch.equal(torch.randn(4, generator=a), torch.randn(4, generator=b))
 
 
@@ -173,8 +173,8 @@ TIMES = [("index", 999.0, 0.0), ("count", 1000.0, 1.0), ("continuous", 999.0, 0.
 def test_sampling_and_training_give_the_network_the_same_times(kind, first, last):
     config, seen = replaced(tiny_config(), "diffusion", time=kind), []
     config = replaced(config, "evaluation", sampler="ddpm", spacing="adm", steps=1000)
-    samplers.sample(oracle(torch.zeros(1, 2, 2), config, seen), config, (1, 2, 2), [0], labels(1))
-    trained = Diffusion("cosine", 1000, time=kind).time(torch.arange(1000).flip(0))
+    samplers.sample_images(oracle(torch.zeros(1, 2, 2), config, seen), config, (1, 2, 2), [0], labels(1))
+    trained = GaussianDiffusion("cosine", 1000, time=kind).time(torch.arange(1000).flip(0))
     assert (seen[0], seen[-1]) == pytest.approx((first, last))
     assert seen == pytest.approx(trained.tolist(), rel=1e-6)
 
@@ -182,9 +182,13 @@ def test_sampling_and_training_give_the_network_the_same_times(kind, first, last
 @pytest.mark.parametrize("steps", [10, 50, 250])
 def test_the_published_spacing_is_what_its_scripts_ask_for(steps):
     config = replaced(tiny_config(), "evaluation", sampler="ddpm", spacing="adm", steps=steps)
-    assert samplers.scheduler(config)[1] == kept(1000, str(steps))
+    assert samplers.make_scheduler(config)[1] == respaced_timesteps(1000, str(steps))
     config = replaced(config, "evaluation", sampler="ddim")
-    assert samplers.scheduler(config)[1] == kept(1000, f"ddim{steps}") == list(range(0, 1000, 1000 // steps))
+    assert (
+        samplers.make_scheduler(config)[1]
+        == respaced_timesteps(1000, f"ddim{steps}")
+        == list(range(0, 1000, 1000 // steps))
+    )
 
 
 def echo(x, t, cond):
@@ -196,7 +200,7 @@ def echo(x, t, cond):
 @pytest.mark.parametrize(("channels", "guided_ones"), [("all", 4), ("three", 3)])
 def test_guidance_extrapolates_from_the_null_class(channels, guided_ones):
     x, cond = torch.zeros(2, 4, 2, 2), torch.tensor([1, 4])
-    out = samplers.guided(echo, 1.5, null=10, channels=channels)(x, torch.zeros(2), cond)
+    out = samplers.guide(echo, 1.5, null=10, channels=channels)(x, torch.zeros(2), cond)
     for image, label in enumerate((1, 4)):
         guided = [10 + 1.5 * (label - 10)] * guided_ones
         kept_as_predicted = [label] * (4 - guided_ones) + [label + 7] * 4  # the conditional half's
@@ -204,12 +208,12 @@ def test_guidance_extrapolates_from_the_null_class(channels, guided_ones):
 
 
 def test_scale_one_is_the_network_itself():
-    assert samplers.guided(echo, 1.0, null=10) is echo
+    assert samplers.guide(echo, 1.0, null=10) is echo
 
 
 def test_uvits_form_of_guidance_is_ours_with_one_more():
     x, cond = torch.zeros(1, 4, 2, 2), torch.tensor([1])
-    ours = samplers.guided(echo, 1.4, null=10)(x, torch.zeros(1), cond)[:, :4]
+    ours = samplers.guide(echo, 1.4, null=10)(x, torch.zeros(1), cond)[:, :4]
     with_label, without = echo(x, None, cond)[:, :4], echo(x, None, torch.tensor([10]))[:, :4]
     assert torch.allclose(ours, with_label + 0.4 * (with_label - without))
 
@@ -226,7 +230,7 @@ def test_guidance_on_three_channels_is_dits_guided_forward(name):
     given = inputs(case)
     half = len(given["x"]) // 2
     null = given["y"][half:].unique().item()
-    net = samplers.guided(net, case["cfg_scale"], null, channels="three")
+    net = samplers.guide(net, case["cfg_scale"], null, channels="three")
     with torch.no_grad():
         out = net(given["x"][:half], given["t"][:half].float(), given["y"][:half])
     want = ARRAYS[f"{name}/out"][:half]
@@ -247,7 +251,7 @@ def test_guidance_acts_within_its_interval_alone(way, kind, interval):
         at[bool((cond == 10).any())].append(count_of(t[0].item(), kind) / 1000)
         return x * 0.1
 
-    samplers.sample(samplers.with_guidance(net, config, 10), config, (1, 2, 2), [0, 1], labels(2))
+    samplers.sample_images(samplers.guide_from_config(net, config, 10), config, (1, 2, 2), [0, 1], labels(2))
     low, high = interval
     assert at[True] and at[False] and len(at[True]) + len(at[False]) == config.evaluation.steps
     assert all(low - 1e-5 <= t <= high + 1e-5 for t in at[True])

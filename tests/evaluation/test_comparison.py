@@ -64,15 +64,15 @@ def test_the_table_names_metrics_counts_intervals_and_sides(pair, command):
 def stored(run, point, images_NCHW, weights, labels=10):
     """A feature store of these images, as sampling leaves it."""
     layers = extractor_registry.EXTRACTORS["digits-cnn"].layers
-    net = extractor_registry.network("digits-cnn", weights, layers.values())
-    made = feature_store.Made(
-        extractor="digits-cnn", weights=weights.name, sha256=extractor_registry.weights_hash(weights)
+    net = extractor_registry.build_network("digits-cnn", weights, layers.values())
+    made = feature_store.FeatureProvenance(
+        extractor="digits-cnn", weights=weights.name, sha256=extractor_registry.hash_weights(weights)
     )
 
     def extract(numbers, images):
-        return feature_extraction.in_pieces(net, numbers, images.transpose(0, 3, 1, 2))
+        return feature_extraction.extract_in_batches(net, numbers, images.transpose(0, 3, 1, 2))
 
-    features = feature_store.Features(run.features(point), len(images_NCHW), labels, made, layers, extract)
+    features = feature_store.FeatureStoreWriter(run.features(point), len(images_NCHW), labels, made, layers, extract)
     features.add(np.arange(len(images_NCHW)), images_NCHW.transpose(0, 2, 3, 1))
     features.finish()
 
@@ -82,7 +82,7 @@ def measured(results, digits):
     """A run whose samples are real images, the last ones 40, and its metrics by its own evaluation."""
     config = tiny_config()
     run = make_run(results, config)
-    weights = extractor_registry.prepare("digits-cnn", "", run.cache)[0]
+    weights = extractor_registry.prepare_weights("digits-cnn", "", run.cache)[0]
     for point, count in ((48, 30), (96, 40)):
         stored(run, point, digits.held_out[:count], weights)
     run_metrics.evaluate(run, config, lambda: run_metrics.Evaluator(config, weights, digits), lambda: None)
@@ -118,7 +118,7 @@ def test_a_store_needs_no_weights_against_statistics(measured, command, capsys, 
 @pytest.mark.parametrize(("count", "status"), [(700, 0), (400, 2)])
 def test_stored_features_are_extrapolated_without_images(results, digits, command, count, status):
     run = make_run(results, tiny_config())
-    stored(run, 96, digits.images[:count], extractor_registry.prepare("digits-cnn", "", run.cache)[0])
+    stored(run, 96, digits.images[:count], extractor_registry.prepare_weights("digits-cnn", "", run.cache)[0])
     words = [run.path, "--reference", run.path, "--fid-infinity", "--metrics", "fid", "--no-intervals"]
     found, out, err = command(*words)
     assert found == status
@@ -161,7 +161,7 @@ def test_statistics_need_no_images_and_no_weights(tmp_path, command):
 
 def test_what_is_asked_for_and_impossible_is_known_before_the_work(pair, tmp_path, command, monkeypatch):
     np.savez(tmp_path / "s.npz", mu=np.zeros(64), sigma=np.eye(64))
-    monkeypatch.setattr(comparison, "collect", lambda *a, **k: pytest.fail("the work has begun"))
+    monkeypatch.setattr(comparison, "collect_features", lambda *a, **k: pytest.fail("the work has begun"))
     status, _, err = command(pair[0], "--reference", tmp_path / "s.npz", "--metrics", "fid", "recall")
     assert status == 2 and "recall cannot be measured: no images in the reference" in err
 
@@ -214,7 +214,7 @@ def test_an_image_that_cannot_be_used_is_named_or_left_out(kind, tmp_path):
 
 
 def gather(source, **more):
-    return feature_extraction.collect(Mean(), source, keep={"mean"}, fit=set(), batch=3, **more)
+    return feature_extraction.collect_features(Mean(), source, keep={"mean"}, fit=set(), batch=3, **more)
 
 
 def test_features_that_are_no_numbers_are_named_or_left_out(tmp_path):
@@ -348,7 +348,7 @@ def test_the_published_target_is_that_of_the_evaluators_readme():
     assert {k: round(v, 4) for k, v in adm_selftest.TARGET.items()} == {
         **{"fid": 3.9426, "sfid": 6.1404, "is": 215.837, "precision": 0.8265, "recall": 0.5309}
     }
-    rows = adm_selftest.verdicts({k: {"value": v} for k, v in adm_selftest.TARGET.items() if k != "sfid"})
+    rows = adm_selftest.check_against_target({k: {"value": v} for k, v in adm_selftest.TARGET.items() if k != "sfid"})
     assert [row["metric"] for row in rows if not row["ok"]] == ["sfid"]
 
 
@@ -373,7 +373,7 @@ def test_weights_that_are_not_inceptions_are_one_sentence(content, sentence, tmp
         path.write_bytes(content)
     else:
         torch.save(content, path)
-        path = path.rename(tmp_path / f"named-{atomic.sha256(path)[:8]}.pth")
+        path = path.rename(tmp_path / f"named-{atomic.file_sha256(path)[:8]}.pth")
     words = [pair[0], "--reference", pair[1], "--weights", path]
     status, out, err = command(*words, extractor="inception-v3-compat")
     assert status == 2 and sentence in err and "run by unpickling" not in out + err
@@ -405,7 +405,7 @@ def dinov2(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     weights = {"2.weight": torch.randn(5, 48, generator=generator), "2.bias": torch.zeros(5)}
     torch.save(weights, tmp_path / "weights.pth")
-    name = f"dinov2-{atomic.sha256(tmp_path / 'weights.pth')[:8]}.pth"
+    name = f"dinov2-{atomic.file_sha256(tmp_path / 'weights.pth')[:8]}.pth"
     yield (tmp_path / "weights.pth").rename(tmp_path / name)
     sys.modules.pop("hubconf", None)
 
@@ -433,7 +433,7 @@ def test_progress_is_plain_lines_in_a_log_and_one_line_on_a_terminal(monkeypatch
         stream = io.StringIO()
         stream.isatty = lambda live=live: live
         monkeypatch.setattr(sys, "stderr", stream)
-        progress = progress_bar.Progress("samples", 100, seconds=0)
+        progress = progress_bar.ProgressBar("samples", 100, seconds=0)
         progress.seconds = 0
         progress.add(25)
         progress.end()
@@ -443,7 +443,7 @@ def test_progress_is_plain_lines_in_a_log_and_one_line_on_a_terminal(monkeypatch
 
 def test_layers_are_kept_as_rows_only_where_a_metric_needs_them():
     layers = extractor_registry.EXTRACTORS["inception-v3-compat"].layers
-    wanted = lambda **more: comparison.wanted_layers(layers, set(layers), **more)  # noqa: E731
+    wanted = lambda **more: comparison.required_layers(layers, set(layers), **more)  # noqa: E731
     assert wanted(sampled=True, intervals=True) == ({"2048", "spatial", "logits_unbiased"}, set())
     assert wanted(sampled=True, intervals=False) == ({"2048", "logits_unbiased"}, {"spatial"})
     assert wanted(sampled=False, intervals=True) == ({"2048"}, {"spatial"})
@@ -452,16 +452,18 @@ def test_layers_are_kept_as_rows_only_where_a_metric_needs_them():
 def test_a_run_without_samples_and_a_config_that_is_none_are_refused(results):
     run = make_run(results, tiny_config())
     with pytest.raises(ValueError, match="has no samples yet"):
-        inputs.open_side(run.path, "samples", channels=(1, 3))
+        inputs.open_input(run.path, "samples", channels=(1, 3))
     run_folder.write_json(run.path / "config.json", {"track": "fast"})
     with pytest.raises(ValueError, match="no config of a run"):
-        inputs.open_side(run.path, "reference")
+        inputs.open_input(run.path, "reference")
 
 
 def test_kid_subsets_larger_than_a_side_are_refused():
-    side = metrics.Side(rows={"f": np.zeros((30, 4), np.float32)}, count=30)
+    side = metrics.SampleSet(rows={"f": np.zeros((30, 4), np.float32)}, count=30)
     with pytest.raises(ValueError, match="must have 2 to 30"):
-        metrics.compute(metrics.Sides(samples=side, reference=side, layers={"kid": "f"}, kid_size=31), wanted=["kid"])
+        metrics.compute_metrics(
+            metrics.MetricInputs(samples=side, reference=side, layers={"kid": "f"}, kid_size=31), wanted=["kid"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -500,7 +502,7 @@ def covariance(kind):
 def test_statistics_that_are_none_are_refused(tmp_path, kind, words):
     np.savez(tmp_path / "x.npz", mu=np.zeros(64), sigma=covariance(kind))
     with pytest.raises(ValueError, match=words):
-        inputs.open_side(tmp_path / "x.npz", "reference")
+        inputs.open_input(tmp_path / "x.npz", "reference")
 
 
 def test_images_of_another_size_than_the_extractors_are_refused(tmp_path, capsys):

@@ -19,7 +19,9 @@ def problem(seed, count=1280, width=64, scale=1.1):
 
 def extrapolated(x, reference):
     groups = np.random.RandomState(1).permutation(len(x)) % 20
-    return fid_infinity.extrapolate(x, reference, uncertainty.jackknife(frechet.left_out(x, groups, reference)))
+    return fid_infinity.extrapolate_fid(
+        x, reference, uncertainty.jackknife_standard_error(frechet.leave_group_out_distances(x, groups, reference))
+    )
 
 
 def test_the_extrapolated_distance_is_nearer_to_the_truth_than_the_plain_one():
@@ -37,11 +39,13 @@ def test_the_extrapolated_distance_is_nearer_to_the_truth_than_the_plain_one():
 def test_its_points_are_plain_distances_and_it_is_the_same_every_time():
     x, reference, _ = problem(0)
     found = extrapolated(x, reference)
-    assert found["distances"][0] == pytest.approx(frechet.frechet(frechet.fit(x), reference), rel=1e-6)
+    assert found["distances"][0] == pytest.approx(
+        frechet.frechet_distance(frechet.fit_gaussian(x), reference), rel=1e-6
+    )
     assert found["distances"] == sorted(found["distances"]) and found == extrapolated(x, reference)
     line = np.polyfit([1 / n for n in (1280, 640, 1280 / 3, 320, 256)], found["distances"], 1)
     assert found["value"] == pytest.approx(line[1], rel=1e-9)
-    assert fid_infinity.extrapolate(x, reference, None)["interval"] is None
+    assert fid_infinity.extrapolate_fid(x, reference, None)["interval"] is None
 
 
 @pytest.mark.slow

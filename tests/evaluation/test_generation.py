@@ -28,7 +28,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bench.evaluation import generation as sample
+from bench.evaluation import generation
 from bench.config.overrides import load_config
 from bench.storage.run_folder import RunFolder
 run, made = RunFolder(Path(sys.argv[1])), []
@@ -36,7 +36,7 @@ def die():
     made.append(1)
     if len(made) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-sample.sample(run, load_config(run.path), False, torch.device("cpu"), die)
+generation.generate(run, load_config(run.path), False, torch.device("cpu"), die)
 """
 
 
@@ -46,15 +46,17 @@ def run(results):
     config = tiny_config("dit", budget__points=1, evaluation__samples=43, evaluation__batch=10)
     made = make_run(results, config)
     torch.manual_seed(0)
-    net = architectures.build("dit", config.model.size, io=presets.io_of(config), args=config.model.network)
+    net = architectures.build("dit", config.model.size, io=presets.network_io(config), args=config.model.network)
     for p in net.parameters():
         p.data = torch.randn(p.shape) * 0.2
-    tensor_files.save(made.file("snapshots", 96, "safetensors"), net.state_dict(), spec=net.spec.to_dict(), images=96)
+    tensor_files.save_tensors(
+        made.file("snapshots", 96, "safetensors"), net.state_dict(), spec=net.spec.to_dict(), images=96
+    )
     return made
 
 
 def go(run, config=None, check=lambda: None):
-    generation.sample(run, config or load_config(run.path), False, CPU, check)
+    generation.generate(run, config or load_config(run.path), False, CPU, check)
 
 
 def files(run):
@@ -107,11 +109,11 @@ def test_nothing_but_features_and_a_few_pictures_is_kept_unless_asked(run):
 
 def test_the_features_are_those_of_the_images(run, cache):
     go(run)
-    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
-    net = extractor_registry.network("digits-cnn", weights, ("64", "logits"))
+    weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
+    net = extractor_registry.build_network("digits-cnn", weights, ("64", "logits"))
     found = feature_store.FeatureStore(run.features(96))
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
-    for layer, x in extractor_registry.extract(net, pixels).items():
+    for layer, x in extractor_registry.extract_features(net, pixels).items():
         np.testing.assert_allclose(found.rows()[layer], x, rtol=1e-5, atol=1e-5)
     moments = np.cov(found.rows()["64"].astype(np.float64), rowvar=False)
     np.testing.assert_allclose(found.fitted({"fid": "64"})["64"].sigma, moments, atol=1e-9)
@@ -134,7 +136,7 @@ def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
     assert files(run) == whole
 
 
-@pytest.mark.parametrize("where", [feature_store.Features, export.NpzExport])
+@pytest.mark.parametrize("where", [feature_store.FeatureStoreWriter, export.NpzExport])
 def test_one_that_was_stopped_between_the_last_batch_and_the_end_goes_on(run, monkeypatch, where):
     whole = all_at_once(run)
 
@@ -207,15 +209,15 @@ def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
     other = run_folder.RunFolder(tmp_path / "parted" / "runs" / "x")
     other.path.mkdir(parents=True)
     (other.results / "cache").symlink_to(run.cache)
-    made = generation.targets_of(other, config, CPU)(96)
+    made = generation.target_factory(other, config, CPU)(96)
 
     def net():
-        return generation.load_network(run.file("snapshots", 96, "safetensors"), CPU)
+        return generation.load_snapshot(run.file("snapshots", 96, "safetensors"), CPU)
 
     for rank in reversed(range(world)):
         assert not any(target.done for target in made)
         there = {target: target.shards.look() for target in made}
-        generation.make_images(net, config, False, CPU, there, lambda *_: None, rank=rank, world=world)
+        generation.make_missing_images(net, config, False, CPU, there, lambda *_: None, rank=rank, world=world)
         for target in made:
             target.finish()
     assert files(other) == files(run)
@@ -231,9 +233,9 @@ def test_another_batch_size_makes_the_same_images_and_may_finish_what_one_began(
 
 
 def test_parts_of_several_processes_are_put_together_in_order_some_rows_at_a_time(tmp_path):
-    parts = shards.Shards(tmp_path, 2500)
+    parts = shards.ArrayShards(tmp_path, 2500)
     for rank in range(2):
-        for block in shards.grid(np.zeros(2500, bool), 300, rank, 2):
+        for block in shards.missing_batches(np.zeros(2500, bool), 300, rank, 2):
             parts.add(block, x=np.broadcast_to(block[:, None], (len(block), 3)))
     assert parts.look().all()
     blocks = list(parts.rows("x", size=100))
@@ -245,7 +247,7 @@ def test_a_run_whose_images_are_asked_for_later_makes_them_without_its_features(
     whole = all_at_once(run)
     go(run, replaced(load_config(run.path), "compute", export="none"))
     before = files(run)
-    monkeypatch.setattr(extractor_registry, "network", None)
+    monkeypatch.setattr(extractor_registry, "build_network", None)
     go(run)
     assert files(run) == whole == {**before, NPZ: whole[NPZ]}
 
@@ -265,9 +267,11 @@ def test_the_pictures_are_those_that_a_grid_of_all_images_shows(classes, tmp_pat
     count = 9500 if classes == 1000 else 150
     numbers = np.arange(count)
     every = np.random.RandomState(0).randint(0, 256, (count, 8, 8, 1)).astype(np.uint8)
-    made = feature_store.Made(extractor="none", weights="w", sha256="0")
-    features = feature_store.Features(tmp_path / "s", count, classes, made, {"fid": "f"}, lambda _, x: {"f": flat(x)})
-    for block in shards.grid(np.zeros(count, bool), 400, 0, 1):
+    made = feature_store.FeatureProvenance(extractor="none", weights="w", sha256="0")
+    features = feature_store.FeatureStoreWriter(
+        tmp_path / "s", count, classes, made, {"fid": "f"}, lambda _, x: {"f": flat(x)}
+    )
+    for block in shards.missing_batches(np.zeros(count, bool), 400, 0, 1):
         features.add(block, every[block])
     features.finish()
     run_pictures.grid(*feature_store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
@@ -298,7 +302,7 @@ def spoil(folder, name, old, new):
 def test_a_store_that_was_damaged_is_refused(run, name, old, new, words, digits, cache):
     go(run)
     spoil(run.features(96), name, old, new)
-    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
+    weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
     evaluator = run_metrics.Evaluator(load_config(run.path), weights, digits)
     with pytest.raises(ValueError, match=words):
         run_metrics.evaluate(run, load_config(run.path), lambda: evaluator, lambda: None)
@@ -306,7 +310,7 @@ def test_a_store_that_was_damaged_is_refused(run, name, old, new, words, digits,
 
 def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
     go(run)
-    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
+    weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
     evaluator = run_metrics.Evaluator(load_config(run.path), weights, digits)
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
     found = evaluator.stored(feature_store.FeatureStore(run.features(96)), intervals=True)
@@ -319,15 +323,18 @@ def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
 def test_features_that_are_no_numbers_are_refused_with_the_image_they_are_of(monkeypatch):
     broken = np.ones((5, 2), np.float32)
     broken[3] = np.nan
-    monkeypatch.setattr(feature_extraction, "extract", lambda net, x: {"f": broken[: len(x)]})
+    monkeypatch.setattr(feature_extraction, "extract_features", lambda net, x: {"f": broken[: len(x)]})
     with pytest.raises(ValueError, match="sample 13 has features with NaN"):
-        feature_extraction.in_pieces(None, np.arange(10, 15), np.zeros((5, 1, 8, 8), np.uint8))
+        feature_extraction.extract_in_batches(None, np.arange(10, 15), np.zeros((5, 1, 8, 8), np.uint8))
 
 
 def test_what_is_exported_is_no_part_of_a_runs_identity():
     one, two = tiny_config(compute__export="none"), tiny_config(compute__export="png")
     assert one.name == two.name and one != two
-    assert sources.source("digits").size == 8 and presets.resolve(presets.Wish(data="digits")).compute.export == "npz"
+    assert (
+        sources.open_source("digits").size == 8
+        and presets.compose_config(presets.RunRequest(data="digits")).compute.export == "npz"
+    )
     assert one.identity() == two.identity()
 
 
@@ -338,13 +345,13 @@ def test_of_processes_that_put_the_shards_together_at_once_all_end_well(run, kin
     whole = all_at_once(run, config)
     fork = multiprocessing.get_context("fork")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards.Target, "finish", lambda self: None)
+        patch.setattr(shards.ShardedOutput, "finish", lambda self: None)
         go(run, config)
     start = fork.Event()
 
     def finish():
         start.wait()
-        for target in generation.targets_of(run, config, CPU)(96):
+        for target in generation.target_factory(run, config, CPU)(96):
             target.finish()
             assert target.done
 

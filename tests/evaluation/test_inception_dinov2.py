@@ -11,6 +11,7 @@ from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from bench import evaluate
+from bench.config.metric_specs import METRIC_SPECS
 from bench.evaluation import feature_extraction, metrics
 from bench.evaluation.extractors import extractor_registry
 from bench.storage import atomic
@@ -40,9 +41,9 @@ def sets(tmp_path_factory):
 @pytest.mark.parametrize("size", [1, 5])
 def test_features_do_not_depend_on_the_images_beside_them(inception, size):
     """On a CPU all but the logits of a batch of one were equal to the last bit."""
-    net = extractor_registry.network("inception-v3-compat", inception, ("2048", "spatial", "logits_unbiased"))
+    net = extractor_registry.build_network("inception-v3-compat", inception, ("2048", "spatial", "logits_unbiased"))
     images, numbers = pictures(1, 6).transpose(0, 3, 1, 2), np.arange(6)
-    together, apart = (feature_extraction.in_pieces(net, numbers, images, n) for n in (6, size))
+    together, apart = (feature_extraction.extract_in_batches(net, numbers, images, n) for n in (6, size))
     for layer, x in together.items():
         np.testing.assert_allclose(apart[layer], x, rtol=0, atol=1e-5 * np.abs(x).max())
 
@@ -54,9 +55,9 @@ def run(*words):
 @pytest.fixture(scope="module")
 def evaluated(sets, inception):
     """(result of the command under the torch-fidelity protocol, the sides it was found from)."""
-    kept, compute = [], metrics.compute
+    kept, compute = [], metrics.compute_metrics
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "compute", lambda sides, **more: kept.append(sides) or compute(sides, **more))
+        patch.setattr(metrics, "compute_metrics", lambda sides, **more: kept.append(sides) or compute(sides, **more))
         patch.setattr(torch.hub, "get_dir", lambda: str(sets / "empty"))
         words = [sets / "samples", "--reference", sets / "reference.npz", "--weights", inception, "--device", "cpu"]
         words += ["--protocol", "torch-fidelity", "--kid-subset", KID, "--out", sets / "result.json"]
@@ -67,7 +68,7 @@ def evaluated(sets, inception):
 def test_the_torch_fidelity_protocol_agrees_with_the_installed_library(evaluated, sets, inception):
     theirs = torch_fidelity.calculate_metrics(
         input1=str(sets / "samples"),
-        input2=extractor_registry.Images(pictures(2, REAL).transpose(0, 3, 1, 2)),
+        input2=extractor_registry.ImageDataset(pictures(2, REAL).transpose(0, 3, 1, 2)),
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(inception),
         kid_subset_size=KID,
@@ -87,7 +88,7 @@ def test_the_torch_fidelity_protocol_agrees_with_the_installed_library(evaluated
 
 def test_adm_scores_chunks_in_file_order_and_measures_the_rest_alike(evaluated):
     result, sides = evaluated
-    adm = metrics.compute(dataclasses.replace(sides, protocol="adm"), intervals=False)
+    adm = metrics.compute_metrics(dataclasses.replace(sides, protocol="adm"), intervals=False)
     logits = torch.from_numpy(sides.samples.rows["logits_unbiased"])
     assert adm["is"]["value"] == pytest.approx(metrics.inception_score(logits.softmax(1).numpy()), rel=1e-6)
     assert adm["is"]["value"] != pytest.approx(result["metrics"]["is"]["value"], rel=1e-6)
@@ -119,13 +120,13 @@ def test_sfid_is_the_distance_of_the_spatial_features(evaluated):
 def test_every_metric_has_direction_count_and_interval(evaluated):
     assert list(evaluated[0]["metrics"]) == ["fid", "sfid", "is", "kid", "precision", "recall"]
     for name, m in evaluated[0]["metrics"].items():
-        assert m["samples"] == SAMPLES and m["direction"] == metrics.KINDS[name][0]
+        assert m["samples"] == SAMPLES and m["direction"] == METRIC_SPECS[name][0]
         assert m["interval"]["low"] <= m["value"] <= m["interval"]["high"] and m["interval"]["method"]
 
 
 def test_the_result_says_whose_weights_and_what_was_not_measured(evaluated, inception):
     used = evaluated[0]["extractors"]["inception-v3-compat"]
-    assert used == {"file": inception.name, "sha256": atomic.sha256(inception), "published": False}
+    assert used == {"file": inception.name, "sha256": atomic.file_sha256(inception), "published": False}
     assert "dinov2_vitl14_pretrain.pth" in evaluated[0]["not_measured"]["fd_dinov2"]
     assert any("not the published weights" in note for note in evaluated[0]["notes"])
 

@@ -18,9 +18,9 @@ def close(found, golden, relative, absolute):
 @pytest.mark.parametrize("name", cases.names("frechet"))
 def test_frechet_distances_are_those_of_the_published_evaluator(name):
     case, golden = cases.CASES[name], cases.golden(name)
-    a, b = (frechet.fit(cases.features(case[side])) for side in "ab")
-    assert close(frechet.frechet(a, b), golden["fid"], 1e-6, 1e-6)
-    assert close(frechet.frechet(b, a), golden["fid_swapped"], 1e-6, 1e-6)
+    a, b = (frechet.fit_gaussian(cases.features(case[side])) for side in "ab")
+    assert close(frechet.frechet_distance(a, b), golden["fid"], 1e-6, 1e-6)
+    assert close(frechet.frechet_distance(b, a), golden["fid_swapped"], 1e-6, 1e-6)
     for side, fitted in {"a": a, "b": b}.items():
         if f"mu_{side}" in golden:  # to the bit: rows are added one after the other, each a single float32 sum
             assert np.array_equal(fitted.mu, golden[f"mu_{side}"]) or len(fitted.mu) == 1
@@ -42,7 +42,7 @@ def test_inception_scores_are_those_of_the_published_evaluator(name):
 def measured(name, **options):
     case = cases.CASES[name]
     real, fake = (torch.from_numpy(cases.features(case[side])) for side in ("ref", "sample"))
-    return precision_recall.precision_recall(real, fake, **options)
+    return precision_recall.compute_precision_recall(real, fake, **options)
 
 
 def bits(packed, count):
@@ -109,8 +109,8 @@ def test_half_precision_comes_as_close_to_the_published_path_as_that_is_defined(
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_gpu_finds_the_same_precision_and_recall(dtype):
     real, fake = (torch.from_numpy(np.abs(cases.noise(seed, (3000, 256)))) for seed in (1, 2))
-    one = precision_recall.precision_recall(real, fake, dtype=dtype, resamples=20)
-    two = precision_recall.precision_recall(real.cuda(), fake.cuda(), dtype=dtype, resamples=20)
+    one = precision_recall.compute_precision_recall(real, fake, dtype=dtype, resamples=20)
+    two = precision_recall.compute_precision_recall(real.cuda(), fake.cuda(), dtype=dtype, resamples=20)
     found = [(m.precision, m.recall, m.deviation) for m in (one, two)]
     assert np.abs(np.subtract(*found)).max() <= (1e-3 if dtype == "float32" else 0.02)
 
@@ -123,7 +123,7 @@ def test_half_precision_moves_the_precision_of_2048_features():
 
 @pytest.mark.parametrize("tile", [7, 64, 10_000])
 def test_precision_and_recall_do_not_depend_on_the_blocks(tile, monkeypatch):
-    monkeypatch.setattr(precision_recall, "TILE", tile)
+    monkeypatch.setattr(precision_recall, "BLOCK_SIZE", tile)
     golden, found = cases.golden("pr_basic"), measured("pr_basic")
     assert (found.precision, found.recall) == (golden["precision_float32"], golden["recall_float32"])
 
@@ -132,23 +132,23 @@ def test_copies_of_the_reference_are_precise_though_every_radius_is_zero():
     """Four copies of each row: a ball of radius 0 still holds its own point, whatever float32 makes of it."""
     rows = np.abs(cases.noise(1, (20, 512))) + 3
     real, fake = np.tile(rows, (4, 1)), np.tile(rows[::-1], (5, 1))
-    found = precision_recall.precision_recall(torch.from_numpy(real), torch.from_numpy(fake))
+    found = precision_recall.compute_precision_recall(torch.from_numpy(real), torch.from_numpy(fake))
     assert (found.precision, found.recall) == (1, 1)
-    near = precision_recall.precision_recall(torch.from_numpy(real), torch.from_numpy(fake + 0.05))
+    near = precision_recall.compute_precision_recall(torch.from_numpy(real), torch.from_numpy(fake + 0.05))
     assert (near.precision, near.recall) == (0, 0)
 
 
 def test_a_resample_recalls_what_its_samples_alone_would(monkeypatch):
     """Without the resamples' scale, the spread is that of the recalls of the sets that were drawn."""
     real, fake = (torch.from_numpy(cases.noise(seed, (180, 12)) * scale) for seed, scale in ((1, 1), (2, 0.8)))
-    monkeypatch.setattr(precision_recall, "TILE", 50)
+    monkeypatch.setattr(precision_recall, "BLOCK_SIZE", 50)
     rng, recalls, scale = np.random.default_rng(0), [], []
     for _ in range(30):
         drawn = np.unique(rng.integers(180, size=180))
-        recalls.append(precision_recall.precision_recall(real, fake[drawn]).recall)
+        recalls.append(precision_recall.compute_precision_recall(real, fake[drawn]).recall)
         scale.append(len(drawn) / (180 - len(drawn)))
-    found = precision_recall.precision_recall(real, fake, resamples=30)
-    assert found.recall == precision_recall.precision_recall(real, fake).recall
+    found = precision_recall.compute_precision_recall(real, fake, resamples=30)
+    assert found.recall == precision_recall.compute_precision_recall(real, fake).recall
     assert found.deviation == pytest.approx(np.std(recalls) * np.mean(scale) ** 0.5, rel=1e-6)
 
 
@@ -156,13 +156,15 @@ def test_a_resample_recalls_what_its_samples_alone_would(monkeypatch):
 def test_distances_with_a_group_left_out_are_those_of_the_other_samples(count, width):
     real, fake = cases.noise(1, (500, width)), cases.noise(2, (count, width)) * 1.2 + 0.1
     groups = np.random.RandomState(0).permutation(count) % 10
-    reference = frechet.fit(real)
-    for g, found in enumerate(frechet.left_out(fake, groups, reference)):
-        assert found == pytest.approx(frechet.frechet(frechet.fit(fake[groups != g]), reference), rel=1e-6)
+    reference = frechet.fit_gaussian(real)
+    for g, found in enumerate(frechet.leave_group_out_distances(fake, groups, reference)):
+        assert found == pytest.approx(
+            frechet.frechet_distance(frechet.fit_gaussian(fake[groups != g]), reference), rel=1e-6
+        )
 
 
 def test_statistics_do_not_depend_on_the_pieces_they_come_in():
-    x, moments = cases.noise(3, (5000, 6)) + 1000, frechet.Moments()
+    x, moments = cases.noise(3, (5000, 6)) + 1000, frechet.RunningMoments()
     for part in np.split(x, [1, 1, 70, 3333]):
         moments.add(part)
     found = moments.gaussian()
@@ -185,13 +187,13 @@ def test_the_subsets_of_kid_are_the_librarys():
     """The bootstrap's terms belong to the subsets whose mean is the value."""
     real, fake = (torch.from_numpy(cases.noise(seed, (90, 8))).double() for seed in (1, 2))
     values = []
-    for a, b in metrics.kid_subsets(90, 90, 40):
-        xx, yy = (uncertainty.kernel(x, x).fill_diagonal_(0).sum() / (40 * 39) for x in (fake[a], real[b]))
-        values.append(float(xx + yy - 2 * uncertainty.kernel(fake[a], real[b]).mean()))
+    for a, b in metrics.draw_kid_subsets(90, 90, 40):
+        xx, yy = (uncertainty.polynomial_kernel(x, x).fill_diagonal_(0).sum() / (40 * 39) for x in (fake[a], real[b]))
+        values.append(float(xx + yy - 2 * uncertainty.polynomial_kernel(fake[a], real[b]).mean()))
     assert kid(fake.float().numpy(), real.float().numpy(), 40)["value"] == pytest.approx(np.mean(values), rel=1e-4)
 
 
 def kid(fake, real, size):
-    one, two = (metrics.Side(rows={"f": x}, count=len(x)) for x in (fake, real))
-    sides = metrics.Sides(samples=one, reference=two, layers={"kid": "f"}, kid_size=size)
-    return metrics.compute(sides, wanted=["kid"])["kid"]
+    one, two = (metrics.SampleSet(rows={"f": x}, count=len(x)) for x in (fake, real))
+    sides = metrics.MetricInputs(samples=one, reference=two, layers={"kid": "f"}, kid_size=size)
+    return metrics.compute_metrics(sides, wanted=["kid"])["kid"]

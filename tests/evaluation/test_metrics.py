@@ -14,7 +14,7 @@ from bench.evaluation.extractors import extractor_registry, small_cnn
 
 @pytest.fixture(scope="module")
 def evaluator(cache, digits):
-    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
+    weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
     return run_metrics.Evaluator(tiny_config(), weights, digits)
 
 
@@ -22,8 +22,8 @@ def test_metrics_agree_with_torch_fidelity(evaluator, digits, cache):
     images = digits.held_out
     ours = evaluator(images, None, intervals=False)
     theirs = torch_fidelity.calculate_metrics(
-        input1=extractor_registry.Images(images),
-        input2=extractor_registry.Images(digits.reference),
+        input1=extractor_registry.ImageDataset(images),
+        input2=extractor_registry.ImageDataset(digits.reference),
         feature_extractor="digits-cnn",
         feature_extractor_weights_path=str(cache / "digits-cnn.safetensors"),
         fid=True,
@@ -46,7 +46,7 @@ def test_the_reference_is_at_distance_zero_from_itself(evaluator, digits):
 
 
 def test_real_images_are_the_floor_and_noise_the_ceiling(evaluator, digits):
-    rows = run_metrics.reference_rows(evaluator, digits, tiny_config(evaluation__samples=400))
+    rows = run_metrics.measure_reference_rows(evaluator, digits, tiny_config(evaluation__samples=400))
     floor, ceiling = (rows[name][0] for name in ("held-out", "noise"))
     assert floor["fid[digits-cnn]"]["value"] < 0.5 < 20 < ceiling["fid[digits-cnn]"]["value"]
     assert floor["class_accuracy[digits-cnn]"]["value"] > 0.98
@@ -69,7 +69,7 @@ def test_the_committed_rows_of_held_out_digits_are_found_again(path, evaluator, 
     if platform.machine() != "x86_64":
         pytest.skip("the committed rows are of the digits CNN that x86-64 trains")
     record = json.loads(path.read_text())
-    own_hash = extractor_registry.weights_hash(cache / "digits-cnn.safetensors")
+    own_hash = extractor_registry.hash_weights(cache / "digits-cnn.safetensors")
     assert record["protocol"]["evaluation"]["extractor_hash"] == own_hash
     found = evaluator(digits.held_out, digits.held_out_labels, intervals=True)
     assert list(found) == list(record["metrics"])
@@ -113,15 +113,15 @@ def test_the_jackknife_covers_the_mean_as_often_as_it_says():
     for _ in range(400):
         x = rng.standard_normal(200)
         left_out = [np.delete(x, slice(g * 10, g * 10 + 10)).mean() for g in range(20)]
-        hits += abs(x.mean()) <= uncertainty.WIDTH * uncertainty.jackknife(left_out)
+        hits += abs(x.mean()) <= uncertainty.Z_95 * uncertainty.jackknife_standard_error(left_out)
     assert 0.91 <= hits / 400 <= 0.98
 
 
 def sides(samples, real=None, **more):
     real = samples if real is None else real
     layers = {"fid": "f", "is": "f", "kid": "f", "prc": "f"}
-    one, two = (metrics.Side(rows={"f": x}, count=len(x)) for x in (samples, real))
-    return metrics.Sides(samples=one, reference=two, layers=layers, **more)
+    one, two = (metrics.SampleSet(rows={"f": x}, count=len(x)) for x in (samples, real))
+    return metrics.MetricInputs(samples=one, reference=two, layers=layers, **more)
 
 
 def test_damaged_features_are_refused():
@@ -130,9 +130,9 @@ def test_damaged_features_are_refused():
     bad[3, 1] = np.nan
     for one, two in ((bad, good), (good, bad)):
         with pytest.raises(ValueError, match="NaN"):
-            metrics.compute(sides(one, two))
+            metrics.compute_metrics(sides(one, two))
     with pytest.raises(ValueError, match="at least 20"):
-        metrics.compute(sides(good[:5], good))
+        metrics.compute_metrics(sides(good[:5], good))
 
 
 def test_a_value_that_is_no_number_is_refused():
@@ -140,27 +140,29 @@ def test_a_value_that_is_no_number_is_refused():
     logits = np.zeros((40, 4), np.float32)
     logits[:, 0] = -2000
     with pytest.raises(ValueError, match="is is nan"):
-        metrics.compute(sides(logits), wanted=["is"])
+        metrics.compute_metrics(sides(logits), wanted=["is"])
 
 
 def test_the_extractor_is_trained_to_the_same_weights_every_time(tmp_path):
-    one, two = (small_cnn.train("digits-cnn", epochs=2) for _ in range(2))
+    one, two = (small_cnn.train_small_cnn("digits-cnn", epochs=2) for _ in range(2))
     assert all(torch.equal(one[k], two[k]) for k in one)
-    assert all(torch.equal(v * small_cnn.ROUNDING, (v * small_cnn.ROUNDING).round()) for v in one.values())
+    assert all(
+        torch.equal(v * small_cnn.WEIGHT_RESOLUTION, (v * small_cnn.WEIGHT_RESOLUTION).round()) for v in one.values()
+    )
 
 
 def test_the_extractor_classifies_digits_it_has_not_seen(cache, digits):
-    weights, _ = extractor_registry.prepare("digits-cnn", "", cache)
-    logits = extractor_registry.features("digits-cnn", weights, digits.held_out)["logits"]
+    weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
+    logits = extractor_registry.features_of_images("digits-cnn", weights, digits.held_out)["logits"]
     assert (logits.argmax(1).numpy() == digits.held_out_labels).mean() > 0.98
 
 
 def test_missing_inception_weights_say_where_to_put_them(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(ValueError, match=r"weights-inception-2015-12-05-6726825d.pth.*evaluation.weights=PATH"):
-        extractor_registry.check("inception-v3-compat", "")
+        extractor_registry.check_extractor("inception-v3-compat", "")
 
 
 def test_images_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="must be uint8"):
-        extractor_registry.Images(np.zeros((2, 3, 8, 8), np.float32))
+        extractor_registry.ImageDataset(np.zeros((2, 3, 8, 8), np.float32))

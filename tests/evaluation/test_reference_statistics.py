@@ -64,7 +64,7 @@ def test_the_file_is_in_adms_layout_and_says_what_it_is_of(build, real, cache):
     found = json.loads(text)
     assert mu.shape == (64,) and sigma.shape == (64, 64) and found == made["manifest"]
     assert (found["count"], found["size"], found["left_out"]) == (30, [3, 8, 8], 0)
-    assert found["weights_sha256"] == extractor_registry.weights_hash(cache / "digits-cnn.safetensors")
+    assert found["weights_sha256"] == extractor_registry.hash_weights(cache / "digits-cnn.safetensors")
     assert found["extractor"] == "digits-cnn" and found["data"] == "real" and found["layers"] == {"mu": "64"}
     assert str(real.parent) not in text
 
@@ -79,7 +79,9 @@ def test_inceptions_file_has_both_pairs_of_statistics(build, tmp_path, inception
 
 def test_running_again_says_that_the_file_is_there(build, real, monkeypatch):
     first = build(real)[1]
-    monkeypatch.setattr(reference_statistics, "collect", lambda *a, **k: pytest.fail("the work has begun again"))
+    monkeypatch.setattr(
+        reference_statistics, "collect_features", lambda *a, **k: pytest.fail("the work has begun again")
+    )
     again = build(real)[1]
     assert (first["new"], again["new"]) == (True, False) and first["path"] == again["path"]
 

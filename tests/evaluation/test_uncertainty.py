@@ -30,23 +30,23 @@ LARGER = [
 def draws(purpose, count, width, scale, repeats, real_count=600):
     """{metric: (repeats, 2)} values and deviations, deviations being half of the intervals over 1.96."""
     rng = np.random.RandomState(1)
-    real = metrics.Side(rows={"f": rng.standard_normal((real_count, width)).astype(np.float32)}, count=real_count)
+    real = metrics.SampleSet(rows={"f": rng.standard_normal((real_count, width)).astype(np.float32)}, count=real_count)
     purpose, _, protocol = purpose.partition(", ")
     protocol, found = protocol or "adm", {}
     for _ in range(repeats):
         x = (scale * rng.standard_normal((count, width))).astype(np.float32)
-        one = metrics.Side(rows={"f": x, "logits": x}, count=count)
-        given = metrics.Sides(samples=one, reference=real, layers=LAYERS, protocol=protocol)
-        for name, m in metrics.compute(given, wanted=metrics.NAMES[purpose]).items():
+        one = metrics.SampleSet(rows={"f": x, "logits": x}, count=count)
+        given = metrics.MetricInputs(samples=one, reference=real, layers=LAYERS, protocol=protocol)
+        for name, m in metrics.compute_metrics(given, wanted=metrics.METRICS_OF_PURPOSE[purpose]).items():
             reach = max(m["interval"]["high"] - m["value"], m["value"] - m["interval"]["low"])
-            found.setdefault(name, []).append((m["value"], reach / uncertainty.WIDTH))
+            found.setdefault(name, []).append((m["value"], reach / uncertainty.Z_95))
     return {name: np.array(rows) for name, rows in found.items()}
 
 
 def judged(rows):
     """(Share of the intervals that hold the mean, root mean square deviation over the real one)."""
     value, deviation = rows.T
-    held = np.abs(value - value.mean()) <= uncertainty.WIDTH * deviation
+    held = np.abs(value - value.mean()) <= uncertainty.Z_95 * deviation
     return held.mean(), np.sqrt(np.square(deviation).mean()) / value.std()
 
 

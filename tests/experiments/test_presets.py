@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from architectures import registry
-from bench.config.overrides import override
+from bench.config.overrides import apply_overrides
 from bench.experiments import presets
 from bench.records import protocol
 
@@ -11,7 +11,7 @@ HASHES = dict(extractor_hash="a", reference_hash="b", reference_count=3)
 
 
 def resolved(**wish):
-    return presets.resolve(presets.Wish(**wish))
+    return presets.compose_config(presets.RunRequest(**wish))
 
 
 SETTINGS = [("dit", "XL/2", "imagenet256-latents"), ("uvit", "S/2", "cifar10-uncond"), ("unet", "ADM-64", "imagenet64")]
@@ -43,22 +43,22 @@ def test_native_recipes_are_the_papers():
     assert (unet.recipe.label_drop, unet.diffusion.variance) == (0.0, "learned_range")
 
 
-@pytest.mark.parametrize(("arch", "size"), [(a, s) for a in presets.NATIVE for s in registry.sizes(a)])
+@pytest.mark.parametrize(("arch", "size"), [(a, s) for a in presets.NATIVE_RECIPES for s in registry.sizes(a)])
 def test_a_native_run_departs_from_nothing(arch, size):
     config = resolved(arch=arch, size=size, track="native")
     assert training(config)["recipe"] == {}
-    assert training(override(config, {"recipe.lr": "0.5"}))["recipe"] == {"lr": 0.5}
+    assert training(apply_overrides(config, {"recipe.lr": "0.5"}))["recipe"] == {"lr": 0.5}
 
 
 def training(config, target=5):
     native = presets.native_preset(config)
-    return protocol.training_of(config, native=native, match_target=target)
+    return protocol.training_protocol(config, native=native, match_target=target)
 
 
 def test_seed_and_architecture_do_not_change_the_protocol():
     one, two = resolved(arch="dit"), resolved(arch="unet", seed=4)
     assert training(one) == training(two)
-    assert protocol.evaluation_of(one, **HASHES) == protocol.evaluation_of(two, **HASHES)
+    assert protocol.evaluation_protocol(one, **HASHES) == protocol.evaluation_protocol(two, **HASHES)
 
 
 RULES = ["evaluation.steps", "evaluation.samples", "evaluation.guidance", "evaluation.seed"]
@@ -67,27 +67,27 @@ RULES = ["evaluation.steps", "evaluation.samples", "evaluation.guidance", "evalu
 @pytest.mark.parametrize("key", RULES)
 def test_every_rule_of_evaluation_changes_the_fingerprint(key):
     config = resolved(arch="dit")
-    other = override(config, {key: "33"})
-    prints = {protocol.fingerprint(protocol.evaluation_of(c, **HASHES)) for c in (config, other)}
+    other = apply_overrides(config, {key: "33"})
+    prints = {protocol.fingerprint(protocol.evaluation_protocol(c, **HASHES)) for c in (config, other)}
     assert len(prints) == 2
 
 
 @pytest.mark.parametrize("key", ["recipe.batch", "budget.images", "diffusion.steps", "recipe.warmup"])
 def test_every_rule_of_training_changes_the_fingerprint(key):
     config = resolved(arch="dit")
-    assert training(config) != training(override(config, {key: "777"}))
+    assert training(config) != training(apply_overrides(config, {key: "777"}))
 
 
 def test_other_weights_of_the_extractor_are_another_protocol():
     config = resolved(arch="dit")
     other = {**HASHES, "extractor_hash": "c"}
-    assert protocol.evaluation_of(config, **HASHES) != protocol.evaluation_of(config, **other)
+    assert protocol.evaluation_protocol(config, **HASHES) != protocol.evaluation_protocol(config, **other)
 
 
 def test_native_recipes_share_a_protocol_until_one_departs_from_its_paper():
     dit, uvit = resolved(arch="dit", track="native"), resolved(arch="uvit", track="native")
     assert training(dit) == training(uvit)
-    assert training(override(dit, {"recipe.lr": "2e-4"})) != training(uvit)
+    assert training(apply_overrides(dit, {"recipe.lr": "2e-4"})) != training(uvit)
     assert training(dit) != training(resolved(arch="dit"))
 
 
@@ -124,7 +124,7 @@ def test_uvits_text_models_are_discrete():
     assert presets.published_sampling("uvit", "S/2", text=True)["guidance"] == 2.0
 
 
-@pytest.mark.parametrize(("arch", "size"), [(a, s) for a in presets.NATIVE for s in registry.sizes(a)])
+@pytest.mark.parametrize(("arch", "size"), [(a, s) for a in presets.NATIVE_RECIPES for s in registry.sizes(a)])
 def test_a_published_size_can_be_sampled_as_published(arch, size):
     config = resolved(arch=arch, size=size, track="native")
     own = dataclasses.replace(config.evaluation, **presets.published_sampling(arch, size))
@@ -145,7 +145,7 @@ def test_a_solved_size_on_the_native_track_departs_from_nothing():
     config = resolved(arch="uvit", size="L/2", track="native")
     solved = dataclasses.replace(config, model=dataclasses.replace(config.model, size="", solved={"depth": 8}))
     assert training(solved)["recipe"] == {} == training(config)["recipe"]
-    assert training(override(config, {"diffusion.time": "index"}))["recipe"] == {"diffusion.time": "index"}
+    assert training(apply_overrides(config, {"diffusion.time": "index"}))["recipe"] == {"diffusion.time": "index"}
 
 
 SAMPLING = {
@@ -162,24 +162,24 @@ SAMPLING = {
 
 @pytest.mark.parametrize("key", SAMPLING)
 def test_every_choice_of_sampling_changes_the_fingerprint(key):
-    base = override(resolved(arch="dit", size="XL/2"), {"evaluation.guidance": "1.5"})
-    other = override(base, {f"evaluation.{key}": SAMPLING[key]})
-    prints = {protocol.fingerprint(protocol.evaluation_of(c, **HASHES)) for c in (base, other)}
+    base = apply_overrides(resolved(arch="dit", size="XL/2"), {"evaluation.guidance": "1.5"})
+    other = apply_overrides(base, {f"evaluation.{key}": SAMPLING[key]})
+    prints = {protocol.fingerprint(protocol.evaluation_protocol(c, **HASHES)) for c in (base, other)}
     assert len(prints) == 2
 
 
 def test_a_caption_says_the_precision_of_images_that_are_not_made_in_float32():
     words = [
-        protocol.describe({"evaluation": protocol.evaluation_of(resolved(settings=own), **HASHES)})
+        protocol.describe_protocol({"evaluation": protocol.evaluation_protocol(resolved(settings=own), **HASHES)})
         for own in ({}, {"evaluation.precision": "bf16"})
     ]
     assert " in bf16" in words[1] and words[0] == words[1].replace(" in bf16", "")
 
 
 def test_eta_changes_the_fingerprint():
-    base = override(resolved(arch="dit"), {"evaluation.sampler": "ddim"})
-    other = override(base, {"evaluation.eta": "0.5"})
-    assert protocol.evaluation_of(base, **HASHES) != protocol.evaluation_of(other, **HASHES)
+    base = apply_overrides(resolved(arch="dit"), {"evaluation.sampler": "ddim"})
+    other = apply_overrides(base, {"evaluation.eta": "0.5"})
+    assert protocol.evaluation_protocol(base, **HASHES) != protocol.evaluation_protocol(other, **HASHES)
 
 
 @pytest.mark.parametrize(
@@ -193,15 +193,15 @@ def test_eta_changes_the_fingerprint():
     ],
 )
 def test_what_has_no_effect_does_not_change_the_fingerprint(base, more):
-    one = override(resolved(arch="dit"), base)
-    two = override(one, more)
-    assert protocol.evaluation_of(one, **HASHES) == protocol.evaluation_of(two, **HASHES)
+    one = apply_overrides(resolved(arch="dit"), base)
+    two = apply_overrides(one, more)
+    assert protocol.evaluation_protocol(one, **HASHES) == protocol.evaluation_protocol(two, **HASHES)
 
 
 @pytest.mark.parametrize("key", ["diffusion.schedule", "diffusion.time"])
 def test_the_process_changes_the_fingerprint_of_training(key):
     config = resolved(arch="dit")
-    other = override(config, {key: {"diffusion.schedule": "ldm", "diffusion.time": "count"}[key]})
+    other = apply_overrides(config, {key: {"diffusion.schedule": "ldm", "diffusion.time": "count"}[key]})
     assert training(config) != training(other)
 
 
@@ -222,5 +222,5 @@ WORDS = [
 
 @pytest.mark.parametrize(("settings", "words"), WORDS, ids=[w for _, w in WORDS])
 def test_a_protocol_says_how_it_samples_and_guides(settings, words):
-    config = override(resolved(arch="dit", size="XL/2"), settings)
-    assert words in protocol.describe({"evaluation": protocol.evaluation_of(config, **HASHES)})
+    config = apply_overrides(resolved(arch="dit", size="XL/2"), settings)
+    assert words in protocol.describe_protocol({"evaluation": protocol.evaluation_protocol(config, **HASHES)})

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from architectures import IOSpec, build, from_official, official_layout, to_diffusers, to_official
-from bench.config.schema import Diffusion
+from bench.config.schema import DiffusionConfig
 from bench.experiments import pretrained_weights
 from bench.storage import tensor_files
 
@@ -48,18 +48,18 @@ def same(one, other):
 @pytest.mark.parametrize("ending", [".pt", ".pth", ".ckpt", ".safetensors"])
 def test_every_family_is_known_by_its_keys_in_every_format(tmp_path, family, ending):
     net = tiny(family)
-    found = pretrained_weights.read(written(tmp_path / f"x{ending}", to_official(net)), ctor=TINY[family])
+    found = pretrained_weights.read_checkpoint(written(tmp_path / f"x{ending}", to_official(net)), ctor=TINY[family])
     assert found.family == family and same(found.net, net)
 
 
 def test_the_hash_is_of_the_weights_and_not_of_the_file(tmp_path):
     net = tiny("dit")
     paths = [written(tmp_path / name, to_official(net)) for name in ("a.pt", "b.safetensors")]
-    one, other = (pretrained_weights.read(path, ctor=TINY["dit"]).sha256 for path in paths)
+    one, other = (pretrained_weights.read_checkpoint(path, ctor=TINY["dit"]).sha256 for path in paths)
     assert one == other
     with torch.no_grad():
         next(net.parameters()).view(-1)[0] += 1
-    third = pretrained_weights.read(written(tmp_path / "c.pt", to_official(net)), ctor=TINY["dit"])
+    third = pretrained_weights.read_checkpoint(written(tmp_path / "c.pt", to_official(net)), ctor=TINY["dit"])
     assert third.sha256 != one
 
 
@@ -76,16 +76,16 @@ def test_a_training_checkpoint_gives_its_average(tmp_path):
         "args": argparse.Namespace(a=1),
     }
     torch.save(whole, tmp_path / "0050000.pt")
-    assert same(pretrained_weights.read(tmp_path / "0050000.pt", ctor=TINY["dit"]).net, average)
+    assert same(pretrained_weights.read_checkpoint(tmp_path / "0050000.pt", ctor=TINY["dit"]).net, average)
     torch.save({"model": to_official(raw), "ema": {}}, tmp_path / "first.pt")
-    assert same(pretrained_weights.read(tmp_path / "first.pt", ctor=TINY["dit"]).net, raw)
+    assert same(pretrained_weights.read_checkpoint(tmp_path / "first.pt", ctor=TINY["dit"]).net, raw)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
 def test_wrappers_leave_no_trace(tmp_path, prefix):
     net = tiny("uvit")
     path = written(tmp_path / "x.pth", {prefix + k: v for k, v in to_official(net).items()})
-    assert same(pretrained_weights.read(path, ctor=TINY["uvit"]).net, net)
+    assert same(pretrained_weights.read_checkpoint(path, ctor=TINY["uvit"]).net, net)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -99,7 +99,7 @@ def test_a_diffusers_folder_is_read_alone_or_in_its_pipeline(tmp_path, nested):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"_class_name": "DiTTransformer2DModel", **config}))
     save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
-    found = pretrained_weights.read(tmp_path)
+    found = pretrained_weights.read_checkpoint(tmp_path)
     x, t, y = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 800.0]), torch.tensor([1, 10])
     with torch.no_grad():
         assert torch.equal(found.net(x, t, y), net(x, t, y))
@@ -110,14 +110,14 @@ def own(path, change=lambda tensors, notes: None):
     net = build("dit", "nano/2", io=IOSpec(channels=1, size=8, num_classes=10))
     tensors, notes = dict(net.state_dict()), {"spec": net.spec.to_dict(), "diffusion": {"schedule": "cosine"}}
     change(tensors, notes)
-    tensor_files.save(path, tensors, **notes)
+    tensor_files.save_tensors(path, tensors, **notes)
     return net
 
 
 def test_our_own_snapshot_brings_its_network_and_its_process(tmp_path):
     net = own(tmp_path / "x.safetensors")
-    found = pretrained_weights.read(tmp_path / "x.safetensors")
-    assert same(found.net, net) and found.family == "bench" and found.diffusion == Diffusion(schedule="cosine")
+    found = pretrained_weights.read_checkpoint(tmp_path / "x.safetensors")
+    assert same(found.net, net) and found.family == "bench" and found.diffusion == DiffusionConfig(schedule="cosine")
 
 
 OWN_MISTAKES = {
@@ -134,7 +134,7 @@ def test_a_wrong_snapshot_is_refused_like_any_other_file(tmp_path, mistake):
     change, words = OWN_MISTAKES[mistake]
     own(tmp_path / "x.safetensors", change)
     with pytest.raises(ValueError, match=rf"x\.safetensors.*{words}"):
-        pretrained_weights.read(tmp_path / "x.safetensors")
+        pretrained_weights.read_checkpoint(tmp_path / "x.safetensors")
 
 
 def test_a_file_imports_no_module_that_was_not_named(tmp_path, monkeypatch):
@@ -144,14 +144,14 @@ def test_a_file_imports_no_module_that_was_not_named(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     own(tmp_path / "x.safetensors", lambda t, n: n["spec"].update(arch="evil:Net"))
     with pytest.raises(ValueError, match="is a snapshot of evil:Net; to run that code, name it with --arch evil:Net"):
-        pretrained_weights.read(tmp_path / "x.safetensors")
+        pretrained_weights.read_checkpoint(tmp_path / "x.safetensors")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("notes", ["null", "3", "[1]"])
 def test_foreign_metadata_are_passed_over(tmp_path, notes):
     save_file(dict(to_official(tiny("dit"))), tmp_path / "x.safetensors", metadata={"metadata": notes})
-    assert pretrained_weights.read(tmp_path / "x.safetensors", ctor=TINY["dit"]).family == "dit"
+    assert pretrained_weights.read_checkpoint(tmp_path / "x.safetensors", ctor=TINY["dit"]).family == "dit"
 
 
 def test_ldm_is_sampled_with_its_moving_average(tmp_path):
@@ -173,7 +173,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": to_official(tiny("dit")), "callbacks": Evil()}, "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt needs unpickling \(.*mkdir\).*refused; save its state dict alone"):
-        pretrained_weights.read(tmp_path / "x.ckpt")
+        pretrained_weights.read_checkpoint(tmp_path / "x.ckpt")
     assert not (tmp_path / "evil").exists()
 
 
@@ -212,13 +212,13 @@ def poison(tensors):
 def test_wrong_weights_are_refused_by_the_first_wrong_key(tmp_path, change, words):
     path = written(tmp_path / "x.pt", changed("dit", change))
     with pytest.raises(ValueError, match=rf"x\.pt: .*{words}"):
-        pretrained_weights.read(path, ctor=TINY["dit"])
+        pretrained_weights.read_checkpoint(path, ctor=TINY["dit"])
 
 
 def test_another_family_than_was_asked_for_is_refused_with_its_keys(tmp_path):
     path = written(tmp_path / "x.pt", to_official(tiny("uvit")))
     with pytest.raises(ValueError, match=r"x\.pt: .*(patch_embed|x_embedder)"):
-        pretrained_weights.read(path, arch="dit")
+        pretrained_weights.read_checkpoint(path, arch="dit")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
@@ -227,7 +227,7 @@ def test_a_truncated_file_is_named(tmp_path, ending, share):
     path = written(tmp_path / f"x{ending}", to_official(tiny("dit")))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=rf"x\{ending} cannot be read; it is truncated"):
-        pretrained_weights.read(path)
+        pretrained_weights.read_checkpoint(path)
 
 
 def test_what_is_no_checkpoint_is_said_in_a_sentence(tmp_path):
@@ -254,4 +254,6 @@ def test_what_is_no_checkpoint_is_said_in_a_sentence(tmp_path):
         "missing.pt": "is no file and no folder",
     }.items():
         with pytest.raises(ValueError, match=words):
-            pretrained_weights.read(tmp_path / name, ctor=TINY["dit"] if name in ("sparse.pt", "meta.pt") else None)
+            pretrained_weights.read_checkpoint(
+                tmp_path / name, ctor=TINY["dit"] if name in ("sparse.pt", "meta.pt") else None
+            )

@@ -35,7 +35,7 @@ FOUND = {  # recipe -> the row of training.csv that it is held to: paper, model,
     "unet LDM-4": ("LDM", "LDM-4 class-cond", "ImageNet class-cond", "256", PAPER),
     "unet LDM-8": ("LDM", "LDM-8 class-cond", "ImageNet class-cond", "256", PAPER),
 }
-NATIVE = {f"{arch} {key}": n for arch, own in recipes.NATIVE.items() for key, n in own.items()}
+NATIVE = {f"{arch} {key}": n for arch, own in recipes.NATIVE_RECIPES.items() for key, n in own.items()}
 
 
 def test_every_recipe_is_held_to_a_row():
@@ -82,18 +82,18 @@ def test_recipes_are_told_apart_by_their_names():
 
 
 def test_a_size_trained_on_pixels_and_on_latents_has_two_recipes():
-    assert recipes.native("uvit", "L/4", latent=True).recipe.lr == 2e-4
-    assert recipes.native("uvit", "L/4", latent=False).recipe.lr == 3e-4
-    assert recipes.native("uvit", "H/2", latent=True) == recipes.native("uvit", "", latent=False)
+    assert recipes.native_recipe("uvit", "L/4", latent=True).recipe.lr == 2e-4
+    assert recipes.native_recipe("uvit", "L/4", latent=False).recipe.lr == 3e-4
+    assert recipes.native_recipe("uvit", "H/2", latent=True) == recipes.native_recipe("uvit", "", latent=False)
 
 
 def test_an_architecture_that_was_never_published_has_no_recipe():
     with pytest.raises(ValueError, match="no published recipe of mine is known here"):
-        recipes.native("mine", "S", latent=True)
+        recipes.native_recipe("mine", "S", latent=True)
 
 
 def test_where_sources_disagree_the_recipe_says_what_is_taken():
-    lines = recipes.listed().splitlines()
+    lines = recipes.recipe_table().splitlines()
     assert sum("main text prints 0.3" in line for line in lines) == 1
     assert next(line for line in lines if "not printed: 0.1" in line).endswith(": ldm-4")
     assert all(any(f" {n.strip()} " in line for line in lines) for n in NATIVE)

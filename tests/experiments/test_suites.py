@@ -10,10 +10,10 @@ from typing import get_args
 import pytest
 
 from bench import run
-from bench.config.overrides import from_dict
+from bench.config.overrides import config_from_dict
 from bench.experiments import presets, resolve, suites
-from bench.experiments.presets import Wish
-from bench.records.record import read_all
+from bench.experiments.presets import RunRequest
+from bench.records.record import read_records
 from bench.runs import planning
 
 EVERY = [(name, scale) for name, suite in suites.SUITES.items() for scale in suite.shared]
@@ -21,7 +21,7 @@ GRIDS = [name for name in suites.SUITES if name != "quickstart"]
 
 
 def configs(name, scale):
-    return {cell.name: presets.resolve(cell.wish) for cell in suites.at(name, scale)}
+    return {cell.name: presets.compose_config(cell.wish) for cell in suites.suite_variants(name, scale)}
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -43,24 +43,24 @@ def test_the_cells_of_a_grid_share_budget_data_recipe_and_evaluation(name, scale
 
 @pytest.mark.parametrize(("name", "scale"), EVERY)
 def test_two_cells_of_a_grid_are_the_same_runs_only_where_two_tables_share_a_row(name, scale):
-    shared = {"Table 3: AdaGN", f"Table 2: {suites.UNETS[scale].head_channels[1]} channels per head"}
-    keys = suites.cells(name, scale)
+    shared = {"Table 3: AdaGN", f"Table 2: {suites.UNET_GRIDS[scale].head_channels[1]} channels per head"}
+    keys = suites.variant_keys(name, scale)
     assert len(set(keys.values())) == len(keys) - (shared < set(keys))
 
 
 @pytest.mark.parametrize("name", suites.SUITES)
 def test_every_toy_network_can_be_built_and_costs_are_solved(name):
     for config in configs(name, "digits").values():
-        solved = resolve.solved(config)
-        assert planning.cost.of(solved, presets.io_of(solved)).macs > 0
+        solved = resolve.solve_size(config)
+        assert planning.counting.cost_of_config(solved, presets.network_io(solved)).macs > 0
 
 
 @pytest.mark.parametrize("name", suites.SUITES)
 def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
-    keys = suites.cells(name, "digits")
+    keys = suites.variant_keys(name, "digits")
     found = []
-    for wish in suites.wishes(name, "digits", Wish(seed=7, track=""), 1):
-        config = resolve.solved(presets.resolve(wish))
+    for wish in suites.suite_requests(name, "digits", RunRequest(seed=7, track=""), 1):
+        config = resolve.solve_size(presets.compose_config(wish))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, hash="filled in"))
         found.append(suites.key(json.loads(json.dumps(config.identity()))))
     assert len(found) == len(set(found)) and set(found) == set(keys.values())
@@ -68,13 +68,13 @@ def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
 
 def test_a_family_is_of_one_design_at_all_three_costs():
     """The matcher starts from its laptop size at each, whatever departs from the paper there."""
-    found = [resolve.solved(c).model for name, c in configs("matched", "digits").items() if name.startswith("uvit")]
+    found = [resolve.solve_size(c).model for name, c in configs("matched", "digits").items() if name.startswith("uvit")]
     assert [(m.solved["time_mlp"], m.solved["init_std"]) for m in found] == [(True, 0.1)] * 3
 
 
 def test_another_budget_is_another_cell():
-    config = presets.resolve(suites.at("matched", "digits")[0].wish)
-    other = from_dict({**config.to_dict(), "budget": {"images": 10, "points": 1}})
+    config = presets.compose_config(suites.suite_variants("matched", "digits")[0].wish)
+    other = config_from_dict({**config.to_dict(), "budget": {"images": 10, "points": 1}})
     assert suites.key(config.identity()) != suites.key(other.identity())
 
 
@@ -86,15 +86,15 @@ def test_paper_scale_takes_the_papers_recipes_and_sizes_and_the_matched_grid_the
 
 
 def test_seeds_come_one_after_the_other_and_what_is_set_wins():
-    base = Wish(seed=5, track="", settings={"budget.images": "9"})
-    found = suites.wishes("dit-conditioning", "digits", base, 2)
+    base = RunRequest(seed=5, track="", settings={"budget.images": "9"})
+    found = suites.suite_requests("dit-conditioning", "digits", base, 2)
     assert [w.seed for w in found] == [5] * 4 + [6] * 4
     assert {w.settings["budget.images"] for w in found} == {"9"}
-    assert len(suites.wishes("dit-conditioning", "digits", Wish(track=""))) == 12
+    assert len(suites.suite_requests("dit-conditioning", "digits", RunRequest(track=""))) == 12
 
 
 def test_the_quickstart_is_three_backbones_at_one_cost():
-    wishes = suites.wishes("quickstart", "digits", Wish(seed=3, track=""))
+    wishes = suites.suite_requests("quickstart", "digits", RunRequest(seed=3, track=""))
     assert [w.arch for w in wishes] == ["dit", "uvit", "unet"]
     assert {(w.match, w.seed, w.data) for w in wishes} == {("macs:unet:nano", 3, "digits")}
 
@@ -117,11 +117,11 @@ def test_the_studies_of_the_readme_are_the_committed_records():
     root = Path(__file__).parents[2]
     readme = (root / "README.md").read_text()
     found = {}
-    for r in read_all(root / "results"):
+    for r in read_records(root / "results"):
         found.setdefault(suites.key(r.config) if r.config else r.label, []).append(r)
-    cells = {name: found[key] for name, key in suites.cells("matched", "digits").items()}
+    cells = {name: found[key] for name, key in suites.variant_keys("matched", "digits").items()}
     assert all(len(runs) == suites.SUITES["matched"].seeds["digits"] for runs in cells.values())
-    for cost in suites.COSTS["digits"]:
+    for cost in suites.MATCHED_REFERENCES["digits"]:
         row = []
         for arch in ("dit", "uvit", "unet"):
             fids = [r.metrics["fid[digits-cnn]"].value for r in cells[f"{arch} at {cost}"]]
@@ -131,7 +131,7 @@ def test_the_studies_of_the_readme_are_the_committed_records():
 
 def test_the_sampling_steps_of_the_readme_are_the_committed_records():
     root, fids = Path(__file__).parents[2], {}
-    for r in read_all(root / "results"):
+    for r in read_records(root / "results"):
         if r.kind == "model" and r.config["model"].get("weights"):
             at = (r.config["model"]["args"]["patch"], round(r.cost.macs / 1e6, 1))
             fids.setdefault(at, {})[r.config["evaluation"]["steps"]] = r.metrics["fid[digits-cnn]"].value

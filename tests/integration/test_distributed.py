@@ -20,7 +20,7 @@ from bench.runs import job
 from bench.storage import tensor_files
 from bench.training import distributed, parallel, rendezvous, trainer, training_batch
 from bench.training.distributed import World
-from bench.training.metrics_logger import Meter
+from bench.training.metrics_logger import MetricsLogger
 
 HOST = socket.gethostname()
 
@@ -52,12 +52,12 @@ def ranks():
 
 @pytest.fixture(autouse=True)
 def _report_every_step(monkeypatch):
-    monkeypatch.setattr(Meter, "due", lambda self: True)
+    monkeypatch.setattr(MetricsLogger, "due", lambda self: True)
 
 
 def in_one_process(path, config, digits):
     run = make_run(path, config)
-    trainer.train(run, config, digits, presets.io_of(config), lambda: False)
+    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
     return run
 
 
@@ -67,7 +67,7 @@ def losses(run):
 
 def weights(run):
     config = load_config(run.path)
-    return tensor_files.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load_tensors(run.file("snapshots", config.budget.images, "safetensors"))[0]
 
 
 def events(run, name):
@@ -129,19 +129,21 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, digits, mi
 
 @pytest.mark.parametrize(("size", "world"), [(16, 1), (16, 3), (2, 3), (0, 2), (7, 7)])
 def test_shares_cover_the_batch_and_differ_by_at_most_one(size, world):
-    shares = [range(size)[parallel.share(size, World(rank, 0, world))] for rank in range(world)]
+    shares = [range(size)[parallel.rank_slice(size, World(rank, 0, world))] for rank in range(world)]
     assert [i for own in shares for i in own] == list(range(size))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     for micro_batch in (1, 2, 5):
-        assert max(map(len, shares)) <= micro_batch * parallel.pieces(size, micro_batch, World(0, 0, world))
+        assert max(map(len, shares)) <= micro_batch * parallel.accumulation_steps(size, micro_batch, World(0, 0, world))
 
 
 def test_a_process_draws_its_rows_of_what_one_alone_draws(digits):
     config = tiny_config()
-    state = trainer.State(net=None, ema=None, optimizer=None, step=3, images=48)
-    whole = training_batch.draw(config, digits, 10, state.step, state.images, 16)
+    state = trainer.TrainingState(net=None, ema=None, optimizer=None, step=3, images=48)
+    whole = training_batch.draw_batch(config, digits, 10, state.step, state.images, 16)
     parts = [
-        training_batch.draw(config, digits, 10, state.step, state.images, 16, parallel.share(16, World(r, 0, 3)))
+        training_batch.draw_batch(
+            config, digits, 10, state.step, state.images, 16, parallel.rank_slice(16, World(r, 0, 3))
+        )
         for r in range(3)
     ]
     for name, together in enumerate(whole):
@@ -228,7 +230,7 @@ def files(run):
 
 
 def a_place(rank, ports, host="127.0.0.1", job="mine"):
-    return rendezvous.Place(rank=rank, size=2, host=host, ports=tuple(ports), job=job)
+    return rendezvous.ProcessInfo(rank=rank, size=2, host=host, ports=tuple(ports), job=job)
 
 
 def free_ports(count):
@@ -247,29 +249,29 @@ def test_a_host_that_is_not_reached_is_named(host, why):
     with pytest.raises(
         RuntimeError, match=rf"process 1 of 2 on {HOST} could not reach process 0 at {host}:{port}"
     ) as e:
-        rendezvous.meet(a_place(1, [port], host), 0.3)
+        rendezvous.open_store(a_place(1, [port], host), 0.3)
     assert e.match(why) and "check that" in str(e.value)
 
 
 def test_processes_that_do_not_come_are_named():
     with pytest.raises(RuntimeError, match=rf"process 0 of 2 on {HOST} waited 1 s for process 1, which did not come"):
-        rendezvous.meet(a_place(0, free_ports(1)), 1)
+        rendezvous.open_store(a_place(0, free_ports(1)), 1)
 
 
 def test_two_jobs_that_want_one_port_do_not_meet():
     one, two = free_ports(2)
-    theirs = rendezvous.listen(a_place(0, [one, two], job="theirs"))
-    mine = rendezvous.listen(a_place(0, [one, two]))
+    theirs = rendezvous.listen_on_free_port(a_place(0, [one, two], job="theirs"))
+    mine = rendezvous.listen_on_free_port(a_place(0, [one, two]))
     assert (theirs.port, mine.port) == (one, two)
-    found = rendezvous.find(a_place(1, [one, two]), time.monotonic() + 20)
+    found = rendezvous.connect_to_rank_0(a_place(1, [one, two]), time.monotonic() + 20)
     assert found.port == two
     with pytest.raises(RuntimeError, match=f"process 0 of 2 on {HOST} cannot listen on any of the ports {one}, {two}"):
-        rendezvous.listen(a_place(0, [one, two], job="third"))
+        rendezvous.listen_on_free_port(a_place(0, [one, two], job="third"))
 
 
 def test_a_process_that_is_done_ends_well_whatever_comes_after():
-    code = "import atexit, os; ; atexit.register(os.abort); "
-    code += "atexit.register(distributed.leave_early)"
+    code = "import atexit, os; from bench.training import distributed; atexit.register(os.abort); "
+    code += "atexit.register(distributed.exit_without_cleanup)"
     done = subprocess.run([sys.executable, "-c", f"{code}; print('said')"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "said\n")
 
@@ -277,17 +279,17 @@ def test_a_process_that_is_done_ends_well_whatever_comes_after():
 @pytest.mark.parametrize("done", [True, False])
 def test_only_a_process_of_several_that_is_done_leaves_early(tmp_path, monkeypatch, done):
     registered, run = [], make_run(tmp_path, tiny_config())
-    monkeypatch.setattr(rendezvous, "place", lambda: a_place(1, [1]))
-    monkeypatch.setattr(distributed, "joined", lambda config: nullcontext(distributed.ALONE))
-    monkeypatch.setattr(job, "turn", lambda *_: done)
+    monkeypatch.setattr(rendezvous, "process_info", lambda: a_place(1, [1]))
+    monkeypatch.setattr(distributed, "join_world", lambda config: nullcontext(distributed.SINGLE_PROCESS))
+    monkeypatch.setattr(job, "run_attempt", lambda *_: done)
     monkeypatch.setattr(job.atexit, "register", registered.append)
-    assert job.work(run) is done
-    assert registered == [distributed.leave_early] * done
+    assert job.execute_run(run) is done
+    assert registered == [distributed.exit_without_cleanup] * done
 
 
 def test_one_process_needs_no_store():
-    with distributed.joined(tiny_config()) as world:
-        assert world == distributed.ALONE and not dist.is_initialized()
+    with distributed.join_world(tiny_config()) as world:
+        assert world == distributed.SINGLE_PROCESS and not dist.is_initialized()
         assert world.agree(True, 2) == [True, 2] and world.total(1.5) == 1.5 and world.gather("a") == ["a"]
         world.barrier()
         world.alone(lambda: None)
@@ -302,7 +304,7 @@ def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path)
     config = tiny_config()
     for damage, words in ((lambda p: p.write_bytes(p.read_bytes()[:200]), "has shrunk"), (Path.unlink, "is gone")):
         run, calls = make_run(tmp_path / words, config), []
-        arrays = sources.load(str(folder))
+        arrays = sources.load_dataset(str(folder))
 
         def stop(damage=damage, calls=calls):
             calls.append(1)
@@ -311,6 +313,6 @@ def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path)
             return False
 
         with pytest.raises(ValueError, match=rf"images\.npy {words}"):
-            trainer.train(run, config, arrays, presets.io_of(config), stop)
-        assert tensor_files.newest(run.path / "checkpoints")[1]["images"] == 48
+            trainer.train(run, config, arrays, presets.network_io(config), stop)
+        assert tensor_files.load_newest_checkpoint(run.path / "checkpoints")[1]["images"] == 48
         np.save(folder / "images.npy", rng.integers(0, 255, (64, 1, 8, 8), dtype=np.uint8))

@@ -105,7 +105,7 @@ def quiet(victims, place):
             run = place(arch)
             victims.finish(run)
             made[arch] = outcome(run)
-            assert not record.read(run.record()).incidents
+            assert not record.read_record(run.record()).incidents
         return made[arch]
 
     return one
@@ -113,10 +113,10 @@ def quiet(victims, place):
 
 def outcome(run):
     """The record without what is of a day and of a machine, the whole training state, and the bytes of all samples."""
-    one = dataclasses.asdict(record.read(run.record()))
-    (own,) = (r for r in record.read_all(run.results) if r.kind == "model")
+    one = dataclasses.asdict(record.read_record(run.record()))
+    (own,) = (r for r in record.read_records(run.results) if r.kind == "model")
     assert dataclasses.asdict(own) == one and one["status"] == "done"
-    state, metadata, warnings = tensor_files.newest(run.path / "checkpoints")
+    state, metadata, warnings = tensor_files.load_newest_checkpoint(run.path / "checkpoints")
     assert not warnings and not list(run.path.rglob(".*")) and not list(run.path.rglob("*.parts"))
     assert len(list((run.path / "checkpoints").iterdir())) <= load_config(run.path).compute.keep
     samples = {
@@ -125,7 +125,7 @@ def outcome(run):
         for p in sorted((run.path / stage).rglob("*.np?"))
     }
     kept = {k: one[k] for k in ("id", "config", "protocol", "metrics", "curve", "checkpoint")}
-    return {**kept, "state": tensor_files.checksum(state), "step": metadata["step"], "samples": samples}
+    return {**kept, "state": tensor_files.tensors_crc32(state), "step": metadata["step"], "samples": samples}
 
 
 @pytest.mark.parametrize("arch", RANDOM)
@@ -142,7 +142,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(arch, victims, 
             break
     victims.finish(run)
     assert outcome(run) == expected
-    restarts = [i for i in record.read(run.record()).incidents if i["kind"] == "restart"]
+    restarts = [i for i in record.read_record(run.record()).incidents if i["kind"] == "restart"]
     assert killed >= RANDOM[arch] // 2 and len(restarts) <= killed + 1
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_newest_checkpoint_costs_the_way_from_the_one_before_and_the_r
     newest.write_bytes(newest.read_bytes()[:-1000])
     victims.finish(run)
     assert outcome(run) == quiet("dit")
-    (restart,) = record.read(run.record()).incidents
+    (restart,) = record.read_record(run.record()).incidents
     (warning,) = restart["warnings"]
     assert restart["images"] < int(newest.stem)
     assert warning.startswith(f"runs/{run.path.name}/checkpoints/{newest.name} ") and "damaged" in warning
@@ -215,7 +215,7 @@ def test_one_that_takes_over_from_a_dead_one_may_die_of_it_and_the_next_goes_on(
     rivals = [victims.start(run) for _ in range(2)]
     assert sorted(victims.wait(pid) for pid in rivals) == [0, 0]  # the second waits, and finds all done
     assert outcome(run) == quiet("dit") and len(list(run.path.glob("claim-*"))) == 1
-    assert [i["kind"] for i in record.read(run.record()).incidents] == ["restart"]
+    assert [i["kind"] for i in record.read_record(run.record()).incidents] == ["restart"]
 
 
 def test_there_were_at_least_twenty_kills():

@@ -12,7 +12,7 @@ from bench.experiments import presets
 from bench.experiments.resolve import resolve
 from bench.records import protocol, record
 from bench.runs import launch
-from bench.runs.planning import check_files
+from bench.runs.planning import check_prerequisites
 from bench.storage.run_folder import RunFolder
 
 FEW = {
@@ -55,7 +55,7 @@ def test_each_architecture_goes_from_images_to_a_row_of_the_leaderboard_on_a_clu
         assert state_of(job) == "COMPLETED", log
         assert run.main(words) == 0
         assert "done already" in capsys.readouterr().out
-    made = [r for r in record.read_all(here / "results") if r.kind == "model"]
+    made = [r for r in record.read_records(here / "results") if r.kind == "model"]
     assert {r.config["model"]["arch"] for r in made} == set(jobs)
     assert len({r.fingerprint for r in made}) == 1, "they are compared with each other"
     texts = [path.read_text() for path in (here / "results" / "records").rglob("*.json")]
@@ -67,7 +67,7 @@ def test_each_architecture_goes_from_images_to_a_row_of_the_leaderboard_on_a_clu
 
 def config_of(**settings):
     own = {**FEW, **SMALLEST["dit"], **{k.replace("__", "."): v for k, v in settings.items()}}
-    wish = presets.Wish(
+    wish = presets.RunRequest(
         data="latents:data/cats-latents",
         settings={k: str(v) for k, v in own.items() if not k.startswith("slurm.")},
     )
@@ -83,7 +83,7 @@ def test_the_decoder_is_the_encoders_own_and_belongs_to_the_protocol_but_its_pla
     save_vae(here / "models" / "other", seed=1)
     other = config_of(evaluation__decoder="models/other")
     halves = [
-        protocol.evaluation_of(c, extractor_hash="", reference_hash="", reference_count=1)
+        protocol.evaluation_protocol(c, extractor_hash="", reference_hash="", reference_count=1)
         for c in (config, moved, other)
     ]
     assert halves[0] == halves[1] != halves[2] and other.name != config.name
@@ -91,7 +91,7 @@ def test_the_decoder_is_the_encoders_own_and_belongs_to_the_protocol_but_its_pla
 
 def refused(config):
     with pytest.raises(ValueError) as caught:
-        check_files([config])
+        check_prerequisites([config])
     return str(caught.value)
 
 
@@ -108,17 +108,17 @@ def test_a_decoder_that_is_gone_or_another_one_is_said_before_work_starts(here):
 def test_a_run_that_goes_on_takes_the_decoders_new_place(here):
     config, results = config_of(), here / "results"
     folder = RunFolder.of(results, config.name)
-    launch.keep_configs({config.name: folder}, {config.name: config}, {})
+    launch.write_configs({config.name: folder}, {config.name: config}, {})
     (here / "models" / "vae").rename(here / "models" / "moved")
     moved = config_of(evaluation__decoder="models/moved", compute__threads=2)
-    launch.keep_configs({config.name: folder}, {config.name: moved}, {})
+    launch.write_configs({config.name: folder}, {config.name: moved}, {})
     kept = load_config(folder.path)
     assert kept.evaluation.decoder == "models/moved" and kept.compute.threads == 1 and kept.name == config.name
 
 
 def test_pixels_have_no_decoder_in_their_protocol(digits):
-    config = resolve([presets.Wish(data="digits")])[0]
-    half = protocol.evaluation_of(config, extractor_hash="", reference_hash="", reference_count=1)
+    config = resolve([presets.RunRequest(data="digits")])[0]
+    half = protocol.evaluation_protocol(config, extractor_hash="", reference_hash="", reference_count=1)
     assert half["decoder"] == "" and config.evaluation.decoder == ""
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from bench import run
 from bench.cluster import local_queue
 from bench.records import record
-from bench.records.record import read_all
+from bench.records.record import read_records
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +45,10 @@ def test_help_is_quick_and_reads_like_a_manual():
 
 
 def test_help_and_the_list_import_no_torch():
-    use = "run.parser().format_help(); run.listing()"
-    code = f"import sys; from bench import run; {use}; assert 'torch' not in sys.modules"
+    use = "run.parser().format_help(); listing.describe_choices()"
+    code = (
+        f"import sys; from bench import run; from bench.runs import listing; {use}; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -133,7 +135,7 @@ def test_one_run_from_nothing_to_its_row(results, capsys):
     words = ["--arch", "unet", "--data", "digits", "--cluster", "debug", "--results", str(results), *settings("unet")]
     assert run.main(words) == 0
     out = capsys.readouterr().out
-    records = {r.label: r for r in read_all(results)}
+    records = {r.label: r for r in read_records(results)}
     assert set(records) == {"unet nano channels=32", "held-out", "noise"}
     one = records["unet nano channels=32"]
     assert one.config["recipe"]["batch"] == 16 and one.cost.params > 0 and one.checkpoint["images"] == 96
@@ -143,7 +145,7 @@ def test_one_run_from_nothing_to_its_row(results, capsys):
     for name in ("samples.png", "curves.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
         assert name != "samples.png" or str(folder / name) in out
-    with Image.open(record.picture(results, one.id)) as picture:
+    with Image.open(record.sample_grid_path(results, one.id)) as picture:
         assert picture.format == "WEBP" and picture.size == (10 * 50, 4 * 50)
     assert one.losses[-1][0] == 96 and all(loss > 0 for _, loss in one.losses)
     with np.load(folder / "samples" / "000000000096.npz") as z:
@@ -178,7 +180,7 @@ def test_a_finished_run_makes_its_images_when_they_are_asked_for(results, capsys
 @pytest.mark.parametrize(("more", "kept"), [([], "png"), (["--export", "none"], "none")])
 def test_a_run_that_goes_on_keeps_its_export_unless_another_is_asked_for(more, kept, tmp_path, monkeypatch):
     words = ["--arch", "dit", "--data", "digits", "--results", str(tmp_path), *settings("dit")]
-    monkeypatch.setattr("bench.runs.dispatch.out", lambda *_: None)  # nothing is done, so nothing is finished
+    monkeypatch.setattr("bench.runs.dispatch.dispatch_runs", lambda *_: None)  # nothing is done, so nothing is finished
     monkeypatch.setattr("bench.runs.planning.prepare_extractors", lambda *_: None)
     for flags in (["--export", "png"], more):
         assert run.main([*words, *flags]) == 1
@@ -227,7 +229,7 @@ def test_a_killed_suite_goes_on_and_ends_as_if_it_had_not_been(results, tmp_path
     process.wait()
     assert run.main([*words, *extra, "--results", str(results)]) == 0
     assert run.main(["--arch", "dit", "--data", "digits", "--cluster", "debug", *extra, "--results", str(quiet)]) == 0
-    ours, theirs = ({r.label: r for r in read_all(path)} for path in (results, quiet))
+    ours, theirs = ({r.label: r for r in read_records(path)} for path in (results, quiet))
     name = "dit nano/2 depth=1 heads=2 width=32"
     assert ours[name].checkpoint == theirs[name].checkpoint
     assert ours[name].metrics == theirs[name].metrics and ours[name].id == theirs[name].id
@@ -257,7 +259,7 @@ def test_ctrl_c_ends_in_one_sentence_and_the_run_goes_on(results):
 def test_what_is_submitted_to_slurm_is_left_to_the_cluster(results, capsys, monkeypatch):
     monkeypatch.setattr(local_queue, "resolve_cluster", lambda name: "slurm")
     monkeypatch.setattr(
-        "bench.cluster.job_chains.submit", lambda wanted, train, _: (f"{run.path.name}: train 42" for run in train)
+        "bench.cluster.job_chains.submit_runs", lambda wanted, train, _: (f"{run.path.name}: train 42" for run in train)
     )
     words = ["--arch", "dit", "--data", "digits", "--cluster", "slurm", "--results", str(results), *settings("dit")]
     assert run.main(words) == 0
@@ -289,7 +291,7 @@ def test_the_backbone_of_the_readme_runs_against_the_dit(results, tmp_path):
     done = door("--arch", "mynet:MyNet", *common, "--cluster", "local", cwd=tmp_path, timeout=LONG)
     assert done.returncode == 0, done.stdout + done.stderr
     assert run.main(["--arch", "dit", *common, "--cluster", "debug"]) == 0
-    rows = [r for r in read_all(results) if r.kind == "model"]
+    rows = [r for r in read_records(results) if r.kind == "model"]
     assert {r.label for r in rows} == {"MyNet", "dit"} and len({r.fingerprint for r in rows}) == 1
     assert abs(rows[0].cost.macs / rows[1].cost.macs - 1) <= 0.02
 

@@ -9,7 +9,7 @@ from image_files import write_images
 from bench import run
 from bench.data import synthetic_shapes
 from bench.evaluation.extractors import small_cnn
-from bench.records.record import read_all
+from bench.records.record import read_records
 
 SHORT = {**TINY, "budget.points": "1", "budget.images": "48"}
 
@@ -23,15 +23,15 @@ def door(results, arch, name, **more):
 @pytest.mark.parametrize("arch", ["dit", pytest.param("unet", marks=pytest.mark.slow)])
 def test_shapes_run_at_once(arch, tmp_path, monkeypatch):
     monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few_shapes())
-    monkeypatch.setattr(synthetic_shapes, "REAL", {32: 100})
+    monkeypatch.setattr(synthetic_shapes, "REFERENCE_IMAGES", {32: 100})
     smallest = {"unet": {"model__args__channel_mult": "[1,1]", "model__args__attention": "[]"}}.get(arch, {})
     assert door(tmp_path / "results", arch, "shapes", **smallest) == 0
-    records = {r.kind: r for r in read_all(tmp_path / "results")}
+    records = {r.kind: r for r in read_records(tmp_path / "results")}
     one = records["model"]
     assert one.protocol["evaluation"]["reference_count"] == 100 and "fid[shapes-cnn]" in one.metrics
     assert "class_accuracy[shapes-cnn]" in one.metrics
     assert one.protocol["training"]["data"] == {"hash": "", "flip": "never"}
-    assert {r.label for r in read_all(tmp_path / "results")} >= {"held-out", "noise"}
+    assert {r.label for r in read_records(tmp_path / "results")} >= {"held-out", "noise"}
 
 
 @pytest.mark.parametrize("classes", [True, False], ids=["class folders", "no classes"])
@@ -41,7 +41,7 @@ def test_ones_own_images_train_and_no_record_tells_where_they_are(results, tmp_p
         write_images(folder / name, 12, first=12 * i)
     own = dict(evaluation__extractor="digits-cnn", evaluation__guidance="2" if classes else "1")
     assert door(results, "dit", f"{folder}@8", **own) == 0
-    record = next(r for r in read_all(results) if r.kind == "model")
+    record = next(r for r in read_records(results) if r.kind == "model")
     assert record.config["data"]["name"] == record.protocol["evaluation"]["data"] == "cats@8"
     assert record.protocol["training"]["data"]["flip"] == "always"
     assert not any(name.startswith("class_accuracy") for name in record.metrics), "cats are no digits"

@@ -13,7 +13,7 @@ from helpers import SMALLEST, TINY, ask, state_of, until, words_of
 
 from bench import run, status
 from bench.cluster import job_chains, local_queue, profiles
-from bench.records.record import read_all
+from bench.records.record import read_records
 from bench.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,9 @@ def test_a_job_of_the_preemptable_partition_is_signalled_and_makes_room(slurm, t
 
 
 def test_the_request_of_the_default_profile_is_accepted(slurm, tmp_path):
-    for stage, text in job_chains.texts(tmp_path, profiles.load("default"), 1, None, "one").items():
+    for stage, text in job_chains.submission_scripts(
+        tmp_path, profiles.load_profile("default"), 1, None, "one"
+    ).items():
         kept = [line for line in text.splitlines() if "--dependency" not in line]
         (tmp_path / stage).write_text("\n".join(kept))
         subprocess.run(["sbatch", "--test-only", str(tmp_path / stage)], check=True, timeout=30)
@@ -167,7 +169,7 @@ def test_a_job_that_fails_ends_in_a_record_its_evaluation_is_cancelled_and_it_is
     train, evaluate = re.search(r"train (\d+) -> evaluate (\d+)", capsys.readouterr().out).groups()
     assert until(lambda: state_of(evaluate).startswith("CANCELLED")), state_of(train)
     assert state_of(train) == "FAILED"
-    (one,) = read_all(results)
+    (one,) = read_records(results)
     assert one.status == "diverged" and "a lower recipe.lr may hold" in one.error
     assert [i["kind"] for i in one.incidents] == ["rollback"] * 3 + ["diverged"]
     assert status.main(["--results", str(results), "--failed"]) == 1

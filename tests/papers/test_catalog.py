@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from bench.papers import catalog
-from bench.papers.published_networks import FOLDER
+from bench.papers.published_networks import PUBLISHED_FOLDER
 
 GOOD = """
 position = 1
@@ -42,7 +42,7 @@ def write(folder, text, name="new.toml"):
 
 
 def test_an_entry_is_filled_in_from_its_file(tmp_path):
-    tables, figures = catalog.read(write(tmp_path, GOOD))
+    tables, figures = catalog.read_catalog(write(tmp_path, GOOD))
     one, two = tables.values()
     assert (one.name, one.paper, one.note, one.key) == ("one", "arXiv:0000.00000", "A note.", ("variant",))
     assert (two.paper, two.key, two.runs["DiT-XL/2"].arch) == ("arXiv:1111.11111", ("model", "steps"), "dit")
@@ -50,7 +50,7 @@ def test_an_entry_is_filled_in_from_its_file(tmp_path):
 
 
 def test_a_cell_stands_at_every_scale_or_at_those_named(tmp_path):
-    table = catalog.read(write(tmp_path, GOOD)).tables["one"]
+    table = catalog.read_catalog(write(tmp_path, GOOD)).tables["one"]
     assert table.cells == {
         "paper": {"adaLN": "adaLN", "XL": "adaLN-Zero"},
         "digits": {"adaLN": "adaLN"},
@@ -62,19 +62,19 @@ def test_files_are_listed_by_position(tmp_path):
     write(tmp_path, GOOD, "b.toml")
     first = '[tables.zero]\ntitle = "Zero"\nfile = "models"\nwhere = {}\n'
     write(tmp_path, f'position = 0\npaper = ""\n{first}', "c.toml")
-    assert list(catalog.read(tmp_path).tables) == ["zero", "one", "two"]
+    assert list(catalog.read_catalog(tmp_path).tables) == ["zero", "one", "two"]
 
 
 def test_the_readmes_example_is_read(tmp_path):
-    indented = [line for line in (FOLDER / "README.md").read_text().splitlines() if line[:4] in ("    ", "")]
+    indented = [line for line in (PUBLISHED_FOLDER / "README.md").read_text().splitlines() if line[:4] in ("    ", "")]
     example = "\n".join(line[4:] for line in indented)
-    tables, figures = catalog.read(write(tmp_path, example[example.index("position") :]))
+    tables, figures = catalog.read_catalog(write(tmp_path, example[example.index("position") :]))
     assert (list(tables), list(figures)) == (["NAME"], ["FIGURE"])
     assert tables["NAME"].cells["digits"] == {"default": "default", "none": "skip: none"}
 
 
 def test_positions_of_files_differ():
-    positions = [tomllib.loads(path.read_text())["position"] for path in (FOLDER / "tables").glob("*.toml")]
+    positions = [tomllib.loads(path.read_text())["position"] for path in (PUBLISHED_FOLDER / "tables").glob("*.toml")]
     assert sorted(positions) == list(range(1, len(positions) + 1))
 
 
@@ -119,7 +119,7 @@ def test_positions_of_files_differ():
 def test_a_mistake_names_its_file_and_its_entry(tmp_path, before, after, words):
     assert before in GOOD
     with pytest.raises(ValueError) as error:
-        catalog.read(write(tmp_path, GOOD.replace(before, after, 1)))
+        catalog.read_catalog(write(tmp_path, GOOD.replace(before, after, 1)))
     assert words in str(error.value) and "\n" not in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "new.toml"))
 
@@ -127,9 +127,9 @@ def test_a_mistake_names_its_file_and_its_entry(tmp_path, before, after, words):
 def test_two_files_cannot_share_a_table(tmp_path):
     write(tmp_path, GOOD)
     with pytest.raises(ValueError, match=r"second\.toml, table one: another table or figure has this name"):
-        catalog.read(write(tmp_path, GOOD.replace("figures.three", "figures.other"), "second.toml"))
+        catalog.read_catalog(write(tmp_path, GOOD.replace("figures.three", "figures.other"), "second.toml"))
 
 
 def test_a_folder_without_files_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no \.toml file"):
-        catalog.read(tmp_path)
+        catalog.read_catalog(tmp_path)

@@ -9,7 +9,7 @@ from bench import cost
 from bench.costs import counting
 from bench.papers import published_costs, published_networks
 
-ROWS = published_networks.models()
+ROWS = published_networks.read_networks()
 COUNTED = [row for row in ROWS if row.id not in published_networks.NOT_PUBLISHED]
 DIT_TABLE_4 = {
     **{"dit_s_8": 0.36, "dit_s_4": 1.41, "dit_s_2": 6.06, "dit_b_8": 1.42, "dit_b_4": 5.56, "dit_b_2": 23.01},
@@ -20,7 +20,7 @@ DIT_TABLE_4 = {
 
 @pytest.fixture(scope="module")
 def table():
-    return {row.id: published_costs.compare(row) for row in ROWS}
+    return {row.id: published_costs.compare_cost(row) for row in ROWS}
 
 
 def test_every_row_is_counted_or_says_why_not(table):
@@ -51,7 +51,7 @@ def test_dit_at_512_is_met_within_a_tenth(table):
 
 
 def test_the_counts_that_tables_read_are_these(table):
-    assert published_networks.COUNTS.read_text() == published_costs.as_csv(list(table.values())), (
+    assert published_networks.COUNTS_FILE.read_text() == published_costs.format_counts_csv(list(table.values())), (
         "run python -m bench.cost --write"
     )
 
@@ -63,11 +63,13 @@ def test_a_cascade_is_the_sum_of_its_parts(table):
 
 
 def test_the_four_costs_are_columns_of_their_own(table):
-    line = published_costs.as_json(table["dit_xl_2"])
+    line = published_costs.comparison_to_dict(table["dit_xl_2"])
     assert (line["macs"], line["flops"], line["training_flops"]) == (118621421568, 2 * 118621421568, 6 * 118621421568)
     assert line["guidance_multiplier"] == 2
-    assert published_costs.as_json(table["adm_256"])["guidance_multiplier"] == 1  # classes, but none of them null
-    assert published_costs.as_json(table["uvit_s_2_coco"])["guidance_multiplier"] == 2
+    assert (
+        published_costs.comparison_to_dict(table["adm_256"])["guidance_multiplier"] == 1
+    )  # classes, but none of them null
+    assert published_costs.comparison_to_dict(table["uvit_s_2_coco"])["guidance_multiplier"] == 2
 
 
 @pytest.mark.parametrize(
@@ -81,8 +83,8 @@ def test_the_four_costs_are_columns_of_their_own(table):
 )
 def test_a_verdict_can_fail(table, params, macs, verdict):
     right = table["dit_s_2"]
-    wrong = counting.Cost(params=right.cost.params + params, macs=int(right.cost.macs * macs))
-    found = published_costs.Compared(row=right.row, cost=wrong, guidance=2)
+    wrong = counting.NetworkCost(params=right.cost.params + params, macs=int(right.cost.macs * macs))
+    found = published_costs.CostComparison(row=right.row, cost=wrong, guidance=2)
     assert re.fullmatch(verdict, found.verdict())
 
 
@@ -112,7 +114,7 @@ def test_an_unknown_name_gets_the_nearest_ones(capsys):
 def test_a_wrong_count_is_the_exit_status(monkeypatch, capsys):
     monkeypatch.setattr(
         published_costs,
-        "compare",
-        lambda row: published_costs.Compared(row=row, cost=counting.Cost(params=1, macs=1), guidance=1),
+        "compare_cost",
+        lambda row: published_costs.CostComparison(row=row, cost=counting.NetworkCost(params=1, macs=1), guidance=1),
     )
     assert cost.main(["dit_s_2"]) == 1

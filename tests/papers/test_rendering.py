@@ -11,7 +11,7 @@ import pytest
 from bench import run, tables
 from bench.experiments import presets, suites
 from bench.papers import catalog, filling, published_networks, published_results, rendering, run_matching
-from bench.papers.run_matching import Ledger
+from bench.papers.run_matching import RecordIndex
 from bench.records import protocol, record
 from bench.runs import launch
 
@@ -26,10 +26,10 @@ def made(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", status="do
     """A record of a config, with metrics under the names that its extractor gives them."""
     config = dataclasses.replace(config, seed=seed)
     parts = {
-        "evaluation": protocol.evaluation_of(
+        "evaluation": protocol.evaluation_protocol(
             config, extractor_hash="a" * 64, reference_hash=reference, reference_count=100
         ),
-        "training": protocol.training_of(config, native=presets.native_preset(config), match_target=1),
+        "training": protocol.training_protocol(config, native=presets.native_preset(config), match_target=1),
     }
     identity, parts = json.loads(json.dumps([config.identity(), parts]))
     print_ = protocol.fingerprint(parts)
@@ -43,7 +43,7 @@ def made(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", status="do
         for name, value in {"fid": fid, **more}.items()
     }
     return record.Record(
-        id=record.identity(config.model.label, identity, print_),
+        id=record.record_id(config.model.label, identity, print_),
         kind="model",
         status=status,
         error=None if status == "done" else "it failed",
@@ -54,7 +54,7 @@ def made(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", status="do
         fingerprint=print_,
         evaluation_fingerprint=protocol.fingerprint(parts["evaluation"]),
         metrics=metrics,
-        cost=record.Cost(
+        cost=record.RunCost(
             params=1,
             macs=1,
             flops=2,
@@ -72,37 +72,39 @@ def made(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", status="do
 
 def of_suite(suite, scale, fids, seeds=3, spread=0.01):
     """Records of a suite's cells: {cell: FID}, some seeds each."""
-    wishes = {cell.name: cell.wish for cell in suites.at(suite, scale)}
+    wishes = {cell.name: cell.wish for cell in suites.suite_variants(suite, scale)}
     for cell, fid in fids.items():
         for seed in range(seeds):
-            yield made(presets.resolve(wishes[cell]), fid * (1 + spread * (seed - 1)), seed=seed)
+            yield made(presets.compose_config(wishes[cell]), fid * (1 + spread * (seed - 1)), seed=seed)
 
 
 def filled(name, scale, records):
-    return filling.filled(name, scale, Ledger(records))
+    return filling.fill_table(name, scale, RecordIndex(records))
 
 
 @pytest.fixture(scope="module")
 def empty():
-    return filling.everything([])
+    return filling.fill_all_tables([])
 
 
 @pytest.mark.parametrize("file, rows", [("results", 813), ("ablations", 160)])
 def test_every_published_value_stands_in_a_table(file, rows):
-    own = published_results.values(file)
-    shown = {id(v) for name in WITH_VALUES for values in filling.values_of(TABLES[name]).values() for v in values}
+    own = published_results.read_values(file)
+    shown = {id(v) for name in WITH_VALUES for values in filling.values_by_line(TABLES[name]).values() for v in values}
     assert len(own) == rows
     assert [v for v in own if id(v) not in shown] == []
 
 
 def test_every_network_stands_in_a_table():
-    own = {row.id for t in TABLES.values() if t.file == "models" for row in published_networks.lines(**t.where)}
-    assert own == {row.id for row in published_networks.models()}
+    own = {
+        row.id for t in TABLES.values() if t.file == "models" for row in published_networks.select_networks(**t.where)
+    }
+    assert own == {row.id for row in published_networks.read_networks()}
 
 
 @pytest.mark.parametrize("file", ["results", "ablations"])
 def test_every_published_value_says_where_it_was_printed_and_read(file):
-    for value in published_results.values(file):
+    for value in published_results.read_values(file):
         assert value.source and value.verified and (value.words or value.number is not None)
 
 
@@ -111,20 +113,20 @@ def test_a_table_names_lines_that_the_paper_has(name):
     table = TABLES[name]
     cells = [line for own in table.cells.values() for line in own]
     ordered = [line for pair in (*table.better, *table.no_gain) for line in pair]
-    assert {*cells, *ordered, *table.runs} <= set(filling.values_of(table))
+    assert {*cells, *ordered, *table.runs} <= set(filling.values_by_line(table))
 
 
 @pytest.mark.parametrize("scale", ["paper", "digits", "shapes"])
 @pytest.mark.parametrize("name", WITH_SUITE)
 def test_a_table_names_cells_that_its_suite_has(name, scale):
-    assert set(TABLES[name].cells[scale].values()) <= set(suites.cells(TABLES[name].suite, scale))
+    assert set(TABLES[name].cells[scale].values()) <= set(suites.variant_keys(TABLES[name].suite, scale))
 
 
 @pytest.mark.parametrize("scale", ["paper", "digits", "shapes"])
 @pytest.mark.parametrize("suite", ["dit-conditioning", "dit-scaling", "uvit-ablation", "unet-ablation"])
 def test_every_cell_of_a_papers_suite_stands_in_a_table(suite, scale):
     shown = {cell for t in TABLES.values() if t.suite == suite for cell in t.cells[scale].values()}
-    assert shown == set(suites.cells(suite, scale))
+    assert shown == set(suites.variant_keys(suite, scale))
 
 
 def test_figures_are_of_tables_that_there_are():
@@ -204,7 +206,7 @@ def test_another_setting_than_the_papers_has_an_order_alone():
 @pytest.mark.parametrize("name", ["uvit-depth", "uvit-width", "uvit-patch"])
 def test_a_number_read_off_a_figure_is_not_held_to(name):
     cells = TABLES[name].cells["paper"]
-    own = {v.columns["variant"]: v.number for v in published_results.where("ablations", **TABLES[name].where)}
+    own = {v.columns["variant"]: v.number for v in published_results.select_values("ablations", **TABLES[name].where)}
     fids = {cells[line]: number or 7.1 for line, number in own.items()}
     one = filled(name, "paper", of_suite("uvit-ablation", "paper", fids))
     assert {r.verdict for r in one.rows} == {""}
@@ -221,8 +223,8 @@ def test_words_are_judged_as_pairs():
 
 
 def test_a_seed_counts_once_and_failures_do_not():
-    wish = next(c.wish for c in suites.at("dit-conditioning", "digits") if c.name == "adaLN")
-    config = presets.resolve(wish)
+    wish = next(c.wish for c in suites.suite_variants("dit-conditioning", "digits") if c.name == "adaLN")
+    config = presets.compose_config(wish)
     older = made(config, 9.0, created="2026-11-01T00:00:00+00:00")
     there = [made(config, 2.0), older, made(config, 4.0, seed=1), made(config, 99.0, seed=2, status="failed")]
     row = next(r for r in filled("dit-figure5", "digits", there).rows if r.line == "adaLN")
@@ -232,7 +234,7 @@ def test_a_seed_counts_once_and_failures_do_not():
 
 def test_two_protocols_of_evaluation_are_not_averaged():
     fids = {"adaLN": 2.0, "adaLN-Zero": 1.0}
-    wishes = {c.name: presets.resolve(c.wish) for c in suites.at("dit-conditioning", "digits")}
+    wishes = {c.name: presets.compose_config(c.wish) for c in suites.suite_variants("dit-conditioning", "digits")}
     there = list(of_suite("dit-conditioning", "digits", fids))
     there += [made(wishes["adaLN"], 50.0, seed=7, reference="c" * 64)]
     one = filled("dit-figure5", "digits", there)
@@ -244,18 +246,18 @@ def test_two_protocols_of_evaluation_are_not_averaged():
 def test_a_rows_command_makes_the_record_that_fills_it(name, line):
     """Of published weights the same goes, their network being the row's."""
     table = TABLES[name]
-    own, value = table.runs[line], filling.values_of(table)[line][0]
-    words = run_matching.command(own, value).replace("'", "").split(" --set ")
+    own, value = table.runs[line], filling.values_by_line(table)[line][0]
+    words = run_matching.run_command(own, value).replace("'", "").split(" --set ")
     argv = [*words[0].split()[3:], *(part for setting in words[1:] for part in ("--set", setting))]
-    wish = launch.wishes(run.parser().parse_args(argv))[0]
+    wish = launch.parse_requests(run.parser().parse_args(argv))[0]
     if own.weights:
         args = presets.registry.size_args(own.arch, own.size)
         io = shape_of(own)
-        config = presets.of_checkpoint(
+        config = presets.checkpoint_config(
             wish, arch=own.arch, size=own.size, args=args, io=io, weights="f" * 64, process=None
         )
     else:
-        config = presets.resolve(wish)
+        config = presets.compose_config(wish)
     one = filled(name, "paper", [made(config, value.number, sfid=1.0, precision=0.5, recall=0.5, **{"is": 9.0})])
     rows = [r for r in one.rows if r.measured is not None]
     assert {r.line for r in rows} == ({line} if own.identifiable else set())
@@ -264,8 +266,8 @@ def test_a_rows_command_makes_the_record_that_fills_it(name, line):
 
 def shape_of(own):
     """The shape of a row's network, which bench.run reads from its weights."""
-    name = own.data or presets.resolve(presets.Wish(arch=own.arch, size=own.size)).data.name
-    what = presets.source(name, "data")
+    name = own.data or presets.compose_config(presets.RunRequest(arch=own.arch, size=own.size)).data.name
+    what = presets.open_source(name, "data")
     if own.size.startswith("LDM"):
         return presets.IOSpec(channels=what.channels, size=what.size, num_classes=what.num_classes, null_label=True)
     networks = [n.io for n in published_networks.NETWORKS.values() if (n.arch, n.size) == (own.arch, own.size)]
@@ -288,7 +290,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     fids = {"in-context": 4.0, "cross-attention": 3.0, "adaLN": 2.0, "adaLN-Zero": 1.0}
     for r in of_suite("dit-conditioning", "digits", fids):
-        record.publish(folder, r)
+        record.publish_record(folder, r)
     return folder
 
 
@@ -319,7 +321,7 @@ def test_the_csv_keeps_every_field_and_both_columns(results, capsys):
 
 def test_html_takes_no_markup_from_names(empty):
     one = dataclasses.replace(empty[1], rows=(dataclasses.replace(empty[1].rows[0], line="<b>x</b>"),))
-    assert "<b>" not in rendering.shown([one], "html")
+    assert "<b>" not in rendering.render_tables([one], "html")
 
 
 def test_the_list_has_every_table_at_every_scale(results, capsys):
@@ -363,6 +365,6 @@ def test_the_pages_are_rebuilt_from_the_records(results):
 
 
 def test_the_committed_pages_are_those_of_the_committed_records():
-    made_now = rendering.pages(Ledger(record.read_all(RESULTS)))
+    made_now = rendering.render_pages(RecordIndex(record.read_records(RESULTS)))
     there = {path.name: path.read_text() for path in (RESULTS / "tables").iterdir()}
     assert there == made_now, "run python -m bench.tables --write"

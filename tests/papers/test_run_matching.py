@@ -12,7 +12,7 @@ from helpers import TINY, tiny_config
 from architectures import IOSpec, from_official, official_layout, to_official
 from architectures.official_ctor import PUBLISHED
 from bench import run
-from bench.config.schema import Budget, Diffusion, Model, RunConfig
+from bench.config.schema import BudgetConfig, DiffusionConfig, ModelConfig, RunConfig
 from bench.experiments import presets, pretrained_weights
 from bench.records import leaderboard_files, record
 
@@ -40,12 +40,14 @@ HEADS = "--set=model.args.num_heads=2"
 def test_published_weights_end_in_an_unranked_row_of_their_own_track(file, tmp_path, capsys):
     results = tmp_path / "results"
     assert go(file, results, HEADS) == 0
-    (made,) = [r for r in record.read_all(results) if r.kind == "model"]
+    (made,) = [r for r in record.read_records(results) if r.kind == "model"]
     assert made.protocol["training"] == {"track": "published"}
     assert made.checkpoint["weights"] == made.config["model"]["weights"]
     assert made.cost.training_flops is None and made.cost.images_per_second is None
-    assert made.config["diffusion"] == dataclasses.asdict(Diffusion(variance="learned_range"))
-    assert [row["rank"] for row in leaderboard_files.rows(record.read_all(results)) if row["kind"] == "model"] == [None]
+    assert made.config["diffusion"] == dataclasses.asdict(DiffusionConfig(variance="learned_range"))
+    assert [
+        row["rank"] for row in leaderboard_files.csv_rows(record.read_records(results)) if row["kind"] == "model"
+    ] == [None]
     (folder,) = (results / "runs").glob("dit-*")
     assert '"train"' not in (folder / "log.jsonl").read_text()
     assert str(tmp_path) not in json.dumps(made.config)
@@ -73,27 +75,35 @@ def found_of(family, name):
     """What reading a published checkpoint would give, without its memory."""
     ctor = PUBLISHED[family][name]
     tensors = {k: torch.empty(s, device="meta") for k, s in official_layout(family, **ctor).items()}
-    return pretrained_weights.Found(net=from_official(family, tensors), family=family, sha256="0" * 64)
+    return pretrained_weights.LoadedCheckpoint(net=from_official(family, tensors), family=family, sha256="0" * 64)
 
 
 EXPECTED = {
-    ("dit", "DiT-XL/2 256"): ("XL/2", "imagenet256-latents", Diffusion(variance="learned_range")),
-    ("dit", "DiT-XL/2 512"): ("XL/2", "imagenet512-latents", Diffusion(variance="learned_range")),
-    ("uvit", "cifar10_uvit_small"): ("S/2", "cifar10-uncond", Diffusion(schedule="vp", time="continuous")),
-    ("uvit", "celeba64_uvit_small"): ("S/4", "celeba64", Diffusion(schedule="vp", time="continuous")),
-    ("uvit", "imagenet64_uvit_mid"): ("M/4", "imagenet64", Diffusion(schedule="vp", time="continuous")),
-    ("uvit", "imagenet256_uvit_large"): ("L/2", "imagenet256-latents", Diffusion(schedule="vp", time="continuous")),
-    ("uvit", "imagenet256_uvit_huge"): ("H/2", "imagenet256-latents", Diffusion(schedule="sqrt_linear", time="count")),
-    ("adm", "64x64"): ("ADM-64", "imagenet64", Diffusion(schedule="cosine", variance="learned_range")),
-    ("adm", "256x256"): ("ADM-256", "imagenet256", Diffusion(variance="learned_range")),
-    ("adm", "256x256 unconditional"): ("ADM-256", None, Diffusion(variance="learned_range")),
-    ("adm", "512x512"): ("ADM-512", "imagenet512", Diffusion(variance="learned_range")),
+    ("dit", "DiT-XL/2 256"): ("XL/2", "imagenet256-latents", DiffusionConfig(variance="learned_range")),
+    ("dit", "DiT-XL/2 512"): ("XL/2", "imagenet512-latents", DiffusionConfig(variance="learned_range")),
+    ("uvit", "cifar10_uvit_small"): ("S/2", "cifar10-uncond", DiffusionConfig(schedule="vp", time="continuous")),
+    ("uvit", "celeba64_uvit_small"): ("S/4", "celeba64", DiffusionConfig(schedule="vp", time="continuous")),
+    ("uvit", "imagenet64_uvit_mid"): ("M/4", "imagenet64", DiffusionConfig(schedule="vp", time="continuous")),
+    ("uvit", "imagenet256_uvit_large"): (
+        "L/2",
+        "imagenet256-latents",
+        DiffusionConfig(schedule="vp", time="continuous"),
+    ),
+    ("uvit", "imagenet256_uvit_huge"): (
+        "H/2",
+        "imagenet256-latents",
+        DiffusionConfig(schedule="sqrt_linear", time="count"),
+    ),
+    ("adm", "64x64"): ("ADM-64", "imagenet64", DiffusionConfig(schedule="cosine", variance="learned_range")),
+    ("adm", "256x256"): ("ADM-256", "imagenet256", DiffusionConfig(variance="learned_range")),
+    ("adm", "256x256 unconditional"): ("ADM-256", None, DiffusionConfig(variance="learned_range")),
+    ("adm", "512x512"): ("ADM-512", "imagenet512", DiffusionConfig(variance="learned_range")),
 }
 
 
 def configured(found, wish):
     spec = found.spec
-    return presets.of_checkpoint(
+    return presets.checkpoint_config(
         wish, arch=spec.arch, size=found.size(), args=spec.args, io=spec.io, weights=found.sha256, process=None
     )
 
@@ -105,12 +115,12 @@ def test_a_published_checkpoint_implies_its_size_its_data_and_its_process(family
     assert found.size() == size
     if data is None:  # trained without classes on a set that has them: say which images are real
         with pytest.raises(ValueError, match="without classes are of no known data set; name it"):
-            configured(found, presets.Wish())
+            configured(found, presets.RunRequest())
         data = {"ADM-256": "imagenet256"}[size]
-    config = configured(found, presets.Wish(data=data))
+    config = configured(found, presets.RunRequest(data=data))
     assert (config.data.name, config.diffusion, config.track) == (data, process, "published")
-    assert presets.io_of(config) == found.spec.io
-    native = configured(found, presets.Wish(data=data, track="native"))
+    assert presets.network_io(config) == found.spec.io
+    native = configured(found, presets.RunRequest(data=data, track="native"))
     sampled = presets.published_sampling(found.spec.arch, size)
     assert native.evaluation.sampler == sampled["sampler"] and native.evaluation.steps == sampled["steps"]
 
@@ -119,8 +129,8 @@ def test_a_published_checkpoint_implies_its_size_its_data_and_its_process(family
 def test_ldm_with_its_class_table_is_sampled_in_its_own_latents(name):
     ctor = {**PUBLISHED["ldm"][name], "n_classes": 1001}
     tensors = {k: torch.empty(s, device="meta") for k, s in official_layout("ldm", **ctor).items()}
-    found = pretrained_weights.Found(net=from_official("ldm", tensors), family="ldm", sha256="0" * 64)
-    config = configured(found, presets.Wish())
+    found = pretrained_weights.LoadedCheckpoint(net=from_official("ldm", tensors), family="ldm", sha256="0" * 64)
+    config = configured(found, presets.RunRequest())
     assert config.data.name == {"cin256-v2": "imagenet256-vq4", "cin-ldm-vq-f8": "imagenet256-vq8"}[name]
     assert config.diffusion.schedule == "ldm"
 
@@ -135,7 +145,7 @@ def test_ldm_with_its_class_table_is_sampled_in_its_own_latents(name):
 )
 def test_a_condition_that_no_data_has_is_refused(family, name, words):
     with pytest.raises(ValueError, match=words):
-        configured(found_of(family, name), presets.Wish())
+        configured(found_of(family, name), presets.RunRequest())
 
 
 MISTAKES = {
@@ -168,7 +178,7 @@ def test_a_bad_file_writes_nothing(file, tmp_path, capsys, content):
     if content == "truncated":
         file.write_bytes(file.read_bytes()[:-2000])
     else:
-        torch.save({"state_dict": {}, "trainer": Diffusion()}, file)
+        torch.save({"state_dict": {}, "trainer": DiffusionConfig()}, file)
     assert go(file, tmp_path / "results", HEADS) == 2
     assert "truncated" in (err := capsys.readouterr().err) or "needs unpickling" in err
     assert not (tmp_path / "results").exists()
@@ -184,11 +194,11 @@ def test_guidance_needs_a_null_class(tmp_path, capsys):
 
 def test_only_published_weights_go_without_training():
     with pytest.raises(ValueError, match=r"budget\.images is 0"):
-        RunConfig(budget=Budget(images=0, points=1))
+        RunConfig(budget=BudgetConfig(images=0, points=1))
     with pytest.raises(ValueError, match="track published"):
         RunConfig(track="published")
     with pytest.raises(ValueError, match="track published"):
-        RunConfig(model=Model(weights="ab", io=dataclasses.asdict(IOSpec(channels=1, size=8))))
+        RunConfig(model=ModelConfig(weights="ab", io=dataclasses.asdict(IOSpec(channels=1, size=8))))
 
 
 def test_only_the_reference_is_needed(tmp_path):
@@ -197,8 +207,8 @@ def test_only_the_reference_is_needed(tmp_path):
     folder = tmp_path / "imagenet64"
     folder.mkdir()
     with pytest.raises(ValueError, match=r"put reference\.npy \(M, 3, H, W\) uint8, the real images, there"):
-        sources.load_reference("imagenet64", str(tmp_path))
+        sources.load_reference_images("imagenet64", str(tmp_path))
     np.save(folder / "reference.npy", np.zeros((3, 3, 64, 64), np.uint8))
-    assert len(sources.load_reference("imagenet64", str(tmp_path)).reference) == 3
+    assert len(sources.load_reference_images("imagenet64", str(tmp_path)).reference) == 3
     with pytest.raises(ValueError, match="imagenet64 is not in"):
-        sources.load("imagenet64", str(tmp_path))
+        sources.load_dataset("imagenet64", str(tmp_path))

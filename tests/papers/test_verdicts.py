@@ -7,12 +7,12 @@ import pytest
 from scipy import stats
 
 from bench.papers import verdicts
-from bench.records.ranking import Spread, spread
+from bench.records.ranking import SeedStatistics, metric_statistics
 from bench.records.record import Interval, Metric
 
 
 def measured(value, deviation=0.01, seeds=3):
-    return Spread(mean=value, deviation=deviation if seeds > 1 else None, n=seeds, low=None, high=None)
+    return SeedStatistics(mean=value, deviation=deviation if seeds > 1 else None, n=seeds, low=None, high=None)
 
 
 def metrics(*values):
@@ -36,18 +36,18 @@ def metrics(*values):
     ],
 )
 def test_a_number_is_reproduced_within_its_tolerance(metric, published, value, trained, verdict):
-    assert verdicts.of_number(metric, published, value, trained=trained) == verdict
+    assert verdicts.judge_number(metric, published, value, trained=trained) == verdict
 
 
 def test_several_seeds_have_their_mean_and_students_interval():
-    found = spread(metrics(1.0, 2.0, 3.0))
+    found = metric_statistics(metrics(1.0, 2.0, 3.0))
     half = stats.t.ppf(0.975, 2) / 3**0.5
     assert (found.mean, found.deviation, found.n) == (2, 1, 3)
     assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
 
 
 def test_one_seed_has_the_interval_of_its_samples():
-    found = spread(metrics(5.0))
+    found = metric_statistics(metrics(5.0))
     assert (found.mean, found.low, found.high, found.deviation, found.n) == (5, 4, 6, None, 1)
 
 
@@ -55,8 +55,8 @@ def test_one_seed_has_the_interval_of_its_samples():
 def test_tau_and_its_chance_are_kendalls(order):
     """The chance is counted over all permutations."""
     names = "abcd"
-    pairs = verdicts.pairs_of(dict(zip(names, range(4), strict=True)), lower=True)
-    found = verdicts.of_order(pairs, {n: measured(v) for n, v in zip(names, order, strict=True)}, lower=True)
+    pairs = verdicts.published_pairs(dict(zip(names, range(4), strict=True)), lower=True)
+    found = verdicts.judge_order(pairs, {n: measured(v) for n, v in zip(names, order, strict=True)}, lower=True)
     assert found.tau == pytest.approx(stats.kendalltau(range(4), order).statistic)
     assert found.p == pytest.approx(sum(in_order(o) >= in_order(order) for o in permutations(range(4))) / 24)
 
@@ -68,8 +68,8 @@ def in_order(order):
 @pytest.mark.parametrize("discordant, orders", [(0, 1), (1, 1 + 11), (2, 12 + 65), (3, 77 + 274), (66, factorial(12))])
 def test_twelve_variants_have_an_exact_chance_too(discordant, orders):
     """Of n variants 1, n - 1, (n - 2)(n + 1) / 2 and n(n^2 - 7) / 6 orders have 0, 1, 2 and 3 discordant pairs."""
-    pairs = verdicts.pairs_of({f"v{i}": i for i in range(12)}, lower=True)
-    assert verdicts.chance(pairs, 66 - discordant) == pytest.approx(orders / factorial(12))
+    pairs = verdicts.published_pairs({f"v{i}": i for i in range(12)}, lower=True)
+    assert verdicts.order_p_value(pairs, 66 - discordant) == pytest.approx(orders / factorial(12))
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_twelve_variants_have_an_exact_chance_too(discordant, orders):
     ],
 )
 def test_a_partial_order_has_the_chance_of_its_permutations(pairs, agree, chance):
-    assert verdicts.chance(pairs, agree) == pytest.approx(chance)
+    assert verdicts.order_p_value(pairs, agree) == pytest.approx(chance)
 
 
 FIVE = dict(zip("abcde", (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
-PAIRS = verdicts.pairs_of(FIVE, lower=True)
+PAIRS = verdicts.published_pairs(FIVE, lower=True)
 
 
 @pytest.mark.parametrize(
@@ -102,31 +102,31 @@ PAIRS = verdicts.pairs_of(FIVE, lower=True)
 )
 def test_an_order_holds_where_nine_pairs_in_ten_do(values, deviation, verdict):
     found = {n: measured(v, deviation) for n, v in zip(FIVE, values, strict=True)}
-    assert verdicts.of_order(PAIRS, found, lower=True).verdict == verdict
+    assert verdicts.judge_order(PAIRS, found, lower=True).verdict == verdict
 
 
 def test_higher_can_be_better():
     best = {n: measured(-v) for n, v in FIVE.items()}
-    pairs = verdicts.pairs_of({n: -v for n, v in FIVE.items()}, lower=False)
-    assert verdicts.of_order(pairs, best, lower=False).verdict == "order reproduced"
+    pairs = verdicts.published_pairs({n: -v for n, v in FIVE.items()}, lower=False)
+    assert verdicts.judge_order(pairs, best, lower=False).verdict == "order reproduced"
 
 
 @pytest.mark.parametrize("seeds, deviation, verdict", [(3, 0.01, "order"), (3, 5.0, "not"), (1, 0.0, "not")])
 def test_two_variants_need_seeds_that_tell_them_apart(seeds, deviation, verdict):
     found = {"a": measured(1.0, deviation, seeds), "b": measured(2.0, deviation, seeds)}
-    order = verdicts.of_order([("a", "b")], found, lower=True)
+    order = verdicts.judge_order([("a", "b")], found, lower=True)
     assert order.verdict == f"{verdict} reproduced"
     assert order.apart == (verdict == "order")
 
 
 def test_a_gain_that_the_paper_did_not_find_is_named():
     found = {"small": measured(3.0), "chosen": measured(2.0), "large": measured(1.0)}
-    order = verdicts.of_order([("chosen", "small")], found, lower=True, no_gain=[("large", "chosen")])
+    order = verdicts.judge_order([("chosen", "small")], found, lower=True, no_gain=[("large", "chosen")])
     assert order.verdict == "not reproduced"
     assert "large is better than chosen here" in order.sentence()
 
 
 def test_equal_values_are_no_order():
     found = {n: measured(1.0) for n in FIVE}
-    order = verdicts.of_order(PAIRS, found, lower=True)
+    order = verdicts.judge_order(PAIRS, found, lower=True)
     assert (order.verdict, order.agree, order.tau) == ("not reproduced", 0, 0)

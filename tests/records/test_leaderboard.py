@@ -15,13 +15,13 @@ from made_records import COST, config_of, made, many, metric, whole
 
 from bench import leaderboard
 from bench.records import equal_compute, leaderboard_files, ranking, record
-from bench.records.leaderboard import boards
-from bench.records.ranking import Spread
+from bench.records.leaderboard import build_tables
+from bench.records.ranking import SeedStatistics
 
 
 def published(results, *records):
     for r in records:
-        record.publish(results, r)
+        record.publish_record(results, r)
     return results
 
 
@@ -40,8 +40,8 @@ def table_of(text):
 
 
 def places(*ends, direction="lower"):
-    spreads = [e and Spread(mean=sum(e) / 2, n=1, low=e[0], high=e[1]) for e in ends]
-    return [p and (p.best, p.worst) for p in ranking.places(spreads, direction)]
+    spreads = [e and SeedStatistics(mean=sum(e) / 2, n=1, low=e[0], high=e[1]) for e in ends]
+    return [p and (p.best, p.worst) for p in ranking.assign_ranks(spreads, direction)]
 
 
 CHAINS = {
@@ -73,7 +73,7 @@ def test_ranks_agree_with_comparing_every_pair():
 
 
 def test_the_interval_of_several_seeds_is_students_t_of_the_mean():
-    found = ranking.over_seeds([1.0, 2.0, 3.0])
+    found = ranking.seed_statistics([1.0, 2.0, 3.0])
     assert (found.mean, found.deviation, found.n) == (2.0, 1.0, 3)
     assert [found.low, found.high] == pytest.approx([2 + sign * 4.302652729911275 / math.sqrt(3) for sign in (-1, 1)])
 
@@ -81,25 +81,25 @@ def test_the_interval_of_several_seeds_is_students_t_of_the_mean():
 def test_that_interval_holds_the_mean_of_all_seeds_in_95_of_100_studies():
     rng = np.random.default_rng(1)
     for n in (2, 3, 5):
-        studies = [ranking.over_seeds(list(rng.normal(size=n))) for _ in range(4000)]
+        studies = [ranking.seed_statistics(list(rng.normal(size=n))) for _ in range(4000)]
         assert np.mean([s.low <= 0 <= s.high for s in studies]) == pytest.approx(0.95, abs=0.011)
 
 
 @pytest.mark.parametrize(("interval", "low"), [(True, 1.9), (False, None)])
 def test_the_interval_of_one_seed_is_the_records_own(interval, low):
-    found = ranking.spread([metric(2.0, interval)])
+    found = ranking.metric_statistics([metric(2.0, interval)])
     assert (found.mean, found.n, found.deviation) == (2.0, 1, None) and found.low == (low and pytest.approx(low))
 
 
 def test_rows_are_ranked_within_one_protocol_only():
-    table = leaderboard_files.rows([made("a", 3.0), made("b", 1.0), made("c", 2.0, samples=500)])
+    table = leaderboard_files.csv_rows([made("a", 3.0), made("b", 1.0), made("c", 2.0, samples=500)])
     assert {row["model"]: row["rank"] for row in table} == {"a": 2, "b": 1, "c": 1}
 
 
 def test_reference_rows_are_never_ranked(tmp_path):
     for r in (made("a", 3.0), made("noise", 0.1, kind="reference"), made("b", 1.0)):
-        record.publish(tmp_path, r)
-    text = leaderboard_files.write(tmp_path)
+        record.publish_record(tmp_path, r)
+    text = leaderboard_files.write_leaderboard(tmp_path)
     lines = [x for x in text.splitlines() if x.startswith("|")]
     assert [x.split("|")[1].strip() for x in lines[2:]] == ["1", "2", "–"]
     assert "noise" in lines[-1]
@@ -108,14 +108,14 @@ def test_reference_rows_are_never_ranked(tmp_path):
 
 
 def test_equal_values_share_a_rank():
-    assert [row["rank"] for row in leaderboard_files.rows([made("a"), made("b"), made("c", 2.0)])] == [1, 1, 3]
+    assert [row["rank"] for row in leaderboard_files.csv_rows([made("a"), made("b"), made("c", 2.0)])] == [1, 1, 3]
 
 
 def test_seeds_of_one_configuration_are_one_row_with_mean_deviation_and_number(tmp_path):
     runs = [made("a", value, seed=seed) for seed, value in enumerate((1.0, 2.0, 3.0))]
     for r in (*runs, made("b", 1.9)):
-        record.publish(tmp_path, r)
-    text = leaderboard_files.write(tmp_path)
+        record.publish_record(tmp_path, r)
+    text = leaderboard_files.write_leaderboard(tmp_path)
     lines = [[cell.strip() for cell in x.split("|")] for x in text.splitlines() if x.startswith("| ")]
     assert [(x[1], x[3]) for x in lines[1:]] == [("1=", "b"), ("1=", "a")]
     assert lines[2][4] == "2.000 ± 1.000 (3)" and "0, 1, 2" in lines[2]
@@ -125,7 +125,7 @@ def test_seeds_of_one_configuration_are_one_row_with_mean_deviation_and_number(t
 
 
 def test_the_better_of_two_whose_intervals_overlap_is_first_and_shares_its_rank(tmp_path):
-    text = leaderboard_files.write(published(tmp_path, made("a", 1.05), made("b", 1.0), made("c", 2.0)))
+    text = leaderboard_files.write_leaderboard(published(tmp_path, made("a", 1.05), made("b", 1.0), made("c", 2.0)))
     rows = table_of(text)
     assert [(x["model"], x["rank"], x["ranks"]) for x in rows] == [
         ("b", "1=", "1 to 2"),
@@ -136,14 +136,14 @@ def test_the_better_of_two_whose_intervals_overlap_is_first_and_shares_its_rank(
 
 def test_without_an_interval_there_is_no_rank():
     bare = dataclasses.replace(made("a", 0.5), metrics={"fid[digits-cnn]": metric(0.5, interval=False)})
-    (board,) = boards([bare, made("b", 1.0)])
+    (board,) = build_tables([bare, made("b", 1.0)])
     assert [(x.label, x.place and x.place.best) for x in board.lines] == [("a", None), ("b", 1)]
 
 
 def test_a_row_has_every_metric_with_its_arrow_and_every_cost(tmp_path):
     runs = [whole(config_of(seed=s), fid=1 + s / 10, macs=2_000_000) for s in range(3)]
     runs[1] = dataclasses.replace(runs[1], incidents=[{"kind": "rollback"}], created="2026-11-23T00:00:00+00:00")
-    (row,) = table_of(leaderboard_files.write(published(tmp_path, *runs)))
+    (row,) = table_of(leaderboard_files.write_leaderboard(published(tmp_path, *runs)))
     assert {k: v for k, v in row.items() if k not in ("record", "95 %")} == {
         "rank": "1",
         "ranks": "1",
@@ -171,7 +171,7 @@ def test_a_row_has_every_metric_with_its_arrow_and_every_cost(tmp_path):
 
 def test_the_csv_has_each_run_with_its_groups_rank_mean_and_deviation_and_arrows(tmp_path):
     runs = [whole(config_of(seed=s), fid=1 + s / 10) for s in range(3)]
-    leaderboard_files.write(published(tmp_path, *runs))
+    leaderboard_files.write_leaderboard(published(tmp_path, *runs))
     table = pd.read_csv(tmp_path / "leaderboard.csv")
     assert list(table["fid[digits-cnn] ↓"]) == [1.0, 1.1, 1.2] and list(table["seed"]) == [0, 1, 2]
     for name, value in {"fid[digits-cnn] mean": 1.1, "fid[digits-cnn] deviation": 0.1, "rank_low": 0.8515862}.items():
@@ -185,7 +185,7 @@ def test_the_csv_has_each_run_with_its_groups_rank_mean_and_deviation_and_arrows
 
 def test_training_flops_beyond_64_bits_are_written_to_the_last_digit(tmp_path):
     cost = dataclasses.replace(COST, training_flops=3 * 10**20 + 1)
-    leaderboard_files.write(
+    leaderboard_files.write_leaderboard(
         published(tmp_path, dataclasses.replace(made("a"), cost=cost), made("noise", kind="reference"))
     )
     assert f",{3 * 10**20 + 1}," in (tmp_path / "leaderboard.csv").read_text()
@@ -227,7 +227,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("flags", FILTERS)
 def test_a_filter_shows_what_fits_and_leaves_ranks_as_they_are(mixed, flags):
-    ranks = {x["record"]: x["rank"] for x in table_of(leaderboard_files.write(mixed))}
+    ranks = {x["record"]: x["rank"] for x in table_of(leaderboard_files.write_leaderboard(mixed))}
     shown = views(mixed, *flags.split())
     assert len(shown) == FILTERS[flags]
     assert all(ranks[x["record"]] == x["rank"] for x in shown)
@@ -246,7 +246,9 @@ SORTS = {
 def test_sorting_puts_the_best_or_the_least_first(tmp_path, by):
     scores = {"dit": (1.0, 5.0, 3), "uvit": (2.0, 6.0, 1), "unet": (3.0, 7.0, 2)}
     for arch, (fid, score, macs) in scores.items():
-        record.publish(tmp_path, whole(config_of(arch), fid=fid, macs=macs * 10**6, more={"is[digits-cnn]": score}))
+        record.publish_record(
+            tmp_path, whole(config_of(arch), fid=fid, macs=macs * 10**6, more={"is[digits-cnn]": score})
+        )
     assert [x["model"].split()[0] for x in views(tmp_path, "--sort", by)] == SORTS[by]
 
 
@@ -328,7 +330,7 @@ def test_a_target_is_reached_where_the_line_between_two_points_does_in_the_logar
     curve, value, expected = REACHES[case]
     for sign, direction in ((1, "lower"), (-1, "higher")):
         own = [{"images": i, "metrics": {"x": sign * v}} for i, v in curve]
-        assert equal_compute.reach(own, "x", sign * value, direction) == pytest.approx(expected)
+        assert equal_compute.images_to_target(own, "x", sign * value, direction) == pytest.approx(expected)
 
 
 def test_the_target_is_told_in_training_flops_and_hours_of_the_median_seed(tmp_path):
@@ -344,7 +346,7 @@ def test_the_target_is_told_in_training_flops_and_hours_of_the_median_seed(tmp_p
 
 
 def test_the_files_are_whole_whatever_was_shown(mixed):
-    leaderboard_files.write(mixed)
+    leaderboard_files.write_leaderboard(mixed)
     before = [(mixed / f"leaderboard.{ending}").read_bytes() for ending in ("csv", "md")]
     views(mixed, "--arch", "dit")
     assert [(mixed / f"leaderboard.{ending}").read_bytes() for ending in ("csv", "md")] == before
@@ -357,12 +359,12 @@ SECONDS, MEMORY = 5.0, 2**30
 @pytest.mark.slow
 def test_ten_thousand_records_become_a_leaderboard_in_5_s_and_a_gibibyte(tmp_path):
     """Of processor time, which other work on the machine does not lengthen."""
-    record.folder(tmp_path).mkdir(parents=True)
+    record.records_folder(tmp_path).mkdir(parents=True)
     for r in many(10_000):
         data = {k: v for k, v in dataclasses.asdict(r).items() if k != "error"}
-        (record.folder(tmp_path) / f"{r.id}.json").write_text(json.dumps(data, indent=2))
+        (record.records_folder(tmp_path) / f"{r.id}.json").write_text(json.dumps(data, indent=2))
     code = (
-        "import os, sys; from pathlib import Path; \n"
+        "import os, sys; from pathlib import Path; from bench import leaderboard\n"
         "assert leaderboard.main(['--results', sys.argv[1]]) == 0 and 'torch' not in sys.modules\n"
         "(kib,) = [x.split()[1] for x in Path('/proc/self/status').read_text().splitlines() if x.startswith('VmHWM')]\n"
         "print(sum(os.times()[:2]), int(kib) * 1024)"

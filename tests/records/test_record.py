@@ -21,7 +21,7 @@ from bench.storage.atomic import write_json
 
 def test_a_record_survives_the_way_to_disk_and_back(tmp_path):
     one = made()
-    assert record.read(record.publish(tmp_path, one)) == one
+    assert record.read_record(record.publish_record(tmp_path, one)) == one
 
 
 ALTERED = {
@@ -41,35 +41,35 @@ ALTERED = {
 
 @pytest.mark.parametrize("change", ALTERED)
 def test_an_altered_record_is_refused_in_a_sentence(tmp_path, change):
-    path = record.publish(tmp_path, made())
+    path = record.publish_record(tmp_path, made())
     data = json.loads(path.read_text())
     alter, sentence = ALTERED[change]
     alter(data)
     path.write_text(json.dumps(data))
     with pytest.raises(ValueError) as caught:
-        record.read(path)
+        record.read_record(path)
     assert sentence in str(caught.value) and path.name in str(caught.value)
 
 
 def test_a_truncated_record_is_refused(tmp_path):
-    path = record.publish(tmp_path, made())
+    path = record.publish_record(tmp_path, made())
     path.write_text(path.read_text()[:50])
     with pytest.raises(ValueError, match="no valid record"):
-        record.read(path)
+        record.read_record(path)
 
 
 def test_a_record_under_another_name_is_refused(tmp_path):
-    path = record.publish(tmp_path, made())
+    path = record.publish_record(tmp_path, made())
     other = path.rename(path.with_name("other.json"))
     with pytest.raises(ValueError, match="its id is"):
-        record.read(other)
+        record.read_record(other)
 
 
 def test_nan_is_never_written(tmp_path):
     bad = dataclasses.replace(made(), metrics={"fid[digits-cnn]": metric(float("nan"))})
     with pytest.raises(ValueError):
-        record.publish(tmp_path, bad)
-    assert not list(record.folder(tmp_path).glob("*")) if record.folder(tmp_path).exists() else True
+        record.publish_record(tmp_path, bad)
+    assert not list(record.records_folder(tmp_path).glob("*")) if record.records_folder(tmp_path).exists() else True
 
 
 def test_seeds_are_records_of_their_own():
@@ -85,16 +85,16 @@ REPOSITORY = Path(__file__).parents[2] / "results"
 
 
 def test_the_committed_leaderboard_is_fresh():
-    csv, text = leaderboard_files.build(REPOSITORY)
+    csv, text = leaderboard_files.build_leaderboard(REPOSITORY)
     assert (REPOSITORY / "leaderboard.csv").read_text() == csv, "run python -m bench.leaderboard"
     assert (REPOSITORY / "leaderboard.md").read_text() == text, "run python -m bench.leaderboard"
 
 
 def test_the_committed_quickstart_keeps_its_bars():
     """FID below a tenth of noise's and accuracy above 90 % for three backbones of equal cost."""
-    records = list(record.read_all(REPOSITORY))
+    records = list(record.read_records(REPOSITORY))
     noise = next(r for r in records if r.label == "noise").metrics["fid[digits-cnn]"].value
-    keys = suites.cells("quickstart", "digits").values()
+    keys = suites.variant_keys("quickstart", "digits").values()
     models = {r.label: r for r in records if r.kind == "model" and suites.key(r.config) in keys}
     assert set(models) == {"dit", "uvit", "unet"}
     for r in models.values():
@@ -125,8 +125,8 @@ def finished(run, seed=0):
     """A finished record of a run's config."""
     config = load_config(run.path)
     whole = {
-        "evaluation": protocol.evaluation_of(config, extractor_hash="a", reference_hash="b", reference_count=3),
-        "training": protocol.training_of(config, native=presets.native_preset(config), match_target=7),
+        "evaluation": protocol.evaluation_protocol(config, extractor_hash="a", reference_hash="b", reference_count=3),
+        "training": protocol.training_protocol(config, native=presets.native_preset(config), match_target=7),
     }
     print_ = fingerprint(whole)
     return dataclasses.replace(
@@ -136,14 +136,14 @@ def finished(run, seed=0):
         protocol=whole,
         fingerprint=print_,
         evaluation_fingerprint=fingerprint(whole["evaluation"]),
-        id=record.identity(config.model.label, config.identity(), print_),
+        id=record.record_id(config.model.label, config.identity(), print_),
     )
 
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])
 def test_a_run_that_does_not_finish_leaves_a_record_that_says_how_far_it_came_and_why(broken, status):
-    path = failures.publish(broken, load_config(broken.path), status, WORDS)
-    one = record.read(path)
+    path = failures.publish_failure(broken, load_config(broken.path), status, WORDS)
+    one = record.read_record(path)
     assert (one.status, one.error, one.metrics, one.cost, one.checkpoint) == (status, WORDS, {}, None, None)
     warning = f"runs/{broken.path.name}/checkpoints/000000000048.safetensors cannot be read"
     assert one.incidents == [
@@ -151,8 +151,8 @@ def test_a_run_that_does_not_finish_leaves_a_record_that_says_how_far_it_came_an
         {"kind": "rollback", "images": 48, "to": 16, "why": "nan", "nth": 1},
         {"kind": status, "images": 64},
     ]
-    again = failures.publish(broken, load_config(broken.path), "failed", ValueError("something else"))
-    assert again == path and record.read(path).error == "something else"
+    again = failures.publish_failure(broken, load_config(broken.path), "failed", ValueError("something else"))
+    assert again == path and record.read_record(path).error == "something else"
 
 
 @pytest.mark.parametrize("matched", [False, True])
@@ -161,15 +161,15 @@ def test_a_finished_record_takes_the_failed_one_away_and_is_never_replaced_by_on
     if matched:  # what it was matched to is known only to the finished run
         config = replaced(config, "model", match="macs:unet:nano", solved={"depth": 1})
         write_json(broken.path / "config.json", config.to_dict())
-    failures.publish(broken, config, "failed", "first")
+    failures.publish_failure(broken, config, "failed", "first")
     other = make_run(results, dataclasses.replace(config, seed=1))
-    failures.publish(other, load_config(other.path), "failed", "of another seed")
-    good = record.publish(results, finished(broken))
-    assert [r.status for r in record.read_all(results)].count("failed") == 1 and good.is_file()
+    failures.publish_failure(other, load_config(other.path), "failed", "of another seed")
+    good = record.publish_record(results, finished(broken))
+    assert [r.status for r in record.read_records(results)].count("failed") == 1 and good.is_file()
     for _ in ("as it is", "after --fresh"):
-        assert failures.publish(broken, config, "failed", "later") is None
+        assert failures.publish_failure(broken, config, "failed", "later") is None
         broken.clear()
-    assert {r.error for r in record.read_all(results)} == {None, "of another seed"}
+    assert {r.error for r in record.read_records(results)} == {None, "of another seed"}
 
 
 def test_the_record_of_a_failure_needs_no_torch(broken):
@@ -178,7 +178,7 @@ def test_the_record_of_a_failure_needs_no_torch(broken):
         "from bench.storage.run_folder import RunFolder\n"
         "from bench.config.overrides import load_config\n"
         "run = RunFolder(Path(sys.argv[1]))\n"
-        "assert failures.publish(run, load_config(run.path), 'failed', 'NODE_FAIL')\n"
+        "assert failures.publish_failure(run, load_config(run.path), 'failed', 'NODE_FAIL')\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(broken.path)], check=True)
@@ -200,15 +200,15 @@ SAID = {
 @pytest.mark.parametrize("said", SAID, ids=range(len(SAID)))
 def test_the_error_of_a_record_is_short_and_names_no_machines_paths(said, tmp_path):
     text = said.replace("RESULTS", str(tmp_path)).replace("CHECKOUT", str(REPOSITORY.parent))
-    assert failures.brief(text, tmp_path) == (said if SAID[said] is None else SAID[said])
+    assert failures.summarize_error(text, tmp_path) == (said if SAID[said] is None else SAID[said])
 
 
 def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, tmp_path):
     results = broken.results
-    record.publish(results, made("a", 1.0))
-    before = leaderboard_files.build(results)
-    failed = record.read(failures.publish(broken, load_config(broken.path), "diverged", WORDS))
-    csv, text = leaderboard_files.build(results)
+    record.publish_record(results, made("a", 1.0))
+    before = leaderboard_files.build_leaderboard(results)
+    failed = record.read_record(failures.publish_failure(broken, load_config(broken.path), "diverged", WORDS))
+    csv, text = leaderboard_files.build_leaderboard(results)
     head, _, tail = text.partition("## Did not finish\n")
     assert head == before[1] + "\n"
     cells = [c.strip() for c in tail.splitlines()[-1].split("|")[1:-1]]
@@ -222,24 +222,24 @@ def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, t
 
 
 def test_a_ledger_of_failures_alone_has_a_leaderboard(broken):
-    failures.publish(broken, load_config(broken.path), "failed", WORDS)
-    assert "Did not finish" in leaderboard_files.write(broken.results)
+    failures.publish_failure(broken, load_config(broken.path), "failed", WORDS)
+    assert "Did not finish" in leaderboard_files.write_leaderboard(broken.results)
 
 
 def test_a_failure_that_was_written_while_its_run_was_finished_is_not_shown(broken):
-    failed = failures.publish(broken, load_config(broken.path), "failed", WORDS)
+    failed = failures.publish_failure(broken, load_config(broken.path), "failed", WORDS)
     text = failed.read_text()
-    record.publish(broken.results, finished(broken))
+    record.publish_record(broken.results, finished(broken))
     failed.write_text(text)
-    assert "Did not finish" not in leaderboard_files.build(broken.results)[1]
+    assert "Did not finish" not in leaderboard_files.build_leaderboard(broken.results)[1]
 
 
 def publish_many(results, who, go):
     go.wait()
     for i in range(25):
-        record.publish(results, made("all", float(i + 1), seed=-1))  # which every process writes
-        record.publish(results, made(f"process {who}", float(i + 1), seed=i))
-    leaderboard_files.write(results)
+        record.publish_record(results, made("all", float(i + 1), seed=-1))  # which every process writes
+        record.publish_record(results, made(f"process {who}", float(i + 1), seed=i))
+    leaderboard_files.write_leaderboard(results)
 
 
 def test_records_written_by_many_processes_at_once_are_neither_torn_nor_lost(tmp_path):
@@ -249,34 +249,34 @@ def test_records_written_by_many_processes_at_once_are_neither_torn_nor_lost(tmp
     many = [fork.Process(target=publish_many, args=(tmp_path, who, go)) for who in range(8)]
     for p in many:
         p.start()
-    leaderboard_files.write(tmp_path)
+    leaderboard_files.write_leaderboard(tmp_path)
     go.set()
     seen = []
     while any(p.is_alive() for p in many):
-        seen.append(len(list(record.read_all(tmp_path))))  # a torn one is a ValueError
+        seen.append(len(list(record.read_records(tmp_path))))  # a torn one is a ValueError
         text = (tmp_path / "leaderboard.md").read_text()
         assert text.startswith("# Leaderboard") and text.endswith(text_tables.LEGEND)
         csv = (tmp_path / "leaderboard.csv").read_text()
         assert not csv.strip() or len(pd.read_csv(StringIO(csv))) > 0
     assert all(p.exitcode == 0 for p in many)
     assert seen == sorted(seen) and len(set(seen)) > 3  # they were watched while they came, and none went
-    assert len(list(record.read_all(tmp_path))) == 8 * 25 + 1
+    assert len(list(record.read_records(tmp_path))) == 8 * 25 + 1
     shown = [(tmp_path / f"leaderboard.{ending}").read_text() for ending in ("csv", "md")]
-    assert shown == list(leaderboard_files.build(tmp_path))
+    assert shown == list(leaderboard_files.build_leaderboard(tmp_path))
     assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 8 * 25 + 1
-    assert {p.suffix for p in record.folder(tmp_path).iterdir()} == {".json"}
+    assert {p.suffix for p in record.records_folder(tmp_path).iterdir()} == {".json"}
 
 
 def test_a_leaderboard_that_was_overtaken_while_it_was_made_is_made_again(tmp_path, monkeypatch):
-    record.publish(tmp_path, made("a"))
-    build = leaderboard_files.build
+    record.publish_record(tmp_path, made("a"))
+    build = leaderboard_files.build_leaderboard
 
     def overtaken(results):
         found = build(results)
-        record.publish(tmp_path, made("b"))
-        monkeypatch.setattr(leaderboard_files, "build", build)
+        record.publish_record(tmp_path, made("b"))
+        monkeypatch.setattr(leaderboard_files, "build_leaderboard", build)
         return found
 
-    monkeypatch.setattr(leaderboard_files, "build", overtaken)
-    leaderboard_files.write(tmp_path)
+    monkeypatch.setattr(leaderboard_files, "build_leaderboard", overtaken)
+    leaderboard_files.write_leaderboard(tmp_path)
     assert set(pd.read_csv(tmp_path / "leaderboard.csv")["model"]) == {"a", "b"}

@@ -12,7 +12,7 @@ from helpers import replaced
 from made_records import config_of, made, plain, whole
 
 from bench import leaderboard
-from bench.config.overrides import from_dict
+from bench.config.overrides import config_from_dict
 from bench.experiments import presets
 from bench.records import failures, protocol, record, submission_check
 from bench.records.protocol import fingerprint
@@ -34,7 +34,7 @@ def signed(data):
     """With the fingerprints and the id of its content."""
     whole_ = data["protocol"]
     data["fingerprint"], data["evaluation_fingerprint"] = fingerprint(whole_), fingerprint(whole_["evaluation"])
-    data["id"] = record.identity(data["label"], data["config"], data["fingerprint"])
+    data["id"] = record.record_id(data["label"], data["config"], data["fingerprint"])
     return data
 
 
@@ -52,7 +52,7 @@ def check(data, results, capsys, name=None):
 def uncounted(request, monkeypatch):
     """Networks are counted only where a test is about that: it starts a process with torch."""
     if "recount" not in request.node.name:
-        monkeypatch.setattr(submission_check, "counted", lambda paths: {})
+        monkeypatch.setattr(submission_check, "recount_networks", lambda paths: {})
 
 
 GOOD = {
@@ -69,7 +69,7 @@ GOOD = {
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_good_record_is_told_where_it_would_stand(kind, tmp_path, capsys):
     one, results = GOOD[kind](), tmp_path / "results"
-    record.publish(results, dataclasses.replace(whole(config_of(seed=9), fid=0.1)))
+    record.publish_record(results, dataclasses.replace(whole(config_of(seed=9), fid=0.1)))
     status, wrong, said = check(data_of(one), results, capsys)
     assert (status, wrong) == (0, []) and said.count("\n") == 1
     assert f"{one.label}, rank " in said and one.fingerprint in said
@@ -77,7 +77,7 @@ def test_a_good_record_is_told_where_it_would_stand(kind, tmp_path, capsys):
 
 
 def test_a_record_of_native_recipe_is_good(tmp_path, capsys):
-    config = presets.resolve(presets.Wish(arch="unet", size="DDPM-32", track="native", data="shapes"))
+    config = presets.compose_config(presets.RunRequest(arch="unet", size="DDPM-32", track="native", data="shapes"))
     one = whole(config, more={})
     status, wrong, said = check(data_of(one), tmp_path / "results", capsys)
     assert status == 2 and all("other features than the protocol's shapes-cnn" in line for line in wrong)
@@ -94,7 +94,7 @@ def test_a_record_of_published_weights_is_good(tmp_path, capsys):
     io |= {"text_dim": 0, "text_tokens": 0, "image_channels": 0}
     own = config_of(evaluation__guidance=1).to_dict()
     own["model"] |= {"weights": "c" * 64, "io": io}
-    config = from_dict({**own, "track": "published", "budget": {"images": 0, "points": 1}})
+    config = config_from_dict({**own, "track": "published", "budget": {"images": 0, "points": 1}})
     data = data_of(dataclasses.replace(base(config)))
     status, wrong, said = check(data, tmp_path / "results", capsys)
     assert (status, wrong) == (0, []) and "unranked" in said
@@ -105,13 +105,13 @@ def base(config):
     trained = whole(config_of(evaluation__guidance=1))
     parts = {
         "evaluation": trained.protocol["evaluation"],
-        "training": protocol.training_of(config, native={}, match_target=None),
+        "training": protocol.training_protocol(config, native={}, match_target=None),
     }
     identity, print_ = plain(config.identity()), fingerprint(parts)
     cost = dataclasses.replace(trained.cost, training_flops=None, images_per_second=None, accelerator_hours=0.0)
     return dataclasses.replace(
         trained,
-        id=record.identity(config.model.label, identity, print_),
+        id=record.record_id(config.model.label, identity, print_),
         label=config.model.label,
         config=identity,
         protocol=parts,
@@ -125,12 +125,12 @@ def base(config):
 
 def test_a_record_of_a_failure_is_good(tmp_path, capsys):
     config = matched()
-    parts = failures.known_protocol(config)
+    parts = failures.unfinished_protocol(config)
     parts, identity = plain(parts), plain(config.identity())
     print_ = fingerprint(parts)
     one = dataclasses.replace(
         whole(config),
-        **dict(id=record.identity(config.model.label, identity, print_), protocol=parts, fingerprint=print_),
+        **dict(id=record.record_id(config.model.label, identity, print_), protocol=parts, fingerprint=print_),
         **dict(evaluation_fingerprint=fingerprint(parts["evaluation"]), status="failed", error="the loss is nan"),
         **dict(metrics={}, cost=None, curve=[], losses=[], checkpoint=None),
     )
@@ -138,7 +138,7 @@ def test_a_record_of_a_failure_is_good(tmp_path, capsys):
 
 
 def test_every_committed_record_is_good(capsys):
-    paths = sorted(map(str, record.folder(REPOSITORY).glob("*.json")))
+    paths = sorted(map(str, record.records_folder(REPOSITORY).glob("*.json")))
     status = leaderboard.main(["--results", str(REPOSITORY), "--check", *paths])
     said = capsys.readouterr()
     assert (status, said.err) == (0, "") and said.out.count("is good") == len(paths) > 0
@@ -244,7 +244,7 @@ WRONG = {
 @pytest.mark.parametrize("fault", WRONG)
 def test_what_is_wrong_with_a_record_is_said_in_a_line(fault, tmp_path, capsys):
     change, sentence = WRONG[fault]
-    record.publish(tmp_path / "results", whole(config_of(seed=9)))
+    record.publish_record(tmp_path / "results", whole(config_of(seed=9)))
     data = data_of(whole())
     change(data)
     with contextlib.suppress(KeyError):  # signed anew: this is about what a signature does not show
@@ -330,7 +330,7 @@ def test_junk_anywhere_in_a_record_is_answered_and_never_a_traceback(tmp_path):
             with contextlib.suppress(KeyError, TypeError, AttributeError):
                 signed(data)
             path.write_text(json.dumps(data))
-            wrong, _ = submission_check.problems(path, committed)
+            wrong, _ = submission_check.find_problems(path, committed)
             if not wrong:
                 silent.append("/".join(place))
     assert len(places) > 150
@@ -388,7 +388,9 @@ def test_a_recount_finds_what_a_network_really_costs(tmp_path, capsys):
     names = [("dit", {}), ("uvit", {"macs": -1}), ("unet", {})]
     paths = []
     for i, (label, change) in enumerate(names):
-        one = next(r for r in record.read_all(REPOSITORY) if r.label == label and r.protocol["training"]["match"]["to"])
+        one = next(
+            r for r in record.read_records(REPOSITORY) if r.label == label and r.protocol["training"]["match"]["to"]
+        )
         data = data_of(one)
         if change:
             cost, images = data["cost"], data["config"]["budget"]["images"]
@@ -409,7 +411,7 @@ def test_a_recount_finds_what_a_network_really_costs(tmp_path, capsys):
 
 
 def test_the_same_network_has_the_committed_records_parameters(tmp_path, capsys):
-    record.publish(tmp_path / "results", whole(config_of(seed=9)))
+    record.publish_record(tmp_path / "results", whole(config_of(seed=9)))
     data = data_of(whole())
     data["cost"]["params"] += 1
     (line,) = check(data, tmp_path / "results", capsys)[1]
@@ -419,7 +421,7 @@ def test_the_same_network_has_the_committed_records_parameters(tmp_path, capsys)
 
 
 def test_a_record_that_comes_again_is_said_to_replace_the_committed_one(tmp_path, capsys):
-    record.publish(tmp_path / "results", whole(fid=2.0))
+    record.publish_record(tmp_path / "results", whole(fid=2.0))
     assert "it replaces the committed one" in check(data_of(whole()), tmp_path / "results", capsys)[2]
 
 

@@ -14,7 +14,7 @@ from matplotlib.text import Annotation
 from bench import figures
 from bench.experiments import suites
 from bench.records.protocol import fingerprint
-from bench.records.record import identity
+from bench.records.record import record_id
 from bench.reports import figure_definitions, matplotlib_figures, style
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
 from bench.reports.published_panels import dit_400k, dit_training
@@ -75,7 +75,7 @@ def test_runs_of_another_protocol_have_a_panel_of_their_own():
         evaluation = {**r.protocol["evaluation"], "reference_hash": "another"}
         whole = {**r.protocol, "evaluation": evaluation}
         prints = dict(fingerprint=fingerprint(whole), evaluation_fingerprint=fingerprint(evaluation))
-        id_ = identity(r.label, r.config, prints["fingerprint"])
+        id_ = record_id(r.label, r.config, prints["fingerprint"])
         other.append(dataclasses.replace(r, id=id_, protocol=whole, **prints))
     panels = measured(figure("dit-scaling", [*SCALING, *other]))
     assert [sum(len(s.points) for s in p.series) for p in panels] == [9, 2]

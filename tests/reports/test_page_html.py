@@ -34,7 +34,7 @@ def run(arch, seed, images):
 
 def renamed(one, label, **more):
     """The record under another name, with the id that this gives it."""
-    id_ = record.identity(label, one.config, one.fingerprint)
+    id_ = record.record_id(label, one.config, one.fingerprint)
     return dataclasses.replace(one, id=id_, label=label, **more)
 
 
@@ -45,7 +45,7 @@ def reference(label, fid):
     own = {"protocol": halves, "fingerprint": fingerprint(halves), "config": {}, "kind": "reference"}
     metrics = {"fid[digits-cnn]": metric(fid, reach=0.1)}
     more = {"metrics": metrics, "cost": None, "curve": [], "losses": [], "checkpoint": None, "incidents": []}
-    return dataclasses.replace(one, **own, **more, label=label, id=record.identity(label, {}, own["fingerprint"]))
+    return dataclasses.replace(one, **own, **more, label=label, id=record.record_id(label, {}, own["fingerprint"]))
 
 
 def study():
@@ -59,9 +59,9 @@ def study():
 
 def publish(folder, records, pictures=True):
     for i, r in enumerate(records):
-        path = record.folder(folder) / f"{r.id}.json"
+        path = record.records_folder(folder) / f"{r.id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(page_html.contents.plain(r)))
+        path.write_text(json.dumps(page_html.page_data.plain(r)))
         if pictures and r.kind == "model" and r.status == "done":
             sheet = np.random.default_rng(i).integers(0, 255, (80, 80), dtype=np.uint8)
             (folder / "samples").mkdir(exist_ok=True)
@@ -90,7 +90,7 @@ def test_a_record_is_in_the_page_digit_for_digit(page, tmp_path):
     for r in study():
         text = "".join(data["pieces"][i] for i in data["records"][r.id])
         (tmp_path / f"{r.id}.json").write_text(text)
-        assert record.read(tmp_path / f"{r.id}.json") == r
+        assert record.read_record(tmp_path / f"{r.id}.json") == r
 
 
 def test_the_page_asks_no_network_and_names_nothing_outside_itself(page):
@@ -143,7 +143,7 @@ def test_a_mistake_is_answered_in_a_sentence(mistake, tmp_path, monkeypatch, cap
 def test_a_damaged_record_is_refused_and_the_page_before_stays(tmp_path, capsys):
     publish(tmp_path, [run("dit", 0, 60_000)], pictures=False)
     (tmp_path / "report.html").write_text("before")
-    (record.folder(tmp_path) / "bad.json").write_text("{")
+    (record.records_folder(tmp_path) / "bad.json").write_text("{")
     assert report.main(["--results", str(tmp_path)]) == 2
     assert "bad.json" in capsys.readouterr().err and (tmp_path / "report.html").read_text() == "before"
 

@@ -6,15 +6,15 @@ import pytest
 from helpers import make_run, tiny_config
 
 from bench.cluster import profiles, run_status
-from bench.cluster.run_status import Row
+from bench.cluster.run_status import RunStatus
 from bench.runs import dispatch
 from bench.storage.atomic import write_json
 
 
 @pytest.fixture
 def wanted(tmp_path):
-    return dispatch.Wanted(
-        results=tmp_path, cluster="slurm", profile=profiles.load("default"), parallel=None, label="x"
+    return dispatch.DispatchOptions(
+        results=tmp_path, cluster="slurm", profile=profiles.load_profile("default"), parallel=None, label="x"
     )
 
 
@@ -29,10 +29,10 @@ def standing(monkeypatch):
 
     def stand(*rows, note=""):
         def look(asked, **_):
-            told = [Row(run=run.path.name, **row) for run, row in zip(asked, rows, strict=True)]
+            told = [RunStatus(run=run.path.name, **row) for run, row in zip(asked, rows, strict=True)]
             return told, note
 
-        monkeypatch.setattr(run_status, "look", look)
+        monkeypatch.setattr(run_status, "query_runs", look)
 
     return stand
 
@@ -52,7 +52,7 @@ ROWS = {
 def test_only_what_is_neither_queued_nor_failed_is_submitted(tmp_path, standing, capsys, state, retry):
     row, words = ROWS[state]
     standing(row)
-    there, free = dispatch.sorted_out(runs(tmp_path, 0), retry)
+    there, free = dispatch.select_for_submission(runs(tmp_path, 0), retry)
     submitted = not words or (state == "failed" and retry)
     assert len(free) == submitted and len(there) == (state == "queued")
     assert ("" if submitted else words) in capsys.readouterr().out
@@ -62,19 +62,19 @@ def test_nothing_is_submitted_or_removed_while_slurm_does_not_answer(tmp_path, s
     standing({}, note="sacct gave no answer in 30 s")
     made = runs(tmp_path, 0)
     with pytest.raises(ValueError, match="gave no answer in 30 s; nothing was submitted or removed"):
-        dispatch.to_slurm(made, wanted)
+        dispatch.submit_to_slurm(made, wanted)
     write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
     with pytest.raises(ValueError, match="nothing was submitted or removed"):
-        dispatch.must_be_free(made, "")
+        dispatch.require_not_queued(made, "")
 
 
 def test_what_slurm_works_on_is_not_thrown_away(tmp_path, standing):
     made = runs(tmp_path, 0)
-    dispatch.must_be_free(made, "")  # never submitted: SLURM is not asked
+    dispatch.require_not_queued(made, "")  # never submitted: SLURM is not asked
     write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
     standing(ROWS["queued"][0])
     with pytest.raises(ValueError, match=r"is in the queue: train 7_0; python -m bench\.cancel .* first, then --fresh"):
-        dispatch.must_be_free(made, "then --fresh")
+        dispatch.require_not_queued(made, "then --fresh")
 
 
 def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, standing, wanted, monkeypatch, capsys):
@@ -84,12 +84,12 @@ def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, stand
         raise KeyboardInterrupt
 
     asked = []
-    monkeypatch.setattr("bench.cluster.job_chains.submit", submit)
+    monkeypatch.setattr("bench.cluster.job_chains.submit_runs", submit)
     monkeypatch.setattr("bench.cluster.cancellation.ask_and_cancel", asked.append)
     standing({}, {})
     made = runs(tmp_path, 0, 1)
     with pytest.raises(KeyboardInterrupt):
-        dispatch.to_slurm(made, wanted)
+        dispatch.submit_to_slurm(made, wanted)
     one, two = made.values()
     assert asked == [[one]] and one.path.exists()
     assert not two.path.exists(), "what was not submitted is no run"
@@ -100,10 +100,10 @@ def test_a_ctrl_c_while_watching_asks_about_all(tmp_path, wanted, monkeypatch):
         raise KeyboardInterrupt
 
     asked = []
-    monkeypatch.setattr("bench.cluster.status_table.watch", interrupted)
+    monkeypatch.setattr("bench.cluster.status_table.watch_runs", interrupted)
     monkeypatch.setattr("bench.cluster.cancellation.ask_and_cancel", asked.append)
     made = list(runs(tmp_path, 0, 1).values())
-    assert dispatch.watch(made, wanted) is False and asked == [made]
+    assert dispatch.watch_runs(made, wanted) is False and asked == [made]
 
 
 def test_a_run_that_slurm_has_is_not_also_done_here(tmp_path, standing, wanted):
@@ -112,7 +112,7 @@ def test_a_run_that_slurm_has_is_not_also_done_here(tmp_path, standing, wanted):
     standing(ROWS["queued"][0])
     local = dataclasses.replace(wanted, cluster="local")
     with pytest.raises(ValueError, match=r"is in the queue: train 7_0; .* or leave it to SLURM"):
-        dispatch.out(made, local, stay=False)
+        dispatch.dispatch_runs(made, local, stay=False)
 
 
 def test_a_refused_submission_leaves_no_run(tmp_path, standing, wanted, monkeypatch):
@@ -120,18 +120,18 @@ def test_a_refused_submission_leaves_no_run(tmp_path, standing, wanted, monkeypa
         raise ValueError("SLURM does not take it")
         yield
 
-    monkeypatch.setattr("bench.cluster.job_chains.submit", refused)
+    monkeypatch.setattr("bench.cluster.job_chains.submit_runs", refused)
     standing({}, {})
     new, old = runs(tmp_path, 0, 1).values()
     old.log("start")
     with pytest.raises(ValueError, match="does not take it"):
-        dispatch.to_slurm({run.path.name: run for run in (new, old)}, wanted)
+        dispatch.submit_to_slurm({run.path.name: run for run in (new, old)}, wanted)
     assert not new.path.exists() and old.path.exists()
 
 
 def test_where_all_failed_nothing_is_submitted_and_the_status_says_so(tmp_path, standing, wanted, capsys):
     standing(dict(state="failed", error=["no disk", "its evaluation is cancelled: its training failed"]))
-    assert dispatch.out(runs(tmp_path, 0), wanted, stay=False) == 1
+    assert dispatch.dispatch_runs(runs(tmp_path, 0), wanted, stay=False) == 1
     assert "failed (no disk); --retry-failed" in capsys.readouterr().out
 
 
@@ -141,4 +141,4 @@ def test_runs_that_are_trained_are_told_from_those_that_are_not(tmp_path):
         path = two.file("snapshots", images, "safetensors")
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert dispatch.by_stage([one, two]) == ([one], [two])
+    assert dispatch.split_by_stage([one, two]) == ([one], [two])

@@ -16,7 +16,7 @@ from bench import run
 from bench.records import record
 from bench.runs import job
 from bench.storage import atomic, run_folder, shards, tensor_files
-from bench.storage.lease import hold
+from bench.storage.lease import hold_lease
 from bench.storage.run_folder import RunFolder
 
 BIG = 400_000
@@ -70,16 +70,16 @@ def disk(tmp_path):
 
 
 def write_folder(path):
-    with atomic.whole_folder(path) as folder:
+    with atomic.atomic_folder(path) as folder:
         np.save(folder / "x.npy", np.zeros(BIG // 8))
 
 
 WRITERS = {
     "json": lambda path: atomic.write_json(path, ["x" * BIG]),
-    "a line": lambda path: atomic.append(path, "x" * BIG),
-    "checkpoint": lambda path: tensor_files.save(path, {"x": torch.zeros(BIG // 4)}),
+    "a line": lambda path: atomic.append_line(path, "x" * BIG),
+    "checkpoint": lambda path: tensor_files.save_tensors(path, {"x": torch.zeros(BIG // 4)}),
     "folder of arrays": write_folder,
-    "shard": lambda path: shards.Shards(path, 10).add(np.arange(10), images=np.zeros((10, BIG // 80))),
+    "shard": lambda path: shards.ArrayShards(path, 10).add(np.arange(10), images=np.zeros((10, BIG // 80))),
 }
 WHY = {"folder of arrays": "the disk took only a part of it; it, or your quota, is full"}
 """numpy does not tell more."""
@@ -113,7 +113,7 @@ def test_a_read_only_disk_takes_nothing(writer, disk):
     check_refused(writer, disk.path / "new", "the file system is read-only")
 
 
-@pytest.mark.parametrize("number", atomic.REFUSALS)
+@pytest.mark.parametrize("number", atomic.DISK_ERRORS)
 def test_every_refusal_is_a_sentence_with_what_to_do_and_the_old_file_stays(number, tmp_path, monkeypatch):
     atomic.write_json(tmp_path / "x.json", "old")
 
@@ -123,32 +123,32 @@ def test_every_refusal_is_a_sentence_with_what_to_do_and_the_old_file_stays(numb
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(ValueError) as caught:
         atomic.write_json(tmp_path / "x.json", "new")
-    assert str(caught.value) == f"cannot write {tmp_path / 'x.json'}: {'; '.join(atomic.REFUSALS[number])}"
+    assert str(caught.value) == f"cannot write {tmp_path / 'x.json'}: {'; '.join(atomic.DISK_ERRORS[number])}"
     assert json.loads((tmp_path / "x.json").read_text()) == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_other_errors_are_left_alone(tmp_path):
-    with pytest.raises(FileNotFoundError), atomic.atomic(tmp_path / "x"):
+    with pytest.raises(FileNotFoundError), atomic.atomic_write(tmp_path / "x"):
         (tmp_path / "nothing").read_text()
-    with pytest.raises(ValueError, match=r"^a mistake$"), atomic.atomic(tmp_path / "x"):
+    with pytest.raises(ValueError, match=r"^a mistake$"), atomic.atomic_write(tmp_path / "x"):
         raise ValueError("a mistake")
 
 
 def test_a_refused_record_leaves_the_one_before(disk):
     old = made(fid=2.0)
-    path = record.publish(disk.path, old)
+    path = record.publish_record(disk.path, old)
     disk.fill()
     with pytest.raises(ValueError, match=r"cannot write .*json: the disk is full; free some space"):
-        record.publish(disk.path, made(fid=1.0))
-    assert record.read(path) == old and [p.name for p in path.parent.iterdir()] == [path.name]
+        record.publish_record(disk.path, made(fid=1.0))
+    assert record.read_record(path) == old and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_the_beat_of_a_claim_and_its_release_need_no_space(disk):
-    with hold(disk.path / "run", 0) as own:
+    with hold_lease(disk.path / "run", 0) as own:
         disk.fill()
         own._write(f"{7:010d}")
         assert own.path.read_text().endswith('"beat": "0000000007"}')
-    with pytest.raises(ValueError, match=r"claim-000002.json: the disk is full"), hold(disk.path / "run", 0):
+    with pytest.raises(ValueError, match=r"claim-000002.json: the disk is full"), hold_lease(disk.path / "run", 0):
         pass
 
 
@@ -172,14 +172,14 @@ def quiet(tmp_path, cache):
         results.mkdir()
         (results / "cache").symlink_to(cache)
         own = make_run(results, tiny_config())
-        job.work(own)
-        QUIET["record"] = record.read(own.record())
+        job.execute_run(own)
+        QUIET["record"] = record.read_record(own.record())
     return QUIET["record"]
 
 
 def when(monkeypatch, fragment, nth, do):
     """Do something as the nth file whose path has a fragment in it begins to be written."""
-    seen, beside = [], atomic.beside
+    seen, beside = [], atomic.partial_path
 
     def watched(path):
         if fragment in str(path):
@@ -188,12 +188,12 @@ def when(monkeypatch, fragment, nth, do):
                 do()
         return beside(path)
 
-    monkeypatch.setattr(atomic, "beside", watched)
+    monkeypatch.setattr(atomic, "partial_path", watched)
 
 
 def check_ends_as(own, quiet):
-    job.work(own)
-    found = record.read(own.record())
+    job.execute_run(own)
+    found = record.read_record(own.record())
     assert (found.id, found.checkpoint, found.metrics) == (quiet.id, quiet.checkpoint, quiet.metrics)
 
 
@@ -221,19 +221,19 @@ def test_a_disk_that_becomes_full_stops_a_run_in_a_sentence_and_then_it_goes_on(
     fragment, nth, left = MOMENTS[moment]
     with monkeypatch.context() as patch, pytest.raises(ValueError) as caught:
         when(patch, fragment, nth, lambda: disk.fill(left))
-        job.work(own)
+        job.execute_run(own)
     assert "the disk is full; free some space, and the same command goes on from the last checkpoint" in str(
         caught.value
     )
     assert fragment in str(caught.value) and not list(own.path.rglob(".*"))
-    _, _, warnings = tensor_files.newest(own.path / "checkpoints")
+    _, _, warnings = tensor_files.load_newest_checkpoint(own.path / "checkpoints")
     assert not warnings
     disk.free()
     check_ends_as(own, quiet)
 
 
 def test_a_log_that_finds_no_space_stops_a_run_and_its_error_is_not_lost(own, disk, quiet, monkeypatch, capsys):
-    def append(path, line, real=atomic.append):
+    def append(path, line, real=atomic.append_line):
         if '"train"' in line and not disk.ballast.exists():
             pad = '{"event": "pad", "x": "%s"}'
             room = path.stat().st_size + len(pad) - 2 + 1 + 30
@@ -242,8 +242,8 @@ def test_a_log_that_finds_no_space_stops_a_run_and_its_error_is_not_lost(own, di
         real(path, line)
 
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"log.jsonl: the disk is full"):
-        patch.setattr(run_folder, "append", append)
-        job.work(own)
+        patch.setattr(run_folder, "append_line", append)
+        job.execute_run(own)
     assert (own.path / "log.jsonl").stat().st_size == 4096 and len(
         (own.path / "log.jsonl").read_text().splitlines()[-1]
     ) == 30
@@ -257,7 +257,7 @@ def test_a_log_that_finds_no_space_stops_a_run_and_its_error_is_not_lost(own, di
 def test_a_disk_that_becomes_read_only_stops_a_run_and_then_it_goes_on(own, disk, quiet, monkeypatch, capsys):
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="the file system is read-only; make it writ"):
         when(patch, "/checkpoints/", 2, lambda: disk.read_only(True))
-        job.work(own)
+        job.execute_run(own)
     assert "error.txt: the file system is read-only" in capsys.readouterr().err
     disk.read_only(False)
     for claim in own.path.glob("claim-*"):  # of this very process, which in life is gone by now
@@ -273,8 +273,8 @@ def test_the_door_answers_a_read_only_results_folder_in_a_sentence(disk, capsys)
 
 
 def test_of_two_that_make_a_folder_the_first_stays(tmp_path):
-    with atomic.whole_folder(tmp_path / "x") as late:
+    with atomic.atomic_folder(tmp_path / "x") as late:
         (late / "name").write_text("late")
-        with atomic.whole_folder(tmp_path / "x") as early:
+        with atomic.atomic_folder(tmp_path / "x") as early:
             (early / "name").write_text("early")
     assert (tmp_path / "x" / "name").read_text() == "early" and len(list(tmp_path.iterdir())) == 1

@@ -14,31 +14,30 @@ import pytest
 
 from bench.runs import launch
 from bench.storage import lease, process_identity
-from bench.storage.atomic import beside
+from bench.storage.atomic import partial_path
 from bench.storage.run_folder import RunFolder
 
 HOLD = """
-import json, os, sys
+import json, sys, os
 from pathlib import Path
 
-from bench.storage import lease as claim
-from bench.storage import process_identity as machine
-told = json.loads(sys.argv[2])
-for name, value in told.get("seconds", {}).items():
-    setattr(claim, name, value)
-if told.get("place"):
-    machine.place = lambda: told["place"]
+from bench.storage import lease, process_identity
+options = json.loads(sys.argv[2])
+for name, value in options.get("seconds", {}).items():
+    setattr(lease, name, value)
+if options.get("place"):
+    process_identity.pid_namespace_id = lambda: options["place"]
 try:
-    with claim.hold(Path(sys.argv[1]), told.get("wait", 0)) as own:
-        print("holds", own.generation, os.getpid(), flush=True)
+    with lease.hold_lease(Path(sys.argv[1]), options.get("wait", 0)) as held:
+        print("holds", held.generation, os.getpid(), flush=True)
         for word in sys.stdin:
-            own.check()
+            held.check()
             print("still", flush=True)
-except (ValueError, claim.TakenOver) as error:
+except (ValueError, lease.LeaseLost) as error:
     print(error, flush=True)
     sys.exit(2)
 """
-QUICK = {"BEAT_SECONDS": 0.05, "DEAD_SECONDS": 1.0, "POLL_SECONDS": 0.02}
+QUICK = {"HEARTBEAT_SECONDS": 0.05, "EXPIRY_SECONDS": 1.0, "POLL_SECONDS": 0.02}
 SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME")
 
 
@@ -119,14 +118,14 @@ def test_of_many_that_start_at_once_one_works_and_the_others_say_who(start, tmp_
 
 def test_one_look_tells_who_holds_a_run_and_the_door_says_so(start, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
-    assert lease.holder_of(folder.path) is None
+    assert lease.current_holder(folder.path) is None
     holder = start()
     holder.says()
-    assert lease.holder_of(folder.path).pid == holder.pid
-    assert launch.explain("dit", folder) == 1
-    assert f"dit is being worked on by {lease.me().host}, process {holder.pid}" in capsys.readouterr().err
+    assert lease.current_holder(folder.path).pid == holder.pid
+    assert launch.explain_unfinished("dit", folder) == 1
+    assert f"dit is being worked on by {lease.this_process().host}, process {holder.pid}" in capsys.readouterr().err
     holder.signal(signal.SIGKILL)
-    assert lease.holder_of(folder.path) is None
+    assert lease.current_holder(folder.path) is None
 
 
 def test_of_many_that_take_over_from_a_dead_one_one_works(start):
@@ -139,7 +138,7 @@ def test_of_many_that_take_over_from_a_dead_one_one_works(start):
 
 def test_a_released_run_is_free_at_once_and_its_generations_go_on(tmp_path):
     for generation in (1, 2, 3):
-        with lease.hold(tmp_path, 0) as own:
+        with lease.hold_lease(tmp_path, 0) as own:
             own.check()
             assert own.generation == generation and names(tmp_path) == [f"claim-{generation:06d}.json"]
 
@@ -157,7 +156,7 @@ def test_a_holder_elsewhere_is_alive_while_its_beat_advances(start, quick, tmp_p
     far = start(place="elsewhere", seconds=QUICK)
     far.says()
     with pytest.raises(ValueError, match=f"process {far.pid}; wait for it"):
-        lease.acquire(tmp_path / "run", 0)
+        lease.acquire_lease(tmp_path / "run", 0)
     assert far.asked() == "still"
 
 
@@ -166,8 +165,8 @@ def test_a_holder_elsewhere_whose_beat_stands_still_is_followed_and_finds_out(st
     far.says()
     far.signal(signal.SIGSTOP)
     began = time.monotonic()
-    own = lease.acquire(tmp_path / "run", 0)
-    assert time.monotonic() - began >= QUICK["DEAD_SECONDS"] and own.generation == 2
+    own = lease.acquire_lease(tmp_path / "run", 0)
+    assert time.monotonic() - began >= QUICK["EXPIRY_SECONDS"] and own.generation == 2
     far.signal(signal.SIGCONT)
     assert f"was taken over by {own.holder.words()}; this process writes nothing more" in far.asked()
     assert far.end() == 2
@@ -181,7 +180,7 @@ def test_a_holder_here_that_is_asleep_is_not_dead(start, quick, tmp_path):
     asleep.says()
     asleep.signal(signal.SIGSTOP)
     with pytest.raises(ValueError, match=f"process {asleep.pid}"):
-        lease.acquire(tmp_path / "run", 2 * QUICK["DEAD_SECONDS"])
+        lease.acquire_lease(tmp_path / "run", 2 * QUICK["EXPIRY_SECONDS"])
 
 
 def test_a_zombie_is_dead(start):
@@ -189,7 +188,7 @@ def test_a_zombie_is_dead(start):
     child.says()
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert os.path.exists(f"/proc/{child.pid}") and not process_identity.started(child.pid)
+    assert os.path.exists(f"/proc/{child.pid}") and not process_identity.start_time(child.pid)
     assert start().says().startswith("holds 2")
 
 
@@ -215,13 +214,13 @@ def test_another_job_does_not(start, other):
 def test_a_claim_that_nobody_can_read_is_followed_when_it_stands_still(quick, tmp_path):
     (tmp_path / "claim-000007.json").write_text('{"host": "x"')
     began = time.monotonic()
-    with lease.hold(tmp_path, 0) as own:
-        assert own.generation == 8 and time.monotonic() - began >= QUICK["DEAD_SECONDS"]
+    with lease.hold_lease(tmp_path, 0) as own:
+        assert own.generation == 8 and time.monotonic() - began >= QUICK["EXPIRY_SECONDS"]
 
 
 def test_a_late_claimant_of_a_generation_that_was_cleaned_up_does_not_get_it(tmp_path):
-    held = lease.create(tmp_path, 3)
-    assert lease.create(tmp_path, 2) is None and lease.create(tmp_path, 3) is None
+    held = lease.create_lease(tmp_path, 3)
+    assert lease.create_lease(tmp_path, 2) is None and lease.create_lease(tmp_path, 3) is None
     held.check()
     held.release()
     assert names(tmp_path) == ["claim-000003.json"]
@@ -238,22 +237,22 @@ def test_claims_hold_without_hard_links_and_with_a_server_that_answers_twice(tmp
         raise OSError(answer, "no links here")
 
     monkeypatch.setattr(os, "link", link)
-    with lease.hold(tmp_path, 0) as own:
+    with lease.hold_lease(tmp_path, 0) as own:
         own.check()
-        assert lease.create(tmp_path, 1) is None
+        assert lease.create_lease(tmp_path, 1) is None
     assert names(tmp_path) == ["claim-000001.json"]
 
 
 def test_one_whose_folder_is_emptied_finds_out(tmp_path):
-    with lease.hold(tmp_path / "run", 0) as own:
+    with lease.hold_lease(tmp_path / "run", 0) as own:
         own.path.unlink()
-        with pytest.raises(lease.TakenOver, match="has been removed"):
+        with pytest.raises(lease.LeaseLost, match="has been removed"):
             own.check()
-        other = lease.create(tmp_path / "run", 1)
-        with pytest.raises(lease.TakenOver, match="was taken over by"):
+        other = lease.create_lease(tmp_path / "run", 1)
+        with pytest.raises(lease.LeaseLost, match="was taken over by"):
             own.check()
     other.check()  # and its release did not touch the other's
-    assert lease.parse(other.path.read_text()).beat == "0" * 10
+    assert lease.parse_holder(other.path.read_text()).beat == "0" * 10
     other.release()
 
 
@@ -277,17 +276,17 @@ def test_a_start_clears_away_the_partials_of_the_dead_alone(start, tmp_path):
     dead = start()
     dead.says()
     dead.signal(signal.SIGKILL)
-    own, elsewhere = f"{process_identity.place()}-{os.getpid()}-", "0123abcd-1-"
+    own, elsewhere = f"{process_identity.pid_namespace_id()}-{os.getpid()}-", "0123abcd-1-"
     kept, gone = [], []
     for folder in ("evaluation", "features/000000000096.parts", "."):
         path = place.path / folder / "x"
         path.parent.mkdir(parents=True, exist_ok=True)
-        mine = str(beside(path))
+        mine = str(partial_path(path))
         kept += [mine, mine.replace(own, elsewhere), str(path)]
-        gone += [mine.replace(own, f"{process_identity.place()}-{dead.pid}-")]
+        gone += [mine.replace(own, f"{process_identity.pid_namespace_id()}-{dead.pid}-")]
     for path in (*kept, *gone):
         open(path, "w").close()
-    old = str(beside(place.path / "old")).replace(own, elsewhere)
+    old = str(partial_path(place.path / "old")).replace(own, elsewhere)
     (folder := place.path / os.path.basename(gone[0].replace("x", "y"))).mkdir()
     (folder / "0.png").touch()
     open(old, "w").close()
@@ -302,12 +301,12 @@ def test_a_start_clears_away_the_partials_of_the_dead_alone(start, tmp_path):
 
 def compete(folder, counted):
     """Hold the run again and again; in between nobody else may be inside."""
-    for name, value in (("POLL_SECONDS", 0.001), ("BEAT_SECONDS", 0.01)):
+    for name, value in (("POLL_SECONDS", 0.001), ("HEARTBEAT_SECONDS", 0.01)):
         setattr(lease, name, value)
     while True:
-        with lease.hold(folder, 60) as own:
+        with lease.hold_lease(folder, 60) as own:
             inside = folder / "inside"
-            if inside.is_symlink() and not process_identity.started(int(os.readlink(inside))):
+            if inside.is_symlink() and not process_identity.start_time(int(os.readlink(inside))):
                 inside.unlink()  # of one that was killed there
             inside.symlink_to(str(os.getpid()))
             own.check()
@@ -340,4 +339,4 @@ def test_of_many_that_come_and_are_killed_never_two_hold_a_run(tmp_path):
         p.join()
     os.close(writer)
     turns = len(os.read(reader, 65536))
-    assert killed >= 10 and turns > 50 and len(lease.generations(tmp_path)) <= 2
+    assert killed >= 10 and turns > 50 and len(lease.list_generations(tmp_path)) <= 2

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.storage import run_folder
-from bench.storage.run_folder import UNKNOWN, RunFolder
+from bench.storage.run_folder import EMPTY_STATUS, RunFolder
 
 EVENTS = [
     ("start", dict(pid=3, host="node-1", job="12_0")),
@@ -42,7 +42,7 @@ def test_the_status_says_what_the_events_come_to(tmp_path):
     run = logged(tmp_path)
     status = run.status()
     assert status.pop("time") == run.events()[0][-1]["time"] and status == SAYS
-    assert SAYS.keys() | {"time"} == UNKNOWN.keys()
+    assert SAYS.keys() | {"time"} == EMPTY_STATUS.keys()
 
 
 def test_the_status_goes_on_in_another_process_and_a_start_forgets_the_error(tmp_path):

@@ -9,8 +9,8 @@ def tensors(value=0.0):
 
 
 def test_a_checkpoint_survives_the_way_to_disk_and_back(tmp_path):
-    tensor_files.save(tmp_path / "a.safetensors", tensors(), step=3)
-    found, metadata = tensor_files.load(tmp_path / "a.safetensors")
+    tensor_files.save_tensors(tmp_path / "a.safetensors", tensors(), step=3)
+    found, metadata = tensor_files.load_tensors(tmp_path / "a.safetensors")
     assert metadata == {"step": 3}
     assert all(torch.equal(found[k], v) for k, v in tensors().items())
 
@@ -18,41 +18,41 @@ def test_a_checkpoint_survives_the_way_to_disk_and_back(tmp_path):
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_a_truncated_file_is_refused_in_a_sentence(tmp_path, keep):
     path = tmp_path / "a.safetensors"
-    tensor_files.save(path, tensors())
+    tensor_files.save_tensors(path, tensors())
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="damaged"):
-        tensor_files.load(path)
+        tensor_files.load_tensors(path)
 
 
 def test_a_flipped_bit_is_found(tmp_path):
     path = tmp_path / "a.safetensors"
-    tensor_files.save(path, tensors())
+    tensor_files.save_tensors(path, tensors())
     raw = bytearray(path.read_bytes())
     raw[-3] ^= 1
     path.write_bytes(raw)
     with pytest.raises(ValueError, match="checksum"):
-        tensor_files.load(path)
+        tensor_files.load_tensors(path)
 
 
 def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path):
-    tensor_files.save(tmp_path / "01.safetensors", tensors(1.0), images=1)
-    tensor_files.save(tmp_path / "02.safetensors", tensors(2.0), images=2)
+    tensor_files.save_tensors(tmp_path / "01.safetensors", tensors(1.0), images=1)
+    tensor_files.save_tensors(tmp_path / "02.safetensors", tensors(2.0), images=2)
     (tmp_path / "02.safetensors").write_bytes(b"torn")
-    found, metadata, warnings = tensor_files.newest(tmp_path)
+    found, metadata, warnings = tensor_files.load_newest_checkpoint(tmp_path)
     assert metadata["images"] == 1 and found["model.w"][0, 0] == 1
     assert len(warnings) == 1 and "02.safetensors" in warnings[0]
 
 
 def test_nothing_whole_to_go_on_from_is_said(tmp_path):
-    assert tensor_files.newest(tmp_path) is None
+    assert tensor_files.load_newest_checkpoint(tmp_path) is None
     (tmp_path / "02.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="--fresh"):
-        tensor_files.newest(tmp_path)
+        tensor_files.load_newest_checkpoint(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
-    tensor_files.save(path, tensors(1.0))
+    tensor_files.save_tensors(path, tensors(1.0))
 
     def torn(own, partial, metadata):
         partial.write_bytes(b"half")
@@ -60,13 +60,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tensor_files, "save_file", torn)
     with pytest.raises(OSError):
-        tensor_files.save(path, tensors(2.0))
-    assert tensor_files.load(path)[0]["model.w"][0, 0] == 1
+        tensor_files.save_tensors(path, tensors(2.0))
+    assert tensor_files.load_tensors(path)[0]["model.w"][0, 0] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_only_the_newest_are_kept(tmp_path):
     for i in range(5):
-        tensor_files.save(tmp_path / f"{i}.safetensors", tensors())
-    tensor_files.prune(tmp_path, 2)
+        tensor_files.save_tensors(tmp_path / f"{i}.safetensors", tensors())
+    tensor_files.prune_checkpoints(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3.safetensors", "4.safetensors"]

@@ -8,12 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures.check import awaken
 from bench.data import sources
-from bench.diffusion.gaussian_diffusion import process_of
+from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.evaluation import generation
 from bench.experiments import presets
 from bench.storage import tensor_files
 from bench.training import execution, trainer, training_batch
-from bench.training.execution import Engine
+from bench.training.execution import ExecutionSettings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LDM = {"attention_kind": "transformer", "label": "token", "norm": "add", "resample": "conv"}
@@ -53,17 +53,21 @@ def config_of(net, device="cpu", **compute):
 
 
 def state_of(config, device=CPU):
-    state = trainer.new_state(config, presets.io_of(config), device)
+    state = trainer.new_training_state(config, presets.network_io(config), device)
     awaken(state.net).train()
     return state
 
 
 def two_losses(config, device=CPU):
     """The loss of a step, and of the next, which depends on the first one's gradient."""
-    state, diffusion, digits = state_of(config, device), process_of(config.diffusion, device), sources.load("digits")
+    state, diffusion, digits = (
+        state_of(config, device),
+        make_diffusion(config.diffusion, device),
+        sources.load_dataset("digits"),
+    )
     with state.engine.running():
-        batches = (training_batch.draw(config, digits, 10, i, 16 * i, 16) for i in range(2))
-        return [float(trainer.step(state, config, diffusion, batch)) for batch in batches], state
+        batches = (training_batch.draw_batch(config, digits, 10, i, 16 * i, 16) for i in range(2))
+        return [float(trainer.train_step(state, config, diffusion, batch)) for batch in batches], state
 
 
 @pytest.mark.parametrize(("net", "way"), ALL + COMPILED + MORE)
@@ -110,7 +114,7 @@ class Stranger(torch.nn.Module):
 def test_blocks_of_ones_own_are_compiled_as_they_are_called(checkpointing):
     net, x, t = Stranger(), torch.randn(2, 4, requires_grad=True), torch.ones(2, 1)
     plain = net(x, t, None)
-    way = Engine(device=CPU, compile="blocks", checkpointing=checkpointing)
+    way = ExecutionSettings(device=CPU, compile="blocks", checkpointing=checkpointing)
     other = way.call(way.prepare(net), x, t, None)
     assert torch.allclose(other, plain) and counters["stats"]["unique_graphs"] == 1
     assert torch.allclose(*(torch.autograd.grad(out.sum(), x)[0] for out in (plain, other)))
@@ -144,13 +148,15 @@ def test_a_run_in_channels_last_goes_on_from_a_checkpoint_that_does_not_tell(tmp
     config = config_of("unet", channels_last="on")
     _, state = two_losses(config)
     assert any(p.is_contiguous(memory_format=torch.channels_last) and p.dim() == 4 for p in state.net.parameters())
-    tensor_files.save(tmp_path / "a.safetensors", state.tensors())
-    tensors, _ = tensor_files.load(tmp_path / "a.safetensors")
-    again, digits = state_of(config), sources.load("digits")
-    tensor_files.restore(tensors, again.net, again.ema, again.optimizer)
+    tensor_files.save_tensors(tmp_path / "a.safetensors", state.tensors())
+    tensors, _ = tensor_files.load_tensors(tmp_path / "a.safetensors")
+    again, digits = state_of(config), sources.load_dataset("digits")
+    tensor_files.restore_training_tensors(tensors, again.net, again.ema, again.optimizer)
     again.step, again.images = state.step, state.images
     for one in (state, again):
-        trainer.step(one, config, process_of(config.diffusion), training_batch.draw(config, digits, 10, 2, 32, 16))
+        trainer.train_step(
+            one, config, make_diffusion(config.diffusion), training_batch.draw_batch(config, digits, 10, 2, 32, 16)
+        )
     assert all(torch.equal(value, again.tensors()[name]) for name, value in state.tensors().items())
 
 
@@ -164,9 +170,9 @@ AUTO = [
 @pytest.mark.parametrize(("device", "bf16", "chosen"), AUTO)
 def test_auto_is_what_suits_the_device(monkeypatch, device, bf16, chosen):
     monkeypatch.setattr(execution, "has_bf16", lambda: bf16)
-    way = execution.of_training(tiny_config(), device)
+    way = execution.training_execution(tiny_config(), device)
     assert (way.precision, way.compile, way.channels_last) == chosen and not way.checkpointing
-    assert execution.of_sampling(tiny_config(), device).precision == "fp32"
+    assert execution.sampling_execution(tiny_config(), device).precision == "fp32"
 
 
 def test_the_convolutional_networks_are_found(io):
@@ -177,7 +183,7 @@ def test_the_convolutional_networks_are_found(io):
 @pytest.mark.parametrize("section", ["compute", "evaluation"])
 def test_tf32_on_a_cpu_is_answered_in_a_sentence(section):
     config = tiny_config(**{f"{section}__precision": "tf32"})
-    chosen = execution.of_training if section == "compute" else execution.of_sampling
+    chosen = execution.training_execution if section == "compute" else execution.sampling_execution
     with pytest.raises(ValueError, match=rf"{section}\.precision is tf32, which only GPUs compute"):
         chosen(config, CPU)
 
@@ -194,12 +200,12 @@ class NoFetching(TorchDispatchMode):
 @pytest.mark.parametrize("settings", [{}, {"precision": "bf16"}, {"micro_batch": "5"}])
 @pytest.mark.parametrize("net", ["dit", "uvit", "unet"])
 def test_a_step_fetches_nothing_from_the_device(net, settings):
-    config, digits = config_of(net, **settings), sources.load("digits")
-    state, diffusion = state_of(config), process_of(config.diffusion)
+    config, digits = config_of(net, **settings), sources.load_dataset("digits")
+    state, diffusion = state_of(config), make_diffusion(config.diffusion)
     for i in range(2):
-        batch = training_batch.draw(config, digits, 10, i, 16 * i, 16)
+        batch = training_batch.draw_batch(config, digits, 10, i, 16 * i, 16)
         with NoFetching():
-            trainer.step(state, config, diffusion, batch)
+            trainer.train_step(state, config, diffusion, batch)
     with NoFetching(), pytest.raises(AssertionError, match="a step fetches"):
         float(torch.ones(()))
 
@@ -209,7 +215,7 @@ def images_of(net, **settings):
     arch, args = NETS[net]
     config = tiny_config(arch, **{f"model__args__{k}": v for k, v in args.items()}, **own)
     made = state_of(config).net.eval().requires_grad_(False)
-    ((_, images),) = generation.images_of(made, config, False, CPU, [torch.arange(4).numpy()])
+    ((_, images),) = generation.sample_images(made, config, False, CPU, [torch.arange(4).numpy()])
     return images.astype(int)
 
 
@@ -240,12 +246,14 @@ def test_on_a_gpu_a_step_has_the_loss_of_the_plain_one_and_never_waits(monkeypat
     config = config_of(net, "cuda", compile=compile)
     fast, state = two_losses(config, CUDA)
     assert fast == pytest.approx(plain, rel=2e-2) and state.engine.precision == "bf16"
-    batch = tuple(z.pin_memory() for z in training_batch.draw(config, sources.load("digits"), 10, 2, 32, 16))
-    diffusion = process_of(config.diffusion, CUDA)
+    batch = tuple(
+        z.pin_memory() for z in training_batch.draw_batch(config, sources.load_dataset("digits"), 10, 2, 32, 16)
+    )
+    diffusion = make_diffusion(config.diffusion, CUDA)
     torch.cuda.set_sync_debug_mode("error")
     try:
         with state.engine.running():
-            trainer.step(state, config, diffusion, batch)
+            trainer.train_step(state, config, diffusion, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -253,8 +261,8 @@ def test_on_a_gpu_a_step_has_the_loss_of_the_plain_one_and_never_waits(monkeypat
 @pytest.mark.gpu
 def test_float32_on_a_gpu_is_without_tf32_and_leaves_the_switches_as_they_were():
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    with Engine(device=CUDA, precision="fp32").running():
+    with ExecutionSettings(device=CUDA, precision="fp32").running():
         assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
-    with Engine(device=CUDA, precision="bf16").running():
+    with ExecutionSettings(device=CUDA, precision="bf16").running():
         assert torch.get_float32_matmul_precision() == "high" and torch.backends.cudnn.allow_tf32
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before

@@ -5,7 +5,7 @@ import torch
 from helpers import make_run, tiny_config
 
 from bench.training import metrics_logger
-from bench.training.checkpointing import State
+from bench.training.checkpointing import TrainingState
 
 
 class Event:
@@ -26,14 +26,14 @@ class Event:
 def metered(tmp_path, monkeypatch):
     """(run, state, meter, the events of its fetches)."""
     config, events = tiny_config(), []
-    run, state = make_run(tmp_path, config), State(net=None, ema=None, optimizer=None)
+    run, state = make_run(tmp_path, config), TrainingState(net=None, ema=None, optimizer=None)
 
     def fetched(value):
         events.append(Event())
         return value, events[-1]
 
-    monkeypatch.setattr(metrics_logger, "fetched", fetched)
-    return run, state, metrics_logger.Meter(run, config, state), events
+    monkeypatch.setattr(metrics_logger, "copy_to_host", fetched)
+    return run, state, metrics_logger.MetricsLogger(run, config, state), events
 
 
 def losses(run):
@@ -73,11 +73,11 @@ def test_a_loss_that_is_not_sane_is_told_of_when_it_arrives_and_before_anything_
     own.add(torch.tensor(bad), 16)
     own.report(wait=False)
     state.images = 64
-    with pytest.raises(metrics_logger.Exploded) as error:
+    with pytest.raises(metrics_logger.LossDiverged) as error:
         own.report()
     assert error.value.images == 16
     own.add(torch.tensor(bad), 16)
-    with pytest.raises(metrics_logger.Exploded):
+    with pytest.raises(metrics_logger.LossDiverged):
         own.report()
 
 

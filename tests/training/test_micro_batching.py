@@ -4,12 +4,12 @@ import pytest
 import torch
 from helpers import make_run, tiny_config
 
-from bench.diffusion.gaussian_diffusion import process_of
+from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.experiments import presets
 from bench.storage import tensor_files
 from bench.training import micro_batching, parallel, trainer, training_batch
 from bench.training.distributed import World
-from bench.training.execution import Engine
+from bench.training.execution import ExecutionSettings
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def memory_for(monkeypatch):
 
 def trained(path, config, digits, stop=lambda: False):
     run = make_run(path, config)
-    trainer.train(run, config, digits, presets.io_of(config), stop)
+    trainer.train(run, config, digits, presets.network_io(config), stop)
     return run
 
 
 def weights(run, config):
-    return tensor_files.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load_tensors(run.file("snapshots", config.budget.images, "safetensors"))[0]
 
 
 def told(run):
@@ -55,7 +55,7 @@ def test_memory_that_does_not_suffice_is_the_same_as_fewer_images_at_a_time(tmp_
 
 
 def test_a_run_goes_on_with_the_micro_batch_it_began_with(tmp_path, digits, memory_for, monkeypatch):
-    monkeypatch.setattr(trainer.Meter, "due", lambda self: True)
+    monkeypatch.setattr(trainer.MetricsLogger, "due", lambda self: True)
     config, failures, calls = tiny_config(), memory_for(5), iter(range(100))
     with pytest.raises(trainer.Stopped):
         trained(tmp_path, config, digits, stop=lambda: next(calls) == 2)
@@ -66,7 +66,7 @@ def test_a_run_goes_on_with_the_micro_batch_it_began_with(tmp_path, digits, memo
 
 def test_one_image_too_many_is_a_sentence(tmp_path, digits, memory_for):
     memory_for(0)
-    with pytest.raises(micro_batching.TooLarge, match=r"one training image at a time .* compute\.activation"):
+    with pytest.raises(micro_batching.MicroBatchTooLarge, match=r"one training image at a time .* compute\.activation"):
         trained(tmp_path, tiny_config(), digits)
 
 
@@ -93,19 +93,19 @@ class Two(World):
 def chosen(monkeypatch, tmp_path, replicas, theirs=100, fits=5, **compute):
     """The micro-batch of a process of two on a GPU that holds `fits` images; its share is 16."""
     config = tiny_config(**compute)
-    state = trainer.new_state(config, presets.io_of(config), torch.device("cpu"))
-    state.engine = Engine(device=torch.device("cuda"))
+    state = trainer.new_training_state(config, presets.network_io(config), torch.device("cpu"))
+    state.engine = ExecutionSettings(device=torch.device("cuda"))
     state.replicas = state.net if replicas else None
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(micro_batching, "reserved", lambda state: None)
-    monkeypatch.setattr(micro_batching, "estimate", lambda *_: fits)
+    monkeypatch.setattr(micro_batching, "reserve_optimizer_memory", lambda state: None)
+    monkeypatch.setattr(micro_batching, "estimate_micro_batch", lambda *_: fits)
 
     def trial(images):
         if images > fits:
             raise torch.OutOfMemoryError
 
-    micro_batching.choose(make_run(tmp_path, config), state, config, Two(theirs), 16, trial)
+    micro_batching.choose_micro_batch(make_run(tmp_path, config), state, config, Two(theirs), 16, trial)
     return state.micro_batch
 
 
@@ -124,11 +124,11 @@ def test_what_was_asked_for_is_not_searched(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("share", [1, 2, 7, 16])
 def test_halving_ends_at_one_image(share, io):
-    state = trainer.new_state(tiny_config(), io, torch.device("cpu"))
+    state = trainer.new_training_state(tiny_config(), io, torch.device("cpu"))
     found = []
-    while micro_batching.halve(state, share):
+    while micro_batching.halve_micro_batch(state, share):
         found.append(state.micro_batch)
-        assert parallel.pieces(share, state.micro_batch, World()) * state.micro_batch >= share
+        assert parallel.accumulation_steps(share, state.micro_batch, World()) * state.micro_batch >= share
     assert [*found, 1][-1] == 1 and found == sorted(found, reverse=True)
 
 
@@ -145,13 +145,13 @@ def test_on_a_gpu_a_batch_that_does_not_fit_is_trained_on(digits):
             compute__micro_batch=micro_batch,
         )
         state, diffusion = (
-            trainer.new_state(config, presets.io_of(config), device),
-            process_of(config.diffusion, device),
+            trainer.new_training_state(config, presets.network_io(config), device),
+            make_diffusion(config.diffusion, device),
         )
-        batch = training_batch.draw(config, digits, 10, 0, 0, 4096)
+        batch = training_batch.draw_batch(config, digits, 10, 0, 0, 4096)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        loss = float(trainer.step(state, config, diffusion, batch))
+        loss = float(trainer.train_step(state, config, diffusion, batch))
         return loss, state.micro_batch, torch.cuda.max_memory_reserved()
 
     for images in (512, 4096):

@@ -9,10 +9,10 @@ import torch
 from helpers import make_run, replaced, tiny_config
 
 from bench.config.overrides import load_config
-from bench.config.schema import Budget
-from bench.data import sources
-from bench.diffusion.gaussian_diffusion import Diffusion, process_of
-from bench.diffusion.noise_schedules import levels, sigma
+from bench.config.schema import BudgetConfig
+from bench.data import dataset
+from bench.diffusion.gaussian_diffusion import GaussianDiffusion, make_diffusion
+from bench.diffusion.noise_schedules import noise_levels, sigma
 from bench.experiments import presets
 from bench.records import failures
 from bench.storage import tensor_files
@@ -21,13 +21,13 @@ from bench.training import trainer, training_batch
 
 
 def weights(run, config):
-    return tensor_files.load(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load_tensors(run.file("snapshots", config.budget.images, "safetensors"))[0]
 
 
 def trained(path, config, digits, stops=()):
     """The run's final weights; it is stopped and started again at each image count of `stops`."""
     run = make_run(path, config)
-    io = presets.io_of(config)
+    io = presets.network_io(config)
 
     def seen():
         return [0, *(e["images"] for e in run.events()[0] if e["event"] == "train")][-1]
@@ -42,7 +42,7 @@ def trained(path, config, digits, stops=()):
 
 @pytest.fixture(autouse=True)
 def _report_every_step(monkeypatch):
-    monkeypatch.setattr(trainer.Meter, "due", lambda self: True)
+    monkeypatch.setattr(trainer.MetricsLogger, "due", lambda self: True)
 
 
 @pytest.mark.parametrize("arch", ["dit", "uvit", "unet"])
@@ -60,10 +60,10 @@ def test_a_damaged_checkpoint_costs_time_but_not_the_result(tmp_path, digits):
     run = make_run(tmp_path / "b", config)
     calls = iter(range(100))
     with pytest.raises(trainer.Stopped):
-        trainer.train(run, config, digits, presets.io_of(config), lambda: next(calls) == 4)
+        trainer.train(run, config, digits, presets.network_io(config), lambda: next(calls) == 4)
     newest = max((run.path / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-7])
-    trainer.train(run, config, digits, presets.io_of(config), lambda: False)
+    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
     assert all(torch.equal(whole[k], weights(run, config)[k]) for k in whole)
     resumed = next(e for e in run.events()[0] if e["event"] == "resume")
     assert newest.name in resumed["warnings"][0]
@@ -73,16 +73,16 @@ def test_the_budget_is_kept_to_the_image(tmp_path, digits):
     config = tiny_config(budget__images=70)
     _, run = trained(tmp_path, config, digits)
     events = [e for e in run.events()[0] if e["event"] == "train"]
-    assert events[-1]["images"] == 70 and Budget(images=70, points=2).evaluation_points == [35, 70]
+    assert events[-1]["images"] == 70 and BudgetConfig(images=70, points=2).evaluation_points == [35, 70]
     assert all(run.file("snapshots", p, "safetensors").is_file() for p in (35, 70))
 
 
 def test_a_batch_is_a_function_of_seed_and_step(digits):
     config = tiny_config()
-    state = trainer.State(net=None, ema=None, optimizer=None, step=3, images=48)
-    one, two = (training_batch.draw(config, digits, 10, state.step, state.images, 16) for _ in range(2))
+    state = trainer.TrainingState(net=None, ema=None, optimizer=None, step=3, images=48)
+    one, two = (training_batch.draw_batch(config, digits, 10, state.step, state.images, 16) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    other = training_batch.draw(replaced_seed(config, 1), digits, 10, state.step, state.images, 16)
+    other = training_batch.draw_batch(replaced_seed(config, 1), digits, 10, state.step, state.images, 16)
     assert not torch.equal(one[2], other[2])
 
 
@@ -95,28 +95,33 @@ def replaced_seed(config, seed):
 @pytest.mark.parametrize("drop", [0.0, 0.5])
 def test_labels_are_dropped_at_the_stated_rate(digits, drop):
     config = replaced(tiny_config(), "recipe", label_drop=drop, batch=1000)
-    state = trainer.State(net=None, ema=None, optimizer=None)
-    *_, labels = training_batch.draw(config, digits, 10, state.step, state.images, 1000)
+    state = trainer.TrainingState(net=None, ema=None, optimizer=None)
+    *_, labels = training_batch.draw_batch(config, digits, 10, state.step, state.images, 1000)
     assert (labels == 10).float().mean() == pytest.approx(drop, abs=0.05)
 
 
 def test_the_average_follows_the_weights(io):
-    state = trainer.new_state(tiny_config(), io, torch.device("cpu"))
+    state = trainer.new_training_state(tiny_config(), io, torch.device("cpu"))
     with torch.no_grad():
         for p in state.net.parameters():
             p.add_(1.0)
     before = {k: v.clone() for k, v in state.ema.named_parameters()}
-    trainer.update_average(state, 0.9)
+    trainer.update_ema(state, 0.9)
     for name, p in state.ema.named_parameters():
         assert torch.allclose(p, before[name] + 0.1, atol=1e-6)
 
 
 def test_the_rate_warms_up_and_gradients_are_clipped(digits, io):
     config = replaced(tiny_config(), "recipe", warmup=4, lr=1e-2, clip=1e-4)
-    state = trainer.new_state(config, io, torch.device("cpu"))
+    state = trainer.new_training_state(config, io, torch.device("cpu"))
     rates = []
     for _ in range(6):
-        trainer.step(state, config, Diffusion(), training_batch.draw(config, digits, 10, state.step, state.images, 16))
+        trainer.train_step(
+            state,
+            config,
+            GaussianDiffusion(),
+            training_batch.draw_batch(config, digits, 10, state.step, state.images, 16),
+        )
         rates.append(state.optimizer.param_groups[0]["lr"])
         norm = torch.stack([p.grad.norm() for p in state.net.parameters() if p.grad is not None]).norm()
         assert norm <= 1.01e-4
@@ -135,8 +140,8 @@ def test_the_trainer_starts_without_what_a_cpu_does_not_need():
     heavy = ("torch._inductor", "torch._dynamo", "torch.distributed.tensor", "torchvision", "diffusers", "datasets")
     heavy += ("timm", "sklearn", "scipy.stats", "torch_fidelity")
     code = [
-        "import sys, architectures, bench.data, bench.train, bench.plan",
-        "bench.data.sources.load('digits')",
+        "import sys, architectures, bench.data.sources, bench.training.trainer, bench.runs.planning",
+        "bench.data.sources.load_dataset('digits')",
         "io = architectures.IOSpec(channels=1, size=8, num_classes=10)",
         "nets = [architectures.build(arch, 'nano/2', io=io) for arch in ('dit', 'uvit')]",
         "nets.append(architectures.build('unet', 'nano', io=io))",
@@ -165,7 +170,7 @@ def test_a_recipe_that_diverges_ends_after_three_rollbacks_counted_over_restarts
     run = make_run(tmp_path, config)
     for _ in range(2):
         with pytest.raises(trainer.Diverged, match=r"after 3 rollbacks; a lower recipe\.lr"):
-            trainer.train(run, config, digits, presets.io_of(config), lambda: False)
+            trainer.train(run, config, digits, presets.network_io(config), lambda: False)
         assert [(e["nth"], e["to"]) for e in rollbacks(run)] == [(1, 16), (2, 0), (3, 16)]
     assert not list((run.path / "snapshots").glob("*"))
 
@@ -180,7 +185,7 @@ NAN, INF, HUGE = float("nan"), float("inf"), 1e25
 def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypatch, value, at, back):
     config = tiny_config()
     quiet, _ = trained(tmp_path / "a", config, digits)
-    run, steps, step = make_run(tmp_path / "b", config), [], trainer.step
+    run, steps, step = make_run(tmp_path / "b", config), [], trainer.train_step
 
     def poisoned(state, *rest):
         loss = step(state, *rest)
@@ -190,25 +195,25 @@ def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypa
                 list(state.net.parameters())[-1].fill_(value)
         return loss
 
-    monkeypatch.setattr(trainer, "step", poisoned)
-    trainer.train(run, config, digits, presets.io_of(config), lambda: False)
+    monkeypatch.setattr(trainer, "train_step", poisoned)
+    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
     why = "the loss is inf" if value == HUGE else "hold NaN or infinity"
     assert all(why in e["why"] for e in rollbacks(run)) and [e["to"] for e in rollbacks(run)] == back
-    assert [e["nth"] for e in failures.incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
+    assert [e["nth"] for e in failures.list_incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
     for path in (run.path / "checkpoints").iterdir():
-        assert all(x.isfinite().all() and x.abs().max() < 100 for x in tensor_files.load(path)[0].values())
+        assert all(x.isfinite().all() and x.abs().max() < 100 for x in tensor_files.load_tensors(path)[0].values())
 
 
 def test_a_loss_that_explodes_goes_back_though_it_is_finite(tmp_path, digits, monkeypatch):
-    config, calls, step = tiny_config(), [], trainer.step
+    config, calls, step = tiny_config(), [], trainer.train_step
     quiet, _ = trained(tmp_path / "a", config, digits)
 
     def exploding(*args):
         calls.append(1)
         return step(*args) + (1000 if len(calls) == 3 else 0)
 
-    monkeypatch.setattr(trainer, "step", exploding)
+    monkeypatch.setattr(trainer, "train_step", exploding)
     again, run = trained(tmp_path / "b", config, digits)
     assert [(e["images"], e["to"]) for e in rollbacks(run)] == [(48, 32)] and "loss is 1001" in rollbacks(run)[0]["why"]
     assert all(torch.equal(quiet[k], v) for k, v in again.items())
@@ -223,7 +228,7 @@ def test_nothing_is_written_once_another_process_has_the_run(tmp_path, digits):
             raise RuntimeError("taken over")
 
     with pytest.raises(RuntimeError, match="taken over"):
-        trainer.train(run, config, digits, presets.io_of(config), lambda: False, owned=owned)
+        trainer.train(run, config, digits, presets.network_io(config), lambda: False, owned=owned)
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
         "000000000016.safetensors",
         "000000000032.safetensors",
@@ -236,8 +241,8 @@ def test_a_run_that_was_stopped_at_an_evaluation_point_still_leaves_its_snapshot
     run, calls = make_run(tmp_path / "b", config), iter(range(100))
     for at in (2, 5):
         with pytest.raises(trainer.Stopped):
-            trainer.train(run, config, digits, presets.io_of(config), lambda at=at: next(calls) == at)
-    trainer.train(run, config, digits, presets.io_of(config), lambda: False)
+            trainer.train(run, config, digits, presets.network_io(config), lambda at=at: next(calls) == at)
+    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
     assert [e["images"] for e in run.events()[0] if e["event"] == "resume"] == [48, 96]
     assert run.file("snapshots", 48, "safetensors").is_file()
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
@@ -297,13 +302,13 @@ def test_arrays_of_latents_train_as_they_are(tmp_path, io):
     import numpy as np
 
     rng = np.random.default_rng(0)
-    arrays = sources.Arrays(
+    arrays = dataset.Dataset(
         images=rng.standard_normal((20, 1, 8, 8)).astype(np.float16),
         labels=np.arange(20) % 10,
         reference=np.zeros((20, 3, 64, 64), np.uint8),
     )
-    state = trainer.new_state(tiny_config(), io, torch.device("cpu"))
-    x0, *_ = training_batch.draw(tiny_config(), arrays, 10, state.step, state.images, 20)
+    state = trainer.new_training_state(tiny_config(), io, torch.device("cpu"))
+    x0, *_ = training_batch.draw_batch(tiny_config(), arrays, 10, state.step, state.images, 20)
     assert torch.equal(x0.sort(dim=0).values, torch.from_numpy(arrays.images).float().sort(dim=0).values)
 
 
@@ -313,14 +318,14 @@ WAYS = [("cosine", "index"), ("sqrt_linear", "count"), ("vp", "continuous"), ("c
 @pytest.mark.parametrize(("schedule", "time"), WAYS)
 def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digits, io, schedule, time):
     config = tiny_config(diffusion__schedule=schedule, diffusion__time=time)
-    state, seen = trainer.new_state(config, io, torch.device("cpu")), []
+    state, seen = trainer.new_training_state(config, io, torch.device("cpu")), []
     state.net.register_forward_pre_hook(lambda _, given: seen.extend(given[:2]))
-    x0, t, eps, labels = training_batch.draw(config, digits, 10, state.step, state.images, 16)
-    trainer.step(state, config, process_of(config.diffusion), (x0, t, eps, labels))
+    x0, t, eps, labels = training_batch.draw_batch(config, digits, 10, state.step, state.images, 16)
+    trainer.train_step(state, config, make_diffusion(config.diffusion), (x0, t, eps, labels))
     count = t * 1000 if schedule == "vp" else t + 1
     want = {"index": count - 1, "count": count, "continuous": 999 * count / 1000, "rescaled": count - 1}[time]
     assert seen[1].dtype == torch.float32 and torch.allclose(seen[1], want.float())
-    log_alpha = levels(schedule, 1000).log_alpha(count.double() / 1000).view(-1, 1, 1, 1)
+    log_alpha = noise_levels(schedule, 1000).log_alpha(count.double() / 1000).view(-1, 1, 1, 1)
     assert torch.allclose(seen[0], (log_alpha.exp() * x0 + sigma(log_alpha) * eps).float(), atol=1e-5)
 
 
@@ -345,18 +350,18 @@ def test_batches_drawn_ahead_are_those_drawn_when_asked(tmp_path, digits, worker
 
 
 def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_stays(tmp_path, digits, monkeypatch):
-    config, draw = tiny_config(compute__workers=2), training_batch.draw
+    config, draw = tiny_config(compute__workers=2), training_batch.draw_batch
 
     def failing(config, arrays, null, step, images, *rest):
         if images == 48:
             raise ValueError("images.npy is gone")
         return draw(config, arrays, null, step, images, *rest)
 
-    monkeypatch.setattr(training_batch, "draw", failing)
+    monkeypatch.setattr(training_batch, "draw_batch", failing)
     run = make_run(tmp_path, config)
     with pytest.raises(ValueError, match="is gone"):
-        trainer.train(run, config, digits, presets.io_of(config), lambda: False)
-    assert tensor_files.newest(run.path / "checkpoints")[1]["images"] == 48
+        trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+    assert tensor_files.load_newest_checkpoint(run.path / "checkpoints")[1]["images"] == 48
     assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
 
 
@@ -367,11 +372,11 @@ def test_a_finished_run_tells_what_it_was_trained_in_and_how_much_of_the_gpu_it_
     config = load_config(run.path)
     assert (
         record_builder.precision_of(run, config) == "bf16"
-        and record_builder.environment(1, "bf16")["precision"] == "bfloat16"
+        and record_builder.describe_environment(1, "bf16")["precision"] == "bfloat16"
     )
-    assert record_builder.measured(run, 10**9)["mfu"] is None
+    assert record_builder.measured_cost(run, 10**9)["mfu"] is None
     gpus = RunFolder(tmp_path / "gpus")
     gpus.path.mkdir()
     gpus.log("compute", device="NVIDIA H100 80GB HBM3", precision="bf16", micro_batch=0, processes=2)
     gpus.log("train", images=1390, of=1390, loss=1.0, rate=1390.0, seconds=1.0, processes=2)
-    assert record_builder.measured(gpus, 6 * 118_640_000_000)["mfu"] == pytest.approx(0.5, abs=1e-3)
+    assert record_builder.measured_cost(gpus, 6 * 118_640_000_000)["mfu"] == pytest.approx(0.5, abs=1e-3)

@@ -18,47 +18,47 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bench.data.sources import Rows
+from bench.data.dataset import Rows
 from bench.evaluation.extractors import small_cnn
-from bench.storage.atomic import sha256
+from bench.storage.atomic import file_sha256
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 
-def inception(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
+def build_inception(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build torch-fidelity's InceptionV3; importing it takes 1.5 s, so that is left until it is needed."""
     from bench.evaluation.extractors.inception_dinov2 import InceptionV3
 
     return InceptionV3(*args, **kwargs)
 
 
-def dinov2(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
+def build_dinov2(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build DINOv2 ViT-L/14."""
     from bench.evaluation.extractors.inception_dinov2 import DinoV2
 
     return DinoV2(*args, **kwargs)
 
 
-def small_extractor(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
+def build_small_cnn(*args: Any, **kwargs: Any) -> FeatureExtractorBase:
     """Build one of the small CNNs that are trained here."""
-    from bench.evaluation.extractors.torch_fidelity_adapter import SmallExtractor
+    from bench.evaluation.extractors.torch_fidelity_adapter import SmallCnnExtractor
 
-    return SmallExtractor(*args, **kwargs)
+    return SmallCnnExtractor(*args, **kwargs)
 
 
-def prepare_inception(path: str, cache: Path) -> Path:
+def find_inception_weights(path: str, cache: Path) -> Path:
     """File of Inception's weights; ValueError says what is missing."""
     from bench.evaluation.extractors import inception_dinov2
 
-    return inception_dinov2.prepare_inception(path, cache)
+    return inception_dinov2.find_inception_weights(path, cache)
 
 
-def prepare_dinov2(path: str, cache: Path) -> Path:
+def find_dinov2_weights(path: str, cache: Path) -> Path:
     """File of DINOv2's weights; ValueError says what is missing."""
     from bench.evaluation.extractors import inception_dinov2
 
-    return inception_dinov2.prepare_dinov2(path, cache)
+    return inception_dinov2.find_dinov2_weights(path, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,28 +90,28 @@ class Extractor:
 EXTRACTORS: dict[str, Extractor] = {
     "inception-v3-compat": Extractor(
         layers={"fid": "2048", "sfid": "spatial", "is": "logits_unbiased", "kid": "2048", "prc": "2048"},
-        network=inception,
-        prepare=prepare_inception,
+        network=build_inception,
+        prepare=find_inception_weights,
     ),
     "dinov2-vit-l-14": Extractor(
         layers={"fd_dinov2": "dinov2"},
-        network=dinov2,
-        prepare=prepare_dinov2,
+        network=build_dinov2,
+        prepare=find_dinov2_weights,
     ),
     "digits-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=small_extractor,
+        network=build_small_cnn,
         channels=(1, 3),
         side=8,
-        prepare=partial(small_cnn.prepare, "digits-cnn"),
+        prepare=partial(small_cnn.prepare_small_cnn, "digits-cnn"),
         suffix="[digits-cnn]",
         classifies="digits",
         made_here=True,
     ),
     "shapes-cnn": Extractor(
         layers={"fid": "64", "is": "logits", "prc": "64"},
-        network=small_extractor,
-        prepare=partial(small_cnn.prepare, "shapes-cnn"),
+        network=build_small_cnn,
+        prepare=partial(small_cnn.prepare_small_cnn, "shapes-cnn"),
         suffix="[shapes-cnn]",
         classifies="shapes",
         made_here=True,
@@ -119,7 +119,7 @@ EXTRACTORS: dict[str, Extractor] = {
 }
 
 
-def check(name: str, given: str) -> None:
+def check_extractor(name: str, given: str) -> None:
     """ValueError when the extractor is unknown, or its weights are missing and cannot be made here."""
     known = [n for n, e in EXTRACTORS.items() if "fid" in e.layers]
     if name not in known:
@@ -128,31 +128,31 @@ def check(name: str, given: str) -> None:
         EXTRACTORS[name].prepare(given, Path())
 
 
-def prepare(name: str, given: str, cache: Path) -> tuple[Path, str]:
+def prepare_weights(name: str, given: str, cache: Path) -> tuple[Path, str]:
     """(file, SHA-256) of an extractor's weights, made or found; ValueError where that is impossible."""
-    check(name, given)
+    check_extractor(name, given)
     path = EXTRACTORS[name].prepare(given, cache)
-    return path, weights_hash(path)
+    return path, hash_weights(path)
 
 
-def weights_hash(path: Path) -> str:
+def hash_weights(path: Path) -> str:
     """SHA-256 of a file of weights; of the tensors alone for safetensors, whose headers may differ."""
     if path.suffix != ".safetensors":
-        return sha256(path)
+        return file_sha256(path)
     h = hashlib.sha256()
     for name, tensor in sorted(load_file(path).items()):
         h.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
     return h.hexdigest()
 
 
-def check_side(what: str, size: tuple[int, int, int], name: str) -> None:
+def check_image_size(what: str, size: tuple[int, int, int], name: str) -> None:
     """ValueError where images (C, H, W) are not of the size that an extractor takes."""
     side, (_, height, width) = EXTRACTORS[name].side, size
     if side and (height, width) != (side, side):
         raise ValueError(f"{what} has images of {width}x{height}; {name} takes {side}x{side}")
 
 
-class Images(Dataset[Tensor]):
+class ImageDataset(Dataset[Tensor]):
     """uint8 images (N, C, H, W) as torch-fidelity wants them: three channels, one by one."""
 
     def __init__(self, images: Rows) -> None:
@@ -168,14 +168,14 @@ class Images(Dataset[Tensor]):
         return image.expand(3, -1, -1)
 
 
-def network(name: str, weights: Path, layers: Iterable[str], cuda: bool = False) -> FeatureExtractorBase:
+def build_network(name: str, weights: Path, layers: Iterable[str], cuda: bool = False) -> FeatureExtractorBase:
     """An extractor that gives these layers."""
     net = EXTRACTORS[name].network(name, sorted(set(layers)), feature_extractor_weights_path=str(weights))
     net = net.requires_grad_(False).eval()
     return net.cuda() if cuda else net
 
 
-def extract(net: FeatureExtractorBase, images_BCHW: np.ndarray) -> dict[str, np.ndarray]:
+def extract_features(net: FeatureExtractorBase, images_BCHW: np.ndarray) -> dict[str, np.ndarray]:
     """{layer: (B, F) float32} of uint8 images, one channel or three."""
     batch = torch.from_numpy(np.ascontiguousarray(images_BCHW)).expand(-1, 3, -1, -1).to(next(net.parameters()).device)
     with torch.inference_mode():
@@ -183,9 +183,11 @@ def extract(net: FeatureExtractorBase, images_BCHW: np.ndarray) -> dict[str, np.
     return {layer: x.float().cpu().numpy() for layer, x in found.items()}
 
 
-def features(name: str, weights: Path, images: Rows, cuda: bool = False, batch: int = 256) -> dict[str, Tensor]:
+def features_of_images(
+    name: str, weights: Path, images: Rows, cuda: bool = False, batch: int = 256
+) -> dict[str, Tensor]:
     """{layer: (N, F)} of uint8 images (N, 1 or 3, H, W) that are all there."""
-    Images(images)
-    net = network(name, weights, EXTRACTORS[name].layers.values(), cuda)
-    parts = [extract(net, np.array(images[i : i + batch], order="C")) for i in range(0, len(images), batch)]
+    ImageDataset(images)
+    net = build_network(name, weights, EXTRACTORS[name].layers.values(), cuda)
+    parts = [extract_features(net, np.array(images[i : i + batch], order="C")) for i in range(0, len(images), batch)]
     return {layer: torch.from_numpy(np.concatenate([p[layer] for p in parts])) for layer in parts[0]}

@@ -19,7 +19,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from bench.storage.atomic import sha256
+from bench.storage.atomic import file_sha256
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_HASH = "6726825d"
@@ -38,7 +38,7 @@ class InceptionV3(FeatureExtractorInceptionV3):
     """
 
     def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
-        kwargs["feature_extractor_weights_path"] = tensors_only(Path(kwargs["feature_extractor_weights_path"]))
+        kwargs["feature_extractor_weights_path"] = tensors_only_copy(Path(kwargs["feature_extractor_weights_path"]))
         try:
             super().__init__(name, features_list, **kwargs)
         except RuntimeError as error:
@@ -71,18 +71,18 @@ class DinoV2(FeatureExtractorDinoV2):
 
     def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
         FeatureExtractorBase.__init__(self, name, features_list)
-        weights = torch.load(tensors_only(Path(kwargs["feature_extractor_weights_path"])), weights_only=True)
+        weights = torch.load(tensors_only_copy(Path(kwargs["feature_extractor_weights_path"])), weights_only=True)
         self.feature_extractor_internal_dtype = torch.float32
-        self.model = torch.hub.load(str(dinov2_code()), "dinov2_vitl14", source="local", pretrained=False)
+        self.model = torch.hub.load(str(dinov2_code_folder()), "dinov2_vitl14", source="local", pretrained=False)
         try:
             self.model.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"the DINOv2 weights do not fit the network in {dinov2_code()}: {error}") from None
+            raise ValueError(f"the DINOv2 weights do not fit the network in {dinov2_code_folder()}: {error}") from None
         self.requires_grad_(False)
         self.eval()
 
 
-def tensors_only(path: Path) -> io.BytesIO:
+def tensors_only_copy(path: Path) -> io.BytesIO:
     """A file of weights as bytes that are safe to unpickle; ValueError where it holds more than tensors.
 
     torch-fidelity loads with weights_only=False, so it gets what this wrote, never the file.
@@ -98,17 +98,17 @@ def tensors_only(path: Path) -> io.BytesIO:
     return buffer
 
 
-def is_published(hash_: str) -> bool:
+def is_published_hash(hash_: str) -> bool:
     """Whether a hash is that of published weights."""
     return hash_.startswith((INCEPTION_HASH, DINOV2_HASH))
 
 
-def checked(path: Path, expected: str, what: str) -> Path:
+def check_weights_hash(path: Path, expected: str, what: str) -> Path:
     """The path, if its SHA-256 starts with the expected digits or with those in its own name.
 
     A name such as NAME-1a2b3c4d.pth, torch.hub's convention, says that other weights are meant.
     """
-    found = sha256(path)
+    found = file_sha256(path)
     own = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
     if found.startswith(expected) or (own and found.startswith(own[1])):
         return path
@@ -118,7 +118,7 @@ def checked(path: Path, expected: str, what: str) -> Path:
     )
 
 
-def prepare_inception(given: str, cache: Path) -> Path:
+def find_inception_weights(given: str, cache: Path) -> Path:
     """torch-fidelity's 2015 Inception weights, by path or in torch's cache; never downloaded here."""
     path = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not path.is_file():
@@ -127,10 +127,10 @@ def prepare_inception(given: str, cache: Path) -> Path:
             f"{INCEPTION_HASH}) are not at {path}: put the file there, or name it with --weights PATH "
             "(bench.evaluate) or --set evaluation.weights=PATH"
         )
-    return checked(path, INCEPTION_HASH, "the published Inception weights")
+    return check_weights_hash(path, INCEPTION_HASH, "the published Inception weights")
 
 
-def prepare_dinov2(given: str, cache: Path) -> Path:
+def find_dinov2_weights(given: str, cache: Path) -> Path:
     """DINOv2's ViT-L/14 weights, by path or in torch's cache, and torch.hub's copy of its code."""
     path = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / DINOV2_FILE
     if not path.is_file():
@@ -138,13 +138,14 @@ def prepare_dinov2(given: str, cache: Path) -> Path:
             f"the DINOv2 weights {DINOV2_FILE} (SHA-256 {DINOV2_HASH[:16]}...) are not at {path}: "
             "put the file there, or name it with --dinov2-weights PATH"
         )
-    if not (dinov2_code() / "hubconf.py").is_file():
+    if not (dinov2_code_folder() / "hubconf.py").is_file():
         raise ValueError(
-            f"DINOv2's code is not in {dinov2_code()}: put a checkout of github.com/facebookresearch/dinov2 there, "
+            f"DINOv2's code is not in {dinov2_code_folder()}: put a checkout of "
+            "github.com/facebookresearch/dinov2 there, "
             "which is what torch-fidelity's extractor loads through torch.hub"
         )
-    return checked(path, DINOV2_HASH, "the published DINOv2 weights")
+    return check_weights_hash(path, DINOV2_HASH, "the published DINOv2 weights")
 
 
-def dinov2_code() -> Path:
+def dinov2_code_folder() -> Path:
     return Path(torch.hub.get_dir()) / DINOV2_CODE

@@ -22,16 +22,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.config.seeds import fold
+from bench.config.seeds import derive_seed
 from bench.data import synthetic_shapes
-from bench.data.sources import load, normalise
+from bench.data.dataset import normalise
+from bench.data.sources import load_dataset
 
-ROUNDING = 4096
-FEATURES, CLASSES = 64, 10
+WEIGHT_RESOLUTION = 4096
+FEATURE_WIDTH, NUM_CLASSES = 64, 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Design:
+class SmallCnnDesign:
     """One CNN: its layers, and what it is trained on."""
 
     channels: int
@@ -45,20 +46,22 @@ class Design:
     rate: float
 
 
-def of_digits() -> tuple[np.ndarray, np.ndarray]:
-    arrays = load("digits")
+def digits_training_images() -> tuple[np.ndarray, np.ndarray]:
+    arrays = load_dataset("digits")
     return arrays.images[:], arrays.labels[:]
 
 
-def of_shapes(count: int = 16_000) -> tuple[np.ndarray, np.ndarray]:
-    rows = synthetic_shapes.EXTRACTOR + np.arange(count)
-    return synthetic_shapes.draw(rows, 32), synthetic_shapes.labels_of(rows)
+def shapes_training_images(count: int = 16_000) -> tuple[np.ndarray, np.ndarray]:
+    rows = synthetic_shapes.FIRST_EXTRACTOR_ROW + np.arange(count)
+    return synthetic_shapes.draw_images(rows, 32), synthetic_shapes.class_labels(rows)
 
 
 DESIGNS = {
-    "digits-cnn": Design(channels=1, side=8, convs=((16, 1), (32, 1)), examples=of_digits, epochs=30, rate=4e-3),
-    "shapes-cnn": Design(
-        channels=3, side=32, convs=((12, 2), (24, 1), (48, 1)), examples=of_shapes, epochs=2, rate=6e-3
+    "digits-cnn": SmallCnnDesign(
+        channels=1, side=8, convs=((16, 1), (32, 1)), examples=digits_training_images, epochs=30, rate=4e-3
+    ),
+    "shapes-cnn": SmallCnnDesign(
+        channels=3, side=32, convs=((12, 2), (24, 1), (48, 1)), examples=shapes_training_images, epochs=2, rate=6e-3
     ),
 }
 
@@ -66,15 +69,15 @@ DESIGNS = {
 class SmallCNN(nn.Module):
     """(B, C, side, side) in [-1, 1] -> 64 features and 10 logits."""
 
-    def __init__(self, design: Design) -> None:
+    def __init__(self, design: SmallCnnDesign) -> None:
         super().__init__()
         before, side = design.channels, design.side
         self.names = [f"conv{i}" for i in range(1, len(design.convs) + 1)]
         for name, (channels, stride) in zip(self.names, design.convs, strict=True):
             self.add_module(name, nn.Conv2d(before, channels, 3, padding=1, stride=stride))
             before, side = channels, side // 2
-        self.hidden = nn.Linear(before * side * side, FEATURES)
-        self.out = nn.Linear(FEATURES, CLASSES)
+        self.hidden = nn.Linear(before * side * side, FEATURE_WIDTH)
+        self.out = nn.Linear(FEATURE_WIDTH, NUM_CLASSES)
 
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         h = x_BCHW
@@ -86,13 +89,13 @@ class SmallCNN(nn.Module):
         return features_BF, self.out(features_BF)
 
 
-def train(name: str, epochs: int | None = None, batch: int = 64) -> dict[str, Tensor]:
+def train_small_cnn(name: str, epochs: int | None = None, batch: int = 64) -> dict[str, Tensor]:
     """Weights of a small CNN, float32 rounded to 1/4096, from images that no run is measured with."""
     design = DESIGNS[name]
     images, labels = design.examples()
     x, y = torch.from_numpy(normalise(images)).double(), torch.from_numpy(labels)
     net = SmallCNN(design).double()
-    rng = np.random.RandomState(fold(name) % 2**32)
+    rng = np.random.RandomState(derive_seed(name) % 2**32)
     with torch.no_grad():
         for p in net.parameters():
             fan_in = p[0].numel() if p.dim() > 1 else 0
@@ -116,10 +119,10 @@ def train(name: str, epochs: int | None = None, batch: int = 64) -> dict[str, Te
                 schedule.step()
     finally:
         torch.set_num_threads(threads)
-    return {k: ((v * ROUNDING).round() / ROUNDING).float() for k, v in net.state_dict().items()}
+    return {k: ((v * WEIGHT_RESOLUTION).round() / WEIGHT_RESOLUTION).float() for k, v in net.state_dict().items()}
 
 
-def prepare(name: str, given: str, cache: Path) -> Path:
+def prepare_small_cnn(name: str, given: str, cache: Path) -> Path:
     """The cached weights of a small CNN, trained now if they are not there."""
     path = Path(given) if given else cache / f"{name}.safetensors"
     if given and not path.is_file():
@@ -132,6 +135,6 @@ def prepare(name: str, given: str, cache: Path) -> Path:
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         partial_ = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(train(name), partial_)
+        save_file(train_small_cnn(name), partial_)
         partial_.replace(path)
     return path

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from bench.evaluation.extractors.small_cnn import DESIGNS, FEATURES, SmallCNN
+from bench.evaluation.extractors.small_cnn import DESIGNS, FEATURE_WIDTH, SmallCNN
 
 
-class SmallExtractor(FeatureExtractorBase):
+class SmallCnnExtractor(FeatureExtractorBase):
     """A small CNN; takes uint8 images, one channel or three equal ones.
 
     Larger images than the CNN's are averaged down to it.
@@ -31,11 +31,11 @@ class SmallExtractor(FeatureExtractorBase):
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
-        return (str(FEATURES), "logits")
+        return (str(FEATURE_WIDTH), "logits")
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else str(FEATURES)
+        return "logits" if metric == "isc" else str(FEATURE_WIDTH)
 
     @staticmethod
     def can_be_compiled() -> bool:
@@ -50,10 +50,10 @@ class SmallExtractor(FeatureExtractorBase):
         if x.shape[-1] != self.design.side:
             x = F.adaptive_avg_pool2d(x, self.design.side)
         features_BF, logits = self.net(x / 127.5 - 1)
-        given = {str(FEATURES): features_BF, "logits": logits}
+        given = {str(FEATURE_WIDTH): features_BF, "logits": logits}
         return tuple(given[name] for name in self.features_list)
 
 
 for known in DESIGNS:
     if known not in FEATURE_EXTRACTORS_REGISTRY:
-        register_feature_extractor(known, SmallExtractor)
+        register_feature_extractor(known, SmallCnnExtractor)
