@@ -6,8 +6,6 @@ Top-level keys are for training.  Evaluation asks for the same on one node and o
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import re
 import shlex
 import tomllib
@@ -15,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from bench.config.fields import iterate_settings, parse_json_or_text
+from architectures.suggestions import did_you_mean
+from bench.config.fields import iterate_settings
+from bench.config.overrides import parse_json_or_text
+from bench.config.validation import SETTINGS, validate
 from bench.storage.paths import data_file
 
 PROFILES_FOLDER = data_file("slurm")
@@ -41,7 +40,7 @@ RESERVED_OPTIONS = (
 class JobRequest:
     """The request of one job; names are sbatch's where sbatch has one."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+    __pydantic_config__ = SETTINGS
 
     partition: str = ""
     """Partitions, comma-separated; "" leaves the cluster's default, as for the next three."""
@@ -172,9 +171,7 @@ def read_profile_table(name: str) -> dict[str, Any]:
     path = PROFILES_FOLDER / f"{name}.toml"
     if not path.is_file():
         known = sorted(p.stem for p in PROFILES_FOLDER.glob("*.toml"))
-        near = difflib.get_close_matches(name, known, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-        raise ValueError(f"no profile {name!r} in slurm/; {hint}")
+        raise ValueError(f"no profile {name!r} in slurm/; {did_you_mean(name, known)}")
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
@@ -197,19 +194,10 @@ def apply_setting(table: dict[str, Any], key: str, text: str) -> None:
 
 def build_request(table: Mapping[str, Any], name: str) -> JobRequest:
     """A request from plain data; ValueError names the key and what would be right."""
-    known = [f.name for f in dataclasses.fields(JobRequest)]
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean slurm.{near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown setting slurm.{key} (profile {name}); {hint}")
     try:
-        return TypeAdapter(JobRequest).validate_python({k: str(v) if k == "time" else v for k, v in table.items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        said = first.get("ctx", {}).get("error") or f"slurm.{where} is {first['input']!r}; {first['msg'].lower()}"
-        raise ValueError(f"{said} (profile {name})") from None
+        return validate(JobRequest, {k: str(v) if k == "time" else v for k, v in table.items()}, prefix="slurm.")
+    except ValueError as error:
+        raise ValueError(f"{error} (profile {name})") from None
 
 
 def slurm_help_lines() -> list[str]:

@@ -6,7 +6,6 @@ trainer turns arrays into tensors.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from architectures.suggestions import did_you_mean
 from bench.config.schema import DataConfig
 from bench.data import archives, huggingface, image_folder, synthetic_shapes
 from bench.data.dataset import Dataset, DataSource
@@ -197,8 +197,7 @@ def open_source(name: str, root: str = "data") -> DataSource:
             raise ValueError(f"{name}: {given!r} is no size; write {folder}@64 to crop to 64 pixels")
         if folder == "shapes":
             raise ValueError(f"{name}: shapes are drawn at their size; write shapes-{given}")
-        near = difflib.get_close_matches(name, KNOWN_SOURCES, n=2, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(KNOWN_SOURCES)}"
+        hint = did_you_mean(name, KNOWN_SOURCES)
         raise ValueError(f"unknown data set {name!r}, and no such folder or file; {hint}")
     return _of_path(Path(path), size)
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
 from bench.config.identity import digest_json
+from bench.config.validation import STRICT, validate
 from bench.records.protocol import fingerprint
 from bench.storage.atomic import disk_errors_explained, write_json
 
 SCHEMA = 1
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,21 +140,12 @@ def unfinished_id(record: Record) -> str:
     return record_id(record.label, record.config, fingerprint(protocol_before_loading(record.protocol)))
 
 
-@cache
-def record_adapter() -> TypeAdapter[Record]:
-    """Made once: that costs more than a record's validation."""
-    return TypeAdapter(Record)
-
-
 def parse_record(data: Any, name: str) -> Record:
     """A record from plain data; ValueError names the file and the first thing that is wrong."""
     try:
-        return record_adapter().validate_python(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = str(first.get("ctx", {}).get("error") or f"{where}: {first['msg']}")
-        raise ValueError(f"{name} is no valid record: {reason}") from None
+        return validate(Record, data)
+    except ValueError as error:
+        raise ValueError(f"{name} is no valid record: {error}") from None
 
 
 def read_record(path: Path) -> Record:

@@ -20,8 +20,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from architectures import registry
+from architectures.suggestions import did_you_mean
 from bench.config import identity, overrides
 from bench.config.schema import RunConfig
+from bench.config.validation import adapter, describe_errors
 from bench.experiments import presets
 from bench.records import plausibility, protocol, record
 from bench.records.leaderboard import build_tables
@@ -90,7 +92,7 @@ def find_problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], R
     if one is None:
         return found, None
     if "id" not in data:
-        found.append("id: Field required")
+        found.append("id is missing")
     if path.stem not in (one.id, "record"):
         found.append(f"its file is to be called {one.id}.json")
     try:
@@ -164,12 +166,9 @@ def _parse_leniently(data: dict[str, Any]) -> tuple[list[str], Record | None]:
     if found and "protocol has no evaluation" in found:
         return found, None
     try:
-        return found, record.record_adapter().validate_python(right)
+        return found, adapter(Record).validate_python(right)
     except ValidationError as error:
-        for one in error.errors():
-            where = ".".join(str(part) for part in one["loc"])
-            found.append(str(one.get("ctx", {}).get("error") or f"{where}: {one['msg']}"))
-        return found, None
+        return found + describe_errors(error, Record), None
 
 
 def _differences(where: str, there: Any, right: Any) -> Iterator[str]:
@@ -225,7 +224,7 @@ def _check_network(r: Record, config: RunConfig) -> Iterator[str]:
     """The network, which others must be able to build; nothing is imported by a name in a file."""
     m = config.model
     if m.arch not in registry.ARCHITECTURES:
-        hint = registry.did_you_mean(m.arch, list(registry.ARCHITECTURES))
+        hint = did_you_mean(m.arch, registry.ARCHITECTURES)
         yield f"config.model.arch is {m.arch!r}, which is not registered in architectures/registry.py; {hint}"
         return
     try:

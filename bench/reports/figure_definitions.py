@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
 from bench.config.identity import digest_json
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
@@ -76,7 +76,7 @@ def everything(records: Iterable[Record], names: Sequence[str] = ()) -> list[Fig
     """The figures of these names, or all; ValueError for a name that there is not."""
     for name in names:
         if name not in FIGURES:
-            raise ValueError(f"there is no figure {name}; {did_you_mean(name, list(FIGURES))}")
+            raise ValueError(f"there is no figure {name}; {did_you_mean(name, FIGURES)}")
     data = found(records)
     return [FIGURES[name](data) for name in names or FIGURES]
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from architectures import registry
+from architectures.suggestions import did_you_mean
 from bench.cluster import profiles
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
@@ -59,7 +59,7 @@ def parse_requests(flags: argparse.Namespace) -> list[presets.RunRequest]:
     if flags.seeds is not None and flags.seeds < 1:
         raise ValueError(f"--seeds is {flags.seeds}; it must be at least 1")
     if flags.suite not in suites.SUITES:
-        raise ValueError(f"unknown suite {flags.suite!r}; {registry.did_you_mean(flags.suite, list(suites.SUITES))}")
+        raise ValueError(f"unknown suite {flags.suite!r}; {did_you_mean(flags.suite, suites.SUITES)}")
     for name in ("arch", "size", "data", "checkpoint"):
         if getattr(flags, name):
             raise ValueError(f"--suite {flags.suite} chooses its own {name}; leave --{name} out")
