@@ -6,6 +6,7 @@ Top-level keys are for training.  Evaluation asks for the same on one node and o
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import tomllib
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from architectures.suggestions import did_you_mean
+from bench.cluster.slurm_time import parse_slurm_time
 from bench.config.fields import iterate_settings
 from bench.config.overrides import parse_json_or_text
 from bench.config.validation import SETTINGS, validate
@@ -86,7 +88,7 @@ class JobRequest:
         for name in ("gpus_per_node", "tasks_per_node", "mem_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"slurm.{name} is {getattr(self, name)}; it must be at least 0")
-        if parse_time_limit(self.time) * 60 <= self.signal_seconds:
+        if self.time_minutes * 60 <= self.signal_seconds:
             raise ValueError(f"slurm.time is {self.time}, no longer than the notice, slurm.signal_seconds")
         self._check_names()
 
@@ -99,6 +101,15 @@ class JobRequest:
         for name in self.env:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):
                 raise ValueError(f"slurm.env.{name} is no name of an environment variable")
+
+    @property
+    def time_minutes(self) -> int:
+        """Limit of one job in minutes, rounded up; ValueError for a text that sbatch would not read."""
+        try:
+            return math.ceil(parse_slurm_time(self.time) / 60)
+        except ValueError:
+            words = "write it as sbatch does: minutes, H:M:S or D-H:M:S"
+            raise ValueError(f"slurm.time is {self.time!r}; {words}") from None
 
     @property
     def tasks(self) -> int:
@@ -119,7 +130,7 @@ class JobRequest:
             "cpus_per_task": self.cpus_per_task,
             **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
             "mem": f"{round(self.mem_gb * 1024)}M" if self.mem_gb else "0",
-            "time": parse_time_limit(self.time),
+            "time": self.time_minutes,
             "signal_delay_s": self.signal_seconds,
             "setup": [*self.setup, *exports],
             "srun_args": srun,
@@ -133,23 +144,6 @@ class SlurmProfile:
 
     train: JobRequest
     evaluate: JobRequest
-
-
-def parse_time_limit(text: str) -> int:
-    """Minutes of a time as sbatch writes it, rounded up; ValueError for anything else."""
-    found = re.fullmatch(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?)|(?:(\d+)(?::(\d+))?(?::(\d+))?)", text.strip())
-    if not found:
-        raise ValueError(f"slurm.time is {text!r}; write it as sbatch does: minutes, H:M:S or D-H:M:S")
-    days, *parts = found.groups()
-    if days is not None:
-        hours, mins, seconds = (int(x or 0) for x in parts[:3])
-        return int(days) * 1440 + hours * 60 + mins + (seconds > 0)
-    one, two, three = parts[3:]
-    if two is None:
-        return int(one)
-    if three is None:  # sbatch reads M:S
-        return int(one) + (int(two) > 0)
-    return int(one) * 60 + int(two) + (int(three) > 0)
 
 
 def load_profile(name: str, settings: Mapping[str, str] | None = None) -> SlurmProfile:

@@ -13,6 +13,7 @@ from typing import Any
 from bench.records import equal_compute, text_tables
 from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, build_tables
 from bench.records.record import Record
+from bench.terminal.formatting import format_count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +140,7 @@ def render_at_compute(
                     "training FLOPs": f"{cost:.2e}",
                     "of those asked": f"x {cost / flops:.2g}",
                     **text_tables.metric_columns(board, line),
-                    "MACs": text_tables.human(line.counted("macs")),
+                    "MACs": format_count(line.counted("macs")),
                     "seeds": str(len(line.runs)),
                     "record": text_tables.record_links(line.runs),
                 }
@@ -192,7 +193,7 @@ def _target_row(found: equal_compute.CostToTarget) -> dict[str, str]:
         "training FLOPs": "not reached" if found.flops is None else f"{most}{found.flops:.2e}",
         "hours": "" if found.hours is None else f"{most}{found.hours:.3g}",
         "seeds": f"{found.reached} of {len(found.line.runs)}",
-        "MACs": text_tables.human(found.line.counted("macs")),
+        "MACs": format_count(found.line.counted("macs")),
         "record": text_tables.record_links(found.line.runs),
     }
 

@@ -12,6 +12,7 @@ from bench.config.metric_specs import ARROWS, HEADLINE_TYPE, metric_type
 from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, failure_row
 from bench.records.protocol import describe_protocol
 from bench.records.record import Record
+from bench.terminal.formatting import format_count
 
 NO_VALUE = "–"
 LEGEND = (
@@ -83,8 +84,8 @@ def entry_row(board: LeaderboardTable, line: LeaderboardEntry) -> dict[str, str]
         **rank_columns(line),
         **metric_columns(board, line),
         "N": f"{line.samples:,}",
-        "params": human(line.counted("params")),
-        "MACs": human(line.counted("macs")),
+        "params": format_count(line.counted("params")),
+        "MACs": format_count(line.counted("macs")),
         "training FLOPs": f"{flops:.2e}" if flops else "",
         "hours": f"{hours:.3g}" if hours is not None else "",
         "images/s": f"{rate:,.0f}" if rate is not None else "",
@@ -108,14 +109,3 @@ def unfinished_section(failed: Sequence[Record]) -> str:
         [{**words, "error": words["error"].replace("|", "/"), "record": record_links([r])} for words, r in told]
     )
     return f"## Did not finish\n\nNeither ranked nor averaged.\n\n{text}\n"
-
-
-def human(count: float | None) -> str:
-    """1,234,567 as 1.23 M."""
-    if count is None:
-        return ""
-    for unit in ("", " k", " M", " G"):
-        if abs(count) < 1000:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.4g} T"

@@ -19,7 +19,7 @@ from bench.experiments import suites
 from bench.records.protocol import fingerprint
 from bench.records.record import Record
 from bench.reports import published_panels
-from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering, fitted
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, fitted
 from bench.reports.published_panels import COMPUTE, MACS, SAMPLING
 from bench.reports.run_groups import (
     VariantRuns,
@@ -39,6 +39,7 @@ from bench.reports.run_groups import (
     size,
     training_flops,
 )
+from bench.terminal.formatting import format_count
 
 SCALES: Sequence[suites.Scale] = ("digits", "shapes", "paper")
 TOY = "Toy networks: what orders them here need not order networks of the papers' size."
@@ -209,7 +210,7 @@ def iso_flop(data: Found, scale: suites.Scale) -> Figure:
         levels = _levels(families.values())
         for name, group in families.items():
             series = [
-                Series(name=f"{engineering(level)}FLOPs", points=points, joined=True)
+                Series(name=f"{format_count(level)}FLOPs", points=points, joined=True)
                 for level in levels
                 if len(points := tuple(_at_compute(group, level))) > 1
             ]
@@ -273,7 +274,7 @@ def sampling_compute(data: Found) -> Figure:
             own.sort(key=lambda c: c.name)
             points = [c.point(cost(c.runs[0]).sampling_flops_per_image, label=f"{int(c.name)}") for c in own]
             points[-1] = replace(points[-1], label=f"{points[-1].label} steps")
-            name = f"{group[0].config['model']['arch']} of {engineering(cost(group[0]).macs)} MACs"
+            name = f"{group[0].config['model']['arch']} of {format_count(cost(group[0]).macs)} MACs"
             twice = any(s.name == name for s in series)
             name = group[0].label if twice else name
             series.append(Series(name=name, points=tuple(points), joined=True))

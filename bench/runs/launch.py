@@ -19,6 +19,7 @@ from bench.storage import lease
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 from bench.terminal.cli import parse_assignments
+from bench.terminal.formatting import format_duration
 
 if TYPE_CHECKING:
     from bench.runs import dispatch
@@ -108,10 +109,10 @@ def launch_runs(flags: argparse.Namespace) -> int:
     print(planning.plan_table(plans))
     count = f"{len(plans)} run{'s'[: len(plans) > 1]}"
     if all(p.source == "timed here" for p in plans):
-        duration = planning.format_duration(planning.total_seconds(plans, parallel, here=here))
+        duration = format_duration(planning.total_seconds(plans, parallel, here=here))
         print(f"about {duration} for {count}, {parallel} at a time\n")
     else:
-        hours = planning.format_duration(sum(p.seconds for p in plans))
+        hours = format_duration(sum(p.seconds for p in plans))
         print(f"about {hours} of one accelerator for {count} (set compute.tflops)\n")
     wanted = dispatch.DispatchOptions(
         results=results,
