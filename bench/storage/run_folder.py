@@ -165,7 +165,7 @@ class RunFolder:
         return [e for e in map(_parse, whole.splitlines()) if e], start + len(whole)
 
     @contextmanager
-    def claim(self, wait: float = 20.0) -> Iterator[Lease]:
+    def lease(self, wait: float = 20.0) -> Iterator[Lease]:
         """Hold the run, and clear away what processes that died have left half-written.
 
         ValueError when a process that is alive still holds it after `wait` seconds (bench/storage/lease.py).
@@ -183,7 +183,7 @@ class RunFolder:
         """Remove all that the run has left; ValueError when a process that is alive works on it."""
         if not self.path.is_dir():
             return
-        with self.claim(wait) as own:
+        with self.lease(wait) as own:
             for path in self.path.iterdir():
                 if path != own.path:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -222,13 +222,13 @@ def test_a_loss_that_explodes_goes_back_though_it_is_finite(tmp_path, digits, mo
 def test_nothing_is_written_once_another_process_has_the_run(tmp_path, digits):
     config, run, calls = tiny_config(), make_run(tmp_path, tiny_config()), []
 
-    def owned():
+    def check_lease():
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("taken over")
 
     with pytest.raises(RuntimeError, match="taken over"):
-        trainer.train(run, config, digits, presets.network_io(config), lambda: False, owned=owned)
+        trainer.train(run, config, digits, presets.network_io(config), lambda: False, check_lease=check_lease)
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
         "000000000016.safetensors",
         "000000000032.safetensors",
