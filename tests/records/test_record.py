@@ -35,7 +35,7 @@ ALTERED = {
     "done with an error": (lambda d: d.update(error="no"), "status done has no error"),
     "failed without one": (lambda d: d.update(status="failed"), "needs its error"),
     "no cost": (lambda d: d.update(cost=None), "needs its cost"),
-    "no metrics": (lambda d: d.update(metrics={}), "without metrics"),
+    "no metrics": (lambda d: d.update(metrics={}), "needs metrics"),
     "another schema": (lambda d: d.update(schema=2), "this version reads 1"),
 }
 
@@ -193,7 +193,7 @@ SAID = {
     'File "CHECKOUT/bench/training/trainer.py", line 3': 'File "bench/training/trainer.py", line 3',
     "no /home/anne/data/x.npz, /scratch/y z": "no .../x.npz, .../y z",
     "see https://example.org/a/b or dit:XL/2 at 3/4 and ../shared/x": None,
-    "": "no word of an error",
+    "": "no error message",
     "x" * 600: "x" * 500,
 }
 

@@ -362,7 +362,7 @@ def test_a_path_without_a_file_is_said_to_have_none(name, why, tmp_path, capsys)
 
 def test_a_file_is_to_have_its_records_name(tmp_path, capsys):
     data = data_of(whole())
-    assert check(data, tmp_path / "results", capsys, name="mine")[1] == [f"its file is to be called {data['id']}.json"]
+    assert check(data, tmp_path / "results", capsys, name="mine")[1] == [f"its file must be called {data['id']}.json"]
 
 
 def test_nothing_that_a_record_names_is_imported(tmp_path, capsys, monkeypatch):
