@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 SEED = ("seed",)
@@ -134,6 +135,7 @@ class EvaluationIdentity(TypedDict, total=False):
     precision: str
 
 
+@with_config(extra="ignore")
 class ConfigIdentity(TypedDict, total=False):
     """RunConfig.identity(): the settings that decide the result of a run, in which a record's id is hashed.
 

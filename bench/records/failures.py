@@ -30,7 +30,7 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\",;()]+/)+([^\s/'\",;()]*)")
 
 def record_failure(run: RunFolder, error: Exception, status: Literal["failed", "diverged"]) -> None:
     """Write error.txt, the event and the record of a failure, as far as the disk allows."""
-    run.keep_error(error, status)
+    run.write_error(error, status)
     try:
         publish_failure(run, load_config(run.path), status, error)
     except (ValueError, OSError) as refused:
@@ -61,7 +61,7 @@ def publish_failure(
         incidents=[*list_incidents(run), {"kind": status, "images": images_reached(run)}],
         error=summarize_error(error, run.results),
     )
-    if run.record().is_file() or has_finished_record(run.results, failed):
+    if run.record_path.is_file() or has_finished_record(run.results, failed):
         return None
     return records.publish_record(run.results, failed)
 
@@ -115,8 +115,7 @@ def summarize_error(error: str | BaseException, results: Path) -> str:
     text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
     lines = [line.rstrip() for line in text.strip().splitlines() if line.strip()][-MAX_ERROR_LINES:]
     return (
-        shorten_paths("\n".join(lines).removeprefix("ValueError: "), results)[-MAX_ERROR_LENGTH:]
-        or "no error message"
+        shorten_paths("\n".join(lines).removeprefix("ValueError: "), results)[-MAX_ERROR_LENGTH:] or "no error message"
     )
 
 

@@ -98,7 +98,7 @@ def _round_value(value: float | None) -> float | None:
 
 
 def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV; the heading of a metric has the arrow of its better direction.  (pandas would take long to import.)"""
+    """Rows as CSV, without pandas, which is slow to import; metrics have the arrow of their better direction."""
     columns = list({name: 0 for row in rows for name in row})
     arrows = {c: f" {ARROWS[METRIC_SPECS[metric_type(c)][0]]}" for c in columns if METRIC_HEADING.fullmatch(c)}
     text = StringIO()

@@ -109,7 +109,7 @@ def check_counted_costs(r: Record, config: RunConfig) -> Iterator[str]:
         "flops": forward_flops(c.macs),
         "training_flops": training_flops(c.macs, config.budget.images) or None,
         "guidance_multiplier": 1 if e.guidance == 1 else 2,
-        "sampling_flops_per_image": c.flops * e.forward_passes,
+        "sampling_flops_per_image": forward_flops(c.macs) * e.forward_passes,
     }
     for name, value in expected.items():
         if (actual := getattr(c, name)) != value:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Required
 
+from pydantic import with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from bench.config.identity import digest_json
@@ -80,6 +81,7 @@ class TrainingProtocol(TypedDict, total=False):
     match: MatchProtocol
 
 
+@with_config(extra="ignore")
 class Protocol(TypedDict, total=False):
     """Both halves; a reference row has no training half."""
 

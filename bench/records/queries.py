@@ -79,9 +79,7 @@ def _parse_filter(name: str, text: str, models: Sequence[Record]) -> set[str]:
     accepted = {FILTERS[name].parse(word.strip()) for word in text.split(",")}
     known = {FILTERS[name].value_of(r) for r in models}
     if unknown := sorted(accepted - known):
-        raise ValueError(
-            f"--{name} is {', '.join(unknown)}, which no record has; there are {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"--{name} is {', '.join(unknown)}, which no record has; there are {', '.join(sorted(known))}")
     return accepted
 
 

@@ -82,7 +82,7 @@ class RunCost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A run that finished, failed or diverged, or a reference row (real images, noise).  Only finished runs are ranked."""
+    """A run that finished, failed or diverged, or a reference row (real images, noise)."""
 
     __pydantic_config__ = STRICT
 

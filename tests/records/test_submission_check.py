@@ -234,7 +234,7 @@ WRONG = {
     "no cost": (put("cost", None), "a model's record needs its cost"),
     "no evaluation": (drop("protocol/evaluation"), "protocol has no evaluation"),
     "no training": (drop("protocol/training"), "it is not laid out as a record: KeyError 'training'"),
-    "a config that is none": (put("config/model", 3), "config: "),
+    "a config that is none": (put("config/model", 3), "config.model: Input should be a valid dictionary"),
     "an architecture of their own": (put("config/model/arch", "spy:Net"), "'spy:Net', which is not registered in"),
     "no such architecture": (put("config/model/arch", "ditt"), "'ditt', which is not registered in"),
     "no network": (put("config/model/size", ""), "neither size nor arguments, so nobody can build"),
@@ -271,7 +271,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path, capsys):
     data["cost"]["flops"] += 1
     data["created"] = SOON
     _, wrong, _ = check(data, tmp_path / "results", capsys)
-    assert len(wrong) == 6  # flops are wrong, and what follows from them
+    assert len(wrong) == 4
     for words in ("fingerprint is '000000000000'", "dirty is not false", "cost.flops", "in the future"):
         assert sum(words in line for line in wrong) == 1, words
 
