@@ -131,7 +131,7 @@ def missing_images(run: RunFolder, targets: list[ShardedOutput], world: World) -
 
 
 def scan_target(run: RunFolder, target: ShardedOutput) -> np.ndarray:
-    there = target.shards.look()
+    there = target.shards.scan()
     for name in target.shards.damaged:
         run.log("damaged", file=f"{target.shards.folder.parent.name}/{target.shards.folder.name}/{name}")
     return there

@@ -232,7 +232,7 @@ def explain_unfinished(name: str, run: RunFolder) -> int:
     error = run.path / "error.txt"
     if not error.is_file():
         who = lease.current_holder(run.path)
-        word = f"being worked on by {who.words()}" if who else "not finished; the same command goes on with it"
+        word = f"being worked on by {who.describe()}" if who else "not finished; the same command goes on with it"
         print(f"{name} is {word}", file=sys.stderr)
         return 1
     last = error.read_text().strip().splitlines()[-1]

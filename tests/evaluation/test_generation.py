@@ -214,7 +214,7 @@ def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
 
     for rank in reversed(range(world)):
         assert not any(target.done for target in made)
-        there = {target: target.shards.look() for target in made}
+        there = {target: target.shards.scan() for target in made}
         generation.make_missing_images(net, config, False, CPU, there, lambda *_: None, rank=rank, world=world)
         for target in made:
             target.finish()
@@ -235,8 +235,8 @@ def test_parts_of_several_processes_are_put_together_in_order_some_rows_at_a_tim
     for rank in range(2):
         for block in shards.missing_batches(np.zeros(2500, bool), 300, rank, 2):
             parts.add(block, x=np.broadcast_to(block[:, None], (len(block), 3)))
-    assert parts.look().all()
-    blocks = list(parts.rows("x", size=100))
+    assert parts.scan().all()
+    blocks = list(parts.iterate_rows("x", size=100))
     assert max(len(b) for b in blocks) == 100
     assert np.array_equal(np.concatenate(blocks)[:, 0], np.arange(2500))
 
