@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.cluster.signals import SignalHandler
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.records import failures
 from bench.runs.pipeline import Stage, run_stages
-from bench.storage import lease as claims
 from bench.storage import process_identity
+from bench.storage.lease import Lease, LeaseHeld, LeaseLost, this_process
 from bench.storage.process_identity import is_slurm_task
 from bench.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from bench.training.distributed import World
+    from bench.training.run_context import RunContext
 
 MAX_FRUITLESS_ATTEMPTS, PROGRESS_EVENTS = 5, ("train", "trained", "sample", "evaluate")
 
@@ -28,13 +32,15 @@ MAX_FRUITLESS_ATTEMPTS, PROGRESS_EVENTS = 5, ("train", "trained", "sample", "eva
 class Job:
     """The callable that submitit pickles: a folder's name, which part of the work, and what it may count on."""
 
-    def __init__(self, folder: str, stage: Stage = "all", notice_seconds: float = 0.0, door: int | None = None) -> None:
-        self.folder, self.stage, self.notice_seconds, self.door = folder, stage, notice_seconds, door
+    def __init__(
+        self, folder: str, stage: Stage = "all", notice_seconds: float = 0.0, launcher: int | None = None
+    ) -> None:
+        self.folder, self.stage, self.notice_seconds, self.launcher = folder, stage, notice_seconds, launcher
 
     def __call__(self) -> str:
-        notices = SignalHandler(self.notice_seconds)
-        with notices.listening():
-            execute_run(RunFolder(Path(self.folder)), self.stage, notices, self.door)
+        signals = SignalHandler(self.notice_seconds)
+        with signals.listening():
+            execute_run(RunFolder(Path(self.folder)), self.stage, signals, self.launcher)
         return self.folder
 
     def checkpoint(self) -> Any:
@@ -45,70 +51,94 @@ class Job:
 
 
 def execute_run(
-    run: RunFolder, stage: Stage = "all", notices: SignalHandler | None = None, door: int | None = None
+    run: RunFolder, stage: Stage = "all", signals: SignalHandler | None = None, launcher: int | None = None
 ) -> bool:
-    """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; whether that is done now.
+    """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; return whether that is done now.
 
     A failure is logged, written to error.txt and to a record, and raised.  The work stops, saved, when a
-    notice comes to any of its processes, or when the process `door` that started it is gone; a notice of
-    SLURM then ends in another turn.
+    signal comes to any of its processes, or when the process `launcher` that started it is gone; a signal of
+    SLURM then ends in another attempt.
     """
     from bench.training import distributed, rendezvous
     from bench.training.checkpointing import Diverged
 
-    notices, config, own = notices or SignalHandler(), load_config(run.path), rendezvous.process_info()
-    first = own is None or own.rank == 0
+    signals, config, process = signals or SignalHandler(), load_config(run.path), rendezvous.process_info()
+    first = process is None or process.rank == 0
     try:
-        with run.claim() if first else nullcontext() as claim, distributed.join_world(config) as world:
-            done = run_attempt(run, config, stage, notices, door, world, claim.check if claim else lambda: None)
-            requeue = not done and bool(world.agree(notices.requeue)[0])
-    except (claims.LeaseHeld, claims.LeaseLost):
+        with run.claim() if first else nullcontext() as lease, distributed.join_world(config) as world:
+            attempt = Attempt(run, config, stage, signals, launcher, world, lease)
+            done = attempt.execute()
+            requeue = not done and bool(world.agree(signals.requeue)[0])
+    except (LeaseHeld, LeaseLost):
         raise
     except Exception as error:
-        if first or type(error) not in (RuntimeError, Diverged):  # else it is the first process's to tell
+        if first or type(error) not in (RuntimeError, Diverged):  # else rank 0 reports it
             failures.record_failure(run, error, "diverged" if isinstance(error, Diverged) else "failed")
         raise
     if not done:
-        notices.leave(requeue)
-    elif own is not None:
+        signals.leave(requeue)
+    elif process is not None:
         atexit.register(distributed.exit_without_cleanup)
     return done
 
 
-def run_attempt(
-    run: RunFolder,
-    config: RunConfig,
-    stage: Stage,
-    notices: SignalHandler,
-    door: int | None,
-    world: Any,
-    owned: Callable[[], None],
-) -> bool:
-    """The work of one process, until it is done or told to stop; whether it is done."""
-    from bench.training.distributed import StopRequested
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a run's job in this process; a run that was interrupted takes several."""
 
-    def stop() -> bool:
-        return notices.stop or (door is not None and not process_identity.pid_exists(door))
+    run: RunFolder
+    config: RunConfig
+    stage: Stage
+    signals: SignalHandler
+    launcher: int | None
+    world: World
+    lease: Lease | None
+    """Rank 0's."""
 
-    if world.of_first(
-        lambda: run.record().is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
-    ):
+    def execute(self) -> bool:
+        """Work until the stages are done or a stop is requested; return whether they are done."""
+        from bench.training.distributed import StopRequested
+
+        if self.world.of_first(self.is_complete):
+            return True
+        if self.world.first:
+            (self.run.path / "error.txt").unlink(missing_ok=True)
+            require_progress(self.run)
+            self.run.log("start", stage=self.stage, **describe_process())
+        try:
+            run_stages(self.open_context(), self.stage)
+        except StopRequested:
+            if self.world.first:
+                self.run.log("requeued" if self.signals.requeue else "stopped")
+            return False
+        if self.world.first:
+            if self.stage == "evaluate":
+                update_leaderboard(self.run.results)
+            self.run.log("trained" if self.stage == "train" else "done")
         return True
-    if world.first:
-        (run.path / "error.txt").unlink(missing_ok=True)
-        require_progress(run)
-        run.log("start", stage=stage, **describe_process())
-    try:
-        run_stages(run, config, stage, stop, world, owned)
-    except StopRequested:
-        if world.first:
-            run.log("requeued" if notices.requeue else "stopped")
-        return False
-    if world.first:
-        if stage == "evaluate":
-            update_leaderboard(run.results)
-        run.log("trained" if stage == "train" else "done")
-    return True
+
+    def is_complete(self) -> bool:
+        """Whether the run has its record and the images that are to be exported."""
+        points, export = self.config.budget.evaluation_points, self.config.compute.export
+        return self.run.record().is_file() and self.run.has_exports(points, export)
+
+    def stop_requested(self) -> bool:
+        """Whether a signal came, or the launcher is gone."""
+        gone = self.launcher is not None and not process_identity.pid_exists(self.launcher)
+        return self.signals.stop or gone
+
+    def check_lease(self) -> None:
+        """Raise LeaseLost where another process holds the run; only rank 0 has a lease."""
+        if self.lease:
+            self.lease.check()
+
+    def open_context(self) -> RunContext:
+        """Set the process's CPU threads and open the run's data."""
+        from bench.training import trainer
+        from bench.training.run_context import RunContext
+
+        trainer.set_threads(self.config)
+        return RunContext.open(self.run, self.config, self.world, self.stop_requested, self.check_lease)
 
 
 def require_progress(run: RunFolder) -> None:
@@ -137,5 +167,5 @@ def update_leaderboard(results: Path) -> None:
 
 def describe_process() -> dict[str, Any]:
     """Where this process runs: host, pid, and SLURM's job and how often it was requeued."""
-    own = claims.this_process()
+    own = this_process()
     return {"pid": own.pid, "host": own.host, "job": own.job if is_slurm_task() else None, "requeues": own.restarts}
