@@ -97,7 +97,7 @@ def generate(context: EvaluationContext) -> GenerationResult:
     targets = target_factory(context)
     for done, point in enumerate(points):
         there = missing_images(run, targets(point), world)
-        net = partial(load_snapshot, run.file("snapshots", point, "safetensors"), context.device)
+        net = partial(load_snapshot, run.snapshot_path(point), context.device)
         stopped = False
         if there:
             try:
@@ -136,7 +136,7 @@ def missing_images(run: RunFolder, targets: list[ShardedOutput], world: World) -
 
 
 def scan_target(run: RunFolder, target: ShardedOutput) -> np.ndarray:
-    there = target.shards.look()
+    there = target.shards.scan()
     for name in target.shards.damaged:
         run.log("damaged", file=f"{target.shards.folder.parent.name}/{target.shards.folder.name}/{name}")
     return there
@@ -173,8 +173,10 @@ def target_factory(context: EvaluationContext) -> Callable[[int], list[ShardedOu
         return extract_in_batches(network(), numbers, images_BHWC.transpose(0, 3, 1, 2))
 
     def targets(point: int) -> list[ShardedOutput]:
-        features = FeatureStoreWriter(run.features(point), e.samples, classes, extractor.provenance, purposes, extract)
-        exports = [run.exported(point, config.compute.export)] if config.compute.export != "none" else []
+        features = FeatureStoreWriter(
+            run.features_path(point), e.samples, classes, extractor.provenance, purposes, extract
+        )
+        exports = [run.export_path(point, config.compute.export)] if config.compute.export != "none" else []
         return [features, *(export_target(path, e.samples, classes) for path in exports)]
 
     return targets

@@ -47,10 +47,10 @@ def evaluate(context: EvaluationContext) -> EvaluationResult:
     """Measure every evaluation point that has no metrics yet; intervals at the last point only."""
     run, points = context.run, context.config.budget.evaluation_points
     for i, point in enumerate(points):
-        target = run.file("evaluation", point, "json")
+        target = run.evaluation_path(point)
         if target.is_file():
             continue
-        store = FeatureStore(run.features(point))
+        store = FeatureStore(run.features_path(point))
         measured = context.evaluator.measure_stored(store, intervals=point == points[-1])
         write_json(target, {"images": point, "metrics": measured})
         values = {name: metric["value"] for name, metric in measured.items()}
@@ -63,7 +63,7 @@ def evaluate(context: EvaluationContext) -> EvaluationResult:
 def read_evaluation_result(run: RunFolder, config: RunConfig) -> EvaluationResult:
     """Read the metrics of all evaluation points; each has a file of its own in the run folder."""
     points = config.budget.evaluation_points
-    return EvaluationResult(points=[json.loads(run.file("evaluation", p, "json").read_text()) for p in points])
+    return EvaluationResult(points=[json.loads(run.evaluation_path(p).read_text()) for p in points])
 
 
 class NoiseImages:

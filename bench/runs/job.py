@@ -33,14 +33,14 @@ class Job:
     """The callable that submitit pickles: a folder's name, which part of the work, and what it may count on."""
 
     def __init__(
-        self, folder: str, stage: Stage = "all", notice_seconds: float = 0.0, launcher: int | None = None
+        self, folder: str, stage: Stage = "all", signal_seconds: float = 0.0, launcher_pid: int | None = None
     ) -> None:
-        self.folder, self.stage, self.notice_seconds, self.launcher = folder, stage, notice_seconds, launcher
+        self.folder, self.stage, self.signal_seconds, self.launcher_pid = folder, stage, signal_seconds, launcher_pid
 
     def __call__(self) -> str:
-        signals = SignalHandler(self.notice_seconds)
-        with signals.listening():
-            execute_run(RunFolder(Path(self.folder)), self.stage, signals, self.launcher)
+        signals = SignalHandler(self.signal_seconds)
+        with signals.installed():
+            execute_run(RunFolder(Path(self.folder)), self.stage, signals, self.launcher_pid)
         return self.folder
 
     def checkpoint(self) -> Any:
@@ -51,12 +51,12 @@ class Job:
 
 
 def execute_run(
-    run: RunFolder, stage: Stage = "all", signals: SignalHandler | None = None, launcher: int | None = None
+    run: RunFolder, stage: Stage = "all", signals: SignalHandler | None = None, launcher_pid: int | None = None
 ) -> bool:
     """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; return whether that is done now.
 
     A failure is logged, written to error.txt and to a record, and raised.  The work stops, saved, when a
-    signal comes to any of its processes, or when the process `launcher` that started it is gone; a signal of
+    signal comes to any of its processes, or when the process `launcher_pid` that started it is gone; a signal of
     SLURM then ends in another attempt.
     """
     from bench.training import distributed, rendezvous
@@ -65,10 +65,10 @@ def execute_run(
     signals, config, process = signals or SignalHandler(), load_config(run.path), rendezvous.process_info()
     first = process is None or process.rank == 0
     try:
-        with run.claim() if first else nullcontext() as lease, distributed.join_world(config) as world:
-            attempt = Attempt(run, config, stage, signals, launcher, world, lease)
+        with run.lease() if first else nullcontext() as lease, distributed.join_world(config) as world:
+            attempt = Attempt(run, config, stage, signals, launcher_pid, world, lease)
             done = attempt.execute()
-            requeue = not done and bool(world.agree(signals.requeue)[0])
+            requeue = not done and bool(world.agree(signals.requeue_requested)[0])
     except (LeaseHeld, LeaseLost):
         raise
     except Exception as error:
@@ -76,7 +76,7 @@ def execute_run(
             failures.record_failure(run, error, "diverged" if isinstance(error, Diverged) else "failed")
         raise
     if not done:
-        signals.leave(requeue)
+        signals.end_job(requeue)
     elif process is not None:
         atexit.register(distributed.exit_without_cleanup)
     return done
@@ -90,7 +90,7 @@ class Attempt:
     config: RunConfig
     stage: Stage
     signals: SignalHandler
-    launcher: int | None
+    launcher_pid: int | None
     world: World
     lease: Lease | None
     """Rank 0's."""
@@ -109,7 +109,7 @@ class Attempt:
             run_stages(self.open_context(), self.stage)
         except StopRequested:
             if self.world.first:
-                self.run.log("requeued" if self.signals.requeue else "stopped")
+                self.run.log("requeued" if self.signals.requeue_requested else "stopped")
             return False
         if self.world.first:
             if self.stage == "evaluate":
@@ -120,12 +120,12 @@ class Attempt:
     def is_complete(self) -> bool:
         """Whether the run has its record and the images that are to be exported."""
         points, export = self.config.budget.evaluation_points, self.config.compute.export
-        return self.run.record().is_file() and self.run.has_exports(points, export)
+        return self.run.record_path.is_file() and self.run.has_exports(points, export)
 
     def stop_requested(self) -> bool:
         """Whether a signal came, or the launcher is gone."""
-        gone = self.launcher is not None and not process_identity.pid_exists(self.launcher)
-        return self.signals.stop or gone
+        gone = self.launcher_pid is not None and not process_identity.is_running(self.launcher_pid)
+        return self.signals.stop_requested or gone
 
     def check_lease(self) -> None:
         """Raise LeaseLost where another process holds the run; only rank 0 has a lease."""

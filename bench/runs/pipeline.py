@@ -42,6 +42,6 @@ def evaluate_and_record(context: EvaluationContext, generation: GenerationResult
     from bench.storage.stage_results import read_training_result
 
     evaluation = evaluate(context)
-    if not context.run.record().is_file():
+    if not context.run.record_path.is_file():
         context.check_lease()
         write_run_record(context, read_training_result(context.run), generation, evaluation)

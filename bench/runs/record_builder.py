@@ -51,14 +51,14 @@ def write_run_record(
         incidents=failures.list_incidents(run),
         checkpoint=describe_checkpoint(context),
     )
-    images, labels = feature_store.FeatureStore(run.features(config.budget.images)).pictures()
+    images, labels = feature_store.FeatureStore(run.features_path(config.budget.images)).pictures()
     run_pictures.grid(images, labels, run.path / "samples.png")
     if config.budget.images:
         run_pictures.curves({config.model.label: (run, record.curve)}, run.path / "curves.png")
     publish_references(context, evaluation_protocol)
     run_pictures.grid(images, labels, records.sample_grid_path(run.results, record.id), per_class=5)
     records.publish_record(run.results, record)
-    records.write_record(run.record(), record)
+    records.write_record(run.record_path, record)
 
 
 def make_evaluation_protocol(context: EvaluationContext) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def describe_checkpoint(context: RunContext) -> dict[str, Any]:
     from bench.storage import tensor_files
 
     images = context.config.budget.images
-    tensors, _ = tensor_files.load_tensors(context.run.file("snapshots", images, "safetensors"))
+    tensors, _ = tensor_files.load_tensors(context.run.snapshot_path(images))
     return {
         "crc32": tensor_files.tensors_crc32(tensors),
         "images": images,
