@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.records import failures
 if TYPE_CHECKING:
     from bench.evaluation.evaluator import EvaluationContext
     from bench.evaluation.run_metrics import EvaluationResult
+    from bench.records.protocol import Protocol, TrainingProtocol
     from bench.storage.stage_results import GenerationResult, TrainingResult
     from bench.training.run_context import RunContext
 
@@ -61,7 +63,7 @@ def write_run_record(
     records.write_record(run.record_path, record)
 
 
-def make_evaluation_protocol(context: EvaluationContext) -> dict[str, Any]:
+def make_evaluation_protocol(context: EvaluationContext) -> Protocol:
     """The evaluation half of a run's protocol."""
     from bench.records import protocol
 
@@ -76,7 +78,7 @@ def make_evaluation_protocol(context: EvaluationContext) -> dict[str, Any]:
     }
 
 
-def make_training_protocol(context: RunContext) -> dict[str, Any]:
+def make_training_protocol(context: RunContext) -> TrainingProtocol:
     """The training half of a run's protocol."""
     from bench.costs import matching
     from bench.experiments import presets
@@ -100,7 +102,7 @@ def describe_checkpoint(context: RunContext) -> dict[str, Any]:
     }
 
 
-def publish_references(context: EvaluationContext, evaluation_protocol: dict[str, Any]) -> None:
+def publish_references(context: EvaluationContext, evaluation_protocol: Protocol) -> None:
     """Publish the rows of held-out images and noise, unless the ledger has them for this evaluation."""
     from bench.evaluation import run_metrics
     from bench.records import record as records
@@ -125,8 +127,8 @@ def make_record(
     *,
     label: str,
     kind: Any,
-    config: dict[str, Any],
-    protocol: dict[str, Any],
+    config: Mapping[str, Any],
+    protocol: Mapping[str, Any],
     metrics: dict[str, Any],
     processes: int = 1,
     precision: str = "fp32",
