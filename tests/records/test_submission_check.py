@@ -300,7 +300,7 @@ UNREADABLE = {
     "a list": ("[1]", "it is no record: it must be an object"),
     "too deep": ("[" * 100_000, "it is no record: nested too deeply"),
     "too long": (" " * (5 * 2**20), "it is no record: it has 5,242,880 bytes"),
-    "nothing of a record": ("{}", "id: "),
+    "nothing of a record": ("{}", "id is missing"),
 }
 
 
