@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from bench.data import autoencoder, sources
-from bench.data.latent_workers import encode_dataset, verify_latents
+from bench.config.schema import Precision
+from bench.data import sources
 from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
@@ -31,7 +31,7 @@ def parser() -> CommandParser:
     p.add_argument("--reference", type=int, default=10_000, metavar="N", help="real images kept (default: 10000)")
     p.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time (default: 32)")
     p.add_argument("--shard-mib", type=float, default=256, metavar="N", help="size of a shard (default: 256)")
-    p.add_argument("--precision", choices=get_args(autoencoder.Precision), help="default: tf32 on a GPU, fp32 on a CPU")
+    p.add_argument("--precision", choices=get_args(Precision), help="default: tf32 on a GPU, fp32 on a CPU")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--processes", type=int, default=0, metavar="N", help="on this machine (default: its GPUs, or 1)")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads each (default: its share of cores)")
@@ -44,9 +44,11 @@ def parser() -> CommandParser:
 @command("bench.encode", stopped="stopped; whole shards are kept, the same command goes on from there")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    return (
-        verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX))) if flags.verify else encode_dataset(flags)
-    )
+    from bench.data.latent_workers import encode_dataset, verify_latents
+
+    if flags.verify:
+        return verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX)))
+    return encode_dataset(flags)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.records.record import read_records
-from bench.reports import figure_definitions
-from bench.reports.figure_files import _draw, _empty, _refuse_empty, listed
 from bench.terminal.cli import CommandParser, command
 
 
@@ -21,6 +18,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default="", metavar="DIR", help="where to (default: figures/ in the results folder)")
     parser.add_argument("--format", default="png", choices=("png", "svg"), help="default: png")
     flags = parser.parse_args(argv)
+    from bench.records.record import read_records
+    from bench.reports import figure_definitions
+    from bench.reports.figure_files import _draw, _empty, _refuse_empty, listed
+
     results = Path(flags.results)
     if not results.is_dir():
         raise ValueError(f"{flags.results} is no folder; name a results folder with --results")

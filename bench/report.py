@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bench.records.record import records_folder
-from bench.reports.page_html import PICTURES, build
+from bench.reports.style import PICTURES
 from bench.storage.atomic import atomic_write
 from bench.terminal.cli import CommandParser, command
 
@@ -28,6 +28,8 @@ def parser() -> CommandParser:
 @command("bench.report")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
+    from bench.reports.page_html import build
+
     results = Path(flags.results)
     out = Path(flags.out) if flags.out else results / "report.html"
     if not results.is_dir():

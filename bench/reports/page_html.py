@@ -13,6 +13,7 @@ import jinja2
 from bench.records.leaderboard import drop_superseded_failures
 from bench.records.record import read_records
 from bench.reports import page_data
+from bench.reports.style import PICTURES
 
 PARTS = (
     ("leaderboards", "Leaderboards"),
@@ -21,8 +22,6 @@ PARTS = (
     ("samples", "Samples"),
 )
 FOLDER = Path(__file__).parent / "page"
-PICTURES = 0.5
-"""MiB of sample grids that are embedded unless told otherwise."""
 
 
 def build(results: Path, pictures: float = PICTURES) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
+PICTURES = 0.5
+"""Most sample grids in the page, in MiB, unless --pictures says otherwise."""
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, readable with colour-blind eyes."""
 MARKERS = ("o", "s", "^", "D", "v", "P")

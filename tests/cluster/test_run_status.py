@@ -363,13 +363,6 @@ def test_a_thousand_runs_are_shown_by_one_sacct_call_in_less_than_three_seconds(
     assert seconds < 3, f"it took {seconds:.1f} s"
 
 
-@pytest.mark.parametrize("module", ["bench.status", "bench.cancel"])
-def test_neither_torch_nor_pandas_nor_submitit_is_waited_for(module):
-    code = f"import sys, {module}; print(sorted(set(sys.modules) & {{'torch', 'pandas', 'submitit', 'numpy'}}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert done.stdout == "[]\n", done.stderr
-
-
 @pytest.fixture
 def chain(tmp_path, fake):
     """A run at work, one that waits, and one that is done."""
