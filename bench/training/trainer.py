@@ -252,7 +252,7 @@ def train_loop(
                 told = micro_batching.log_micro_batch(run, state, world)
             size = min(config.recipe.batch, point - state.images)
             meter.add(train_step(state, config, diffusion, next(batches), size, world), size)
-            due, halt, write, late = world.agree(meter.due(), stop(), meter.checkpoint_due(), meter.late())
+            due, halt, write, late = world.agree(meter.due(), stop(), meter.checkpoint_due(), meter.is_copying())
             if not late:
                 meter.settle()
             if due or halt:
