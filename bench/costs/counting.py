@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import architectures
 from architectures import Conditions, IOSpec, TextCondition
 from bench.config.schema import RunConfig
+from bench.costs.flops import forward_flops, training_flops
 
 BYTES_PER_PARAMETER = 20
 """Bytes of float32 weights, gradients, two AdamW moments and EMA weights."""
@@ -37,12 +38,12 @@ class NetworkCost:
     @property
     def flops(self) -> int:
         """FLOPs of one forward pass on one image."""
-        return 2 * self.macs
+        return forward_flops(self.macs)
 
     @property
     def training_flops(self) -> int:
         """FLOPs of training on one image: three forward passes."""
-        return 3 * self.flops
+        return training_flops(self.macs, 1)
 
     def by(self, what: str) -> int:
         """The parameters ("params") or the MACs (anything else)."""
@@ -128,7 +129,7 @@ def cost_summary(config: RunConfig, cost: NetworkCost) -> dict[str, Any]:
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
-        "training_flops": cost.training_flops * config.budget.images or None,
+        "training_flops": training_flops(cost.macs, config.budget.images) or None,
         "guidance_multiplier": 1 if e.guidance == 1 else 2,
         "sampling_flops_per_image": cost.flops * e.forward_passes,
     }

@@ -53,7 +53,7 @@ class TrainingState:
 
 def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
     """Whether the EMA snapshot of an evaluation point exists, as rank 0 sees it; a collective call."""
-    exists: bool = world.of_first(lambda: run.file("snapshots", point, "safetensors").is_file())
+    exists: bool = world.of_first(lambda: run.snapshot_path(point).is_file())
     return exists
 
 
@@ -62,7 +62,7 @@ def save_checkpoint(
     config: RunConfig,
     state: TrainingState,
     world: World,
-    owned: Callable[[], None],
+    check_lease: Callable[[], None],
     snapshot: bool = False,
 ) -> None:
     """Write a checkpoint and, with `snapshot`, the EMA weights; LossDiverged if any tensor is not finite."""
@@ -72,14 +72,14 @@ def save_checkpoint(
     whole = parallel.gather_tensors(tensors, world)
     if not world.first:
         return
-    owned()
+    check_lease()
     folder = run.path / "checkpoints"
     tensor_files.save_tensors(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
     tensor_files.prune_checkpoints(folder, config.compute.keep)
     if snapshot:  # last: a snapshot means that its checkpoint is complete
-        owned()
+        check_lease()
         metadata = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
-        path = run.file("snapshots", state.images, "safetensors")
+        path = run.snapshot_path(state.images)
         tensor_files.save_tensors(path, tensor_files.select_prefix(whole, "ema."), images=state.images, **metadata)
 
 
@@ -111,7 +111,9 @@ def log_rollback(run: RunFolder, state: TrainingState, fault: LossDiverged, warn
     run.log("rollback", images=fault.images, to=state.images, why=fault.why, nth=nth, **more)
 
 
-def raise_if_rollbacks_exhausted(run: RunFolder, world: World, fault: LossDiverged, owned: Callable[[], None]) -> None:
+def raise_if_rollbacks_exhausted(
+    run: RunFolder, world: World, fault: LossDiverged, check_lease: Callable[[], None]
+) -> None:
     """Raise Diverged after MAX_ROLLBACKS rollbacks.
 
     If the loss diverged again after a rollback to the newest checkpoint, that checkpoint may be at fault although it
@@ -125,6 +127,6 @@ def raise_if_rollbacks_exhausted(run: RunFolder, world: World, fault: LossDiverg
     if world.first and earlier and not is_removed:
         newest = max((run.path / "checkpoints").glob("*.safetensors"), default=None)
         if newest and int(newest.stem) == earlier[-1]["to"]:
-            owned()
+            check_lease()
             newest.unlink(missing_ok=True)
     world.barrier()

@@ -5,7 +5,6 @@ B batch, C channels, F features.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset
 from bench.data.dataset import Rows
 from bench.evaluation.extractors import small_cnn
 from bench.storage.atomic import file_sha256
+from bench.storage.tensor_files import tensors_sha256
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -139,10 +139,7 @@ def hash_weights(path: Path) -> str:
     """SHA-256 of a file of weights; of the tensors alone for safetensors, whose headers may differ."""
     if path.suffix != ".safetensors":
         return file_sha256(path)
-    h = hashlib.sha256()
-    for name, tensor in sorted(load_file(path).items()):
-        h.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
-    return h.hexdigest()
+    return tensors_sha256(load_file(path), dtypes=False)
 
 
 def check_image_size(what: str, size: tuple[int, int, int], name: str) -> None:
