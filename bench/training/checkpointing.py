@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.config.schema import RunConfig
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.training import parallel
 from bench.training.distributed import World, require_same
 from bench.training.execution import ExecutionSettings
 from bench.training.metrics_logger import LossDiverged
+from bench.training.run_context import RunContext
 
 MAX_ROLLBACKS = 3
 """Rollbacks after which a run counts as diverged."""
@@ -57,27 +56,21 @@ def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
     return exists
 
 
-def save_checkpoint(
-    run: RunFolder,
-    config: RunConfig,
-    state: TrainingState,
-    world: World,
-    check_lease: Callable[[], None],
-    snapshot: bool = False,
-) -> None:
+def save_checkpoint(context: RunContext, state: TrainingState, snapshot: bool = False) -> None:
     """Write a checkpoint and, with `snapshot`, the EMA weights; LossDiverged if any tensor is not finite."""
+    run, config, world = context.run, context.config, context.world
     tensors = state.tensors()
     if not parallel.all_finite(tensors, world):
         raise LossDiverged(state.images, "the weights, the EMA or the optimizer's moments hold NaN or infinity")
     whole = parallel.gather_tensors(tensors, world)
     if not world.first:
         return
-    check_lease()
+    context.check_lease()
     folder = run.path / "checkpoints"
     tensor_files.save_tensors(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
     tensor_files.prune_checkpoints(folder, config.compute.keep)
     if snapshot:  # last: a snapshot means that its checkpoint is complete
-        check_lease()
+        context.check_lease()
         metadata = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
         path = run.snapshot_path(state.images)
         tensor_files.save_tensors(path, tensor_files.select_prefix(whole, "ema."), images=state.images, **metadata)
@@ -111,14 +104,13 @@ def log_rollback(run: RunFolder, state: TrainingState, fault: LossDiverged, warn
     run.log("rollback", images=fault.images, to=state.images, why=fault.why, nth=nth, **more)
 
 
-def raise_if_rollbacks_exhausted(
-    run: RunFolder, world: World, fault: LossDiverged, check_lease: Callable[[], None]
-) -> None:
+def raise_if_rollbacks_exhausted(context: RunContext, fault: LossDiverged) -> None:
     """Raise Diverged after MAX_ROLLBACKS rollbacks.
 
     If the loss diverged again after a rollback to the newest checkpoint, that checkpoint may be at fault although it
     is finite.  It is removed once; the checkpoint before it stays.
     """
+    run, world = context.run, context.world
     earlier = world.of_first(lambda: logged_rollbacks(run))
     if len(earlier) >= MAX_ROLLBACKS:
         count = f"after {len(earlier)} rollbacks"
@@ -127,6 +119,6 @@ def raise_if_rollbacks_exhausted(
     if world.first and earlier and not is_removed:
         newest = max((run.path / "checkpoints").glob("*.safetensors"), default=None)
         if newest and int(newest.stem) == earlier[-1]["to"]:
-            check_lease()
+            context.check_lease()
             newest.unlink(missing_ok=True)
     world.barrier()

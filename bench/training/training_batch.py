@@ -22,9 +22,9 @@ def draw_batch(
         size: global batch size.
         rows: rows of the batch to return, for example a rank's.
     """
-    dataset.check()
-    indices = dataset.order(config.seed, images, size)
-    x0 = torch.from_numpy(dataset.inputs(indices, derive_seed(config.seed, "data", step), rows))
+    dataset.check_files()
+    indices = dataset.stream_rows(config.seed, images, size)
+    x0 = torch.from_numpy(dataset.model_inputs(indices, derive_seed(config.seed, "data", step), rows))
     labels = torch.from_numpy(dataset.labels[indices[rows]])
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "step", step))
     t = draw_timesteps(config.diffusion, size, generator)
