@@ -24,6 +24,7 @@ from official_cases import (
 )
 from torch.utils.flop_counter import FlopCounterMode
 
+import architectures
 from architectures import IOSpec, build, from_official, official_call, official_layout, to_official
 from architectures.embeddings import sincos_2d, timestep_embedding
 from architectures.official_ctor import PUBLISHED, translate
@@ -475,3 +476,8 @@ def test_a_published_constructors_rare_calls_are_taken(family, ctor, key, shape)
 def test_impossible_constructor_calls_are_value_errors(family, ctor):
     with pytest.raises(ValueError, match=r"cannot be built|must be"):
         official_layout(family, **ctor)
+
+
+def test_an_unknown_function_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'from_nowhere'"):
+        architectures.from_nowhere  # noqa: B018
