@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from bench.cluster import run_status
+from bench.cluster.live_table import WATCH_SECONDS, check_watch_options, watch_runs
 from bench.cluster.run_status import FAILED_STATES, RUN_STATES
-from bench.cluster.status_table import WATCH_SECONDS, check_watch_options, status_page, watch_runs
+from bench.cluster.status_table import status_page
 from bench.terminal.cli import CommandParser
 
 

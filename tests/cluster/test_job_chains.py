@@ -28,7 +28,7 @@ def submission(tmp_path, monkeypatch):
     def make(label="some", parallel=None, code=Path("/nonexistent"), **settings):
         profile = profiles.load_profile("default", {**SMALL, **settings})
         return job_chains.Submission(
-            results=tmp_path, profile=profile, code=code, make=Stub, label=label, parallel=parallel
+            results=tmp_path, profile=profile, code=code, job_factory=Stub, label=label, parallel=parallel
         )
 
     return make
@@ -47,7 +47,9 @@ def jobs(one):
 
 def over(*runs):
     """Wait until nothing of these runs is in the queue."""
-    assert until(lambda: not any(row.alive for row in run_status.query_runs(runs, reap=False)[0])), ask("sacct", "-X")
+    assert until(lambda: not any(row.alive for row in run_status.query_runs(runs, record_failures=False)[0])), ask(
+        "sacct", "-X"
+    )
 
 
 def queue():
@@ -67,7 +69,7 @@ def test_a_suite_is_two_arrays_and_each_evaluation_waits_for_its_own_training(sl
     over(*runs)
     assert [(one.path / "evaluate.txt").exists() for one in runs] == [True, False, True]
     assert state_of(ids[1]["train"]["id"]) == "FAILED"
-    (row,) = run_status.query_runs(runs[1:2], reap=False)[0]
+    (row,) = run_status.query_runs(runs[1:2], record_failures=False)[0]
     assert row.state == "failed" and "RuntimeError: this one is broken" in row.error
     assert row.error[-1] == "its evaluation is cancelled: its training failed"
 

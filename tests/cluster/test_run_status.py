@@ -14,7 +14,7 @@ from fake_slurm import FakeSlurm
 from run_folders import DONE, TRAINING, make, thousand
 
 from bench import cancel, status
-from bench.cluster import cancellation, run_status, status_table
+from bench.cluster import cancellation, live_table, run_status, status_table
 from bench.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -41,9 +41,9 @@ def sacct(**jobs):
     return "\n".join(f"{id_[1:]}|{BEFORE}|{word}|1:0|60|node1|None" for id_, word in jobs.items())
 
 
-def one(results, *, reap=False, **files):
+def one(results, *, record_failures=False, **files):
     make(results, "dit", **files)
-    rows, _ = run_status.query_runs(run_status.find_runs(results), reap=reap)
+    rows, _ = run_status.query_runs(run_status.find_runs(results), record_failures=record_failures)
     return rows[0]
 
 
@@ -68,7 +68,7 @@ SLURM = [
     ("diverged", "", AT_7 | {"event": "diverged"}, {"j7": "FAILED", "j8": "CANCELLED"}, ""),
     ("cancelled", "by root", AT_7 | {"event": "stopped"}, {"j7": "CANCELLED by 0", "j8": "CANCELLED by 0"}, ""),
     ("stopped", "", AT_7 | {"event": "stopped", "job": "8"}, {"j7": "COMPLETED", "j8": "COMPLETED"}, ""),
-    ("lost", "SLURM has no train job of it any more", AT_7, {}, ""),
+    ("lost", "SLURM no longer knows its train job", AT_7, {}, ""),
     ("lost", "its jobs ended without a record", AT_7, {"j7": "COMPLETED", "j8": "COMPLETED"}, ""),
 ]
 
@@ -146,7 +146,7 @@ def test_a_loss_that_is_no_number_is_shown_and_is_null_in_json(tmp_path, capsys)
     make(tmp_path, "dit", status=TRAINING | bad)
     make(tmp_path, "new", status={"event": None, "time": None})
     assert status.main(["--results", str(tmp_path)]) == 0
-    assert " ".join(capsys.readouterr().out.splitlines()[1].split()).startswith("dit training 43k/111k 39% nan 0")
+    assert " ".join(capsys.readouterr().out.splitlines()[1].split()).startswith("dit training 43 k/111 k 39% nan 0")
     assert status.main(["--results", str(tmp_path), "--json"]) == 0
     run = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["runs"][0]
     assert (run["loss"], run["rate"], run["fid"]["value"]) == (None, None, None)
@@ -167,7 +167,7 @@ def test_when_slurm_does_not_answer_the_files_are_shown_with_a_note(tmp_path, fa
     make(tmp_path, "new", jobs={"train": "9"})
     assert status.main(["--results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("note: squeue failed (Unable to contact slurm controller); is SLURM up?; what follows is")
+    assert out.startswith("note: squeue failed (Unable to contact slurm controller); is SLURM up?; the table below")
     assert "2 runs: 1 training, 1 queued" in out
 
 
@@ -229,7 +229,7 @@ def test_results_that_cannot_be_written_to_are_shown_and_the_run_says_so(tmp_pat
 
     monkeypatch.setattr("bench.records.failures.publish_failure", refused)
     fake.answer("sacct", sacct(j7="FAILED", j8="CANCELLED"))
-    row = one(tmp_path, status=AT_7, jobs=CHAIN, reap=True)
+    row = one(tmp_path, status=AT_7, jobs=CHAIN, record_failures=True)
     assert row.state == "failed" and row.error[-1].endswith("written: [Errno 30] Read-only file system")
     assert not (tmp_path / "runs" / "dit" / "error.txt").exists()
 
@@ -265,9 +265,9 @@ def test_the_table_tells_progress_rate_eta_loss_fid_restarts_node_and_log(tmp_pa
     heads, dit, unet, total = capsys.readouterr().out.splitlines()
     assert heads.split() == list(status_table.COLUMNS)
     assert " ".join(dit.split()) == (
-        "dit training 43k/111k 39% 850 0:01:20 0.1234 12.35 @ 37k 0 +1 rolled back node1 jobs/7_0_log.out"
+        "dit training 43 k/111 k 39% 850 80 s 0.1234 12.35 @ 37 k 0 +1 rolled back node1 jobs/7_0_log.out"
     )
-    assert " ".join(unet.split()).startswith("unet done 111k/111k 100% 0.8731 @ 111k 0")
+    assert " ".join(unet.split()).startswith("unet done 111 k/111 k 100% 0.8731 @ 111 k 0")
     assert total == "2 runs: 1 training, 1 done; logs are in results/runs"
 
 
@@ -317,10 +317,10 @@ def test_runs_are_chosen_by_name_state_and_failure(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--results", "nowhere"], "nowhere is no folder; name a results folder with --results"),
+        (["--results", "nowhere"], "there is no folder nowhere; name a results folder with --results"),
         (["nothing"], "no run of . matches 'nothing'; python -m bench.status shows them all"),
-        (["--watch", "1"], "--watch is 1; SLURM is to be asked every 5 s at most"),
-        (["--watch", "nan"], "--watch is nan; SLURM is to be asked every 5 s at most"),
+        (["--watch", "1"], "--watch is 1; SLURM may be asked every 5 s at most"),
+        (["--watch", "nan"], "--watch is nan; SLURM may be asked every 5 s at most"),
         (["--watch", "--json"], "--json and --watch do not go together; leave one out"),
     ],
 )
@@ -335,18 +335,18 @@ def test_a_log_gets_the_changes_and_a_terminal_the_page(tmp_path, monkeypatch, c
     make(tmp_path, "unet", status=TRAINING | {"event": "stopped"})
 
     def done(seconds):
-        assert seconds == status_table.WATCH_SECONDS
+        assert seconds == live_table.WATCH_SECONDS
         (path / "record.json").write_text(json.dumps(DONE))
 
     monkeypatch.setattr(time, "sleep", done)
     assert status.main(["--results", str(tmp_path), "--watch"]) == 0
     lines = [line[9:] for line in capsys.readouterr().out.splitlines()]
     assert [line.split()[:2] for line in lines] == [
-        *(["dit", "training"], ["unet", "stopped"], ["2", "runs:"], ["dit", "done"], ["2", "runs:"]),
+        *(["dit:", "training"], ["unet:", "stopped"], ["2", "runs:"], ["dit:", "done"], ["2", "runs:"]),
     ]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert status.main(["--results", str(tmp_path), "--watch"]) == 0
-    assert capsys.readouterr().out.startswith("\x1b[H")
+    assert "\x1b[" in capsys.readouterr().out
 
 
 def test_a_thousand_runs_are_shown_by_one_sacct_call_in_less_than_three_seconds(tmp_path, fake):
@@ -421,14 +421,14 @@ def test_only_what_matches_is_cancelled(chain, fake, capsys):
     assert cancel.main(["un*", "--yes", "--results", str(chain)]) == 0
     assert fake.calls("scancel") == ["scancel 7_[1] 8_[1]"]
     assert cancel.main(["uvit", "--yes", "--results", str(chain)]) == 0
-    assert capsys.readouterr().out.endswith("nothing of this is queued or running\n")
+    assert capsys.readouterr().out.endswith("none of these runs is queued or running\n")
 
 
 def test_cancel_does_not_guess(chain, fake, monkeypatch, capsys):
     results = ["--results", str(chain)]
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     for words, said in (
-        (["--all"], "2 runs (4 jobs) would be cancelled, and there is no terminal to ask on; use --yes"),
+        (["--all"], "2 runs (4 jobs) would be cancelled, but there is no terminal to ask on; use --yes"),
         ([], "name the runs to cancel, or --all, and not both"),
         (["dit", "--all"], "name the runs to cancel, or --all, and not both"),
     ):

@@ -72,10 +72,10 @@ def fake(tmp_path, monkeypatch):
 
 
 def words(state):
-    text = state.word + " alive" * state.alive
+    text = state.state + " alive" * state.alive
     text += f" on {state.node}" if state.node else ""
     text += f": {state.reason}" if state.reason else ""
-    return text + (f" after {state.restarts} {state.interrupted}" if state.restarts else "")
+    return text + (f" after {state.restarts} {state.previous_end}" if state.restarts else "")
 
 
 @pytest.mark.parametrize("situation", RECORDED)
@@ -90,7 +90,7 @@ def test_recorded_answers_mean_what_happened(situation, fake):
 def test_a_thousand_tasks_are_one_question_by_the_ids_of_their_arrays(fake):
     fake.answer("sacct", "7_[0-499]|2026-11-23T03:00:00|CANCELLED by 0|0:0|0|None assigned|None\n" * 2)
     found = queries.query_job_states(f"7_{i}" for i in range(500))
-    assert len(found) == 500 and {s.word for s in found.values()} == {"CANCELLED"}
+    assert len(found) == 500 and {s.state for s in found.values()} == {"CANCELLED"}
     assert len(fake.calls("sacct")) == 1 and fake.calls("sacct")[0].endswith(" -j 7")
     assert not fake.calls("squeue"), "all is over for certain, so the queue has nothing to add"
 
@@ -187,9 +187,9 @@ def state(id_):
 
 def test_on_a_real_slurm_a_job_is_known_from_its_first_moment_to_its_end(slurm):
     good, bad = sbatch("--wrap", "true"), sbatch("--wrap", "exit 3")
-    assert state(bad).word != "UNKNOWN"
+    assert state(bad).state != "UNKNOWN"
     assert until(lambda: state(good).finished)
-    assert until(lambda: state(bad).exit_code == "3:0") and state(bad).word == "FAILED"
+    assert until(lambda: state(bad).exit_code == "3:0") and state(bad).state == "FAILED"
     assert words(state("999999")) == "UNKNOWN"
 
 
@@ -198,22 +198,22 @@ def test_on_a_real_slurm_tasks_wait_run_are_requeued_and_cancelled(slurm, monkey
     monkeypatch.setenv("SCANCEL_INTERACTIVE", "1")
     array = sbatch("-a", "0-2%1", "--wrap", "sleep 60")
     ids = [f"{array}_{i}" for i in range(3)]
-    assert until(lambda: state(ids[0]).word == "RUNNING")
+    assert until(lambda: state(ids[0]).state == "RUNNING")
     assert all(s.alive for s in queries.query_job_states(ids).values())
     subprocess.run(["scontrol", "requeue", ids[0]], check=True, timeout=30)
     assert until(lambda: state(ids[0]).restarts == 1) and state(ids[0]).alive
     queries.cancel_jobs(ids)
     assert until(lambda: not any(s.alive for s in queries.query_job_states(ids).values()))
-    assert {s.word for s in queries.query_job_states(ids).values()} == {"CANCELLED"}
+    assert {s.state for s in queries.query_job_states(ids).values()} == {"CANCELLED"}
 
 
 def test_on_a_real_slurm_what_depended_on_a_failure_is_cancelled_before_it_starts(slurm):
     train = sbatch("-a", "0-1", "--wrap", "test $SLURM_ARRAY_TASK_ID = 0")
     evaluate = sbatch("-a", "0-1", "--kill-on-invalid-dep=yes", "-d", f"aftercorr:{train}", "--wrap", "true")
     assert until(lambda: state(f"{evaluate}_0").finished)
-    assert until(lambda: state(f"{evaluate}_1").word == "CANCELLED")
+    assert until(lambda: state(f"{evaluate}_1").state == "CANCELLED")
     assert state(f"{evaluate}_1").elapsed_seconds == 0
-    assert state(f"{train}_1").word == "FAILED"
+    assert state(f"{train}_1").state == "FAILED"
 
 
 @pytest.mark.parametrize("tasks", [range(0, 600, 3), [i * i for i in range(30)]])
@@ -228,7 +228,7 @@ def test_on_a_real_slurm_the_many_tasks_of_one_row_are_all_told(tasks, slurm):
 def test_on_a_real_slurm_a_task_whose_node_dies_is_never_over(slurm):
     array = sbatch("-a", "0-1", "-w", "node3", "--wrap", "sleep 20")
     task = f"{array}_1"
-    assert until(lambda: state(task).word == "RUNNING")
+    assert until(lambda: state(task).state == "RUNNING")
     os.kill(int((slurm / "run" / "node3.pid").read_text().split()[0]), signal.SIGKILL)
     seen = []
 
@@ -237,7 +237,7 @@ def test_on_a_real_slurm_a_task_whose_node_dies_is_never_over(slurm):
         return seen[-1].restarts
 
     assert until(watched)
-    assert all(s.alive for s in seen) and seen[-1].interrupted == "NODE_FAIL"
+    assert all(s.alive for s in seen) and seen[-1].previous_end == "NODE_FAIL"
     root = Path(__file__).parents[2]
     subprocess.run([root / "slurm" / "dev-cluster", "up", "--state", slurm], check=True, timeout=120)
     assert until(lambda: state(task).finished)
