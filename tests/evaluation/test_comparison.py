@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from helpers import make_run, tiny_config
+from helpers import evaluation_context, make_run, tiny_config
 from image_files import pictures, save_folder
 from mean_extractor import Mean
 from PIL import Image
@@ -87,8 +87,7 @@ def measured(results, digits):
     weights = extractor_registry.prepare_weights("digits-cnn", "", run.cache)[0]
     for point, count in ((48, 30), (96, 40)):
         stored(run, point, digits.held_out[:count], weights)
-    run_metrics.evaluate(run, config, lambda: run_metrics.Evaluator(config, weights, digits), lambda: None)
-    return run, run_metrics.read_curve(run, config)[-1]["metrics"]
+    return run, run_metrics.evaluate(evaluation_context(run, config, digits)).metrics
 
 
 def test_a_run_measures_as_its_own_evaluation_did(measured, command, capsys):
@@ -290,7 +289,7 @@ def test_a_file_that_cannot_be_a_side_is_one_sentence(kind, tmp_path, command, m
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["{empty}", "--reference", "{real}"], "holds no .png, .jpg, .jpeg files"),
+        (["{empty}", "--reference", "{real}"], "holds no .png, .jpg, .jpeg, .webp, .bmp files"),
         (["{none}", "--reference", "{real}"], "is no file and no folder"),
         (["{samples}", "--reference", "{large}"], "the samples are 8x8 and the reference is 9x9"),
         (["{samples}"], "two sides are needed"),
