@@ -19,7 +19,7 @@ def test_auto_is_slurm_only_with_sbatch(tmp_path, monkeypatch):
     assert local_queue.resolve_cluster("auto") == "slurm"
 
 
-def test_a_local_queue_runs_its_jobs_a_few_at_a_time(tmp_path):
+def test_a_local_queue_keeps_its_limit(tmp_path):
     queue = local_queue.LocalQueue(local_queue.make_local_executor("local", tmp_path / "logs"), parallel=2)
     for i in range(3):
         queue.add(str(i), partial((tmp_path / f"{i}.txt").write_text, "done"))
@@ -30,7 +30,7 @@ def test_a_local_queue_runs_its_jobs_a_few_at_a_time(tmp_path):
     assert [(tmp_path / f"{i}.txt").read_text() for i in range(3)] == ["done"] * 3
 
 
-def test_a_preempted_job_is_submitted_again_as_it_was():
+def test_a_preempted_job_is_submitted_again():
     job = Job("somewhere", "train", 7.0)
     delayed = job.checkpoint()
     assert delayed.function is job

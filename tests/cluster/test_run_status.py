@@ -74,14 +74,14 @@ SLURM = [
 
 
 @pytest.mark.parametrize(("state", "why", "files", "accounted", "queue"), SLURM)
-def test_a_run_on_slurm_is_in_the_state_its_files_and_jobs_tell(state, why, files, accounted, queue, tmp_path, fake):
+def test_state_of_a_run_on_slurm(state, why, files, accounted, queue, tmp_path, fake):
     fake.answer("sacct", sacct(**accounted))
     fake.answer("squeue", queue)
     row = one(tmp_path, status=files, jobs=CHAIN)
     assert (row.state, row.why) == (state, why)
 
 
-def test_every_state_is_reached_by_some_case():
+def test_the_cases_cover_every_state():
     local = {"done", "training", "stopped", "lost", "failed"}
     assert {case[0] for case in SLURM} | local == set(run_status.RUN_STATES)
 
@@ -105,18 +105,18 @@ def test_a_finished_run_asks_slurm_nothing(tmp_path, fake):
         ("stopped", None),
     ],
 )
-def test_a_run_of_this_machine_is_in_the_state_its_files_and_process_tell(state, files, tmp_path):
+def test_state_of_a_local_run(state, files, tmp_path):
     row = one(tmp_path, status=files)
     assert row.state == state
     assert (row.pid == os.getpid()) == (state in ("training", "sampling") and "host" not in files)
 
 
-def test_a_run_whose_process_is_gone_is_lost_also_when_its_number_lives_again(tmp_path, ended):
+def test_a_dead_or_reused_pid_means_lost(tmp_path, ended):
     assert one(tmp_path / "a", status=TRAINING | {"pid": ended}).state == "lost"
     assert one(tmp_path / "b", status=TRAINING | {"time": time.time() - 10**8}).state == "lost"
 
 
-def test_a_run_that_went_on_outside_slurm_is_no_longer_asked_about_there(tmp_path, fake):
+def test_a_run_that_left_slurm_is_not_queried(tmp_path, fake):
     row = one(tmp_path, status=TRAINING, jobs=CHAIN, submitted=time.time() - 99)
     assert (row.state, row.jobs) == ("training", {}) and not fake.calls("sacct")
 
@@ -134,14 +134,14 @@ def test_a_lost_status_is_folded_from_the_log_again(tmp_path):
     assert (row.state, row.loss, row.fid["value"], row.error) == ("failed", 0.5, 3.25, ["OSError: gone"])
 
 
-def test_files_torn_by_a_crash_are_no_crash(tmp_path):
+def test_incomplete_files_count_as_empty(tmp_path):
     path = make(tmp_path, "dit", status=TRAINING)
     for name in ("status.json", "jobs.json", "record.json"):
         (path / name).write_text('{"event": "tr')
     assert run_status.query_runs(run_status.find_runs(tmp_path))[0][0].state == "stopped"
 
 
-def test_a_loss_that_is_no_number_is_shown_and_is_null_in_json(tmp_path, capsys):
+def test_a_nan_loss_is_shown_and_null_in_json(tmp_path, capsys):
     bad = {"loss": "nan", "rate": "inf", "fid": {"name": "fid", "value": "nan", "images": 5}}
     make(tmp_path, "dit", status=TRAINING | bad)
     make(tmp_path, "new", status={"event": None, "time": None})
@@ -152,7 +152,7 @@ def test_a_loss_that_is_no_number_is_shown_and_is_null_in_json(tmp_path, capsys)
     assert (run["loss"], run["rate"], run["fid"]["value"]) == (None, None, None)
 
 
-def test_restarts_are_the_starts_beyond_those_of_a_chain(tmp_path, fake):
+def test_restarts_do_not_count_the_second_job(tmp_path, fake):
     fake.answer("sacct", f"7|{BEFORE}|PREEMPTED|0:0|9|node1|None\n7|2026-11-23T04:00:00|RUNNING|0:0|9|node2|None")
     fake.answer("squeue", f"7|RUNNING|node2|0:09|None\n{WAITS}")
     row = one(tmp_path / "a", status=AT_7 | {"starts": 2}, jobs=CHAIN)
@@ -160,7 +160,7 @@ def test_restarts_are_the_starts_beyond_those_of_a_chain(tmp_path, fake):
     assert one(tmp_path / "b", status=AT_7 | {"starts": 4, "job": "8"}, jobs=CHAIN).restarts == 2
 
 
-def test_when_slurm_does_not_answer_the_files_are_shown_with_a_note(tmp_path, fake, capsys):
+def test_without_slurm_the_files_are_shown_with_a_note(tmp_path, fake, capsys):
     for name in ("sacct", "squeue"):
         fake.answer(name, "", error="Unable to contact slurm controller\n", status=1)
     make(tmp_path, "dit", status=AT_7, jobs=CHAIN)
@@ -171,7 +171,7 @@ def test_when_slurm_does_not_answer_the_files_are_shown_with_a_note(tmp_path, fa
     assert "2 runs: 1 training, 1 queued" in out
 
 
-def test_the_last_words_of_a_failure_are_shown_and_what_it_did_to_the_rest(tmp_path, fake, capsys, monkeypatch):
+def test_failures_show_the_last_lines_of_their_error(tmp_path, fake, capsys, monkeypatch):
     monkeypatch.setattr(run_status, "mark_failed", lambda *_: "")
     fake.answer("sacct", sacct(j7="FAILED", j8="CANCELLED", j17="OUT_OF_MEMORY", j18="CANCELLED", j27="FAILED"))
     make(tmp_path, "a", status=AT_7 | {"event": "failed"}, jobs=CHAIN, error="Trace\n" * 9 + "ValueError: no data\n")
@@ -190,7 +190,7 @@ def test_the_last_words_of_a_failure_are_shown_and_what_it_did_to_the_rest(tmp_p
     assert c.startswith("    evaluate job: FAILED, exit code 1:0 on node1\n")
 
 
-def test_runs_that_ended_alike_are_told_once_and_cancelled_ones_by_their_state(tmp_path, fake, capsys):
+def test_equal_failures_are_shown_once(tmp_path, fake, capsys):
     for name in "abcde":
         make(tmp_path, name, status={"event": "failed"}, error="OSError: no space\n")
     fake.answer("sacct", sacct(j7="CANCELLED by 654321", j8="CANCELLED"))
@@ -210,7 +210,7 @@ def buried(monkeypatch):
     return calls
 
 
-def test_a_job_that_ended_without_a_word_ends_in_a_record_once(tmp_path, fake, monkeypatch):
+def test_a_killed_job_gets_one_failed_record(tmp_path, fake, monkeypatch):
     calls = buried(monkeypatch)
     fake.answer("sacct", sacct(j7="OUT_OF_MEMORY", j8="CANCELLED"))
     path = make(tmp_path, "dit", status=AT_7, jobs=CHAIN, log="Killed\n")
@@ -221,7 +221,7 @@ def test_a_job_that_ended_without_a_word_ends_in_a_record_once(tmp_path, fake, m
     assert (path / "error.txt").read_text() == f"Killed\n{calls[0][2]}\n"
 
 
-def test_results_that_cannot_be_written_to_are_shown_and_the_run_says_so(tmp_path, fake, monkeypatch):
+def test_a_failed_record_that_cannot_be_written_is_noted(tmp_path, fake, monkeypatch):
     buried(monkeypatch)
 
     def refused(*_):
@@ -243,7 +243,7 @@ def test_results_that_cannot_be_written_to_are_shown_and_the_run_says_so(tmp_pat
         ({}, "", AT_7),
     ],
 )
-def test_what_was_cancelled_comes_back_spoke_or_is_unknown_gets_no_such_record(
+def test_other_endings_get_no_failed_record(
     accounted, queue, files, tmp_path, fake, monkeypatch
 ):
     calls = buried(monkeypatch)
@@ -254,7 +254,7 @@ def test_what_was_cancelled_comes_back_spoke_or_is_unknown_gets_no_such_record(
     assert not calls
 
 
-def test_the_table_tells_progress_rate_eta_loss_fid_restarts_node_and_log(tmp_path, fake, capsys, monkeypatch):
+def test_the_table_has_a_column_for_each_value(tmp_path, fake, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fake.answer("sacct", sacct(j7="RUNNING"))
     fake.answer("squeue", "7|RUNNING|node1|0:07|None")
@@ -272,7 +272,7 @@ def test_the_table_tells_progress_rate_eta_loss_fid_restarts_node_and_log(tmp_pa
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
-def test_tables_fit_the_terminal_and_tell_runs_apart(width, tmp_path, fake):
+def test_tables_fit_the_terminal_and_keep_names_apart(width, tmp_path, fake):
     fake.answer("squeue", "7_1|PENDING||0:00|ReqNodeNotAvail, UnavailableNodes:node2\n7_2|RUNNING|node1|0:01|None")
     for i in (1, 2):
         name = f"dit-with-a-name-that-is-longer-than-a-line-of-a-narrow-terminal-{i}"
@@ -330,7 +330,7 @@ def test_mistakes_get_one_sentence_and_status_2(words, said, tmp_path, monkeypat
     assert capsys.readouterr().err == f"bench.status: {said}\n"
 
 
-def test_a_log_gets_the_changes_and_a_terminal_the_page(tmp_path, monkeypatch, capsys):
+def test_watch_in_a_log_and_on_a_terminal(tmp_path, monkeypatch, capsys):
     path = make(tmp_path, "dit", status=TRAINING)
     make(tmp_path, "unet", status=TRAINING | {"event": "stopped"})
 
@@ -349,7 +349,7 @@ def test_a_log_gets_the_changes_and_a_terminal_the_page(tmp_path, monkeypatch, c
     assert "\x1b[" in capsys.readouterr().out
 
 
-def test_a_thousand_runs_are_shown_by_one_sacct_call_in_less_than_three_seconds(tmp_path, fake):
+def test_a_thousand_runs_need_one_sacct_call(tmp_path, fake):
     fake.answer("sacct", thousand(tmp_path))
     queue = ["7_[550-999%100]|PENDING||0:00|Priority", "8_[400-999]|PENDING||0:00|Dependency"]
     queue += [f"7_{i}|RUNNING|node1|0:01|None" for i in range(400, 500)]
@@ -364,7 +364,7 @@ def test_a_thousand_runs_are_shown_by_one_sacct_call_in_less_than_three_seconds(
 
 
 @pytest.mark.parametrize("module", ["bench.status", "bench.cancel"])
-def test_neither_torch_nor_pandas_nor_submitit_is_waited_for(module):
+def test_status_and_cancel_import_no_heavy_package(module):
     code = f"import sys, {module}; print(sorted(set(sys.modules) & {{'torch', 'pandas', 'submitit', 'numpy'}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout == "[]\n", done.stderr
@@ -398,7 +398,7 @@ def terminal(monkeypatch, *answers):
     monkeypatch.setattr("builtins.input", ask)
 
 
-def test_both_jobs_of_every_run_are_cancelled_by_one_call_after_a_yes(chain, fake, monkeypatch, capsys):
+def test_all_jobs_are_cancelled_by_one_scancel(chain, fake, monkeypatch, capsys):
     terminal(monkeypatch, "y")
     assert cancel.main(["--all", "--results", str(chain)]) == 0
     assert fake.calls("scancel") == ["scancel 7_[0,1] 8_[0,1]"]
@@ -411,20 +411,20 @@ def test_both_jobs_of_every_run_are_cancelled_by_one_call_after_a_yes(chain, fak
 
 
 @pytest.mark.parametrize("answer", ["", "n", "what", EOFError, KeyboardInterrupt])
-def test_anything_but_a_yes_leaves_the_jobs(answer, chain, fake, monkeypatch, capsys):
+def test_any_other_answer_cancels_nothing(answer, chain, fake, monkeypatch, capsys):
     terminal(monkeypatch, answer)
     assert cancellation.ask_and_cancel(run_status.find_runs(chain)) == []
     assert not fake.calls("scancel") and capsys.readouterr().out.endswith("nothing was cancelled\n")
 
 
-def test_only_what_matches_is_cancelled(chain, fake, capsys):
+def test_only_matching_runs_are_cancelled(chain, fake, capsys):
     assert cancel.main(["un*", "--yes", "--results", str(chain)]) == 0
     assert fake.calls("scancel") == ["scancel 7_[1] 8_[1]"]
     assert cancel.main(["uvit", "--yes", "--results", str(chain)]) == 0
     assert capsys.readouterr().out.endswith("none of these runs is queued or running\n")
 
 
-def test_cancel_does_not_guess(chain, fake, monkeypatch, capsys):
+def test_cancel_refuses_unclear_requests(chain, fake, monkeypatch, capsys):
     results = ["--results", str(chain)]
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     for words, said in (
@@ -441,7 +441,7 @@ def test_cancel_does_not_guess(chain, fake, monkeypatch, capsys):
     assert not fake.calls("scancel")
 
 
-def test_a_process_of_this_machine_is_told_to_stop_and_no_other(tmp_path, ended, capsys):
+def test_only_local_processes_get_sigterm(tmp_path, ended, capsys):
     with subprocess.Popen(["sleep", "60"]) as process:
         make(tmp_path, "here", status=TRAINING | {"pid": process.pid})
         make(tmp_path, "elsewhere", status=TRAINING | {"pid": process.pid, "host": "elsewhere"})
@@ -453,7 +453,7 @@ def test_a_process_of_this_machine_is_told_to_stop_and_no_other(tmp_path, ended,
     assert "cancelled 1 run (1 process)" in capsys.readouterr().out
 
 
-def test_on_a_real_slurm_runs_are_watched_and_cancelled(slurm, tmp_path, capsys):
+def test_status_and_cancel_on_a_real_slurm(slurm, tmp_path, capsys):
     def sbatch(*words):
         command = ["sbatch", "--parsable", "-o", str(tmp_path / "%j.out"), "-e", str(tmp_path / "%j.err"), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()

@@ -96,25 +96,25 @@ def check_refused(writer, path, why):
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_is_larger_than_allowed_is_refused_whole(writer, tmp_path):
+def test_a_file_above_the_size_limit_leaves_nothing(writer, tmp_path):
     with file_limit(ROOM):
         check_refused(writer, tmp_path / "new", WHY.get(writer, "the file would be larger than is allowed"))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_a_full_disk_has_no_room_for_is_refused_whole(writer, disk):
+def test_a_write_to_a_full_disk_leaves_nothing(writer, disk):
     disk.fill(ROOM)
     check_refused(writer, disk.path / "new", WHY.get(writer, "the disk is full"))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_read_only_disk_takes_nothing(writer, disk):
+def test_a_write_to_a_read_only_disk_leaves_nothing(writer, disk):
     disk.read_only(True)
     check_refused(writer, disk.path / "new", "the file system is read-only")
 
 
 @pytest.mark.parametrize("number", atomic.DISK_ERRORS)
-def test_every_refusal_is_a_sentence_with_what_to_do_and_the_old_file_stays(number, tmp_path, monkeypatch):
+def test_disk_errors_name_a_remedy_and_keep_the_old_file(number, tmp_path, monkeypatch):
     atomic.write_json(tmp_path / "x.json", "old")
 
     def refuse(_):
@@ -127,14 +127,14 @@ def test_every_refusal_is_a_sentence_with_what_to_do_and_the_old_file_stays(numb
     assert json.loads((tmp_path / "x.json").read_text()) == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_other_errors_are_left_alone(tmp_path):
+def test_other_errors_are_not_changed(tmp_path):
     with pytest.raises(FileNotFoundError), atomic.atomic_write(tmp_path / "x"):
         (tmp_path / "nothing").read_text()
     with pytest.raises(ValueError, match=r"^a mistake$"), atomic.atomic_write(tmp_path / "x"):
         raise ValueError("a mistake")
 
 
-def test_a_refused_record_leaves_the_one_before(disk):
+def test_a_failed_record_write_keeps_the_old_record(disk):
     old = made(fid=2.0)
     path = record.publish_record(disk.path, old)
     disk.fill()
@@ -143,7 +143,7 @@ def test_a_refused_record_leaves_the_one_before(disk):
     assert record.read_record(path) == old and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_the_beat_of_a_claim_and_its_release_need_no_space(disk):
+def test_heartbeat_and_release_need_no_disk_space(disk):
     with hold_lease(disk.path / "run", 0) as own:
         disk.fill()
         own._write_beat(f"{7:010d}")
@@ -152,7 +152,7 @@ def test_the_beat_of_a_claim_and_its_release_need_no_space(disk):
         pass
 
 
-def test_a_torn_line_costs_only_itself(tmp_path):
+def test_an_incomplete_line_is_skipped(tmp_path):
     one = RunFolder(tmp_path)
     one.log("first")
     with (tmp_path / "log.jsonl").open("a") as f:
@@ -215,7 +215,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_disk_that_becomes_full_stops_a_run_in_a_sentence_and_then_it_goes_on(
+def test_a_run_continues_after_a_full_disk(
     own, disk, quiet, moment, monkeypatch, capsys
 ):
     fragment, nth, left = MOMENTS[moment]
@@ -265,14 +265,14 @@ def test_a_run_continues_after_a_read_only_disk(own, disk, quiet, monkeypatch, c
     check_ends_as(own, quiet)
 
 
-def test_the_door_answers_a_read_only_results_folder_in_a_sentence(disk, capsys):
+def test_bench_run_names_a_read_only_results_folder(disk, capsys):
     disk.read_only(True)
     assert run.main(["--data", "digits", "--results", str(disk.path / "results")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "choose another folder with --results" in err
 
 
-def test_of_two_that_make_a_folder_the_first_stays(tmp_path):
+def test_the_first_of_two_atomic_folders_stays(tmp_path):
     with atomic.atomic_folder(tmp_path / "x") as late:
         (late / "name").write_text("late")
         with atomic.atomic_folder(tmp_path / "x") as early:

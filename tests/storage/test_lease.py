@@ -100,7 +100,7 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_of_many_that_start_at_once_one_works_and_the_others_say_who(start, tmp_path):
+def test_one_of_six_processes_gets_the_lease(start, tmp_path):
     many = [start() for _ in range(6)]
     words = {p: p.says() for p in many}
     (winner,) = (p for p in many if words[p].startswith("holds"))
@@ -116,7 +116,7 @@ def test_of_many_that_start_at_once_one_works_and_the_others_say_who(start, tmp_
     assert len(names(tmp_path / "run")) == 1
 
 
-def test_one_look_tells_who_holds_a_run_and_the_door_says_so(start, tmp_path, capsys):
+def test_current_holder_is_shown_by_bench_run(start, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
     assert lease.current_holder(folder.path) is None
     holder = start()
@@ -128,7 +128,7 @@ def test_one_look_tells_who_holds_a_run_and_the_door_says_so(start, tmp_path, ca
     assert lease.current_holder(folder.path) is None
 
 
-def test_of_many_that_take_over_from_a_dead_one_one_works(start):
+def test_one_of_six_processes_follows_a_dead_holder(start):
     dead = start()
     dead.says()
     dead.signal(signal.SIGKILL)
@@ -136,14 +136,14 @@ def test_of_many_that_take_over_from_a_dead_one_one_works(start):
     assert sum(w.startswith("holds") for w in words) == 1 and sum("wait for it" in w for w in words) == 5
 
 
-def test_a_released_run_is_free_at_once_and_its_generations_go_on(tmp_path):
+def test_a_released_lease_is_free_at_once(tmp_path):
     for generation in (1, 2, 3):
         with lease.hold_lease(tmp_path, 0) as own:
             own.check()
             assert own.generation == generation and names(tmp_path) == [f"claim-{generation:06d}.json"]
 
 
-def test_a_claimant_waits_for_one_that_is_about_to_end(start, tmp_path):
+def test_acquiring_waits_for_the_holder_to_end(start, tmp_path):
     first = start()
     first.says()
     second = start(wait=20)
@@ -152,7 +152,7 @@ def test_a_claimant_waits_for_one_that_is_about_to_end(start, tmp_path):
     assert second.says().startswith("holds 2")
 
 
-def test_a_holder_elsewhere_is_alive_while_its_beat_advances(start, quick, tmp_path):
+def test_a_remote_holder_is_alive_while_its_heart_beats(start, quick, tmp_path):
     far = start(place="elsewhere", seconds=QUICK)
     far.says()
     with pytest.raises(ValueError, match=f"process {far.pid}; wait for it"):
@@ -160,7 +160,7 @@ def test_a_holder_elsewhere_is_alive_while_its_beat_advances(start, quick, tmp_p
     assert far.asked() == "still"
 
 
-def test_a_holder_elsewhere_whose_beat_stands_still_is_followed_and_finds_out(start, quick, tmp_path):
+def test_a_suspended_remote_holder_loses_its_lease(start, quick, tmp_path):
     far = start(place="elsewhere", seconds=QUICK)
     far.says()
     far.signal(signal.SIGSTOP)
@@ -175,7 +175,7 @@ def test_a_holder_elsewhere_whose_beat_stands_still_is_followed_and_finds_out(st
     assert names(tmp_path / "run") == ["claim-000002.json"]
 
 
-def test_a_holder_here_that_is_asleep_is_not_dead(start, quick, tmp_path):
+def test_a_suspended_local_holder_keeps_its_lease(start, quick, tmp_path):
     asleep = start(seconds=QUICK)
     asleep.says()
     asleep.signal(signal.SIGSTOP)
@@ -183,7 +183,7 @@ def test_a_holder_here_that_is_asleep_is_not_dead(start, quick, tmp_path):
         lease.acquire_lease(tmp_path / "run", 2 * QUICK["EXPIRY_SECONDS"])
 
 
-def test_a_zombie_is_dead(start):
+def test_a_zombie_does_not_hold_a_lease(start):
     child = start()
     child.says()
     os.kill(child.pid, signal.SIGKILL)
@@ -195,7 +195,7 @@ def test_a_zombie_is_dead(start):
 JOB = {"SLURM_JOB_ID": "70", "SLURM_CLUSTER_NAME": "c", "SLURM_ARRAY_JOB_ID": "68", "SLURM_ARRAY_TASK_ID": "3"}
 
 
-def test_a_job_that_slurm_started_again_follows_itself_at_once_wherever_it_was(start):
+def test_a_restarted_job_gets_its_lease_back_at_once(start):
     before = start(place="a node that is gone", env=JOB)
     before.says()
     assert start(env={**JOB, "SLURM_RESTART_COUNT": "1"}).says().startswith("holds 2")
@@ -203,7 +203,7 @@ def test_a_job_that_slurm_started_again_follows_itself_at_once_wherever_it_was(s
 
 
 @pytest.mark.parametrize("other", [{"SLURM_JOB_ID": "71"}, {"SLURM_CLUSTER_NAME": "d"}])
-def test_another_job_does_not(start, other):
+def test_another_job_waits_for_the_holder(start, other):
     first = start(place="elsewhere", env=JOB, seconds=QUICK)
     first.says()
     second = start(env={**JOB, **other, "SLURM_RESTART_COUNT": "1"}, seconds=QUICK)
@@ -211,14 +211,14 @@ def test_another_job_does_not(start, other):
     assert first.asked() == "still"
 
 
-def test_a_claim_that_nobody_can_read_is_followed_when_it_stands_still(quick, tmp_path):
+def test_an_unreadable_lease_expires(quick, tmp_path):
     (tmp_path / "claim-000007.json").write_text('{"host": "x"')
     began = time.monotonic()
     with lease.hold_lease(tmp_path, 0) as own:
         assert own.generation == 8 and time.monotonic() - began >= QUICK["EXPIRY_SECONDS"]
 
 
-def test_a_late_claimant_of_a_generation_that_was_cleaned_up_does_not_get_it(tmp_path):
+def test_an_old_generation_is_not_created_again(tmp_path):
     held = lease.create_lease(tmp_path, 3)
     assert lease.create_lease(tmp_path, 2) is None and lease.create_lease(tmp_path, 3) is None
     held.check()
@@ -227,7 +227,7 @@ def test_a_late_claimant_of_a_generation_that_was_cleaned_up_does_not_get_it(tmp
 
 
 @pytest.mark.parametrize("answer", [errno.EPERM, errno.ENOTSUP, "made it"])
-def test_claims_hold_without_hard_links_and_with_a_server_that_answers_twice(tmp_path, monkeypatch, answer):
+def test_leases_without_hard_links_and_with_nfs_retries(tmp_path, monkeypatch, answer):
     real = os.link
 
     def link(old, new):
@@ -243,7 +243,7 @@ def test_claims_hold_without_hard_links_and_with_a_server_that_answers_twice(tmp
     assert names(tmp_path) == ["claim-000001.json"]
 
 
-def test_one_whose_folder_is_emptied_finds_out(tmp_path):
+def test_a_removed_lease_is_lost(tmp_path):
     with lease.hold_lease(tmp_path / "run", 0) as own:
         own.path.unlink()
         with pytest.raises(lease.LeaseLost, match="has been removed"):
@@ -256,7 +256,7 @@ def test_one_whose_folder_is_emptied_finds_out(tmp_path):
     other.release()
 
 
-def test_a_run_is_cleared_but_not_under_a_process_that_works_on_it(start, tmp_path):
+def test_clear_refuses_a_run_that_is_worked_on(start, tmp_path):
     own = RunFolder(tmp_path / "results" / "runs" / "a")
     (own.path / "checkpoints").mkdir(parents=True)
     for name in ("config.json", "checkpoints/1.safetensors"):
@@ -271,7 +271,7 @@ def test_a_run_is_cleared_but_not_under_a_process_that_works_on_it(start, tmp_pa
     assert names(own.path) == ["claim-000002.json"]
 
 
-def test_a_start_clears_away_the_partials_of_the_dead_alone(start, tmp_path):
+def test_acquiring_removes_partials_of_dead_processes_only(start, tmp_path):
     place = RunFolder(tmp_path / "runs" / "a")
     dead = start()
     dead.says()
@@ -315,7 +315,7 @@ def compete(folder, counted):
             inside.unlink()
 
 
-def test_of_many_that_come_and_are_killed_never_two_hold_a_run(tmp_path):
+def test_killed_processes_never_share_a_lease(tmp_path):
     """Six processes for three seconds, one of which is killed ten times a second wherever it is."""
     fork, rng, killed = multiprocessing.get_context("fork"), random.Random(5), 0
     reader, writer = os.pipe()

@@ -39,14 +39,14 @@ def logged(path, events=EVENTS):
     return run
 
 
-def test_the_status_says_what_the_events_come_to(tmp_path):
+def test_the_status_is_the_fold_of_the_events(tmp_path):
     run = logged(tmp_path)
     status = run.status()
     assert status.pop("time") == run.events()[0][-1]["time"] and status == SAYS
     assert SAYS.keys() | {"time"} == EMPTY_STATUS.keys()
 
 
-def test_the_status_goes_on_in_another_process_and_a_start_forgets_the_error(tmp_path):
+def test_a_restart_continues_the_status_without_its_error(tmp_path):
     logged(tmp_path)
     again = logged(tmp_path, [("start", dict(pid=4, host="node-2", job=None))]).status()
     told = {"event": "start", "starts": 2, "rate": None, "error": None, "host": "node-2", "job": None, "pid": 4}
@@ -63,7 +63,7 @@ def test_a_lost_status_is_folded_from_the_log_again(tmp_path, lost):
     assert (again["starts"], again["rollbacks"], again["fid"]) == (2, 1, SAYS["fid"])
 
 
-def test_frequent_events_reach_the_status_every_two_seconds_and_others_at_once(tmp_path, monkeypatch):
+def test_frequent_events_are_written_every_two_seconds(tmp_path, monkeypatch):
     now, seen = [0.0], []
     monkeypatch.setattr(run_folder.time, "monotonic", lambda: now[0])
     run = logged(tmp_path, EVENTS[:1])
@@ -76,11 +76,11 @@ def test_frequent_events_reach_the_status_every_two_seconds_and_others_at_once(t
     assert run.status()["images"] == 49
 
 
-def test_a_loss_that_is_no_number_leaves_a_status_that_is_json(tmp_path):
+def test_a_nan_loss_leaves_valid_json(tmp_path):
     logged(tmp_path, [("train", dict(images=1, of=2, loss=float("nan"), rate=1.0))])
     text = (tmp_path / "status.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["loss"] == "nan"
 
 
-def test_a_folder_without_a_log_has_no_status(tmp_path):
+def test_a_folder_without_a_log_has_an_empty_status(tmp_path):
     assert RunFolder(tmp_path / "nothing").status() == EMPTY_STATUS
