@@ -165,7 +165,7 @@ def test_editing_the_checkout_does_not_change_queued_jobs(slurm, submission, tmp
     module.write_text("raise RuntimeError('edited')\n")
     over(one)
     assert (one.path / "train.txt").read_text().startswith(str(code / "wares.py"))
-    assert (code / "bench" / "job.py").is_file() and (code / "architectures" / "dit.py").is_file()
+    assert (code / "bench" / "runs" / "job.py").is_file() and (code / "architectures" / "dit.py").is_file()
     assert code_snapshot.copy_code(job_chains.jobs_folder(tmp_path), ["wares"]) != code
 
 
@@ -228,19 +228,19 @@ TIMES = {"90": 90, "1:30:00": 90, "90:01": 91, "1-0": 1440, "2-3:04": 3064, "1-0
 
 @pytest.mark.parametrize("text", TIMES)
 def test_times_are_read_as_sbatch_reads_them(text):
-    assert profiles.parse_time_limit(text) == TIMES[text]
+    assert profiles.JobRequest(time=text).time_minutes == TIMES[text]
 
 
 MISTAKES = {
     "time=soon": "slurm.time is 'soon'; write it as sbatch does",
     "tiem=1": "did you mean slurm.time?",
-    "evaluate.partitions=x": "did you mean slurm.partition?",
+    "evaluate.partitions=x": "did you mean slurm.partition or",
     "nodes=0": "slurm.nodes is 0; it must be at least 1",
     "nodes=two": "slurm.nodes is 'two'",
-    "time=2": "no longer than the notice",
-    "env.1A=x": "no name of an environment variable",
+    "time=2": "must be longer than slurm.signal_seconds",
+    "env.1A=x": "not a valid name of an environment variable",
     "env=A=x": "write slurm.env.NAME=VALUE",
-    "options.signal=USR1@5": "slurm.options.signal is not free",
+    "options.signal=USR1@5": "slurm.options.signal is set by bench",
     "partition=a\nb": "holds a line break",
 }
 

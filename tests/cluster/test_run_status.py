@@ -243,9 +243,7 @@ def test_a_failed_record_that_cannot_be_written_is_noted(tmp_path, fake, monkeyp
         ({}, "", AT_7),
     ],
 )
-def test_other_endings_get_no_failed_record(
-    accounted, queue, files, tmp_path, fake, monkeypatch
-):
+def test_other_endings_get_no_failed_record(accounted, queue, files, tmp_path, fake, monkeypatch):
     calls = buried(monkeypatch)
     fake.answer("sacct", sacct(**accounted))
     fake.answer("squeue", queue)

@@ -215,9 +215,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_continues_after_a_full_disk(
-    own, disk, quiet, moment, monkeypatch, capsys
-):
+def test_a_run_continues_after_a_full_disk(own, disk, quiet, moment, monkeypatch, capsys):
     fragment, nth, left = MOMENTS[moment]
     with monkeypatch.context() as patch, pytest.raises(ValueError) as caught:
         when(patch, fragment, nth, lambda: disk.fill(left))
