@@ -1,4 +1,4 @@
-"""Chains of jobs on a real SLURM, with jobs that do next to nothing; requests also where there is none."""
+"""Submissions to a real SLURM, with jobs that do next to nothing; sbatch scripts also without one."""
 
 import json
 import multiprocessing
@@ -64,7 +64,7 @@ def test_a_suite_is_two_arrays_with_task_dependencies(slurm, submission, tmp_pat
     assert all(row.alive for row in run_status.query_runs(runs)[0])
     ids = [jobs(one) for one in runs]
     base = ids[0]["train"]["id"].partition("_")[0]
-    assert [own["train"]["id"] for own in ids] == [f"{base}_{i}" for i in range(3)]
+    assert [of_run["train"]["id"] for of_run in ids] == [f"{base}_{i}" for i in range(3)]
     assert "ArrayTaskThrottle=2" in ask("scontrol", "show", "job", base)
     over(*runs)
     assert [(one.path / "evaluate.txt").exists() for one in runs] == [True, False, True]
@@ -122,11 +122,11 @@ def test_a_refused_request_leaves_nothing(slurm, submission, tmp_path):
 
 def test_jobs_of_a_killed_submission_are_cancelled(slurm, submission, tmp_path):
     runs = folders(tmp_path, "a", "b")
-    made = submission(**{"options.begin": "now+1hour"})
+    delayed = submission(**{"options.begin": "now+1hour"})
 
     def killed():
         job_chains.write_jobs_files = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        list(job_chains.submit_runs(made, runs, []))
+        list(job_chains.submit_runs(delayed, runs, []))
 
     process = multiprocessing.get_context("fork").Process(target=killed)
     process.start()
@@ -217,10 +217,10 @@ STYLES = {
 
 @pytest.mark.parametrize("name", STYLES)
 def test_each_profile_requests_its_resources(name, tmp_path):
-    found = job_chains.submission_scripts(tmp_path, profiles.load_profile(name), 1, None, "one")
+    scripts = job_chains.submission_scripts(tmp_path, profiles.load_profile(name), 1, None, "one")
     for line in STYLES[name]:
-        assert line in found["train"]
-    assert "#SBATCH --nodes=1" in found["evaluate"] and "#SBATCH --gpus-per-node=1\n" in found["evaluate"]
+        assert line in scripts["train"]
+    assert "#SBATCH --nodes=1" in scripts["evaluate"] and "#SBATCH --gpus-per-node=1\n" in scripts["evaluate"]
 
 
 TIMES = {"90": 90, "1:30:00": 90, "90:01": 91, "1-0": 1440, "2-3:04": 3064, "1-0:0:1": 1441, "0:30:30": 31}

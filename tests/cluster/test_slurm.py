@@ -1,4 +1,4 @@
-"""What SLURM's answers mean: recorded ones of SLURM 22.05.8, and a real one's where it can be started."""
+"""Job states from recorded answers of SLURM 22.05.8, and from a real SLURM where one can be started."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm
 from helpers import until
 
 from bench.cluster import slurm as queries
@@ -66,11 +65,6 @@ MEANING = {
 }
 
 
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    return FakeSlurm(tmp_path / "bin", monkeypatch)
-
-
 def words(state):
     text = state.state + " alive" * state.alive
     text += f" on {state.node}" if state.node else ""
@@ -89,22 +83,22 @@ def test_recorded_answers_are_understood(situation, fake):
 
 def test_tasks_are_queried_by_the_id_of_their_array(fake):
     fake.answer("sacct", "7_[0-499]|2026-11-23T03:00:00|CANCELLED by 0|0:0|0|None assigned|None\n" * 2)
-    found = queries.query_job_states(f"7_{i}" for i in range(500))
-    assert len(found) == 500 and {s.state for s in found.values()} == {"CANCELLED"}
+    states = queries.query_job_states(f"7_{i}" for i in range(500))
+    assert len(states) == 500 and {s.state for s in states.values()} == {"CANCELLED"}
     assert len(fake.calls("sacct")) == 1 and fake.calls("sacct")[0].endswith(" -j 7")
     assert not fake.calls("squeue"), "all is over for certain, so the queue has nothing to add"
 
 
 def test_many_jobs_need_few_command_lines(fake):
     fake.answer("squeue", "\n".join(f"{i}|PENDING||0:00|Priority" for i in range(10_000_000, 10_001_000)))
-    found = queries.query_job_states(str(i) for i in range(10_000_000, 10_001_000))
-    assert {s.reason for s in found.values()} == {"Priority"}
+    states = queries.query_job_states(str(i) for i in range(10_000_000, 10_001_000))
+    assert {s.reason for s in states.values()} == {"Priority"}
     assert len(fake.calls("sacct")) == 1
     assert [len(some) for some in queries.split_arguments(["1" * 9] * 25_000)] == [10_000, 10_000, 5_000]
 
 
 @pytest.mark.parametrize(
-    ("told", "ids"),
+    ("job", "ids"),
     [
         ("12", ["12"]),
         ("12_3", ["12_3"]),
@@ -112,17 +106,17 @@ def test_many_jobs_need_few_command_lines(fake):
         ("1_[0-6:3]", ["1_0", "1_3", "1_6"]),
     ],
 )
-def test_ranges_of_tasks_are_expanded(told, ids):
-    assert list(queries.expand_job_ids(told)) == ids
+def test_ranges_of_tasks_are_expanded(job, ids):
+    assert list(queries.expand_job_ids(job)) == ids
 
 
 def test_without_accounting_only_squeue_is_asked(fake):
     fake.answer("sacct", "", error="Slurm accounting storage is disabled\n", status=1)
     fake.answer("squeue", "3|RUNNING|node1|1-02:03:04|None\n4|FAILED|node2|0:07|NonZeroExitCode")
-    found = queries.query_job_states(["3", "4", "5"])
-    told = ["RUNNING alive on node1", "FAILED on node2: NonZeroExitCode", "UNKNOWN"]
-    assert [words(s) for s in found.values()] == told
-    assert found["3"].elapsed_seconds == 93784
+    states = queries.query_job_states(["3", "4", "5"])
+    expected = ["RUNNING alive on node1", "FAILED on node2: NonZeroExitCode", "UNKNOWN"]
+    assert [words(s) for s in states.values()] == expected
+    assert states["3"].elapsed_seconds == 93784
 
 
 def test_a_job_only_sacct_believes_in_is_unknown(fake):

@@ -1,4 +1,4 @@
-"""What a run's folder tells while it is worked on."""
+"""The event log of a run and its fold, the status."""
 
 import json
 
@@ -16,7 +16,7 @@ EVENTS = [
     ("evaluate", dict(images=1, of=2, point=48, **{"sfid[x]": 2.0, "fid[x]": 3.0, "kid": 1.0})),
     ("failed", dict(error="ValueError: no")),
 ]
-SAYS = {
+STATUS = {
     "event": "failed",
     "images": 1,
     "of": 2,
@@ -42,15 +42,15 @@ def logged(path, events=EVENTS):
 def test_the_status_is_the_fold_of_the_events(tmp_path):
     run = logged(tmp_path)
     status = run.status()
-    assert status.pop("time") == run.events()[0][-1]["time"] and status == SAYS
-    assert SAYS.keys() | {"time"} == EMPTY_STATUS.keys()
+    assert status.pop("time") == run.events()[0][-1]["time"] and status == STATUS
+    assert STATUS.keys() | {"time"} == EMPTY_STATUS.keys()
 
 
 def test_a_restart_continues_the_status_without_its_error(tmp_path):
     logged(tmp_path)
     again = logged(tmp_path, [("start", dict(pid=4, host="node-2", job=None))]).status()
-    told = {"event": "start", "starts": 2, "rate": None, "error": None, "host": "node-2", "job": None, "pid": 4}
-    assert {k: v for k, v in again.items() if k != "time"} == {**SAYS, **told}
+    restarted = {"event": "start", "starts": 2, "rate": None, "error": None, "host": "node-2", "job": None, "pid": 4}
+    assert {k: v for k, v in again.items() if k != "time"} == {**STATUS, **restarted}
 
 
 @pytest.mark.parametrize("lost", [None, "", "[]", '{"event": "tra', '{"event": "train"}'])
@@ -60,7 +60,7 @@ def test_a_lost_status_is_folded_from_the_log_again(tmp_path, lost):
     path.unlink() if lost is None else path.write_text(lost)
     assert RunFolder(tmp_path).status() == before
     again = logged(tmp_path, EVENTS[:1]).status()
-    assert (again["starts"], again["rollbacks"], again["fid"]) == (2, 1, SAYS["fid"])
+    assert (again["starts"], again["rollbacks"], again["fid"]) == (2, 1, STATUS["fid"])
 
 
 def test_frequent_events_are_written_every_two_seconds(tmp_path, monkeypatch):

@@ -10,9 +10,9 @@ def tensors(value=0.0):
 
 def test_a_checkpoint_round_trips(tmp_path):
     tensor_files.save_tensors(tmp_path / "a.safetensors", tensors(), step=3)
-    found, metadata = tensor_files.load_tensors(tmp_path / "a.safetensors")
+    loaded, metadata = tensor_files.load_tensors(tmp_path / "a.safetensors")
     assert metadata == {"step": 3}
-    assert all(torch.equal(found[k], v) for k, v in tensors().items())
+    assert all(torch.equal(loaded[k], v) for k, v in tensors().items())
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -38,8 +38,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path):
     tensor_files.save_tensors(tmp_path / "01.safetensors", tensors(1.0), images=1)
     tensor_files.save_tensors(tmp_path / "02.safetensors", tensors(2.0), images=2)
     (tmp_path / "02.safetensors").write_bytes(b"torn")
-    found, metadata, warnings = tensor_files.load_newest_checkpoint(tmp_path)
-    assert metadata["images"] == 1 and found["model.w"][0, 0] == 1
+    loaded, metadata, warnings = tensor_files.load_newest_checkpoint(tmp_path)
+    assert metadata["images"] == 1 and loaded["model.w"][0, 0] == 1
     assert len(warnings) == 1 and "02.safetensors" in warnings[0]
 
 
@@ -54,7 +54,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     tensor_files.save_tensors(path, tensors(1.0))
 
-    def torn(own, partial, metadata):
+    def torn(tensors, partial, metadata):
         partial.write_bytes(b"half")
         raise OSError("no space left on device")
 
