@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.records.record import read_records
 from bench.reports import figure_definitions
-from bench.reports.figure_files import _draw, _empty, _refuse_empty, listed
+from bench.reports.figure_files import describe_figure, describe_missing, raise_if_empty, write_figure
 from bench.terminal.cli import CommandParser
 
 
@@ -24,16 +24,16 @@ def main(argv: list[str] | None = None) -> int:
         results = Path(flags.results)
         if not results.is_dir():
             raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        found = figure_definitions.everything(read_records(results), flags.names)
+        found = figure_definitions.build_figures(read_records(results), flags.names)
         if flags.list:
-            print("\n".join(map(listed, found)))
+            print("\n".join(map(describe_figure, found)))
             return 0
-        _refuse_empty([f for f in found if f.name in flags.names])
+        raise_if_empty([f for f in found if f.name in flags.names])
         for figure in found:
             if figure.panels:
-                print(_draw(figure, Path(flags.out) if flags.out else results / "figures", flags.format))
+                print(write_figure(figure, Path(flags.out) if flags.out else results / "figures", flags.format))
             else:
-                print(f"left out: {_empty(figure)}", file=sys.stderr)
+                print(f"left out: {describe_missing(figure)}", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"bench.figures: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bench.records.record import records_folder
-from bench.reports.page_html import PICTURES, build
+from bench.reports.page_html import DEFAULT_GRID_MIB, build_page
 from bench.storage.atomic import atomic_write
 from bench.terminal.cli import CommandParser
 
@@ -18,9 +18,9 @@ def parser() -> CommandParser:
     p.add_argument(
         "--pictures",
         type=float,
-        default=PICTURES,
+        default=DEFAULT_GRID_MIB,
         metavar="MIB",
-        help=f"most sample grids to embed, in MiB (default: {PICTURES:g})",
+        help=f"most sample grids to embed, in MiB (default: {DEFAULT_GRID_MIB:g})",
     )
     return p
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"{out} is a folder; name a file with --out")
         if not any(records_folder(results).glob("*.json")):
             raise ValueError(f"{results} has no records yet; python -m bench.run makes them")
-        text = build(results, flags.pictures)
+        text = build_page(results, flags.pictures)
         with atomic_write(out) as partial:
             partial.write_text(text, encoding="utf-8")
     except (ValueError, OSError) as error:

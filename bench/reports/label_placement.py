@@ -17,17 +17,17 @@ from matplotlib.transforms import Bbox
 
 from . import style
 
-SIZE = 8
+LABEL_SIZE = 8
 """Font size, in points like all lengths below."""
-MARKER, STEP = 4, 8
+MARKER_RADIUS, LINE_STEP = 4, 8
 """Half of the width that a marker occupies, and the distance between the boxes that stand for a line."""
-REACH = 40
+MAX_REACH = 40
 """Distance from a label beyond which data cannot matter to it; adjustText's time grows with the square of the data."""
-LEADER = 12
+MIN_LEADER = 12
 """Least distance of a label from its point at which a hairline joins them."""
-ITERATIONS = 100
+MAX_ITERATIONS = 100
 """A limit on iterations instead of adjustText's limit on time, so that the same figure is the same file."""
-FORCE = (0.2, 0.4)
+DATA_FORCE = (0.2, 0.4)
 """Repulsion by data, across and upwards: twice adjustText's default, which leaves labels on top of lines."""
 
 
@@ -42,7 +42,7 @@ class Label(NamedTuple):
     """Whether it names a line at its end: it stays to the right of it and moves up and down only."""
 
 
-def place(
+def place_labels(
     axes: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]], lines: Iterable[Any] = ()
 ) -> None:
     """Draw labels off `points`, `lines` (pairs of arrays) and the texts in the axes.
@@ -51,20 +51,20 @@ def place(
     """
     pixels, dot = axes.transData, axes.figure.dpi / 72
     marks = pixels.transform(list(points) or np.empty((0, 2)))
-    boxes = [np.column_stack([marks - MARKER * dot, marks + MARKER * dot])]
-    boxes += [_along(pixels.transform(np.column_stack(line)), STEP * dot) for line in lines]
+    boxes = [np.column_stack([marks - MARKER_RADIUS * dot, marks + MARKER_RADIUS * dot])]
+    boxes += [_cover_line(pixels.transform(np.column_stack(line)), LINE_STEP * dot) for line in lines]
     boxes += [_extents(axes.texts)]
     for ends in (True, False):
         group = [label for label in labels if label.end is ends]
         if group:
-            boxes += [_extents(_adjusted(axes, group, np.concatenate(boxes), dot))]
+            boxes += [_extents(_adjust(axes, group, np.concatenate(boxes), dot))]
 
 
-def _adjusted(axes: Axes, labels: Sequence[Label], boxes: np.ndarray, dot: float) -> list[Text]:
+def _adjust(axes: Axes, labels: Sequence[Label], boxes: np.ndarray, dot: float) -> list[Text]:
     """Draw labels, all ends of lines or none, moved off boxes (N, 4): left, bottom, right and top in pixels."""
     ends = labels[0].end
-    texts = [_text(axes, label) for label in labels]
-    lower, upper = _extents(texts)[:, None, :2] - REACH * dot, _extents(texts)[:, None, 2:] + REACH * dot
+    texts = [_draw_text(axes, label) for label in labels]
+    lower, upper = _extents(texts)[:, None, :2] - MAX_REACH * dot, _extents(texts)[:, None, 2:] + MAX_REACH * dot
     near = boxes[((boxes[:, 2:] > lower) & (boxes[:, :2] < upper)).all(-1).any(0)]
     to_data = axes.transData.inverted()
     # adjustText overlooks objects on an inverted axis, that of dot plots; labels start off their markers there.
@@ -75,21 +75,23 @@ def _adjusted(axes: Axes, labels: Sequence[Label], boxes: np.ndarray, dot: float
         target_y=[label.y for label in labels],
         ax=axes,
         avoid_self=False,
-        force_static=FORCE,
+        force_static=DATA_FORCE,
         only_move="y" if ends else "xy",
-        iter_lim=ITERATIONS,
-        min_arrow_len=LEADER * dot,
+        iter_lim=MAX_ITERATIONS,
+        min_arrow_len=MIN_LEADER * dot,
         arrowprops=dict(arrowstyle="-", color=style.GREY, lw=0.5, shrinkA=0),
     )
     return texts
 
 
-def _text(axes: Axes, label: Label) -> Text:
+def _draw_text(axes: Axes, label: Label) -> Text:
     """Draw a label at its first position: to the right of the end of a line, above and beside a point."""
     dot, across = axes.figure.dpi / 72, 7 if label.end else 3
     x, y = axes.transData.transform((label.x, label.y))
     left, low = axes.transData.inverted().transform((x + across * dot, y + (0 if label.end else across * dot)))
-    text = axes.text(left, low, label.text, fontsize=SIZE, color=label.colour, va="center" if label.end else "bottom")
+    text = axes.text(
+        left, low, label.text, fontsize=LABEL_SIZE, color=label.colour, va="center" if label.end else "bottom"
+    )
     if not label.end and text.get_window_extent().x1 > axes.get_window_extent().x1:
         text.set(x=axes.transData.inverted().transform((x - across * dot, y))[0], ha="right")
     return text
@@ -99,7 +101,7 @@ def _extents(texts: Iterable[Text]) -> np.ndarray:
     return np.array([text.get_window_extent().extents for text in texts]).reshape(-1, 4)
 
 
-def _along(path: np.ndarray, step: float) -> np.ndarray:
+def _cover_line(path: np.ndarray, step: float) -> np.ndarray:
     """Cover a line of pixels (N, 2) with small boxes (M, 4)."""
     boxes = [np.empty((0, 4))]
     for start, end in pairwise(path):

@@ -24,7 +24,7 @@ from bench.records.record import Record
 from bench.reports import figure_definitions
 from bench.reports.figure_schema import Panel, Point, Series
 
-NOTES = (
+LEADERBOARD_NOTES = (
     "Ranks hold within one protocol, by Fréchet distance. 1= is a rank shared with rows whose 95 % intervals overlap "
     "its own.",
     "± after one run is half of its 95 % interval over the finite number of samples; after several it is the deviation "
@@ -35,34 +35,36 @@ NOTES = (
     "counted: twice that, three forward passes an image.",
 )
 
-CELLS = (
+PAPER_TABLE_FIELDS = (
     *("line", "metric", "direction", "printed", "words", "source", "verified", "note"),
     *("measured", "low", "high", "seeds", "records", "difference", "verdict"),
 )
 """What is shown of a row of a paper's table."""
-MOST_POINTS = 20
+MAX_TABLE_POINTS = 20
 """Points of the longest series that a panel's table lists."""
-KEPT = ("rows",)
+KEPT_WHEN_EMPTY = ("rows",)
 """What the scripts expect to be there, empty or not."""
 
 
-def pages(records: list[Record]) -> dict[str, Any]:
+def leaderboard_data(records: list[Record]) -> dict[str, Any]:
     """The boards, and an index of runs: id -> label, seed and status."""
     found = build_tables(records)
     beside = {r.id: r for board in found for r in board.references}
     return {
-        "boards": [_board(board) for board in found],
+        "boards": [_leaderboard_table(board) for board in found],
         "failed": [{"id": r.id, **failure_row(r)} for r in records if r.status != "done"],
         "runs": {r.id: {"label": r.label, "seed": r.config.get("seed")} for r in records if r.id not in beside}
         | {id_: {"label": r.label, "seed": None} for id_, r in beside.items()},
-        "notes": NOTES,
+        "notes": LEADERBOARD_NOTES,
     }
 
 
-def _board(board: LeaderboardTable) -> dict[str, Any]:
+def _leaderboard_table(board: LeaderboardTable) -> dict[str, Any]:
     training, evaluation = board.protocol.get("training", {}), board.protocol["evaluation"]
     match = training.get("match", {"by": "none"})
-    lines = [_row(line) for line in board.lines] + [_row(line, "reference") for line in board.beside]
+    lines = [_leaderboard_row(line) for line in board.lines] + [
+        _leaderboard_row(line, "reference") for line in board.beside
+    ]
     return {
         "fingerprint": board.fingerprint,
         "about": describe_protocol(dict(board.protocol)),
@@ -75,7 +77,7 @@ def _board(board: LeaderboardTable) -> dict[str, Any]:
     }
 
 
-def _row(line: LeaderboardEntry, kind: str = "model") -> dict[str, Any]:
+def _leaderboard_row(line: LeaderboardEntry, kind: str = "model") -> dict[str, Any]:
     return {
         "label": line.label,
         "kind": kind,
@@ -84,7 +86,7 @@ def _row(line: LeaderboardEntry, kind: str = "model") -> dict[str, Any]:
         "rank_words": line.place and line.place.words(),
         "rank_range": line.place and line.place.range(),
         "runs": [r.id for r in line.runs],
-        "metrics": {name: _spread(s) for name, s in line.metrics.items()},
+        "metrics": {name: _metric_data(s) for name, s in line.metrics.items()},
         "samples": line.samples,
         "params": line.counted("params"),
         "macs": line.counted("macs"),
@@ -97,7 +99,7 @@ def _row(line: LeaderboardEntry, kind: str = "model") -> dict[str, Any]:
     }
 
 
-def _spread(s: SeedStatistics) -> dict[str, Any]:
+def _metric_data(s: SeedStatistics) -> dict[str, Any]:
     half = (s.high - s.low) / 2 if s.low is not None and s.high is not None else None
     return {
         "value": s.mean,
@@ -109,16 +111,18 @@ def _spread(s: SeedStatistics) -> dict[str, Any]:
     }
 
 
-def tables(records: list[Record]) -> list[dict[str, Any]]:
+def paper_table_data(records: list[Record]) -> list[dict[str, Any]]:
     """The papers' tables, each at the paper's scale and at those others that have runs."""
-    shown = [lean(plain_table(t)) for t in fill_all_tables(records) if t.scale == "paper" or t.run]
-    return [{**t, "rows": [{k: v for k, v in row.items() if k in CELLS} for row in t["rows"]]} for t in shown]
+    shown = [drop_empty(plain_table(t)) for t in fill_all_tables(records) if t.scale == "paper" or t.run]
+    return [
+        {**t, "rows": [{k: v for k, v in row.items() if k in PAPER_TABLE_FIELDS} for row in t["rows"]]} for t in shown
+    ]
 
 
-def figures(records: list[Record]) -> list[dict[str, Any]]:
+def figure_data(records: list[Record]) -> list[dict[str, Any]]:
     """Collect the SVG, caption and table of values of each panel that bench.figures draws."""
     from bench.reports import svg
-    from bench.reports.matplotlib_figures import notes
+    from bench.reports.matplotlib_figures import caption_lines
 
     seeds = {r.id: r.config.get("seed") for r in records}
     return [
@@ -127,29 +131,33 @@ def figures(records: list[Record]) -> list[dict[str, Any]]:
             "title": figure.title,
             "missing": figure.missing,
             "panels": [
-                {"title": panel.title, "svg": element, "notes": notes(panel), **_values(panel, seeds)}
-                for panel, element in zip(figure.panels, svg.elements(figure, f"f{i}"), strict=True)
+                {"title": panel.title, "svg": element, "notes": caption_lines(panel), **_panel_table(panel, seeds)}
+                for panel, element in zip(figure.panels, svg.panel_svgs(figure, f"f{i}"), strict=True)
             ],
         }
-        for i, figure in enumerate(figure_definitions.everything(records))
+        for i, figure in enumerate(figure_definitions.build_figures(records))
     ]
 
 
-def _values(panel: Panel, seeds: Mapping[str, int | None]) -> dict[str, Any]:
+def _panel_table(panel: Panel, seeds: Mapping[str, int | None]) -> dict[str, Any]:
     """Heads and rows of a panel's table; long curves, such as losses, are left to the records."""
     axes = [panel.x] if panel.y.categories else [panel.x, panel.y]
-    rows = [_value(panel, s, p, seeds) for s in panel.series if len(s.points) <= MOST_POINTS for p in s.points]
+    rows = [_panel_row(panel, s, p, seeds) for s in panel.series if len(s.points) <= MAX_TABLE_POINTS for p in s.points]
     return {
         "heads": ["series", "point", *(a.name for a in axes), "95 % interval", "runs, by seed", "note"],
         "rows": rows,
     }
 
 
-def _value(panel: Panel, series: Series, p: Point, seeds: Mapping[str, int | None]) -> dict[str, Any]:
+def _panel_row(panel: Panel, series: Series, p: Point, seeds: Mapping[str, int | None]) -> dict[str, Any]:
     from bench.reports import svg
 
     names = panel.y.categories
-    numbers = [svg.written(p.x, panel.x), *([] if names else [svg.written(p.y, panel.y)]), svg.interval(p)]
+    numbers = [
+        svg.format_value(p.x, panel.x),
+        *([] if names else [svg.format_value(p.y, panel.y)]),
+        svg.format_interval(p),
+    ]
     return {
         "series": series.name,
         "point": names[int(p.y)] if names else p.label,
@@ -159,30 +167,33 @@ def _value(panel: Panel, series: Series, p: Point, seeds: Mapping[str, int | Non
     }
 
 
-def rounded(value: Any) -> Any:
+def round_floats(value: Any) -> Any:
     """Plain data to six digits: more is nothing that a reader sees, and differs from machine to machine."""
     if isinstance(value, Mapping):
-        return {k: rounded(v) for k, v in value.items()}
+        return {k: round_floats(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(v) for v in value]
+        return [round_floats(v) for v in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def lean(value: Any) -> Any:
+def drop_empty(value: Any) -> Any:
     """Plain data of nested dataclasses without what is empty: the scripts take its absence for that."""
     if isinstance(value, Mapping):
-        return {k: lean(v) for k, v in value.items() if v not in (None, "", (), []) or k in KEPT}
-    return [lean(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: drop_empty(v) for k, v in value.items() if v not in (None, "", (), []) or k in KEPT_WHEN_EMPTY}
+    return [drop_empty(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def woven(records: Iterable[Record]) -> dict[str, Any]:
+def deduplicate_records(records: Iterable[Record]) -> dict[str, Any]:
     """{pieces, records}: each record's JSON text is its pieces joined; records share what is the same in them."""
     numbers: dict[str, int] = {}
-    found = {r.id: [numbers.setdefault(piece, len(numbers)) for piece in _pieces(plain(r), depth=2)] for r in records}
+    found = {
+        r.id: [numbers.setdefault(piece, len(numbers)) for piece in _json_pieces(record_to_dict(r), depth=2)]
+        for r in records
+    }
     return {"pieces": list(numbers), "records": found}
 
 
-def plain(r: Record) -> dict[str, Any]:
+def record_to_dict(r: Record) -> dict[str, Any]:
     """A record's data, as it is written to its file."""
     data = asdict(r)
     if r.error is None:
@@ -190,19 +201,19 @@ def plain(r: Record) -> dict[str, Any]:
     return data
 
 
-def _pieces(value: Any, depth: int) -> Iterator[str]:
+def _json_pieces(value: Any, depth: int) -> Iterator[str]:
     """The compact JSON text of a value, cut where fields begin, down to a depth."""
     if not depth or not isinstance(value, dict) or not value:
         yield json.dumps(value, separators=(",", ":"), allow_nan=False)
         return
     for i, (key, inner) in enumerate(value.items()):
-        first, *rest = _pieces(inner, depth - 1)
+        first, *rest = _json_pieces(inner, depth - 1)
         yield f"{',' if i else '{'}{json.dumps(key)}:{first}"
         yield from rest
     yield "}"
 
 
-def samples(results: Path, rows: Iterable[list[str]], limit: int) -> tuple[dict[str, Any], dict[str, str]]:
+def embed_sample_grids(results: Path, rows: Iterable[list[str]], limit: int) -> tuple[dict[str, Any], dict[str, str]]:
     """(what is known of the grids, {run: data URI}) of results/samples, at most `limit` bytes of them.
 
     `rows` are runs that differ in their seed alone; the first of each comes first, then the second.

@@ -17,12 +17,14 @@ from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
 from bench.storage.atomic import atomic_write
 from bench.storage.run_folder import RunFolder
 
-Runs = Mapping[str, tuple[RunFolder, Sequence[Mapping[str, Any]]]]
-THUMBNAIL = 640
+CurvesByName = Mapping[str, tuple[RunFolder, Sequence[Mapping[str, Any]]]]
+MAX_WEBP_SIZE = 640
 """Widest a WebP grid is, in pixels; of small images it is lossless."""
 
 
-def grid(images: np.ndarray, labels: np.ndarray | None, path: Path, columns: int = 10, per_class: int = 10) -> None:
+def save_sample_grid(
+    images: np.ndarray, labels: np.ndarray | None, path: Path, columns: int = 10, per_class: int = 10
+) -> None:
     """(N, C, H, W) uint8 images, one class a column, small images enlarged, as PNG, or as a WebP to be kept."""
     if labels is None:
         chosen = images[: columns * per_class]
@@ -40,13 +42,13 @@ def grid(images: np.ndarray, labels: np.ndarray | None, path: Path, columns: int
     picture = Image.fromarray(sheet.squeeze(-1) if c == 1 else sheet)
     with atomic_write(path) as partial:
         if path.suffix == ".webp":
-            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            picture.thumbnail((MAX_WEBP_SIZE, MAX_WEBP_SIZE), Image.Resampling.LANCZOS)
             picture.save(partial, format="WEBP", lossless=images.shape[-1] <= 16, quality=80, method=6)
         else:
             picture.save(partial, format="PNG")
 
 
-def loss_points(run: RunFolder) -> tuple[list[int], list[float]]:
+def read_losses(run: RunFolder) -> tuple[list[int], list[float]]:
     """(images, losses) of the log; where a resumed run repeats images, the later values stand."""
     points: dict[int, float] = {}
     for event in run.events()[0]:
@@ -58,14 +60,14 @@ def loss_points(run: RunFolder) -> tuple[list[int], list[float]]:
     return images, [points[i] for i in images]
 
 
-def thinned(run: RunFolder, most: int = 64) -> list[tuple[int, float]]:
+def thin_losses(run: RunFolder, most: int = 64) -> list[tuple[int, float]]:
     """(images, loss) at `most` points of the log, evenly, the last among them."""
-    points = list(zip(*loss_points(run), strict=True))
+    points = list(zip(*read_losses(run), strict=True))
     kept = np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int)
     return [points[i] for i in kept]
 
 
-def curves(runs: Runs, path: Path, levels: Mapping[str, float] | None = None) -> None:
+def save_curves(runs: CurvesByName, path: Path, levels: Mapping[str, float] | None = None) -> None:
     """Loss and FID against training images, logarithmic upwards, one colour a run, labelled at its end.
 
     `runs` maps a name to its folder and its record's curve; `levels` are horizontal lines.
@@ -73,15 +75,15 @@ def curves(runs: Runs, path: Path, levels: Mapping[str, float] | None = None) ->
     losses, fids, metric = [], [], "fid"
     for name, (run, curve) in runs.items():
         metric = next(m for m in curve[0]["metrics"] if m.startswith("fid"))
-        losses.append(_line(name, zip(*loss_points(run), strict=True)))
-        fids.append(_line(name, ((p["images"], p["metrics"][metric]) for p in curve)))
+        losses.append(_curve_series(name, zip(*read_losses(run), strict=True)))
+        fids.append(_curve_series(name, ((p["images"], p["metrics"][metric]) for p in curve)))
     images, loss = Axis(name="training images"), Axis(name="training loss ↓", log=True)
     fid = Axis(name=f"{metric.replace('fid', 'FID')} ↓", log=True)
     panels = (
         Panel(title="Training loss", x=images, y=loss, series=tuple(losses)),
         Panel(title="FID of samples", x=images, y=fid, series=tuple(fids), levels=tuple((levels or {}).items())),
     )
-    matplotlib_figures.save(
+    matplotlib_figures.save_figure(
         Figure(
             name="curves",
             title="Training of " + ", ".join(list(runs)[:6]) + (" and others" if len(runs) > 6 else ""),
@@ -92,11 +94,11 @@ def curves(runs: Runs, path: Path, levels: Mapping[str, float] | None = None) ->
     )
 
 
-def _line(name: str, points: Iterable[tuple[float, float]]) -> Series:
+def _curve_series(name: str, points: Iterable[tuple[float, float]]) -> Series:
     return Series(name=name, points=tuple(Point(x=x, y=y) for x, y in points), joined=True)
 
 
-def beside(pictures: Mapping[str, Path], path: Path) -> None:
+def save_side_by_side(pictures: Mapping[str, Path], path: Path) -> None:
     """Pictures next to each other, each under its name."""
     opened = {name: Image.open(file).convert("RGB") for name, file in pictures.items()}
     gap, title = 16, 20

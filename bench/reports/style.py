@@ -15,7 +15,7 @@ FAMILIES = {"dit": 0, "uvit": 1, "unet": 2}
 GREY = "#6b6b6b"
 FAINT = "#e4e4e4"
 
-RC: Mapping[str, Any] = {
+RC_PARAMS: Mapping[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "font.size": 9,
@@ -44,12 +44,12 @@ RC: Mapping[str, Any] = {
 """What matplotlib is told; svg text stays text, and the same figure is the same file."""
 
 
-def rc() -> Any:
+def rc_params() -> Any:
     """RC as matplotlib's rc_context takes it."""
-    return dict(RC)
+    return dict(RC_PARAMS)
 
 
-def places(names: Sequence[str]) -> list[int]:
+def style_indices(names: Sequence[str]) -> list[int]:
     """Places in COLOURS and MARKERS: of families their own, where each has one series; of others what is left."""
     own = [FAMILIES.get(name.partition(" ")[0]) for name in names]
     known = [place for place in own if place is not None]
@@ -60,7 +60,7 @@ def places(names: Sequence[str]) -> list[int]:
     return [next(turn) if place is None else place for place in own]
 
 
-def ink(colour: str, share: float = 0.3) -> str:
+def darken(colour: str, share: float = 0.3) -> str:
     """A colour dark enough for text on white: so much of it black."""
     parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(part * (1 - share)):02x}" for part in parts)

@@ -56,7 +56,7 @@ def publish_record(
         metrics=curve[-1]["metrics"],
         cost={**counting.cost_summary(config, counted), **measured_cost(run, counted.training_flops)},
         curve=[{"images": p["images"], "metrics": {k: v["value"] for k, v in p["metrics"].items()}} for p in curve],
-        losses=run_pictures.thinned(run),
+        losses=run_pictures.thin_losses(run),
         incidents=failures.list_incidents(run),
         checkpoint={
             "crc32": tensor_files.tensors_crc32(tensors),
@@ -65,11 +65,11 @@ def publish_record(
         },
     )
     images, labels = feature_store.FeatureStore(run.features(config.budget.images)).pictures()
-    run_pictures.grid(images, labels, run.path / "samples.png")
+    run_pictures.save_sample_grid(images, labels, run.path / "samples.png")
     if config.budget.images:
-        run_pictures.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
+        run_pictures.save_curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
     publish_references(run, config, arrays, shared, evaluator)
-    run_pictures.grid(images, labels, records.sample_grid_path(run.results, made.id), per_class=5)
+    run_pictures.save_sample_grid(images, labels, records.sample_grid_path(run.results, made.id), per_class=5)
     records.publish_record(run.results, made)
     records.write_record(run.record(), made)
 
@@ -93,7 +93,7 @@ def publish_references(
     for label, (metrics, images) in run_metrics.measure_reference_rows(evaluator(), arrays, config).items():
         made = make_record(label=label, kind="reference", config={}, protocol=evaluation, metrics=metrics)
         records.publish_record(run.results, made)
-        run_pictures.grid(images, None, run.cache / f"{label}.png")
+        run_pictures.save_sample_grid(images, None, run.cache / f"{label}.png")
 
 
 def make_record(

@@ -17,7 +17,7 @@ from bench.records.protocol import fingerprint
 from bench.records.record import record_id
 from bench.reports import figure_definitions, matplotlib_figures, style, svg
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
-from bench.reports.published_panels import dit_400k, dit_training
+from bench.reports.published_panels import dit_400k_panel, dit_training_panel
 
 MATCHED = studies.study("matched")
 SCALING = studies.study("dit-scaling")
@@ -26,11 +26,11 @@ EVERYTHING = [*MATCHED, *SCALING, *studies.study("dit-conditioning"), *studies.s
 
 @cache
 def every():
-    return {f.name: f for f in figure_definitions.everything(EVERYTHING)}
+    return {f.name: f for f in figure_definitions.build_figures(EVERYTHING)}
 
 
 def figure(name, records):
-    (found,) = figure_definitions.everything(records, [name])
+    (found,) = figure_definitions.build_figures(records, [name])
     return found
 
 
@@ -47,13 +47,13 @@ def write(folder, records):
 
 
 def test_the_published_dits_correlate_as_their_paper_says():
-    (fit,) = dit_400k().fits
+    (fit,) = dit_400k_panel().fits
     assert round(fit.r, 2) == -0.93
-    assert sum(len(s.points) for s in dit_400k().series) == 12
+    assert sum(len(s.points) for s in dit_400k_panel().series) == 12
 
 
 def test_published_training_compute_is_six_macs_an_image():
-    points = [p for s in dit_training().series for p in s.points]
+    points = [p for s in dit_training_panel().series for p in s.points]
     assert max(p.x for p in points) == pytest.approx(6 * 118.64e9 * 256 * 7e6, rel=1e-3)
 
 
@@ -201,9 +201,9 @@ def test_the_same_figure_is_the_same_file(tmp_path, kind):
 
 @pytest.mark.parametrize("name", ["dit-scaling", "convergence-matched-digits", "uvit-ablation", "training-compute"])
 def test_labels_cover_neither_each_other_nor_leave_the_figure(name):
-    canvas = matplotlib_figures.drawn(every()[name])
+    canvas = matplotlib_figures.draw_figure(every()[name])
     for axes in canvas.axes:
-        texts = [t for t in axes.texts if t.get_fontsize() > matplotlib_figures.SMALL]
+        texts = [t for t in axes.texts if t.get_fontsize() > matplotlib_figures.CAPTION_SIZE]
         boxes = [t.get_window_extent() for t in texts]
         ticks = [t for t in axes.get_xticklabels() if axes.get_xlim()[0] <= t.get_position()[0] <= axes.get_xlim()[1]]
         assert len(ticks) > 1
@@ -220,7 +220,7 @@ def test_lines_that_end_together_have_their_names_in_order():
     ends = {"a": 1.0, "b": 1.01, "c": 1.02, "d": 3.0}
     series = tuple(Series(name=n, points=(Point(x=1, y=2.0), Point(x=2, y=y)), joined=True) for n, y in ends.items())
     panel = Panel(title="", x=Axis(name="x"), y=Axis(name="y"), series=series)
-    (axes,) = matplotlib_figures.drawn(Figure(name="f", title="f", panels=(panel,))).axes
+    (axes,) = matplotlib_figures.draw_figure(Figure(name="f", title="f", panels=(panel,))).axes
     heights = {t.get_text(): t.get_window_extent() for t in axes.texts if t.get_text() in ends}
     assert [heights[a].y1 <= heights[b].y0 + 1 for a, b in ("ab", "bc", "cd")] == [True] * 3
 
@@ -228,7 +228,7 @@ def test_lines_that_end_together_have_their_names_in_order():
 @cache
 def elements():
     """Figure -> panels with their SVG elements."""
-    return {f.name: list(zip(f.panels, svg.elements(f, f.name), strict=True)) for f in every().values()}
+    return {f.name: list(zip(f.panels, svg.panel_svgs(f, f.name), strict=True)) for f in every().values()}
 
 
 def on_a_page():
@@ -252,7 +252,11 @@ def test_svg_elements_share_no_ids_and_lack_none():
 
 def markers(panel, text):
     """(series, point, marker) of an SVG element; long curves have none."""
-    uses = [e for e in ElementTree.fromstring(text).iter(f"{svg.SVG}use") if e.find(f"{svg.SVG}title") is not None]
+    uses = [
+        e
+        for e in ElementTree.fromstring(text).iter(f"{svg.SVG_NAMESPACE}use")
+        if e.find(f"{svg.SVG_NAMESPACE}title") is not None
+    ]
     points = [(s, p) for s in panel.series if len(s.points) <= 20 for p in s.points]
     return [(*pair, use) for pair, use in zip(points, uses, strict=True)]
 
@@ -264,8 +268,8 @@ def test_every_marker_has_its_points_tooltip_and_is_hollow_where_published(name)
         assert shown
         for series, p, use in shown:
             value = panel.x if panel.y.categories else panel.y
-            words = use.find(f"{svg.SVG}title").text
-            assert f"{value.name}: {svg.written(p.x if panel.y.categories else p.y, value)}" in words
+            words = use.find(f"{svg.SVG_NAMESPACE}title").text
+            assert f"{value.name}: {svg.format_value(p.x if panel.y.categories else p.y, value)}" in words
             assert words.startswith(series.name) and (use.get("fill") == "var(--page)") == (series.kind == "published")
         places = [tuple(float(use.get(c)) for c in "xy") for *_, use in shown]
         by_x = sorted(range(len(shown)), key=lambda i: shown[i][1].x)
@@ -278,9 +282,9 @@ def test_names_are_text_and_neither_formulas_nor_markup():
     panel = Panel(
         title=name, x=Axis(name="x"), y=Axis(name="y"), series=(Series(name=name, points=points, joined=True),)
     )
-    (text,) = svg.elements(Figure(name="f", title=name, panels=(panel,)), "f")
+    (text,) = svg.panel_svgs(Figure(name="f", title=name, panels=(panel,)), "f")
     root = ElementTree.fromstring(text)
-    assert root.get("aria-label") == name and name in [e.text for e in root.iter(f"{svg.SVG}text")]
+    assert root.get("aria-label") == name and name in [e.text for e in root.iter(f"{svg.SVG_NAMESPACE}text")]
 
 
 def test_svg_elements_do_not_depend_on_the_last_bits_of_their_numbers():
@@ -295,7 +299,7 @@ def test_svg_elements_do_not_depend_on_the_last_bits_of_their_numbers():
         for s in panel.series
     ]
     both = [Figure(name="f", title="f", panels=(p,)) for p in (panel, dataclasses.replace(panel, series=tuple(series)))]
-    assert both[0] != both[1] and svg.elements(both[0], "f") == svg.elements(both[1], "f")
+    assert both[0] != both[1] and svg.panel_svgs(both[0], "f") == svg.panel_svgs(both[1], "f")
 
 
 @pytest.mark.parametrize(
@@ -308,4 +312,4 @@ def test_svg_elements_do_not_depend_on_the_last_bits_of_their_numbers():
     ],
 )
 def test_families_keep_their_colour_where_each_has_one_series(names, places):
-    assert style.places(names) == places
+    assert style.style_indices(names) == places

@@ -100,7 +100,7 @@ def test_the_page_asks_no_network_and_names_nothing_outside_itself(page):
 
 
 def test_the_page_is_the_same_whenever_it_is_made_of_the_same(page, results):
-    assert page_html.build(results) == page.read_text()
+    assert page_html.build_page(results) == page.read_text()
 
 
 def test_the_same_part_of_many_records_is_written_once(page):
@@ -110,12 +110,12 @@ def test_the_same_part_of_many_records_is_written_once(page):
 
 def test_grids_stop_at_the_limit_and_one_of_each_model_comes_first(results):
     limit = 7 * max(p.stat().st_size for p in (results / "samples").iterdir())
-    data = block(page_html.build(results, limit / 2**20), "data")
+    data = block(page_html.build_page(results, limit / 2**20), "data")
     there = data["pictures"]["there"]
     assert data["pictures"]["of"] == 19 and 7 <= len(there) < 9
     assert {data["runs"][id_]["label"] for id_ in there} >= set(ARCHS)
     assert {data["runs"][id_]["seed"] for id_ in there} == {0, 7}, "7 is the only seed of its model"
-    assert block(page_html.build(results, 0), "pictures") == {}
+    assert block(page_html.build_page(results, 0), "pictures") == {}
 
 
 MISTAKES = {
@@ -376,5 +376,5 @@ REPOSITORY = Path(__file__).parents[2] / "results"
 
 def test_the_committed_page_is_fresh_and_small():
     page = REPOSITORY / "report.html"
-    assert page.read_text(encoding="utf-8") == page_html.build(REPOSITORY), "run python -m bench.report"
+    assert page.read_text(encoding="utf-8") == page_html.build_page(REPOSITORY), "run python -m bench.report"
     assert page.stat().st_size < 2 * 2**20
