@@ -11,22 +11,23 @@ from bench.storage.atomic import atomic_write
 from bench.terminal.cli import CommandParser
 
 
-def parser() -> CommandParser:
-    p = CommandParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
-    p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
-    p.add_argument("--out", metavar="FILE", help="where to write it (default: DIR/report.html)")
-    p.add_argument(
+def make_parser() -> CommandParser:
+    parser = CommandParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
+    parser.add_argument("--out", metavar="FILE", help="output file (default: DIR/report.html)")
+    parser.add_argument(
         "--pictures",
         type=float,
         default=DEFAULT_GRID_MIB,
         metavar="MIB",
-        help=f"most sample grids to embed, in MiB (default: {DEFAULT_GRID_MIB:g})",
+        help=f"maximum size of the embedded sample grids, in MiB (default: {DEFAULT_GRID_MIB:g})",
     )
-    return p
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    flags = parser().parse_args(argv)
+    """Write the page; return 2 for a mistake of the user."""
+    flags = make_parser().parse_args(argv)
     results = Path(flags.results)
     out = Path(flags.out) if flags.out else results / "report.html"
     try:

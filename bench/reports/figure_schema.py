@@ -122,7 +122,7 @@ def fit_points(points: Sequence[Point], series: str = "", *, frontier: bool = Fa
         return Fit(series=series, description="; ".join([few, *correlation]), r=r)
     law = power_law.fit_power_law(x, y)
     if not law.determined:
-        undetermined = f"{count} {noun} do not determine a power law: the best exponent is at an end of the search range"
+        undetermined = f"{count} {noun} do not determine a power law: the best exponent is at an end of the grid"
         return Fit(series=series, description="; ".join([undetermined, *correlation]), r=r)
     band = power_law.bootstrap_band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
     return Fit(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, TypeVar
 
-from bench.config.identity import digest_json
+from bench.config.identity import MATCHED_COST, RESOLVED, SEED, configuration_key
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
 from bench.records.protocol import describe_protocol
@@ -70,11 +70,6 @@ def fid_curve(r: Record) -> list[tuple[int, float]]:
     return sorted((p["images"], p["metrics"][name]) for p in r.curve if name in p["metrics"])
 
 
-def training_flops(r: Record, images: float) -> float:
-    """FLOPs of training on so many images: one forward pass and a backward pass of twice its cost, per image."""
-    return 3 * float(run_cost(r).flops) * images
-
-
 def finished_models(records: Iterable[Record]) -> list[Record]:
     """Select the finished models with an FID."""
     return [r for r in records if r.kind == "model" and r.status == "done" and headline_metric(r.metrics)]
@@ -82,8 +77,7 @@ def finished_models(records: Iterable[Record]) -> list[Record]:
 
 def setting(r: Record) -> str:
     """Digest that is equal for runs whose FIDs may share an axis: the protocol without the cost made equal."""
-    training = {k: v for k, v in r.protocol["training"].items() if k != "match"}
-    return digest_json([r.evaluation_fingerprint, training])[:12]
+    return configuration_key(r.protocol, MATCHED_COST)[:12]
 
 
 def group_by(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
@@ -95,8 +89,8 @@ def group_by(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
 
 
 def group_by_variant(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Group finished models by their configuration without the seed (`suites.key`)."""
-    return group_by(finished_models(records), lambda r: suites.key(r.config))
+    """Group finished models by their configuration without the seed, as `suites.variant_keys` does."""
+    return group_by(finished_models(records), lambda r: configuration_key(r.config, SEED + RESOLVED))
 
 
 def group_suite_runs(

@@ -1,4 +1,4 @@
-"""Panels of figures as SVG elements of an HTML page, whose style sheet sets the colours for light and dark screens.
+"""Convert panels to SVG elements of the HTML page, whose style sheet sets the colours for light and dark screens.
 
 Imports no torch.
 """
@@ -26,14 +26,14 @@ COLOUR_VARIABLES: Mapping[str, str] = {
     **{colour.lower(): f"var(--c{i})" for i, colour in enumerate(style.COLOURS)},
     **{style.darken(colour): f"var(--t{i})" for i, colour in enumerate(style.COLOURS)},
 }
-"""Colours of bench.reports.style -> variables of page/style.css: c0 to c5 of data, t0 to t5 of the text beside them."""
+"""Colours of a figure -> variables of page/style.css: c0 to c5 for data, t0 to t5 for text."""
 IGNORED_PROPERTIES = ("font-family", "stroke-miterlimit", "stroke-linecap", "stroke-linejoin", "stroke-dashoffset")
-"""Properties that the page sets, or whose effect is not visible."""
+"""Properties that the page sets, or that have no visible effect."""
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 
 def panel_svgs(figure: Figure, name: str) -> list[str]:
-    """Draw each panel as an <svg> element whose ids begin with `name`; the same figure gives the same text."""
+    """Draw each panel as an <svg> element whose ids begin with `name`; equal figures give equal text."""
     with mpl.rc_context(style.rc_params()):
         texts: list[str] = []
         for canvas, panel in zip(matplotlib_figures.draw_panels(figure), figure.panels, strict=True):
@@ -51,12 +51,11 @@ def inline_svg(text: str, name: str, label: str, tips: Mapping[str, Sequence[str
     """
     root = ElementTree.fromstring(text)
     ElementTree.register_namespace("", SVG_NAMESPACE[1:-1])
-    referred = dict.fromkeys(re.findall(r"(?:url\(|href=\")#(\w+)", text))
-    ids = {old: f"{name}-{i}" for i, old in enumerate(referred)}
+    used_ids = dict.fromkeys(re.findall(r"(?:url\(|href=\")#(\w+)", text))
+    ids = {old: f"{name}-{i}" for i, old in enumerate(used_ids)}
+    removed = (f"{SVG_NAMESPACE}metadata", f"{SVG_NAMESPACE}style")
     for parent in list(root.iter()):
-        for child in [
-            c for c in parent if c.tag in (f"{SVG_NAMESPACE}metadata", f"{SVG_NAMESPACE}style") or _invisible(c)
-        ]:
+        for child in [c for c in parent if c.tag in removed or _is_invisible(c)]:
             parent.remove(child)
     for element in root.iter():
         markers = element.findall(f".//{SVG_NAMESPACE}use") if element.get("id") in tips else []
@@ -69,8 +68,8 @@ def inline_svg(text: str, name: str, label: str, tips: Mapping[str, Sequence[str
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _invisible(element: ElementTree.Element) -> bool:
-    """Tell whether a path is the background of a transparent figure, which draws nothing."""
+def _is_invisible(element: ElementTree.Element) -> bool:
+    """Tell whether a path is the background of a transparent figure."""
     return element.tag == f"{SVG_NAMESPACE}path" and element.get("style") == "fill: none"
 
 
@@ -102,13 +101,15 @@ def _round_coordinates(value: str) -> str:
 
 def _unwrap_groups(element: ElementTree.Element) -> None:
     """Replace groups without attributes by their children, and drop empty ones."""
+    group, definitions = f"{SVG_NAMESPACE}g", f"{SVG_NAMESPACE}defs"
     children: list[ElementTree.Element] = []
     for child in element:
         _unwrap_groups(child)
-        bare = child.tag in (f"{SVG_NAMESPACE}g", f"{SVG_NAMESPACE}defs") and not child.attrib
-        children += (
-            list(child) if bare and child.tag == f"{SVG_NAMESPACE}g" else [child] if len(child) or not bare else []
-        )
+        bare = child.tag in (group, definitions) and not child.attrib
+        if bare and child.tag == group:
+            children += list(child)
+        elif len(child) or not bare:
+            children.append(child)
     element[:] = children
 
 
@@ -135,5 +136,5 @@ def format_value(value: float, axis: Axis) -> str:
 
 
 def format_interval(p: Point) -> str:
-    """Format the ends of a point's interval; "" where it has none."""
+    """Format the ends of a point's interval; "" without one."""
     return "" if p.low is None or p.high is None else f"{p.low:.4g} to {p.high:.4g}"
