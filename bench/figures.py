@@ -8,9 +8,10 @@ from pathlib import Path
 from bench.records.record import read_records
 from bench.reports.figure_definitions import build_figures
 from bench.reports.figure_files import describe_figure, write_figures
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.figures")
 def main(argv: list[str] | None = None) -> int:
     """Draw or list figures; return 2 for a mistake of the user."""
     parser = CommandParser(prog="python -m bench.figures", description=__doc__.splitlines()[0])
@@ -24,20 +25,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--format", default="png", choices=("png", "svg"), help="image format (default: png)")
     flags = parser.parse_args(argv)
-    try:
-        results = Path(flags.results)
-        if not results.is_dir():
-            raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        figures = build_figures(read_records(results), flags.names)
-        if flags.list:
-            print("\n".join(map(describe_figure, figures)))
-            return 0
-        folder = Path(flags.out) if flags.out else results / "figures"
-        for path in write_figures(figures, folder, flags.format, flags.names):
-            print(path)
-    except (ValueError, OSError) as error:
-        print(f"bench.figures: {error}", file=sys.stderr)
-        return 2
+    results = Path(flags.results)
+    if not results.is_dir():
+        raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
+    figures = build_figures(read_records(results), flags.names)
+    if flags.list:
+        print("\n".join(map(describe_figure, figures)))
+        return 0
+    folder = Path(flags.out) if flags.out else results / "figures"
+    for path in write_figures(figures, folder, flags.format, flags.names):
+        print(path)
     return 0
 
 

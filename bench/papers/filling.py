@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
 from bench.config.metric_specs import METRIC_SPECS, metric_type
 from bench.experiments import suites
 from bench.experiments.suites import Scale
@@ -120,7 +120,7 @@ def fill_table(name: str, scale: Scale, ledger: RecordIndex) -> FilledTable:
     """A table at a scale, with what the records say; ValueError for a table or a scale that there is not."""
     tables = catalog.tables()
     if name not in tables:
-        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, list(tables))}")
+        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, tables)}")
     table = tables[name]
     if scale not in available_scales(table):
         raise ValueError(f"{name} has no scale {scale}; it has {' and '.join(available_scales(table))}")
@@ -183,7 +183,7 @@ def _measured_fields(
     if not found:
         return dict(verdict="not run")
     m = metric_statistics([metric for _, metric in found])
-    half: dict[str, Any] = dict(measured=m.mean, low=m.low, high=m.high, deviation=m.deviation, seeds=m.n)
+    half: dict[str, Any] = dict(measured=m.mean, low=m.low, high=m.high, deviation=m.std, seeds=m.n)
     half |= dict(records=tuple(id_ for id_, _ in found), verdict="")
     if compare and value.number is not None and value.sure:
         half["difference"] = m.mean - value.number
@@ -247,7 +247,7 @@ def _judge_table_order(table: PaperTable, rows: list[TableRow], lines: Iterable[
     metric = rows[0].metric
     own = {r.line: r for r in rows if r.line in set(lines) and r.metric == metric}
     measured = {
-        line: SeedStatistics(mean=r.measured, low=r.low, high=r.high, deviation=r.deviation, n=r.seeds)
+        line: SeedStatistics(mean=r.measured, low=r.low, high=r.high, std=r.deviation, n=r.seeds)
         for line, r in own.items()
         if r.measured is not None
     }

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
 from bench.config.identity import MATCHED_COST, NETWORK, SAMPLING_STEPS, SEED, configuration_key
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
 from bench.records.equal_compute import training_flops_at
 from bench.records.record import Record
 from bench.reports import iso_flop, published_panels
-from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, fit_points, format_engineering
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, fit_points
 from bench.reports.published_panels import MACS_AXIS, SAMPLING_FLOPS_AXIS, TRAINING_FLOPS_AXIS
 from bench.reports.run_groups import (
     VariantRuns,
@@ -38,6 +38,7 @@ from bench.reports.run_groups import (
     matched_size,
     run_cost,
 )
+from bench.terminal.formatting import format_count
 
 SCALES: Sequence[suites.Scale] = ("digits", "shapes", "paper")
 TOY_CAVEAT = "Toy networks: their order need not hold at the papers' sizes."
@@ -79,7 +80,7 @@ def build_figures(records: Iterable[Record], names: Sequence[str] = ()) -> list[
     """Build the named figures, or all of FIGURES; raises ValueError for an unknown name."""
     for name in names:
         if name not in FIGURES:
-            raise ValueError(f"there is no figure {name}; {did_you_mean(name, list(FIGURES))}")
+            raise ValueError(f"there is no figure {name}; {did_you_mean(name, FIGURES)}")
     data = index_records(records)
     return [FIGURES[name](data) for name in names or FIGURES]
 
@@ -107,7 +108,7 @@ def _measured_panel(
 ) -> Panel:
     """Panel of measured FIDs, with the FID of held-out images as a line and the protocol in its caption."""
     run = variants[0].runs[0]
-    caveat = TOY_CAVEAT if run.config["data"]["name"] in ("digits", "shapes") else ""
+    caveat = TOY_CAVEAT if run.data in ("digits", "shapes") else ""
     protocol = f"{describe_protocols(variants)}; {describe_seeds(variants)} per variant."
     return Panel(
         title=title,
@@ -215,7 +216,7 @@ def iso_flop_figure(data: FigureInput, scale: suites.Scale) -> Figure:
         levels = iso_flop.common_levels(families.values())
         for name, group in families.items():
             series = [
-                Series(name=f"{format_engineering(level)}FLOPs", points=points, joined=True)
+                Series(name=f"{format_count(level)}FLOPs", points=points, joined=True)
                 for level in levels
                 if len(points := tuple(iso_flop.points_at_compute(group, level))) > 1
             ]
@@ -245,11 +246,11 @@ def sampling_compute_figure(data: FigureInput) -> Figure:
         series, shown = list[Series](), list[VariantRuns]()
         for group in sorted(networks, key=lambda group: run_cost(group[0]).macs):
             variants = _group_by_steps(group)
-            name = f"{group[0].config['model']['arch']} of {format_engineering(run_cost(group[0]).macs)} MACs"
+            name = f"{group[0].arch} of {format_count(run_cost(group[0]).macs)} MACs"
             name = group[0].label if any(s.name == name for s in series) else name
             series.append(Series(name=name, points=_sampling_points(variants), joined=True))
             shown += variants
-        title = f"Measured: {runs[0].protocol['evaluation']['data']}"
+        title = f"Measured: {runs[0].data}"
         panels.append(_measured_panel(data, shown, title, SAMPLING_FLOPS_AXIS, series))
     return Figure(
         name="sampling-compute",
@@ -266,12 +267,12 @@ def _key_without_steps(r: Record, *ignored: str) -> str:
 
 
 def _varies_steps(runs: Sequence[Record]) -> bool:
-    return len({r.config["evaluation"]["steps"] for r in runs}) > 1
+    return len({r.steps for r in runs}) > 1
 
 
 def _group_by_steps(runs: Sequence[Record]) -> list[VariantRuns]:
     """Group runs of one network by their sampling steps, fewest first; the name is the number of steps."""
-    groups = group_by(runs, lambda r: str(r.config["evaluation"]["steps"]))
+    groups = group_by(runs, lambda r: str(r.steps))
     return [VariantRuns(name=steps, runs=tuple(groups[steps])) for steps in sorted(groups, key=int)]
 
 

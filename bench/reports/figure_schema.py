@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from bench.reports import power_law
+from bench.terminal.formatting import format_count
 
 MAX_UNDETERMINED = 0.05
 """Share of resamples without an exponent above which the caption reports it."""
@@ -144,7 +145,7 @@ def _describe_law(law: power_law.PowerLaw, band: power_law.BootstrapBand, points
     """Parts of a caption: the formula with its error, and the bootstrap intervals."""
     offset = f"{law.a:.3g} + " if law.a else ""
     parts = [
-        f"FID = {offset}{law.b:.3g} (C / {format_engineering(law.scale)})^-{law.c:.2f} through {points}, "
+        f"FID = {offset}{law.b:.3g} (C / {format_count(law.scale)})^-{law.c:.2f} through {points}, "
         f"RMS relative error {law.rms_error * 100:.0f} %",
         f"exponent {band.c[0]:.2f} to {band.c[1]:.2f}, offset {band.a[0]:.3g} to {band.a[1]:.3g} in 95 % of "
         f"{power_law.RESAMPLES:,} resamples",
@@ -173,15 +174,3 @@ def pareto_frontier(points: Sequence[Point]) -> list[Point]:
         if not best or p.y < best[-1].y:
             best.append(p)
     return best
-
-
-def format_engineering(value: float) -> str:
-    """Format a number in steps of 1000: 1,234,567 as "1.23 M"; in powers of ten from 1000 T on."""
-    if abs(value) >= 999.5e12:
-        digits, _, power = f"{value:.2e}".partition("e+")
-        return f"{float(digits):g}e{power}"
-    for unit in ("", " k", " M", " G"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g} T"

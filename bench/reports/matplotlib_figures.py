@@ -14,8 +14,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bench.reports import label_placement, style
-from bench.reports.figure_schema import Axis, Figure, Fit, Panel, Point, Series, format_engineering
+from bench.reports.figure_schema import Axis, Figure, Fit, Panel, Point, Series
 from bench.storage.atomic import atomic_write
+from bench.terminal.formatting import format_count
 
 PANEL_WIDTH, PANEL_HEIGHT = 5.2, 3.6
 """Approximate size of a panel without its caption, in inches."""
@@ -188,7 +189,7 @@ def _format_tick(value: float) -> str:
     """Format a tick: 0.25, 12.75, 40k, 1.5G, and powers of ten beyond."""
     if 1e-4 < abs(value) < 1e3:
         return f"{value:.4g}"
-    digits, _, power = format_engineering(value).replace(" ", "").partition("e")
+    digits, _, power = format_count(value).replace(" ", "").partition("e")
     if not power:
         return digits
     return ("" if digits == "1" else f"{digits}·") + "10" + power.translate(SUPERSCRIPTS)

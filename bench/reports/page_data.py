@@ -52,7 +52,7 @@ def leaderboard_data(records: list[Record]) -> dict[str, Any]:
     return {
         "boards": [_leaderboard_table(table) for table in tables],
         "failed": [{"id": r.id, **failure_row(r)} for r in records if r.status != "done"],
-        "runs": {r.id: {"label": r.label, "seed": r.config.get("seed")} for r in records if r.id not in references}
+        "runs": {r.id: {"label": r.label, "seed": r.seed} for r in records if r.id not in references}
         | {id_: {"label": r.label, "seed": None} for id_, r in references.items()},
         "notes": LEADERBOARD_NOTES,
     }
@@ -61,11 +61,11 @@ def leaderboard_data(records: list[Record]) -> dict[str, Any]:
 def _leaderboard_table(table: LeaderboardTable) -> dict[str, Any]:
     training, evaluation = table.protocol.get("training", {}), table.protocol["evaluation"]
     match = training.get("match", {"by": "none"})
-    rows = [_leaderboard_row(entry) for entry in table.lines]
-    rows += [_leaderboard_row(entry, "reference") for entry in table.beside]
+    rows = [_leaderboard_row(entry) for entry in table.entries]
+    rows += [_leaderboard_row(entry, "reference") for entry in table.reference_entries]
     return {
         "fingerprint": table.fingerprint,
-        "about": describe_protocol(dict(table.protocol)),
+        "about": describe_protocol(table.protocol),
         "data": evaluation["data"],
         "track": training.get("track"),
         "images": training.get("images"),
@@ -79,18 +79,18 @@ def _leaderboard_row(entry: LeaderboardEntry, kind: str = "model") -> dict[str, 
     return {
         "label": entry.label,
         "kind": kind,
-        "arch": entry.runs[0].config.get("model", {}).get("arch", "").rpartition(":")[2],
-        "rank": entry.place and entry.place.best,
-        "rank_words": entry.place and entry.place.words(),
-        "rank_range": entry.place and entry.place.range(),
+        "arch": entry.runs[0].arch.rpartition(":")[2],
+        "rank": entry.rank and entry.rank.best,
+        "rank_words": entry.rank and entry.rank.format(),
+        "rank_range": entry.rank and entry.rank.format_range(),
         "runs": [r.id for r in entry.runs],
         "metrics": {name: _metric_data(s) for name, s in entry.metrics.items()},
         "samples": entry.samples,
-        "params": entry.counted("params"),
-        "macs": entry.counted("macs"),
-        "training_flops": entry.counted("training_flops"),
-        "hours": entry.measured("accelerator_hours"),
-        "speed": entry.measured("images_per_second"),
+        "params": entry.counted_cost("params"),
+        "macs": entry.counted_cost("macs"),
+        "training_flops": entry.counted_cost("training_flops"),
+        "hours": entry.mean_cost("accelerator_hours"),
+        "speed": entry.mean_cost("images_per_second"),
         "incidents": entry.incidents,
         "date": entry.date,
         "commit": ", ".join(entry.commits),
@@ -102,7 +102,7 @@ def _metric_data(s: SeedStatistics) -> dict[str, Any]:
     return {
         "value": s.mean,
         "n": s.n,
-        "half": half if s.deviation is None else s.deviation,
+        "half": half if s.std is None else s.std,
         "low": s.low,
         "high": s.high,
         "interval": "95 % interval" if s.n == 1 else "95 % interval of the mean over seeds",
@@ -122,7 +122,7 @@ def figure_data(records: list[Record]) -> list[dict[str, Any]]:
     from bench.reports import svg
     from bench.reports.matplotlib_figures import caption_lines
 
-    seeds = {r.id: r.config.get("seed") for r in records}
+    seeds = {r.id: r.seed for r in records}
     return [
         {
             "name": figure.name,

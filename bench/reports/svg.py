@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 
 from bench.reports import matplotlib_figures, style
-from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, format_engineering
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
+from bench.terminal.formatting import format_count
 
 SVG_NAMESPACE, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -132,7 +133,7 @@ def _tooltip(panel: Panel, series: Series, p: Point) -> str:
 
 def format_value(value: float, axis: Axis) -> str:
     """Format a value with the unit of its axis."""
-    return f"{format_engineering(value)} {axis.unit}".strip() if axis.unit or abs(value) >= 1e6 else f"{value:.4g}"
+    return f"{format_count(value)} {axis.unit}".strip() if axis.unit or abs(value) >= 1e6 else f"{value:.4g}"
 
 
 def format_interval(p: Point) -> str:

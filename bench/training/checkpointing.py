@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.config.schema import RunConfig
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.training import parallel
 from bench.training.distributed import World, require_same
 from bench.training.execution import ExecutionSettings
 from bench.training.metrics_logger import LossDiverged
+from bench.training.run_context import RunContext
 
 MAX_ROLLBACKS = 3
 """How often a run goes back before it counts as diverged."""
@@ -55,27 +54,21 @@ def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
     return there
 
 
-def save_checkpoint(
-    run: RunFolder,
-    config: RunConfig,
-    state: TrainingState,
-    world: World,
-    check_lease: Callable[[], None],
-    snapshot: bool = False,
-) -> None:
+def save_checkpoint(context: RunContext, state: TrainingState, snapshot: bool = False) -> None:
     """A checkpoint of the whole state, and averaged weights; Exploded where anything in it is not finite."""
+    run, config, world = context.run, context.config, context.world
     tensors = state.tensors()
     if not parallel.all_finite(tensors, world):
         raise LossDiverged(state.images, "the weights, their average or the optimizer's moments hold NaN or infinity")
     whole = parallel.gather_tensors(tensors, world)
     if not world.first:
         return
-    check_lease()
+    context.check_lease()
     folder = run.path / "checkpoints"
     tensor_files.save_tensors(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
     tensor_files.prune_checkpoints(folder, config.compute.keep)
     if snapshot:  # last, so that whoever sees it need not go on; with what it is a network of, and its process
-        check_lease()
+        context.check_lease()
         notes = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
         path = run.snapshot_path(state.images)
         tensor_files.save_tensors(path, tensor_files.select_prefix(whole, "ema."), images=state.images, **notes)
@@ -107,14 +100,13 @@ def log_rollback(run: RunFolder, state: TrainingState, fault: LossDiverged, warn
     run.log("rollback", images=fault.images, to=state.images, why=fault.why, nth=nth, **more)
 
 
-def raise_if_rollbacks_exhausted(
-    run: RunFolder, world: World, fault: LossDiverged, check_lease: Callable[[], None]
-) -> None:
+def raise_if_rollbacks_exhausted(context: RunContext, fault: LossDiverged) -> None:
     """Diverged where the run has gone back often enough.
 
     Where it failed again after going back to its newest checkpoint, that one may be at fault, finite as it is:
     it is removed, but not also the one before.
     """
+    run, world = context.run, context.world
     before = world.of_first(lambda: logged_rollbacks(run))
     if len(before) >= MAX_ROLLBACKS:
         times = f"after {len(before)} rollbacks"
@@ -123,6 +115,6 @@ def raise_if_rollbacks_exhausted(
     if world.first and before and not removed:
         newest = max((run.path / "checkpoints").glob("*.safetensors"), default=None)
         if newest and int(newest.stem) == before[-1]["to"]:
-            check_lease()
+            context.check_lease()
             newest.unlink(missing_ok=True)
     world.barrier()

@@ -21,11 +21,10 @@ import architectures
 from bench.config.schema import RunConfig
 from bench.config.seeds import derive_seed
 from bench.data import prefetch
-from bench.data.dataset import Dataset
 from bench.diffusion.gaussian_diffusion import GaussianDiffusion, draw_timesteps, make_diffusion
 from bench.storage import tensor_files
 from bench.storage.process_identity import is_slurm_task
-from bench.storage.run_folder import RunFolder
+from bench.storage.stage_results import TrainingResult, read_training_result, write_result
 from bench.training import execution, micro_batching, parallel, training_batch
 from bench.training.checkpointing import Diverged as Diverged
 from bench.training.checkpointing import (
@@ -37,9 +36,10 @@ from bench.training.checkpointing import (
     save_checkpoint,
 )
 from bench.training.distributed import SINGLE_PROCESS, World, require_same_start
-from bench.training.distributed import StopRequested as Stopped
+from bench.training.distributed import StopRequested as StopRequested
 from bench.training.distributed import device_of as device_of
 from bench.training.metrics_logger import LossDiverged, MetricsLogger
+from bench.training.run_context import RunContext
 
 
 def set_threads(config: RunConfig) -> None:
@@ -130,7 +130,7 @@ def backward(state: TrainingState, diffusion: GaussianDiffusion, piece: tuple[Te
     """
     whole = piece if len(piece[0]) else tuple(z.new_zeros(1, *z.shape[1:]) for z in piece)
     x0, t, eps, labels = (z.to(diffusion.device, non_blocking=True) for z in whole)
-    xt = diffusion.noisy(x0, t, eps)
+    xt = diffusion.q_sample(x0, t, eps)
     cond = labels if state.net.spec.io.num_classes else None  # type: ignore[union-attr]
     out = state.engine.call(state.call, xt, diffusion.time(t), cond)
     loss = diffusion.loss(out, x0, xt, t, eps).mean() * weight
@@ -147,68 +147,70 @@ def update_ema(state: TrainingState, decay: float) -> None:
         kept.copy_(fresh)
 
 
-def train(
-    run: RunFolder,
-    config: RunConfig,
-    arrays: Dataset,
-    io: architectures.IOSpec,
-    stop: Callable[[], bool],
-    world: World = SINGLE_PROCESS,
-    check_lease: Callable[[], None] = lambda: None,
-) -> None:
-    """Train to the budget, leaving averaged weights at each evaluation point.
+def train(context: RunContext) -> TrainingResult | None:
+    """Train to the budget, leaving EMA weights at each evaluation point; None where the run's log was removed.
 
-    Goes on from the newest whole checkpoint.  `stop` is asked in every process at every step; where it
-    says so in any, all save and raise Stopped.  `check_lease` is called in process 0 before anything is written,
-    and may raise.
+    Resume from the newest checkpoint that is whole.  Every process asks at every step whether it should stop;
+    where one of them should, all save and raise StopRequested.  Process 0 checks its lease before it writes.
 
-    A loss or weights that are not finite, or a loss above EXPLODED, send the run back to the last good
+    A loss or weights that are not finite, or a loss above MAX_LOSS, send the run back to the last good
     checkpoint, to make exactly the same steps again: that heals faults of machines, and is not meant to heal
-    a recipe, since one recipe for all is the point of this benchmark.  Diverged after ROLLBACKS of these,
-    counted over restarts.
+    a recipe, since one recipe for all is the point of this benchmark.  Raises Diverged after MAX_ROLLBACKS of
+    these, counted over restarts.
     """
-    set_determinism(config)
-    if world.of_first(lambda: run.has_snapshots(config.budget.evaluation_points)):
-        return
+    set_determinism(context.config)
+    run, world = context.run, context.world
+    done = world.of_first(lambda: run.has_snapshots(context.config.budget.evaluation_points))
+    if not done:
+        train_with_rollbacks(context)
+    result: TrainingResult | None = world.of_first(lambda: publish_result(context, trained=not done))
+    return result
+
+
+def train_with_rollbacks(context: RunContext) -> None:
+    """Train to the budget; go back to a checkpoint where the loss or the weights are not finite."""
     fault = None
     while True:
         try:
-            return train_attempt(run, config, arrays, io, stop, world, check_lease, fault)
+            return train_attempt(context, fault)
         except LossDiverged as error:
             fault = error
-            raise_if_rollbacks_exhausted(run, world, fault, check_lease)
+            raise_if_rollbacks_exhausted(context, fault)
             fault = fault.with_traceback(None)  # which holds the state that failed
         gc.collect()
 
 
-def train_attempt(
-    run: RunFolder,
-    config: RunConfig,
-    arrays: Dataset,
-    io: architectures.IOSpec,
-    stop: Callable[[], bool],
-    world: World,
-    check_lease: Callable[[], None],
-    fault: LossDiverged | None,
-) -> None:
-    """Train from the newest checkpoint, or the start; Exploded where that goes wrong."""
-    device = device_of(config, world)
-    state = new_training_state(config, io, device, world)
+def publish_result(context: RunContext, trained: bool) -> TrainingResult | None:
+    """Write train.json: from the log that all attempts share after training, else as it was."""
+    if trained:
+        context.log_peak_memory()
+        result = TrainingResult.from_events(context.run.events()[0])
+    else:
+        result = read_training_result(context.run)
+    context.check_lease()
+    if result:
+        write_result(context.run, result)
+    return result
+
+
+def train_attempt(context: RunContext, fault: LossDiverged | None) -> None:
+    """Train from the newest checkpoint, or the start; LossDiverged where that goes wrong."""
+    run, config, world, device = context.run, context.config, context.world, context.device
+    state = new_training_state(config, context.io, device, world)
     warnings = restore_newest_checkpoint(run, state, world)
     if world.first and fault:
         log_rollback(run, state, fault, warnings)
     elif world.first and warnings is not None:
         run.log("resume", images=state.images, warnings=warnings)
 
-    def drawn(step: int, images: int, size: int) -> tuple[Tensor, ...]:
-        return training_batch.draw_batch(
-            config, arrays, io.num_classes, step, images, size, parallel.rank_slice(size, world)
-        )
+    def draw(step: int, images: int, size: int) -> tuple[Tensor, ...]:
+        rows = parallel.rank_slice(size, world)
+        return training_batch.draw_batch(config, context.dataset, context.io.num_classes, step, images, size, rows)
 
     workers, cuda = loader_workers(config, device), device.type == "cuda"
     steps = remaining_steps(state.step, state.images, config)
-    with state.engine.running(), prefetch.PrefetchLoader(drawn, steps, workers, pin=cuda) as batches:
-        train_loop(run, config, state, batches, stop, world, check_lease)
+    with state.engine.running(), prefetch.PrefetchLoader(draw, steps, workers, pin=cuda) as batches:
+        train_loop(context, state, batches)
 
 
 def remaining_steps(step: int, images: int, config: RunConfig) -> Iterator[tuple[int, int, int]]:
@@ -228,16 +230,9 @@ def loader_workers(config: RunConfig, device: torch.device) -> int:
     return max(1, min(4, cores - 1)) if device.type == "cuda" else 0
 
 
-def train_loop(
-    run: RunFolder,
-    config: RunConfig,
-    state: TrainingState,
-    batches: Iterator[tuple[Tensor, ...]],
-    stop: Callable[[], bool],
-    world: World,
-    check_lease: Callable[[], None],
-) -> None:
-    """Make the steps that are left; Exploded where one goes wrong, Stopped where that is asked for."""
+def train_loop(context: RunContext, state: TrainingState, batches: Iterator[tuple[Tensor, ...]]) -> None:
+    """Make the steps that are left; LossDiverged where one goes wrong, StopRequested where that is asked for."""
+    run, config, world = context.run, context.config, context.world
     diffusion, meter = make_diffusion(config.diffusion, state.engine.device), MetricsLogger(run, config, state, world)
     share = parallel.rank_slice(min(config.recipe.batch, config.budget.images), world)
     micro_batching.choose_micro_batch(
@@ -252,18 +247,20 @@ def train_loop(
                 told = micro_batching.log_micro_batch(run, state, world)
             size = min(config.recipe.batch, point - state.images)
             meter.add(train_step(state, config, diffusion, next(batches), size, world), size)
-            due, halt, write, late = world.agree(meter.due(), stop(), meter.checkpoint_due(), meter.late())
+            due, halt, write, late = world.agree(
+                meter.due(), context.stop_requested(), meter.checkpoint_due(), meter.late()
+            )
             if not late:
                 meter.settle()
             if due or halt:
                 meter.report(wait=bool(halt or write))
             if halt or write:
-                save_checkpoint(run, config, state, world, check_lease)
+                save_checkpoint(context, state)
                 meter.saved = time.monotonic()
             if halt:
-                raise Stopped
+                raise StopRequested
         meter.report()
-        save_checkpoint(run, config, state, world, check_lease, snapshot=True)
+        save_checkpoint(context, state, snapshot=True)
 
 
 def make_trial_step(config: RunConfig, state: TrainingState, diffusion: GaussianDiffusion) -> Callable[[int], None]:

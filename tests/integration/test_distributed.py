@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import make_run, replaced, tiny_config
+from helpers import make_run, replaced, run_context, tiny_config
 
 from bench.config.overrides import load_config
 from bench.data import sources
-from bench.experiments import presets
 from bench.runs import job
 from bench.storage import tensor_files
 from bench.training import distributed, parallel, rendezvous, trainer, training_batch
@@ -57,7 +56,7 @@ def _report_every_step(monkeypatch):
 
 def in_one_process(path, config, digits):
     run = make_run(path, config)
-    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+    trainer.train(run_context(run, config, digits))
     return run
 
 
@@ -281,7 +280,7 @@ def test_only_a_process_of_several_that_is_done_leaves_early(tmp_path, monkeypat
     registered, run = [], make_run(tmp_path, tiny_config())
     monkeypatch.setattr(rendezvous, "process_info", lambda: a_place(1, [1]))
     monkeypatch.setattr(distributed, "join_world", lambda config: nullcontext(distributed.SINGLE_PROCESS))
-    monkeypatch.setattr(job, "run_attempt", lambda *_: done)
+    monkeypatch.setattr(job.Attempt, "execute", lambda self: done)
     monkeypatch.setattr(job.atexit, "register", registered.append)
     assert job.execute_run(run) is done
     assert registered == [distributed.exit_without_cleanup] * done
@@ -313,6 +312,6 @@ def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path)
             return False
 
         with pytest.raises(ValueError, match=rf"images\.npy {words}"):
-            trainer.train(run, config, arrays, presets.network_io(config), stop)
+            trainer.train(run_context(run, config, arrays, stop_requested=stop))
         assert tensor_files.load_newest_checkpoint(run.path / "checkpoints")[1]["images"] == 48
         np.save(folder / "images.npy", rng.integers(0, 255, (64, 1, 8, 8), dtype=np.uint8))

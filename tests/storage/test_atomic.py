@@ -81,7 +81,7 @@ WRITERS = {
     "folder of arrays": write_folder,
     "shard": lambda path: shards.ArrayShards(path, 10).add(np.arange(10), images=np.zeros((10, BIG // 80))),
 }
-WHY = {"folder of arrays": "the disk took only a part of it; it, or your quota, is full"}
+WHY = {"folder of arrays": "only a part of it was written; the disk, or your quota, is full"}
 """numpy does not tell more."""
 
 
@@ -146,7 +146,7 @@ def test_a_refused_record_leaves_the_one_before(disk):
 def test_the_beat_of_a_claim_and_its_release_need_no_space(disk):
     with hold_lease(disk.path / "run", 0) as own:
         disk.fill()
-        own._write(f"{7:010d}")
+        own._write_beat(f"{7:010d}")
         assert own.path.read_text().endswith('"beat": "0000000007"}')
     with pytest.raises(ValueError, match=r"claim-000002.json: the disk is full"), hold_lease(disk.path / "run", 0):
         pass

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import make_run, tiny_config
+from helpers import make_run, run_context, tiny_config
 
 from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.experiments import presets
@@ -32,7 +32,7 @@ def memory_for(monkeypatch):
 
 def trained(path, config, digits, stop=lambda: False):
     run = make_run(path, config)
-    trainer.train(run, config, digits, presets.network_io(config), stop)
+    trainer.train(run_context(run, config, digits, stop_requested=stop))
     return run
 
 
@@ -57,7 +57,7 @@ def test_memory_that_does_not_suffice_is_the_same_as_fewer_images_at_a_time(tmp_
 def test_a_run_goes_on_with_the_micro_batch_it_began_with(tmp_path, digits, memory_for, monkeypatch):
     monkeypatch.setattr(trainer.MetricsLogger, "due", lambda self: True)
     config, failures, calls = tiny_config(), memory_for(5), iter(range(100))
-    with pytest.raises(trainer.Stopped):
+    with pytest.raises(trainer.StopRequested):
         trained(tmp_path, config, digits, stop=lambda: next(calls) == 2)
     memory_for(16)
     run = trained(tmp_path, config, digits)

@@ -6,14 +6,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from helpers import make_run, replaced, tiny_config
+from helpers import make_run, replaced, run_context, tiny_config
 
-from bench.config.overrides import load_config
 from bench.config.schema import BudgetConfig
 from bench.data import dataset
 from bench.diffusion.gaussian_diffusion import GaussianDiffusion, make_diffusion
 from bench.diffusion.noise_schedules import noise_levels, sigma
-from bench.experiments import presets
 from bench.records import failures
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
@@ -27,15 +25,16 @@ def weights(run, config):
 def trained(path, config, digits, stops=()):
     """The run's final weights; it is stopped and started again at each image count of `stops`."""
     run = make_run(path, config)
-    io = presets.network_io(config)
 
     def seen():
         return [0, *(e["images"] for e in run.events()[0] if e["event"] == "train")][-1]
 
     for at in (*stops, None):
         try:
-            trainer.train(run, config, digits, io, lambda at=at: at is not None and seen() >= at)
-        except trainer.Stopped:
+            trainer.train(
+                run_context(run, config, digits, stop_requested=lambda at=at: at is not None and seen() >= at)
+            )
+        except trainer.StopRequested:
             assert at is not None
     return weights(run, config), run
 
@@ -59,11 +58,11 @@ def test_a_damaged_checkpoint_costs_time_but_not_the_result(tmp_path, digits):
     whole, _ = trained(tmp_path / "a", config, digits)
     run = make_run(tmp_path / "b", config)
     calls = iter(range(100))
-    with pytest.raises(trainer.Stopped):
-        trainer.train(run, config, digits, presets.network_io(config), lambda: next(calls) == 4)
+    with pytest.raises(trainer.StopRequested):
+        trainer.train(run_context(run, config, digits, stop_requested=lambda: next(calls) == 4))
     newest = max((run.path / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-7])
-    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+    trainer.train(run_context(run, config, digits))
     assert all(torch.equal(whole[k], weights(run, config)[k]) for k in whole)
     resumed = next(e for e in run.events()[0] if e["event"] == "resume")
     assert newest.name in resumed["warnings"][0]
@@ -170,7 +169,7 @@ def test_a_recipe_that_diverges_ends_after_three_rollbacks_counted_over_restarts
     run = make_run(tmp_path, config)
     for _ in range(2):
         with pytest.raises(trainer.Diverged, match=r"after 3 rollbacks; a lower recipe\.lr"):
-            trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+            trainer.train(run_context(run, config, digits))
         assert [(e["nth"], e["to"]) for e in rollbacks(run)] == [(1, 16), (2, 0), (3, 16)]
     assert not list((run.path / "snapshots").glob("*"))
 
@@ -196,7 +195,7 @@ def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypa
         return loss
 
     monkeypatch.setattr(trainer, "train_step", poisoned)
-    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+    trainer.train(run_context(run, config, digits))
     why = "the loss is inf" if value == HUGE else "hold NaN or infinity"
     assert all(why in e["why"] for e in rollbacks(run)) and [e["to"] for e in rollbacks(run)] == back
     assert [e["nth"] for e in failures.list_incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
@@ -228,7 +227,7 @@ def test_nothing_is_written_once_another_process_has_the_run(tmp_path, digits):
             raise RuntimeError("taken over")
 
     with pytest.raises(RuntimeError, match="taken over"):
-        trainer.train(run, config, digits, presets.network_io(config), lambda: False, check_lease=check_lease)
+        trainer.train(run_context(run, config, digits, check_lease=check_lease))
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
         "000000000016.safetensors",
         "000000000032.safetensors",
@@ -240,9 +239,9 @@ def test_a_run_that_was_stopped_at_an_evaluation_point_still_leaves_its_snapshot
     quiet, _ = trained(tmp_path / "a", config, digits)
     run, calls = make_run(tmp_path / "b", config), iter(range(100))
     for at in (2, 5):
-        with pytest.raises(trainer.Stopped):
-            trainer.train(run, config, digits, presets.network_io(config), lambda at=at: next(calls) == at)
-    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+        with pytest.raises(trainer.StopRequested):
+            trainer.train(run_context(run, config, digits, stop_requested=lambda at=at: next(calls) == at))
+    trainer.train(run_context(run, config, digits))
     assert [e["images"] for e in run.events()[0] if e["event"] == "resume"] == [48, 96]
     assert run.snapshot_path(48).is_file()
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
@@ -360,23 +359,6 @@ def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_s
     monkeypatch.setattr(training_batch, "draw_batch", failing)
     run = make_run(tmp_path, config)
     with pytest.raises(ValueError, match="is gone"):
-        trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+        trainer.train(run_context(run, config, digits))
     assert tensor_files.load_newest_checkpoint(run.path / "checkpoints")[1]["images"] == 48
     assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
-
-
-def test_a_finished_run_tells_what_it_was_trained_in_and_how_much_of_the_gpu_it_used(tmp_path, digits):
-    from bench.runs import record_builder
-
-    _, run = trained(tmp_path, tiny_config(compute__precision="bf16"), digits)
-    config = load_config(run.path)
-    assert (
-        record_builder.precision_of(run, config) == "bf16"
-        and record_builder.describe_environment(1, "bf16")["precision"] == "bfloat16"
-    )
-    assert record_builder.measured_cost(run, 10**9)["mfu"] is None
-    gpus = RunFolder(tmp_path / "gpus")
-    gpus.path.mkdir()
-    gpus.log("compute", device="NVIDIA H100 80GB HBM3", precision="bf16", micro_batch=0, processes=2)
-    gpus.log("train", images=1390, of=1390, loss=1.0, rate=1390.0, seconds=1.0, processes=2)
-    assert record_builder.measured_cost(gpus, 6 * 118_640_000_000)["mfu"] == pytest.approx(0.5, abs=1e-3)
