@@ -1,4 +1,4 @@
-"""Run folders as bench.run and SLURM leave them, for the tests of what watches them."""
+"""Run folders as bench.run and SLURM write them, for tests of status commands."""
 
 import json
 import os
@@ -8,23 +8,31 @@ from pathlib import Path
 
 
 def make(results, name, *, status=None, jobs=None, record=None, error=None, log=None, submitted=None):
-    """One run's files; `jobs` is {stage: id}, `log` the standard error of its jobs."""
+    """Write the files of one run; `jobs` is {stage: id}, `log` the standard error of its jobs."""
     path = Path(results) / "runs" / name
     path.mkdir(parents=True)
     (path / "config.json").write_text("{}")
     if status is not None:
-        told = {"time": time.time(), "images": None, "of": None, "rate": None, "loss": None, "fid": None, "error": None}
-        told |= {"starts": 1, "rollbacks": 0, "host": socket.gethostname(), "job": None, "pid": os.getpid()}
-        (path / "status.json").write_text(json.dumps(told | status))
+        values = {
+            "time": time.time(),
+            "images": None,
+            "of": None,
+            "rate": None,
+            "loss": None,
+            "fid": None,
+            "error": None,
+        }
+        values |= {"starts": 1, "rollbacks": 0, "host": socket.gethostname(), "job": None, "pid": os.getpid()}
+        (path / "status.json").write_text(json.dumps(values | status))
     if jobs:
         folder = path.parent / "jobs"
         folder.mkdir(exist_ok=True)
-        own = {stage: {"id": id_, "log": str(folder / f"{id_}_0_log.out")} for stage, id_ in jobs.items()}
-        for job in own.values():
+        entries = {stage: {"id": id_, "log": str(folder / f"{id_}_0_log.out")} for stage, id_ in jobs.items()}
+        for job in entries.values():
             if log:
                 Path(job["log"]).with_suffix(".err").write_text(log)
         when = submitted or time.time() - 60
-        (path / "jobs.json").write_text(json.dumps({"submitted": when, "jobs": own}))
+        (path / "jobs.json").write_text(json.dumps({"submitted": when, "jobs": entries}))
     if error:
         (path / "error.txt").write_text(error)
     if record:
@@ -41,7 +49,7 @@ TRAINING = {"event": "train", "images": 43000, "of": 111000, "rate": 850.0, "los
 
 
 def thousand(results):
-    """1,000 runs of a suite in two arrays: done, at work, queued, failed; what sacct tells of them."""
+    """Write 1,000 runs of a suite in two arrays (done, running, queued, failed); return the output of sacct."""
     sacct = []
     for i in range(1000):
         name, ids = f"dit-xl-2-{i:012x}", {"train": f"7_{i}", "evaluate": f"8_{i}"}

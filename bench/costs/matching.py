@@ -117,7 +117,7 @@ def _nearest(
 
     Where there is none, the shape that comes nearest to the target.
     """
-    cls = registry.load(registry.entry(arch).target)
+    cls = registry.load_class(registry.entry(arch).target)
     if not hasattr(cls, "free"):
         raise ValueError(f"{arch} cannot be matched: its class has no `free`, the dimensions that may change")
     fixed = {**registry.size_args(arch, template or template_size(arch, io, match, cls.free(io))), **given}
