@@ -131,7 +131,7 @@ def stored_features(path: Path, count: int) -> FeatureStore:
     """A feature store, made as sampling makes it, of images of one pixel."""
     made = FeatureProvenance(extractor="generated", weights="", sha256="")
     target = FeatureStoreWriter(path, count, 0, made, LAYERS, lambda numbers, _: feature_batch(10**6, numbers))
-    for numbers in missing_batches(target.shards.look(), 250):
+    for numbers in missing_batches(target.shards.scan(), 250):
         target.add(numbers, np.zeros((len(numbers), 1, 1, 3), np.uint8))
     target.finish()
     return FeatureStore(path)

@@ -35,7 +35,7 @@ class NpzExport(ImageExport):
         own = balanced_labels(np.arange(count), self.num_classes)
         with atomic_write(self.path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as z:
             with open_npz_member(z, "arr_0.npy") as f:
-                write_npy_rows(f, self.shards.rows("images"), count)
+                write_npy_rows(f, self.shards.iterate_rows("images"), count)
             with open_npz_member(z, "labels.npy") as f:
                 np.lib.format.write_array(f, np.zeros(0, np.int64) if own is None else own)
 
@@ -45,7 +45,7 @@ class PngExport(ImageExport):
 
     def assemble(self) -> None:
         with atomic_folder(self.path) as partial:
-            for i, image in enumerate(chain.from_iterable(self.shards.rows("images"))):
+            for i, image in enumerate(chain.from_iterable(self.shards.iterate_rows("images"))):
                 Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(partial / f"{i:08d}.png")
 
 

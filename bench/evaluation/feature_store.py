@@ -110,7 +110,7 @@ class FeatureStoreWriter(ShardedOutput):
         found = {"width": 0, "crc32": 0}
 
         def seen() -> Iterator[np.ndarray]:
-            for block in self.shards.rows(layer, BLOCK_ROWS):
+            for block in self.shards.iterate_rows(layer, BLOCK_ROWS):
                 found["width"], found["crc32"] = block.shape[1], zlib.crc32(block.data, found["crc32"])
                 if moments:
                     moments.add(block)
@@ -126,7 +126,7 @@ class FeatureStoreWriter(ShardedOutput):
         for path, own in self.shards.files.items():
             numbers = own[in_sample_grid(own, self.num_classes)]
             found |= dict(
-                zip(numbers.tolist(), self.shards.read(path, "pictures") if len(numbers) else [], strict=True)
+                zip(numbers.tolist(), self.shards.read_array(path, "pictures") if len(numbers) else [], strict=True)
             )
         return np.stack([found[i] for i in sorted(found)])
 

@@ -18,8 +18,7 @@ from bench.config.schema import RunConfig
 from bench.records import failures
 from bench.runs.pipeline import Stage, run_stages
 from bench.storage import lease as claims
-from bench.storage import process_identity
-from bench.storage.process_identity import is_slurm_task
+from bench.storage.process_identity import is_running, is_slurm_task
 from bench.storage.run_folder import RunFolder
 
 MAX_FRUITLESS_ATTEMPTS, PROGRESS_EVENTS = 5, ("train", "trained", "sample", "evaluate")
@@ -90,10 +89,10 @@ def run_attempt(
     from bench.training.distributed import StopRequested
 
     def stop() -> bool:
-        return signals.stop_requested or (launcher_pid is not None and not process_identity.pid_exists(launcher_pid))
+        return signals.stop_requested or (launcher_pid is not None and not is_running(launcher_pid))
 
     if world.of_first(
-        lambda: run.record().is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
+        lambda: run.record_path.is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
     ):
         return True
     if world.first:

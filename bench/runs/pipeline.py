@@ -64,7 +64,7 @@ def evaluated(
 
     def measure() -> None:
         run_metrics.evaluate(run, config, evaluator, lambda: world.check(check))
-        if not run.record().is_file():
+        if not run.record_path.is_file():
             check_lease()
             publish_record(run, config, arrays, weights_hash, evaluator)
 

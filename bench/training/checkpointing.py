@@ -51,7 +51,7 @@ class TrainingState:
 
 def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
     """Whether averaged weights of an evaluation point are there, as process 0 sees it."""
-    there: bool = world.of_first(lambda: run.file("snapshots", point, "safetensors").is_file())
+    there: bool = world.of_first(lambda: run.snapshot_path(point).is_file())
     return there
 
 
@@ -77,7 +77,7 @@ def save_checkpoint(
     if snapshot:  # last, so that whoever sees it need not go on; with what it is a network of, and its process
         check_lease()
         notes = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
-        path = run.file("snapshots", state.images, "safetensors")
+        path = run.snapshot_path(state.images)
         tensor_files.save_tensors(path, tensor_files.select_prefix(whole, "ema."), images=state.images, **notes)
 
 

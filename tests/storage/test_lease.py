@@ -168,7 +168,7 @@ def test_a_holder_elsewhere_whose_beat_stands_still_is_followed_and_finds_out(st
     own = lease.acquire_lease(tmp_path / "run", 0)
     assert time.monotonic() - began >= QUICK["EXPIRY_SECONDS"] and own.generation == 2
     far.signal(signal.SIGCONT)
-    assert f"was taken over by {own.holder.words()}; this process writes nothing more" in far.asked()
+    assert f"was taken over by {own.holder.describe()}; this process writes nothing more" in far.asked()
     assert far.end() == 2
     own.check()  # what the other did when it ended left this one's claim alone
     own.release()
