@@ -27,13 +27,13 @@ LONGEST = [
     for name in (
         "interruptions",
         "run",
-        "slurm",
+        "slurm_cluster",
         "kills",
         "distributed",
-        "chains",
+        "job_chains",
         "latent_runs",
-        "encode",
-        "cost_table",
+        "latent_workers",
+        "published_costs",
     )
 ]
 
