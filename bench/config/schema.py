@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import ConfigDict
 
 from bench.config import timestep_respacing
-from bench.config.identity import MACHINE, digest_json, without
+from bench.config.identity import MACHINE, ConfigIdentity, digest_json, without
 from bench.config.naming import dataset_title
 
 Track = Literal["shared", "native", "published"]
@@ -351,11 +351,11 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def identity(self) -> dict[str, Any]:
-        """The part that decides the result: no compute, no paths, no sampling batch."""
+    def identity(self) -> ConfigIdentity:
+        """The settings that decide the result: no compute settings, no paths, no sampling batch."""
         identity = without(self.to_dict(), MACHINE)
         identity["data"]["name"] = self.data.title
-        return identity
+        return cast(ConfigIdentity, identity)
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.data.dataset import Dataset, DataSource
 from bench.data.decoding import hash_sampled_files, resize_images
+from bench.data.numpy_files import read_npy_header
 
 TAR_ENDINGS = (".tar.gz", ".tgz", ".tar")
 TRAIN_BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
@@ -135,7 +136,7 @@ def open_npz(path: Path, size: int = 0) -> DataSource:
     with open_npz_arrays(path) as z:
         images_key, labels_key = _keys(path, z)
         with z.zip.open(f"{images_key}.npy") as f:
-            shape = _shape_of(f)
+            shape = read_npy_header(f, f"{images_key} of {path}").shape
         labels = _labels(path, z, labels_key, shape[0])
     channels, side = _layout(path, images_key, shape)[1:]
     return DataSource(
@@ -182,13 +183,6 @@ def _keys(path: Path, z: Any) -> tuple[str, str]:
         if images in z.files:
             return images, labels if labels in z.files else ""
     raise ValueError(f"{path} holds {', '.join(z.files) or 'nothing'}; it needs arr_0 or images, and labels if any")
-
-
-def _shape_of(f: Any) -> tuple[int, ...]:
-    version = np.lib.format.read_magic(f)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape: tuple[int, ...] = read(f)[0]
-    return shape
 
 
 def _layout(path: Path, key: str, shape: tuple[int, ...]) -> tuple[bool, int, int]:

@@ -31,6 +31,7 @@ from pydantic.dataclasses import dataclass as checked
 from bench.config.identity import digest_json
 from bench.config.seeds import derive_seed
 from bench.data.dataset import Dataset, DataSource
+from bench.data.numpy_files import memory_map
 from bench.storage.atomic import file_sha256
 
 FORMAT_VERSION = 1
@@ -159,6 +160,11 @@ def read_manifest(folder: Path) -> LatentManifest:
     return found
 
 
+def is_finished_set(folder: Path) -> bool:
+    """Whether a folder holds a set of latents that bench.encode finished."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
 def shard_ranges(images: int, rows: int) -> list[range]:
     """The images of each shard."""
     return [range(first, min(first + rows, images)) for first in range(0, images, rows)]
@@ -178,6 +184,8 @@ def open_latents(path: Path) -> DataSource:
         hash=m.digest()[:16],
         flip=m.flips == 2,
         classes=m.classes,
+        decoder=m.vae.path,
+        decoder_hash=m.vae.sha256,
         load=load_latents,
     )
 
@@ -190,7 +198,9 @@ def load_latents(path: Path) -> Dataset:
     for file in (m.labels, m.checks):  # small, and what the others are held against
         if file_sha256(path / file.file) != file.sha256:
             raise ValueError(f"{path / file.file} is damaged: it is not what was written; {REPAIR_HINT}")
-    labels, checks, reference = (memory_map(path / name) for name in (LABELS_FILE, CHECKSUMS_FILE, REFERENCE_FILE))
+    labels, checks, reference = (
+        memory_map(path / name, REPAIR_HINT) for name in (LABELS_FILE, CHECKSUMS_FILE, REFERENCE_FILE)
+    )
     rows = LatentShards(path, m, np.array(checks))
     files = {path / f.file: f.bytes for f in (*m.shards, m.reference)}
     return LatentDataset(images=rows, labels=np.array(labels), reference=reference, files=files, flip=m.flips == 2)
@@ -208,14 +218,6 @@ def check_size(folder: Path, file: FileInfo) -> None:
         raise ValueError(f"{path} is damaged: it has {size:,} bytes, {file.bytes:,} were written; {REPAIR_HINT}")
 
 
-def memory_map(path: Path) -> np.ndarray:
-    """A .npy file, memory-mapped, as a plain array; ValueError where it is none."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: it cannot be read as a .npy array of numbers; {REPAIR_HINT}") from error
-
-
 class LatentShards:
     """The latents' means, scaled, as rows (B, C, H, W) float32; and samples of their posteriors."""
 
@@ -231,7 +233,7 @@ class LatentShards:
             )
 
     def _open(self, shard: ShardInfo) -> np.ndarray:
-        found, shape = memory_map(self.folder / shard.file), self.manifest.shape_of(shard.images)
+        found, shape = memory_map(self.folder / shard.file, REPAIR_HINT), self.manifest.shape_of(shard.images)
         if found.shape != shape or found.dtype != np.float16:
             path = self.folder / shard.file
             raise ValueError(
@@ -290,11 +292,11 @@ class LatentDataset(Dataset):
                 f"{self.images.folder} has no mirrored latents: use data.flip=never, or encode them with --flips 2"
             )
 
-    def inputs(self, rows: np.ndarray, seed: int, own: slice = slice(None)) -> np.ndarray:
+    def model_inputs(self, rows: np.ndarray, seed: int, selected: slice = slice(None)) -> np.ndarray:
         flips = np.random.Generator(np.random.PCG64(seed)).random(len(rows)) < 0.5
         flips = flips if self.flip else np.zeros(len(rows), bool)
-        first = range(len(rows))[own].start
-        return self.images.sample(rows[own], flips[own].astype(int), seed, first)
+        first = range(len(rows))[selected].start
+        return self.images.sample(rows[selected], flips[selected].astype(int), seed, first)
 
 
 def widen_float16(values: np.ndarray) -> np.ndarray:

@@ -245,14 +245,14 @@ def row_numbers(rows: np.ndarray | slice, count: int) -> np.ndarray:
 class EndlessDataset(Dataset):
     """A set whose stream never repeats: image i of the run of seed s is drawn from (s, i)."""
 
-    def order(self, seed: int, position: int, size: int) -> np.ndarray:
-        """Rows of images number `position` to `position + size` of the seed's own stream, (size,)."""
-        if not 0 <= seed < MAX_SEEDS or position + size > IMAGES_PER_SEED:
+    def stream_rows(self, seed: int, position: int, count: int) -> np.ndarray:
+        """Return the rows of images `position` to `position + count` of the seed's stream, (count,)."""
+        if not 0 <= seed < MAX_SEEDS or position + count > IMAGES_PER_SEED:
             raise ValueError(
-                f"seed {seed} at image {position + size:,} is beyond what shapes have: seeds below {MAX_SEEDS:,}, and "
+                f"seed {seed} at image {position + count:,} is beyond what shapes have: seeds below {MAX_SEEDS:,}, and "
                 f"{IMAGES_PER_SEED:,} images of each"
             )
-        return seed * IMAGES_PER_SEED + np.arange(position, position + size)
+        return seed * IMAGES_PER_SEED + np.arange(position, position + count)
 
 
 def open_shapes(size: int) -> DataSource:

@@ -20,8 +20,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from bench.data.dataset import Rows
+from bench.data.image_folder import IMAGE_ENDINGS
+from bench.data.numpy_files import read_npy_header
 
-ENDINGS = (".png", ".jpg", ".jpeg")
 PIL_MODES = {1: ("L",), 3: ("RGB",)}
 MODE_NAMES = {"L": "grey", "LA": "grey with transparency", "RGBA": "RGBA", "P": "of a palette", "1": "black and white"}
 ImageBatch = tuple[list[str], np.ndarray]
@@ -92,7 +93,7 @@ class NpzImages:
 
 
 class FolderImages:
-    """The .png, .jpg and .jpeg files of a folder, by name; its own subfolders are not searched.
+    """The image files of a folder (IMAGE_ENDINGS), by name; its own subfolders are not searched.
 
     Headers are read at once, so that a wrong mode or size is known before anything is measured.
     """
@@ -100,9 +101,9 @@ class FolderImages:
     def __init__(self, path: Path, channels: tuple[int, ...] = (3,), skip_bad: bool = False) -> None:
         self.name, self.skip_bad, self.left_out = str(path), skip_bad, list[dict[str, str]]()
         self.modes = {mode: c for c in channels for mode in PIL_MODES[c]}
-        found = [f for f in sorted(path.iterdir()) if f.suffix.lower() in ENDINGS]
+        found = [f for f in sorted(path.iterdir()) if f.suffix.lower() in IMAGE_ENDINGS]
         if not found:
-            raise ValueError(f"{path} holds no {', '.join(ENDINGS)} files (subfolders are not searched)")
+            raise ValueError(f"{path} holds no {', '.join(IMAGE_ENDINGS)} files (subfolders are not searched)")
         headers = [(f, self._header_of(f)) for f in found]
         known = Counter(h for _, h in headers if isinstance(h, tuple))
         if known:
@@ -188,14 +189,9 @@ def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
 
 def _header(path: Path, f: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of a .npy stream; ValueError for pickles and column order."""
-    try:
-        version = np.lib.format.read_magic(f)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(f)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"arr_0 of {path} is no array: {error}") from None
+    shape, fortran_order, dtype = read_npy_header(f, f"arr_0 of {path}")
     if dtype.hasobject:
         raise ValueError(f"arr_0 of {path} holds pickled objects, which are never read; it must be uint8 (N, H, W, 3)")
-    if fortran:
+    if fortran_order:
         raise ValueError(f"arr_0 of {path} is stored by columns; save it again with numpy.ascontiguousarray")
     return shape, dtype

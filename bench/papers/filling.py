@@ -183,7 +183,7 @@ def _measured_fields(
     if not found:
         return dict(verdict="not run")
     m = metric_statistics([metric for _, metric in found])
-    half: dict[str, Any] = dict(measured=m.mean, low=m.low, high=m.high, deviation=m.deviation, seeds=m.n)
+    half: dict[str, Any] = dict(measured=m.mean, low=m.low, high=m.high, deviation=m.std, seeds=m.n)
     half |= dict(records=tuple(id_ for id_, _ in found), verdict="")
     if compare and value.number is not None and value.sure:
         half["difference"] = m.mean - value.number
@@ -247,7 +247,7 @@ def _judge_table_order(table: PaperTable, rows: list[TableRow], lines: Iterable[
     metric = rows[0].metric
     own = {r.line: r for r in rows if r.line in set(lines) and r.metric == metric}
     measured = {
-        line: SeedStatistics(mean=r.measured, low=r.low, high=r.high, deviation=r.deviation, n=r.seeds)
+        line: SeedStatistics(mean=r.measured, low=r.low, high=r.high, std=r.deviation, n=r.seeds)
         for line, r in own.items()
         if r.measured is not None
     }

@@ -153,13 +153,13 @@ def judge_order(
 
 def differ_significantly(a: SeedStatistics, b: SeedStatistics) -> bool:
     """Whether the seeds tell two variants apart: Welch's two-sided test at ALPHA; one seed tells nothing."""
-    if a.deviation is None or b.deviation is None:
+    if a.std is None or b.std is None:
         return False
-    if a.deviation == b.deviation == 0:
+    if a.std == b.std == 0:
         return a.mean != b.mean
     from scipy import stats  # takes a second to import
 
-    test = stats.ttest_ind_from_stats(a.mean, a.deviation, a.n, b.mean, b.deviation, b.n, equal_var=False)
+    test = stats.ttest_ind_from_stats(a.mean, a.std, a.n, b.mean, b.std, b.n, equal_var=False)
     return bool(test.pvalue <= ALPHA)
 
 

@@ -53,7 +53,7 @@ def pages(records: list[Record]) -> dict[str, Any]:
     return {
         "boards": [_board(board) for board in found],
         "failed": [{"id": r.id, **failure_row(r)} for r in records if r.status != "done"],
-        "runs": {r.id: {"label": r.label, "seed": r.config.get("seed")} for r in records if r.id not in beside}
+        "runs": {r.id: {"label": r.label, "seed": r.seed} for r in records if r.id not in beside}
         | {id_: {"label": r.label, "seed": None} for id_, r in beside.items()},
         "notes": NOTES,
     }
@@ -62,10 +62,10 @@ def pages(records: list[Record]) -> dict[str, Any]:
 def _board(board: LeaderboardTable) -> dict[str, Any]:
     training, evaluation = board.protocol.get("training", {}), board.protocol["evaluation"]
     match = training.get("match", {"by": "none"})
-    lines = [_row(line) for line in board.lines] + [_row(line, "reference") for line in board.beside]
+    lines = [_row(line) for line in board.entries] + [_row(line, "reference") for line in board.reference_entries]
     return {
         "fingerprint": board.fingerprint,
-        "about": describe_protocol(dict(board.protocol)),
+        "about": describe_protocol(board.protocol),
         "data": evaluation["data"],
         "track": training.get("track"),
         "images": training.get("images"),
@@ -79,18 +79,18 @@ def _row(line: LeaderboardEntry, kind: str = "model") -> dict[str, Any]:
     return {
         "label": line.label,
         "kind": kind,
-        "arch": line.runs[0].config.get("model", {}).get("arch", "").rpartition(":")[2],
-        "rank": line.place and line.place.best,
-        "rank_words": line.place and line.place.words(),
-        "rank_range": line.place and line.place.range(),
+        "arch": line.runs[0].arch.rpartition(":")[2],
+        "rank": line.rank and line.rank.best,
+        "rank_words": line.rank and line.rank.format(),
+        "rank_range": line.rank and line.rank.format_range(),
         "runs": [r.id for r in line.runs],
         "metrics": {name: _spread(s) for name, s in line.metrics.items()},
         "samples": line.samples,
-        "params": line.counted("params"),
-        "macs": line.counted("macs"),
-        "training_flops": line.counted("training_flops"),
-        "hours": line.measured("accelerator_hours"),
-        "speed": line.measured("images_per_second"),
+        "params": line.counted_cost("params"),
+        "macs": line.counted_cost("macs"),
+        "training_flops": line.counted_cost("training_flops"),
+        "hours": line.mean_cost("accelerator_hours"),
+        "speed": line.mean_cost("images_per_second"),
         "incidents": line.incidents,
         "date": line.date,
         "commit": ", ".join(line.commits),
@@ -102,7 +102,7 @@ def _spread(s: SeedStatistics) -> dict[str, Any]:
     return {
         "value": s.mean,
         "n": s.n,
-        "half": half if s.deviation is None else s.deviation,
+        "half": half if s.std is None else s.std,
         "low": s.low,
         "high": s.high,
         "interval": "95 % interval" if s.n == 1 else "95 % interval of the mean over seeds",
@@ -120,7 +120,7 @@ def figures(records: list[Record]) -> list[dict[str, Any]]:
     from bench.reports import svg
     from bench.reports.matplotlib_figures import notes
 
-    seeds = {r.id: r.config.get("seed") for r in records}
+    seeds = {r.id: r.seed for r in records}
     return [
         {
             "name": figure.name,

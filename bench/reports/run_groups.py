@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from bench.config.identity import MATCHED_COST, RESOLVED, SEED, configuration_key
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
-from bench.records.protocol import describe_protocol
+from bench.records.protocol import Protocol, describe_protocol
 from bench.records.ranking import metric_statistics, seed_statistics
 from bench.records.record import Record
 from bench.reports.figure_schema import Point
@@ -145,9 +145,9 @@ def caption(cells: Sequence[VariantRuns]) -> str:
     one = cells[0].runs[0].protocol
     if len({r.fingerprint for c in cells for r in c.runs}) == 1:
         return describe_protocol(one)
-    free = {**one, "training": {**one["training"], "match": {"by": "none"}}}
+    free: Protocol = {**one, "training": {**one["training"], "match": {"by": "none"}}}
     words = describe_protocol(free).replace(", sizes as they are", "")
-    if len({r.protocol["evaluation"]["steps"] for c in cells for r in c.runs}) > 1:
+    if len({r.steps for c in cells for r in c.runs}) > 1:
         words = words.replace(f"{one['evaluation']['steps']}-step ", "")
     return words
 

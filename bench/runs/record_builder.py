@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -75,7 +75,7 @@ def publish_record(
 
 
 def publish_references(
-    run: RunFolder, config: RunConfig, arrays: Any, evaluation: dict[str, Any], evaluator: Callable[[], Any]
+    run: RunFolder, config: RunConfig, arrays: Any, evaluation: Mapping[str, Any], evaluator: Callable[[], Any]
 ) -> None:
     """Publish the rows of held-out images and noise, unless their evaluation has them already."""
     from bench.evaluation import run_metrics
@@ -100,8 +100,8 @@ def make_record(
     *,
     label: str,
     kind: Any,
-    config: dict[str, Any],
-    protocol: dict[str, Any],
+    config: Mapping[str, Any],
+    protocol: Mapping[str, Any],
     metrics: dict[str, Any],
     processes: int = 1,
     precision: str = "fp32",

@@ -18,9 +18,9 @@ def draw_batch(
 
     `images` were seen before it; `null` replaces the labels that are dropped.
     """
-    arrays.check()
-    rows = arrays.order(config.seed, images, size)
-    x0 = torch.from_numpy(arrays.inputs(rows, derive_seed(config.seed, "data", step), own))
+    arrays.check_files()
+    rows = arrays.stream_rows(config.seed, images, size)
+    x0 = torch.from_numpy(arrays.model_inputs(rows, derive_seed(config.seed, "data", step), own))
     labels = torch.from_numpy(arrays.labels[rows[own]])
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "step", step))
     t = draw_timesteps(config.diffusion, size, generator)

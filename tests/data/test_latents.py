@@ -80,7 +80,7 @@ def test_the_reference_is_evenly_spread_real_images_and_labels_are_the_sources(m
 def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(made, vae):
     arrays = sources.load_dataset(f"latents:{made}")
     rows = np.full(4000, 9)
-    drawn = arrays.inputs(rows, seed=5)
+    drawn = arrays.model_inputs(rows, seed=5)
     sides = [(latents.widen_float16(arrays.images.read(rows[:1], np.array([f])))[0]) for f in (0, 1)]
     expected = [((mean - 0.1) * 0.5, std * 0.5) for mean, std in sides]
     flips = np.array([abs(z - expected[0][0]).sum() > abs(z - expected[1][0]).sum() for z in drawn])
@@ -89,14 +89,14 @@ def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(mad
         own = drawn[flips == flip]
         np.testing.assert_allclose(own.mean(0), mean, atol=6 * std.max() / len(own) ** 0.5)
         np.testing.assert_allclose(own.std(0), std, rtol=0.12)
-    assert not np.array_equal(drawn, arrays.inputs(rows, seed=6))
+    assert not np.array_equal(drawn, arrays.model_inputs(rows, seed=6))
 
 
 @pytest.mark.parametrize("own", [slice(0, 37), slice(37, 100), slice(5, 5), slice(99, 100)], ids=str)
 def test_a_share_of_a_batch_is_those_rows_of_the_whole(made, own):
     arrays = sources.load_dataset(f"latents:{made}")
-    rows = arrays.order(0, 30, 100)
-    assert np.array_equal(arrays.inputs(rows, 3, own), arrays.inputs(rows, 3)[own])
+    rows = arrays.stream_rows(0, 30, 100)
+    assert np.array_equal(arrays.model_inputs(rows, 3, own), arrays.model_inputs(rows, 3)[own])
 
 
 def test_rows_are_scaled_means(made, vae):
@@ -129,7 +129,7 @@ def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
     with torch.inference_mode():
         expected = VQModel.from_pretrained(tmp_path / "vq").eval().encode(x).latents
     assert what.vq and latents.read_manifest(made).moments == ("mean",) and not arrays.flip
-    np.testing.assert_allclose(arrays.inputs(np.arange(4), 0), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(arrays.model_inputs(np.arange(4), 0), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_set_without_mirror_images_is_not_mirrored(tmp_path, pictures, vae):
@@ -177,8 +177,8 @@ def test_a_changed_bit_is_never_trained_on(copy):
     rows = 2 * latents.read_manifest(copy).rows
     with pytest.raises(ValueError, match=r"shard-00002\.npy is damaged: image \d+ is not what was written"):
         for seed in range(20):  # each draws one of two sides
-            arrays.inputs(np.arange(rows, rows + latents.read_manifest(copy).rows), seed)
-    assert len(arrays.inputs(np.arange(rows), 0)) == rows
+            arrays.model_inputs(np.arange(rows, rows + latents.read_manifest(copy).rows), seed)
+    assert len(arrays.model_inputs(np.arange(rows), 0)) == rows
 
 
 def test_a_shard_that_shrinks_while_it_is_trained_on_is_named(copy):

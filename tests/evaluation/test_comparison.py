@@ -290,7 +290,7 @@ def test_a_file_that_cannot_be_a_side_is_one_sentence(kind, tmp_path, command, m
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["{empty}", "--reference", "{real}"], "holds no .png, .jpg, .jpeg files"),
+        (["{empty}", "--reference", "{real}"], "holds no .png, .jpg, .jpeg, .webp, .bmp files"),
         (["{none}", "--reference", "{real}"], "is no file and no folder"),
         (["{samples}", "--reference", "{large}"], "the samples are 8x8 and the reference is 9x9"),
         (["{samples}"], "two sides are needed"),
