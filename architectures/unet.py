@@ -205,7 +205,7 @@ def append_image(x_BCHW: Tensor, image_BChw: Tensor) -> Tensor:
 
 
 def _context_width(io: IOSpec, kind: AttentionKind, label: LabelPath, width: int) -> int:
-    """Return the width of the context tokens, 0 without context; raise ValueError if blocks and conditions do not fit."""
+    """Return the width of the context tokens, or 0; raise ValueError if blocks and conditions do not fit."""
     token = bool(io.num_classes) and label == "token"
     if token and io.text_dim:
         raise ValueError("with label='token' both the label and the text would be the context; choose label='add'")
