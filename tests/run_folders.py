@@ -1,4 +1,4 @@
-"""Run folders as bench.run and SLURM write them, for tests of status commands."""
+"""Run folders as bench.run and SLURM write them, for tests of bench.status and bench.cancel."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def make(results, name, *, status=None, jobs=None, record=None, error=None, log=None, submitted=None):
-    """Write the files of one run; `jobs` is {stage: id}, `log` the standard error of its jobs."""
+    """One run's files; `jobs` is {stage: id}, `log` the standard error of its jobs."""
     path = Path(results) / "runs" / name
     path.mkdir(parents=True)
     (path / "config.json").write_text("{}")
@@ -27,12 +27,12 @@ def make(results, name, *, status=None, jobs=None, record=None, error=None, log=
     if jobs:
         folder = path.parent / "jobs"
         folder.mkdir(exist_ok=True)
-        entries = {stage: {"id": id_, "log": str(folder / f"{id_}_0_log.out")} for stage, id_ in jobs.items()}
-        for job in entries.values():
+        files = {stage: {"id": id_, "log": str(folder / f"{id_}_0_log.out")} for stage, id_ in jobs.items()}
+        for job in files.values():
             if log:
                 Path(job["log"]).with_suffix(".err").write_text(log)
         when = submitted or time.time() - 60
-        (path / "jobs.json").write_text(json.dumps({"submitted": when, "jobs": entries}))
+        (path / "jobs.json").write_text(json.dumps({"submitted": when, "jobs": files}))
     if error:
         (path / "error.txt").write_text(error)
     if record:
@@ -46,10 +46,21 @@ DONE = {
     "metrics": {"fid[digits-cnn]": {"value": 0.8731}, "is": {"value": 9.0}},
 }
 TRAINING = {"event": "train", "images": 43000, "of": 111000, "rate": 850.0, "loss": 0.1234}
+AT_7 = TRAINING | {"job": "7"}
+"""The status that job 7 has written."""
+CHAIN = {"train": "7", "evaluate": "8"}
+BEFORE = "2026-11-23T03:00:00"
+WAITS = "8|PENDING||0:00|Dependency"
+"""squeue's line for the evaluation job while job 7 trains."""
+
+
+def sacct(**jobs):
+    """sacct's lines for j7="RUNNING" and the like."""
+    return "\n".join(f"{id_[1:]}|{BEFORE}|{state}|1:0|60|node1|None" for id_, state in jobs.items())
 
 
 def thousand(results):
-    """Write 1,000 runs of a suite in two arrays (done, running, queued, failed); return the output of sacct."""
+    """Make 1,000 runs of a suite (finished, running, failed, queued) in two arrays; returns sacct's output."""
     sacct = []
     for i in range(1000):
         name, ids = f"dit-xl-2-{i:012x}", {"train": f"7_{i}", "evaluate": f"8_{i}"}

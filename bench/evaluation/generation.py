@@ -22,16 +22,19 @@ import architectures
 from bench.config.schema import RunConfig
 from bench.data.autoencoder import make_decoder, to_uint8
 from bench.diffusion import samplers
+from bench.evaluation.evaluator import EvaluationContext
 from bench.evaluation.export import export_target
 from bench.evaluation.extractors import extractor_registry
 from bench.evaluation.feature_extraction import extract_in_batches
-from bench.evaluation.feature_store import FeatureProvenance, FeatureStoreWriter
-from bench.experiments import presets
+from bench.evaluation.feature_store import FeatureStoreWriter
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.storage.shards import ShardedOutput, balanced_labels, missing_batches
+from bench.storage.stage_results import GenerationResult, write_result
 from bench.training import execution
-from bench.training.distributed import SINGLE_PROCESS, StopRequested, World
+from bench.training.distributed import StopRequested, World
+from bench.training.hardware import accelerator_name
+from bench.training.run_context import RunContext
 
 
 def load_snapshot(path: Path, device: torch.device) -> nn.Module:
@@ -59,24 +62,21 @@ def sample_images(
 
 
 def make_missing_images(
+    context: RunContext,
     net: Callable[[], nn.Module],
-    config: RunConfig,
-    latent: bool,
-    device: torch.device,
     targets: Mapping[ShardedOutput, np.ndarray],
     report: Callable[[int, int], Any],
-    rank: int = 0,
-    world: int = 1,
 ) -> None:
     """Make what one evaluation point's targets lack, or this process's part of it.
 
     `targets` tells which images (N,) bool each has.  `report` is told after each batch how many images
     this call has made and how many there were before it, and may raise to stop.
     """
+    config, world = context.config, context.world
     have = np.logical_and.reduce(list(targets.values()))
     before, made = int(have.sum()), 0
-    todo = missing_batches(have, config.evaluation.batch, rank, world)
-    for own, images in sample_images(net(), config, latent, device, todo) if todo else ():
+    todo = missing_batches(have, config.evaluation.batch, world.rank, world.size)
+    for own, images in sample_images(net(), config, context.source.latent, context.device, todo) if todo else ():
         for target, kept in targets.items():
             if not kept[own].all():
                 target.add(own, images)
@@ -84,30 +84,24 @@ def make_missing_images(
         report(made, before)
 
 
-def generate(
-    run: RunFolder,
-    config: RunConfig,
-    latent: bool,
-    device: torch.device,
-    check: Callable[[], None],
-    world: World = SINGLE_PROCESS,
-) -> None:
+def generate(context: EvaluationContext) -> GenerationResult:
     """Sample from the snapshot of every evaluation point whose features, or exported images, are not there yet.
 
-    `check` is called after each batch and may raise Stopped, which all processes then do.  Each makes every
+    After each batch a process may be stopped, which all processes then are.  Each makes every
     world.size-th batch, so that networks see the same batches whatever the number of processes; process 0
-    puts them together.
+    puts them together, and writes generate.json.
     """
+    run, config, world = context.run, context.config, context.world
     points = config.budget.evaluation_points
-    targets = target_factory(run, config, device, world)
+    peak = context.log_peak_memory() if world.first else 0
+    targets = target_factory(context)
     for done, point in enumerate(points):
         there = missing_images(run, targets(point), world)
-        net = partial(load_snapshot, run.snapshot_path(point), device)
-        report = progress_reporter(run, config, done, world, check)
+        net = partial(load_snapshot, run.snapshot_path(point), context.device)
         stopped = False
         if there:
             try:
-                make_missing_images(net, config, latent, device, there, report, world.rank, world.size)
+                make_missing_images(context, net, there, progress_reporter(context, done))
             except StopRequested:
                 stopped = True
         if world.agree(stopped)[0]:
@@ -116,6 +110,17 @@ def generate(
             for target in targets(point):
                 target.finish()
         world.barrier()
+    result = GenerationResult(
+        images=len(points) * config.evaluation.samples,
+        device=accelerator_name(context.device),
+        precision=config.evaluation.precision,
+        processes=world.size,
+        peak_memory_bytes=peak,
+    )
+    if world.first:
+        context.check_lease()
+        write_result(run, result)
+    return result
 
 
 def missing_images(run: RunFolder, targets: list[ShardedOutput], world: World) -> dict[ShardedOutput, np.ndarray]:
@@ -137,42 +142,40 @@ def scan_target(run: RunFolder, target: ShardedOutput) -> np.ndarray:
     return there
 
 
-def progress_reporter(
-    run: RunFolder, config: RunConfig, done: int, world: World, check: Callable[[], None]
-) -> Callable[[int, int], None]:
+def progress_reporter(context: RunContext, done: int) -> Callable[[int, int], None]:
     """What logs the images of all processes, taken to be equally fast, once `done` points are done, and checks."""
-    points, samples, began = config.budget.points, config.evaluation.samples, time.monotonic()
+    run, world, samples = context.run, context.world, context.config.evaluation.samples
+    points, began = context.config.budget.points, time.monotonic()
 
     def report(made: int, before: int) -> None:
         made = min(made * world.size, samples - before)
         if world.first:
             rate = made / max(1e-9, time.monotonic() - began)
             run.log("sample", images=done * samples + before + made, of=points * samples, rate=rate)
-        world.check(check)
+        context.raise_if_any_stopped()
 
     return report
 
 
-def target_factory(
-    run: RunFolder, config: RunConfig, device: torch.device, world: World = SINGLE_PROCESS
-) -> Callable[[int], list[ShardedOutput]]:
+def target_factory(context: EvaluationContext) -> Callable[[int], list[ShardedOutput]]:
     """What an evaluation point's images are made into: features, and files where they are to be exported."""
-    e, classes = config.evaluation, presets.network_io(config).num_classes
-    found = extractor_registry.prepare_weights(e.extractor, e.weights, run.cache) if world.first else None
-    world.barrier()  # process 0 may have made them just now
-    weights, sha256 = found or extractor_registry.prepare_weights(e.extractor, e.weights, run.cache)
-    made = FeatureProvenance(extractor=e.extractor, weights=weights.name, sha256=sha256)
-    purposes = extractor_registry.EXTRACTORS[e.extractor].layers
+    run, config, extractor = context.run, context.config, context.extractor
+    e, classes = config.evaluation, context.io.num_classes
+    purposes = extractor_registry.EXTRACTORS[extractor.name].layers
 
     @cache
     def network() -> FeatureExtractorBase:
-        return extractor_registry.build_network(e.extractor, weights, purposes.values(), device.type == "cuda")
+        return extractor_registry.build_network(
+            extractor.name, extractor.path, purposes.values(), context.device.type == "cuda"
+        )
 
     def extract(numbers: np.ndarray, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         return extract_in_batches(network(), numbers, images_BHWC.transpose(0, 3, 1, 2))
 
     def targets(point: int) -> list[ShardedOutput]:
-        features = FeatureStoreWriter(run.features_path(point), e.samples, classes, made, purposes, extract)
+        features = FeatureStoreWriter(
+            run.features_path(point), e.samples, classes, extractor.provenance, purposes, extract
+        )
         exports = [run.export_path(point, config.compute.export)] if config.compute.export != "none" else []
         return [features, *(export_target(path, e.samples, classes) for path in exports)]
 

@@ -3,93 +3,67 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bench.config.schema import RunConfig
-from bench.data.dataset import Dataset
-from bench.data.sources import open_source
-from bench.evaluation import metrics
-from bench.evaluation.comparison import add_metric_suffix, required_layers
-from bench.evaluation.extractors.extractor_registry import EXTRACTORS, build_network, hash_weights
-from bench.evaluation.feature_extraction import collect_features
-from bench.evaluation.feature_store import FeatureProvenance, FeatureStore
-from bench.evaluation.image_io import ArrayImages, ImageSource
+from bench.evaluation.evaluator import EvaluationContext, MetricValues
+from bench.evaluation.feature_store import FeatureStore
+from bench.evaluation.image_io import ArrayImages
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 from bench.training.tensorboard import TensorBoardWriter
 
-MetricValues = dict[str, dict[str, Any]]
 REFERENCE_GRID_IMAGES = 100
 """Images of a reference row that its picture shows."""
 
 
-class Evaluator:
-    """An extractor and the features of the reference, computed once."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Metrics of a run's evaluation points."""
 
-    def __init__(self, config: RunConfig, weights: Path, arrays: Dataset, cuda: bool = False) -> None:
-        name, self.protocol = config.evaluation.extractor, config.evaluation.protocol
-        self.entry, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
-        self.classifies = self.entry.knows(config.data.title)
-        self.net = build_network(name, weights, self.entry.layers.values(), cuda)
-        self.made = FeatureProvenance(extractor=name, weights=weights.name, sha256=hash_weights(weights))
-        self.real = self.collect(ArrayImages(arrays.reference, "the reference"), sampled=False, intervals=False)
+    points: list[dict[str, Any]]
+    """[{images, metrics}] in order of images, as evaluation/IMAGES.json holds them."""
 
-    def collect(self, images: ImageSource, *, sampled: bool, intervals: bool) -> metrics.SampleSet:
-        layers = self.entry.layers
-        keep, fit = required_layers(layers, set(layers), sampled=sampled, intervals=intervals)
-        return collect_features(self.net, images, keep=keep, fit=fit)
+    @property
+    def metrics(self) -> MetricValues:
+        """Metrics at the last evaluation point."""
+        metrics: MetricValues = self.points[-1]["metrics"]
+        return metrics
 
-    def __call__(self, images: ImageSource | np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
-        """Metrics of uint8 images (N, C, H, W), their names ending as the extractor's must.
-
-        Class accuracy is only measured by an extractor whose classes are the data's.
-        """
-        source = ArrayImages(images, "the samples") if isinstance(images, np.ndarray) else images
-        return self.compare(self.collect(source, sampled=True, intervals=intervals), labels, intervals=intervals)
-
-    def stored(self, store: FeatureStore, *, intervals: bool) -> MetricValues:
-        """Metrics of samples whose features are stored; ValueError where they are another extractor's."""
-        store.check(self.made)
-        side = metrics.SampleSet(rows=store.rows(), fitted=store.fitted(self.entry.layers), count=store.count)
-        return self.compare(side, store.labels, intervals=intervals)
-
-    def compare(self, samples: metrics.SampleSet, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
-        """Metrics of the samples' features against the reference's."""
-        sides = metrics.MetricInputs(
-            samples=samples,
-            reference=self.real,
-            layers=self.entry.layers,
-            labels=np.asarray(labels) if labels is not None and self.classifies else None,
-            protocol=self.protocol,
-            device=self.device,
-        )
-        return add_metric_suffix(metrics.compute_metrics(sides, intervals=intervals), self.entry)
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """[{images, metrics: {name: value}}] in order of images."""
+        return [
+            {"images": p["images"], "metrics": {name: metric["value"] for name, metric in p["metrics"].items()}}
+            for p in self.points
+        ]
 
 
-def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], check: Callable[[], None]) -> None:
+def evaluate(context: EvaluationContext) -> EvaluationResult:
     """Measure every evaluation point that has no metrics yet; intervals at the last point only."""
-    points = config.budget.evaluation_points
-    evaluator = None
+    run, points = context.run, context.config.budget.evaluation_points
     for i, point in enumerate(points):
         target = run.evaluation_path(point)
         if target.is_file():
             continue
-        evaluator = evaluator or make()
-        found = evaluator.stored(FeatureStore(run.features_path(point)), intervals=point == points[-1])
-        write_json(target, {"images": point, "metrics": found})
-        TensorBoardWriter(run).add(point, {k: v["value"] for k, v in found.items()})
-        run.log("evaluate", images=i + 1, of=len(points), point=point, **{k: v["value"] for k, v in found.items()})
-        check()
+        store = FeatureStore(run.features_path(point))
+        measured = context.evaluator.measure_stored(store, intervals=point == points[-1])
+        write_json(target, {"images": point, "metrics": measured})
+        values = {name: metric["value"] for name, metric in measured.items()}
+        TensorBoardWriter(run).add(point, values)
+        run.log("evaluate", images=i + 1, of=len(points), point=point, **values)
+        context.raise_if_any_stopped()
+    return read_evaluation_result(run, context.config)
 
 
-def read_curve(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
-    """[{images, metrics}] of all evaluation points."""
+def read_evaluation_result(run: RunFolder, config: RunConfig) -> EvaluationResult:
+    """Read the metrics of all evaluation points; each has a file of its own in the run folder."""
     points = config.budget.evaluation_points
-    return [json.loads(run.evaluation_path(p).read_text()) for p in points]
+    return EvaluationResult(points=[json.loads(run.evaluation_path(p).read_text()) for p in points])
 
 
 class NoiseImages:
@@ -107,19 +81,19 @@ class NoiseImages:
             yield [f"noise {start + i}" for i in range(n)], np.clip(values, 0, 255).astype(np.uint8)
 
 
-def measure_reference_rows(
-    evaluator: Evaluator, arrays: Dataset, config: RunConfig
-) -> dict[str, tuple[MetricValues, np.ndarray]]:
+def measure_reference_rows(context: EvaluationContext) -> dict[str, tuple[MetricValues, np.ndarray]]:
     """{"held-out": ..., "noise": ...}: metrics of real images never trained on, and of Gaussian noise; some images.
 
     Noise is the ceiling, real images are the floor.
     """
-    e, (channels, height, width) = config.evaluation, arrays.reference.shape[1:]
+    e, dataset, evaluator = context.config.evaluation, context.dataset, context.evaluator
+    _, channels, height, width = dataset.reference.shape
     noise = NoiseImages(e.samples, (channels, height, width), e.seed)
-    classes = max(1, open_source(config.data.name, config.data.root).num_classes)
-    found = evaluator(noise, np.arange(e.samples) % classes, intervals=True)
-    rows = {"noise": (found, next(noise.batches(REFERENCE_GRID_IMAGES))[1])}
-    if arrays.held_out is not None:
-        found = evaluator(ArrayImages(arrays.held_out, "held-out"), arrays.held_out_labels, intervals=True)
-        rows["held-out"] = (found, np.asarray(arrays.held_out[:REFERENCE_GRID_IMAGES]))
+    labels = np.arange(e.samples) % max(1, context.source.num_classes)
+    measured = evaluator.measure(noise, labels, intervals=True)
+    rows = {"noise": (measured, next(noise.batches(REFERENCE_GRID_IMAGES))[1])}
+    if dataset.held_out is not None:
+        held_out = ArrayImages(dataset.held_out, "held-out")
+        measured = evaluator.measure(held_out, dataset.held_out_labels, intervals=True)
+        rows["held-out"] = (measured, np.asarray(dataset.held_out[:REFERENCE_GRID_IMAGES]))
     return rows
