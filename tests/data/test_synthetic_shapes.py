@@ -79,7 +79,7 @@ def test_no_stream_reaches_what_it_is_measured_with():
     ("seed", "position"), [(synthetic_shapes.MAX_SEEDS, 0), (0, synthetic_shapes.IMAGES_PER_SEED - 1)]
 )
 def test_beyond_the_last_stream_there_is_a_sentence(seed, position):
-    with pytest.raises(ValueError, match="is beyond what shapes have: seeds below 4,194,304"):
+    with pytest.raises(ValueError, match="is beyond the shapes that can be drawn: seeds below 4,194,304"):
         sources.load_dataset("shapes").stream_rows(seed, position, 2)
 
 
