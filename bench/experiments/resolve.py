@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from bench.config.fields import parse_json_or_text
+from bench.config.overrides import parse_json_or_text
 from bench.config.schema import RunConfig
 from bench.costs import matching
 from bench.data import autoencoder, dataset, sources

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from architectures import registry
+from architectures.suggestions import did_you_mean
 from bench.cluster import profiles
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
@@ -19,6 +19,7 @@ from bench.storage import lease
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 from bench.terminal.cli import parse_assignments
+from bench.terminal.formatting import format_duration
 
 if TYPE_CHECKING:
     from bench.runs import dispatch
@@ -59,7 +60,7 @@ def parse_requests(flags: argparse.Namespace) -> list[presets.RunRequest]:
     if flags.seeds is not None and flags.seeds < 1:
         raise ValueError(f"--seeds is {flags.seeds}; it must be at least 1")
     if flags.suite not in suites.SUITES:
-        raise ValueError(f"unknown suite {flags.suite!r}; {registry.did_you_mean(flags.suite, list(suites.SUITES))}")
+        raise ValueError(f"unknown suite {flags.suite!r}; {did_you_mean(flags.suite, suites.SUITES)}")
     for name in ("arch", "size", "data", "checkpoint"):
         if getattr(flags, name):
             raise ValueError(f"--suite {flags.suite} chooses its own {name}; leave --{name} out")
@@ -108,10 +109,10 @@ def launch_runs(flags: argparse.Namespace) -> int:
     print(planning.plan_table(plans))
     count = f"{len(plans)} run{'s'[: len(plans) > 1]}"
     if all(p.source == "timed here" for p in plans):
-        duration = planning.format_duration(planning.total_seconds(plans, parallel, here=here))
+        duration = format_duration(planning.total_seconds(plans, parallel, here=here))
         print(f"about {duration} for {count}, {parallel} at a time\n")
     else:
-        hours = planning.format_duration(sum(p.seconds for p in plans))
+        hours = format_duration(sum(p.seconds for p in plans))
         print(f"about {hours} of one accelerator for {count} (set compute.tflops)\n")
     wanted = dispatch.DispatchOptions(
         results=results,
