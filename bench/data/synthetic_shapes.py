@@ -18,7 +18,7 @@ from bench.data.dataset import Dataset, DataSource, LazyImages
 
 F = np.float32
 IMAGES_PER_SEED = 1 << 40
-"""Images of a seed's stream; row = seed * POSITIONS + place in the stream."""
+"""Images of a seed's stream; row = seed * IMAGES_PER_SEED + position in the stream."""
 MAX_SEEDS = 1 << 22
 FIRST_REFERENCE_ROW, FIRST_HELD_OUT_ROW, FIRST_EXTRACTOR_ROW = (
     MAX_SEEDS * IMAGES_PER_SEED + i * IMAGES_PER_SEED for i in range(3)
