@@ -248,7 +248,7 @@ def train_loop(context: RunContext, state: TrainingState, batches: Iterator[tupl
             size = min(config.recipe.batch, point - state.images)
             meter.add(train_step(state, config, diffusion, next(batches), size, world), size)
             due, halt, write, late = world.agree(
-                meter.due(), context.stop_requested(), meter.checkpoint_due(), meter.late()
+                meter.due(), context.stop_requested(), meter.checkpoint_due(), meter.is_copying()
             )
             if not late:
                 meter.settle()

@@ -119,7 +119,7 @@ MISTAKES = [
     (["--net", "dti:XL/2"], "did you mean dit"),
     (["--set", "compute.precision=fp8"], "compute.precision is 'fp8'"),
     (["--set", "recipe"], "write KEY=VALUE"),
-    (["--set", "compute.precision=tf32", "--net", "dit:nano/2"], "which only GPUs compute"),
+    (["--set", "compute.precision=tf32", "--net", "dit:nano/2"], "which only GPUs support"),
 ]
 
 

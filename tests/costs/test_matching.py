@@ -37,7 +37,7 @@ def test_parameters_can_be_matched_too():
 
 def test_given_arguments_are_kept_and_the_rest_is_solved():
     solution = matching.solve_size(
-        "dit", DIGITS, matching.parse_match("dit:nano/2"), 0.03, given={"conditioning": "in_context"}
+        "dit", DIGITS, matching.parse_match("dit:nano/2"), 0.03, fixed={"conditioning": "in_context"}
     )
     assert solution.args["conditioning"] == "in_context" and abs(solution.error) <= 0.03
 

@@ -170,11 +170,11 @@ def test_a_job_that_fails_ends_in_a_record_its_evaluation_is_cancelled_and_it_is
     assert until(lambda: state_of(evaluate).startswith("CANCELLED")), state_of(train)
     assert state_of(train) == "FAILED"
     (one,) = read_records(results)
-    assert one.status == "diverged" and "a lower recipe.lr may hold" in one.error
+    assert one.status == "diverged" and "a lower recipe.lr may help" in one.error
     assert [i["kind"] for i in one.incidents] == ["rollback"] * 3 + ["diverged"]
     assert status.main(["--results", str(results), "--failed"]) == 1
     out = capsys.readouterr().out
-    assert "diverged" in out and "a lower recipe.lr may hold" in out and "evaluation is cancelled" in out
+    assert "diverged" in out and "a lower recipe.lr may help" in out and "evaluation is cancelled" in out
     assert run.main(words) == 1
     assert "diverged, which it would do again; --fresh starts it over" in capsys.readouterr().out
 

@@ -184,7 +184,7 @@ def test_the_convolutional_networks_are_found(io):
 def test_tf32_on_a_cpu_is_answered_in_a_sentence(section):
     config = tiny_config(**{f"{section}__precision": "tf32"})
     chosen = execution.training_execution if section == "compute" else execution.sampling_execution
-    with pytest.raises(ValueError, match=rf"{section}\.precision is tf32, which only GPUs compute"):
+    with pytest.raises(ValueError, match=rf"{section}\.precision is tf32, which only GPUs support"):
         chosen(config, CPU)
 
 

@@ -46,11 +46,11 @@ def test_a_loss_on_its_way_is_logged_once_it_is_there_with_what_was_seen_then(me
         own.add(torch.tensor(value), 16)
         state.images += 16
     own.report(wait=False)
-    assert losses(run) == [] and own.late()
+    assert losses(run) == [] and own.is_copying()
     own.add(torch.tensor(7.0), 16)
     state.images += 16
     events[0].here = True
-    assert not own.late()
+    assert not own.is_copying()
     own.settle()
     assert losses(run) == [(32, 2.0)] and events[0].waited == 0
     own.report()
@@ -85,4 +85,4 @@ def test_nothing_to_report_is_no_report(metered):
     run, _, own, events = metered
     own.report()
     own.settle()
-    assert losses(run) == [] and not events and not own.late()
+    assert losses(run) == [] and not events and not own.is_copying()
