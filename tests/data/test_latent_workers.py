@@ -73,7 +73,7 @@ def offspring(pid):
     return [int(word) for word in found.split()]
 
 
-def test_srun_tasks_share_shards_and_the_last_writes_the_manifest(inputs, digest, tmp_path, monkeypatch):
+def test_the_last_srun_task_writes_the_manifest(inputs, digest, tmp_path, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
     for rank in (2, 0, 1):
@@ -112,8 +112,6 @@ def test_another_set_in_the_same_folder_is_refused(inputs, tmp_path, capsys, fin
         made(out, inputs)
     else:
         options = latent_plan.EncodingOptions.from_flags(encode.parser().parse_args(words(out, inputs)))
-            **{k: v for k, v in vars(flags).items() if k not in ("verify", "dry_run")}
-        )
         latent_encoding.begin_latents(out, latent_plan.plan_encoding(options)[0].spec)
     assert encode.main(words(out, inputs, *more)) == 2
     kind = "finished" if finished else "unfinished"

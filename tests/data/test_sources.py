@@ -370,7 +370,7 @@ def test_class_folders_are_not_searched_for_parquet(tmp_path):
     assert len(sources.load_dataset(f"{tmp_path / 'set'}@16").images) == 7
 
 
-def test_a_listing_is_made_once_and_again_when_the_folder_changes(tmp_path):
+def test_a_listing_is_cached_until_the_folder_changes(tmp_path):
     class_folders(tmp_path / "set")
     one = image_folder.list_folder(tmp_path / "set")
     assert image_folder.list_folder(tmp_path / "set") is one
