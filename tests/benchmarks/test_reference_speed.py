@@ -90,9 +90,9 @@ def test_equal_time_is_not_equal_macs(reference, slowness):
     """A U-ViT that takes so much longer at equal MACs gets so many fewer MACs."""
     wanted = matching.parse_match("macs:dit:nano/2")
     ticking = clock(lambda arch, macs: macs * (slowness if arch == "uvit" else 1.0))
-    found = matching.solve_size_by_time("uvit", DIGITS, reference, wanted, 0.05, ticking)
-    assert abs(found.error) <= 0.05
-    assert found.cost.macs == pytest.approx(reference.cost.macs / slowness, rel=0.06)
+    solution = matching.solve_size_by_time("uvit", DIGITS, reference, wanted, 0.05, ticking)
+    assert abs(solution.error) <= 0.05
+    assert solution.cost.macs == pytest.approx(reference.cost.macs / slowness, rel=0.06)
 
 
 def test_a_time_that_no_shape_takes_is_said_with_the_nearest(reference):
