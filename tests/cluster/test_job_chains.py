@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -167,19 +165,6 @@ def test_editing_the_checkout_does_not_change_queued_jobs(slurm, submission, tmp
     assert (one.path / "train.txt").read_text().startswith(str(code / "wares.py"))
     assert (code / "bench" / "runs" / "job.py").is_file() and (code / "architectures" / "dit.py").is_file()
     assert code_snapshot.copy_code(job_chains.jobs_folder(tmp_path), ["wares"]) != code
-
-
-def test_a_code_copy_knows_its_commit(tmp_path):
-    code = code_snapshot.copy_code(tmp_path)
-    words = "from bench.cluster import code_snapshot; import json; print(json.dumps(code_snapshot.code_version()))"
-    env = {**os.environ, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
-    done = subprocess.run([sys.executable, "-c", words], env=env, capture_output=True, text=True, check=True, cwd="/")
-    assert json.loads(done.stdout) == code_snapshot.code_version()
-
-
-def test_a_missing_module_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no module 'nowhere' can be found"):
-        code_snapshot.copy_code(tmp_path, ["nowhere"])
 
 
 WORDS = ["--arch", "dit", "--data", "digits", "--dry-run", "--cluster", "slurm"]
