@@ -1,11 +1,11 @@
-"""sacct, squeue, scancel and scontrol that answer what a test tells them to, and note how they were called."""
+"""Fake sacct, squeue, scancel and scontrol: a test sets their answers and reads their calls."""
 
 import os
 from pathlib import Path
 
 
 class FakeSlurm:
-    """Clients in a folder that `monkeypatch` puts first on PATH."""
+    """Fake clients in a folder that comes first on PATH."""
 
     def __init__(self, folder, monkeypatch):
         self.folder = Path(folder)
@@ -15,7 +15,7 @@ class FakeSlurm:
             self.answer(name, "")
 
     def answer(self, name, text, *, error="", status=0, seconds=0):
-        """What a client says from now on."""
+        """Set the output, the errors and the exit status of a client."""
         (self.folder / f"{name}.out").write_text("".join(f"{line}\n" for line in text.splitlines()))
         (self.folder / f"{name}.err").write_text(error)
         lines = [f'echo "{name} $*" >> "$0.calls"', f"sleep {seconds}" if seconds else ":"]

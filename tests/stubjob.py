@@ -1,4 +1,4 @@
-"""What SLURM runs in tests of chains, where a real job would cost seconds."""
+"""A job for tests of submissions, which ends in milliseconds."""
 
 import importlib
 import os
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 class Stub:
-    """Leaves where the module SAY was found in its run's folder; a run that holds a file `broken` fails in training."""
+    """Write the path of the module SAY into the run folder; fail in training if the folder has a file `broken`."""
 
-    def __init__(self, folder, stage, notice):
-        self.folder, self.stage, self.notice = Path(folder), stage, notice
+    def __init__(self, folder, stage, signal_seconds):
+        self.folder, self.stage, self.signal_seconds = Path(folder), stage, signal_seconds
 
     def __call__(self):
         if self.stage == "train" and (self.folder / "broken").exists():
             raise RuntimeError("this one is broken")
         where = importlib.import_module(os.environ.get("SAY", "slownet")).__file__
-        (self.folder / f"{self.stage}.txt").write_text(f"{where} {self.notice:g}")
+        (self.folder / f"{self.stage}.txt").write_text(f"{where} {self.signal_seconds:g}")
