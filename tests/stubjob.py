@@ -1,4 +1,4 @@
-"""A job for tests of submissions, which ends in milliseconds."""
+"""Stub of a SLURM job for tests of job chains."""
 
 import importlib
 import os
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 class Stub:
-    """Write the path of the module SAY into the run folder; fail in training if the folder has a file `broken`."""
+    """Writes the path of module SAY into the run folder; training fails if the folder has a file `broken`."""
 
-    def __init__(self, folder, stage, signal_seconds):
-        self.folder, self.stage, self.signal_seconds = Path(folder), stage, signal_seconds
+    def __init__(self, folder, stage, notice):
+        self.folder, self.stage, self.notice = Path(folder), stage, notice
 
     def __call__(self):
         if self.stage == "train" and (self.folder / "broken").exists():
             raise RuntimeError("this one is broken")
         where = importlib.import_module(os.environ.get("SAY", "slownet")).__file__
-        (self.folder / f"{self.stage}.txt").write_text(f"{where} {self.signal_seconds:g}")
+        (self.folder / f"{self.stage}.txt").write_text(f"{where} {self.notice:g}")
