@@ -11,22 +11,17 @@ Train on them with --data latents:OUT.  Run the same command again to go on wher
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import get_args
 
 from bench.data import autoencoder, sources
 from bench.data.latent_workers import encode_dataset, verify_latents
-from bench.terminal.cli import CommandParser
-
-
-class Plain(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
+from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
 def parser() -> CommandParser:
-    p = CommandParser(prog="python -m bench.encode", description=__doc__, formatter_class=Plain)
+    p = CommandParser(prog="python -m bench.encode", description=__doc__, formatter_class=PlainHelp)
     p.add_argument("data", metavar="DATA", help="a data set of RGB images (bench.run --list); with --verify, latents")
     p.add_argument("--vae", default="", metavar="PATH", help="folder of the autoencoder: config.json and its weights")
     p.add_argument("--out", default="", metavar="DIR", help="where to (default: ROOT/NAME-latents)")
@@ -46,20 +41,12 @@ def parser() -> CommandParser:
     return p
 
 
+@command("bench.encode", stopped="stopped; whole shards are kept, the same command goes on from there")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        return (
-            verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX)))
-            if flags.verify
-            else encode_dataset(flags)
-        )
-    except (ValueError, OSError) as error:
-        print(f"bench.encode: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench.encode: stopped; whole shards are kept, the same command goes on from there", file=sys.stderr)
-        return 130
+    return (
+        verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX))) if flags.verify else encode_dataset(flags)
+    )
 
 
 if __name__ == "__main__":

@@ -18,26 +18,20 @@ from bench.evaluation.comparison_report import format_comparison
 from bench.evaluation.extractors.extractor_registry import EXTRACTORS
 from bench.evaluation.precision_recall import DistanceDtype
 from bench.storage.atomic import write_json
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.evaluate", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        request = request_of(flags)
-        if flags.threads:
-            torch.set_num_threads(flags.threads)
-        result = compare_sample_sets(request)
-        if flags.self_test:
-            result["self_test"] = adm_selftest.check_against_target(result["metrics"])
-        if flags.out:
-            write_json(Path(flags.out), result)
-    except (ValueError, OSError) as error:
-        print(f"bench.evaluate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench.evaluate: stopped; nothing was written", file=sys.stderr)
-        return 130
+    request = request_of(flags)
+    if flags.threads:
+        torch.set_num_threads(flags.threads)
+    result = compare_sample_sets(request)
+    if flags.self_test:
+        result["self_test"] = adm_selftest.check_against_target(result["metrics"])
+    if flags.out:
+        write_json(Path(flags.out), result)
     print(json.dumps(result, indent=2, allow_nan=False) if flags.json else format_comparison(result))
     return int(not all(row["ok"] for row in result.get("self_test", [])))
 

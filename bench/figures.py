@@ -8,9 +8,10 @@ from pathlib import Path
 from bench.records.record import read_records
 from bench.reports import figure_definitions
 from bench.reports.figure_files import _draw, _empty, _refuse_empty, listed
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.figures")
 def main(argv: list[str] | None = None) -> int:
     """Draw figures, or list them; status 2 for what a user got wrong."""
     parser = CommandParser(prog="python -m bench.figures", description=__doc__.splitlines()[0])
@@ -20,23 +21,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default="", metavar="DIR", help="where to (default: figures/ in the results folder)")
     parser.add_argument("--format", default="png", choices=("png", "svg"), help="default: png")
     flags = parser.parse_args(argv)
-    try:
-        results = Path(flags.results)
-        if not results.is_dir():
-            raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        found = figure_definitions.everything(read_records(results), flags.names)
-        if flags.list:
-            print("\n".join(map(listed, found)))
-            return 0
-        _refuse_empty([f for f in found if f.name in flags.names])
-        for figure in found:
-            if figure.panels:
-                print(_draw(figure, Path(flags.out) if flags.out else results / "figures", flags.format))
-            else:
-                print(f"left out: {_empty(figure)}", file=sys.stderr)
-    except (ValueError, OSError) as error:
-        print(f"bench.figures: {error}", file=sys.stderr)
-        return 2
+    results = Path(flags.results)
+    if not results.is_dir():
+        raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
+    found = figure_definitions.everything(read_records(results), flags.names)
+    if flags.list:
+        print("\n".join(map(listed, found)))
+        return 0
+    _refuse_empty([f for f in found if f.name in flags.names])
+    for figure in found:
+        if figure.panels:
+            print(_draw(figure, Path(flags.out) if flags.out else results / "figures", flags.format))
+        else:
+            print(f"left out: {_empty(figure)}", file=sys.stderr)
     return 0
 
 

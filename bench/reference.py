@@ -21,23 +21,17 @@ from bench.evaluation import metrics
 from bench.evaluation.extractors.extractor_registry import EXTRACTORS
 from bench.evaluation.reference_manifest import summarize_manifest
 from bench.evaluation.reference_statistics import build_reference
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
+@command("bench.reference", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        if flags.batch < 1:
-            raise ValueError(f"--batch is {flags.batch}; it must be at least 1")
-        if flags.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
-        path, made, new = build_reference(flags)
-    except (ValueError, OSError) as error:
-        print(f"bench.reference: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench.reference: stopped; nothing was written", file=sys.stderr)
-        return 130
+    if flags.batch < 1:
+        raise ValueError(f"--batch is {flags.batch}; it must be at least 1")
+    if flags.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
+    path, made, new = build_reference(flags)
     if flags.json:
         print(json.dumps({"path": str(path), "new": new, "manifest": asdict(made)}, indent=2))
     else:
@@ -46,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = CommandParser(prog="python -m bench.reference", description=__doc__, formatter_class=Plain)
+    p = CommandParser(prog="python -m bench.reference", description=__doc__, formatter_class=PlainHelp)
     p.add_argument("data", metavar="DATA", help=f"{', '.join(sources.KNOWN_SOURCES)}; or a path")
     p.add_argument("--features", action="store_true", help="also what precision, recall and KID need")
     p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
@@ -61,10 +55,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--json", action="store_true", help="print the path and the manifest as JSON")
     return p
-
-
-class Plain(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.records.record import records_folder
 from bench.reports.page_html import PICTURES, build
 from bench.storage.atomic import atomic_write
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
 def parser() -> CommandParser:
@@ -25,25 +25,22 @@ def parser() -> CommandParser:
     return p
 
 
+@command("bench.report")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     results = Path(flags.results)
     out = Path(flags.out) if flags.out else results / "report.html"
-    try:
-        if not results.is_dir():
-            raise ValueError(f"{results} is no folder; name a results folder with --results")
-        if flags.pictures < 0:
-            raise ValueError(f"--pictures is {flags.pictures:g}; it must be at least 0")
-        if out.is_dir():
-            raise ValueError(f"{out} is a folder; name a file with --out")
-        if not any(records_folder(results).glob("*.json")):
-            raise ValueError(f"{results} has no records yet; python -m bench.run makes them")
-        text = build(results, flags.pictures)
-        with atomic_write(out) as partial:
-            partial.write_text(text, encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"bench.report: {error}", file=sys.stderr)
-        return 2
+    if not results.is_dir():
+        raise ValueError(f"{results} is no folder; name a results folder with --results")
+    if flags.pictures < 0:
+        raise ValueError(f"--pictures is {flags.pictures:g}; it must be at least 0")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; name a file with --out")
+    if not any(records_folder(results).glob("*.json")):
+        raise ValueError(f"{results} has no records yet; python -m bench.run makes them")
+    text = build(results, flags.pictures)
+    with atomic_write(out) as partial:
+        partial.write_text(text, encoding="utf-8")
     print(f"{out}: {len(text.encode()) / 2**20:.2f} MiB; open it in a browser")
     return 0
 

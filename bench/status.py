@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from bench.cluster import run_status
 from bench.cluster.run_status import FAILED_STATES, RUN_STATES
 from bench.cluster.status_table import WATCH_SECONDS, check_watch_options, status_page, watch_runs
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
 def parser() -> CommandParser:
@@ -34,31 +33,25 @@ def parser() -> CommandParser:
     return made
 
 
+@command("bench.status")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     states = frozenset([flags.state] if flags.state else FAILED_STATES if flags.failed else RUN_STATES)
     results = Path(flags.results)
-    try:
-        if flags.watch is not None:
-            check_watch_options(flags.watch, flags.json)
+    if flags.watch is not None:
+        check_watch_options(flags.watch, flags.json)
+        try:
             watch_runs(results, flags.pattern, states, flags.watch)
-            return 0
-        rows, note = run_status.query_runs(run_status.find_runs(results, flags.pattern))
-        rows = [r for r in rows if r.state in states]
-        if flags.json:
-            print(json.dumps(run_status.statuses_as_json(rows, note), indent=2), flush=True)
-        else:
-            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-            print("\n".join(status_page(rows, note, results / "runs", width)), flush=True)
-    except KeyboardInterrupt:
-        print()
-        return 0 if flags.watch else 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"bench.status: {error}", file=sys.stderr)
-        return 2
+        except KeyboardInterrupt:
+            print()
+        return 0
+    rows, note = run_status.query_runs(run_status.find_runs(results, flags.pattern))
+    rows = [r for r in rows if r.state in states]
+    if flags.json:
+        print(json.dumps(run_status.statuses_as_json(rows, note), indent=2), flush=True)
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        print("\n".join(status_page(rows, note, results / "runs", width)), flush=True)
     return 1 if flags.failed and rows else 0
 
 

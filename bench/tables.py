@@ -13,7 +13,7 @@ from bench.papers import catalog
 from bench.papers.rendering import TableFormat, fill_scales, list_tables, render_figure, render_tables, write_pages
 from bench.papers.run_matching import RecordIndex
 from bench.records.record import read_records
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
 def parser() -> CommandParser:
@@ -27,13 +27,10 @@ def parser() -> CommandParser:
     return p
 
 
+@command("bench.tables")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        print(_answer(flags), end="")
-    except (ValueError, OSError) as error:
-        print(f"bench.tables: {error}", file=sys.stderr)
-        return 2
+    print(_answer(flags), end="")
     return 0
 
 

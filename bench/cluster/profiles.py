@@ -6,8 +6,7 @@ Top-level keys are for training.  Evaluation asks for the same on one node and o
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
+import math
 import re
 import shlex
 import tomllib
@@ -15,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from bench.config.fields import iterate_settings, parse_json_or_text
+from architectures.suggestions import did_you_mean
+from bench.cluster.slurm_time import parse_slurm_time
+from bench.config.fields import iterate_settings
+from bench.config.overrides import parse_json_or_text
+from bench.config.validation import SETTINGS, validate
 from bench.storage.paths import data_file
 
 PROFILES_FOLDER = data_file("slurm")
@@ -41,7 +42,7 @@ RESERVED_OPTIONS = (
 class JobRequest:
     """The request of one job; names are sbatch's where sbatch has one."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+    __pydantic_config__ = SETTINGS
 
     partition: str = ""
     """Partitions, comma-separated; "" leaves the cluster's default, as for the next three."""
@@ -87,7 +88,7 @@ class JobRequest:
         for name in ("gpus_per_node", "tasks_per_node", "mem_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"slurm.{name} is {getattr(self, name)}; it must be at least 0")
-        if parse_time_limit(self.time) * 60 <= self.signal_seconds:
+        if self.time_minutes * 60 <= self.signal_seconds:
             raise ValueError(f"slurm.time is {self.time}, no longer than the notice, slurm.signal_seconds")
         self._check_names()
 
@@ -100,6 +101,15 @@ class JobRequest:
         for name in self.env:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):
                 raise ValueError(f"slurm.env.{name} is no name of an environment variable")
+
+    @property
+    def time_minutes(self) -> int:
+        """Limit of one job in minutes, rounded up; ValueError for a text that sbatch would not read."""
+        try:
+            return math.ceil(parse_slurm_time(self.time) / 60)
+        except ValueError:
+            words = "write it as sbatch does: minutes, H:M:S or D-H:M:S"
+            raise ValueError(f"slurm.time is {self.time!r}; {words}") from None
 
     @property
     def tasks(self) -> int:
@@ -120,7 +130,7 @@ class JobRequest:
             "cpus_per_task": self.cpus_per_task,
             **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
             "mem": f"{round(self.mem_gb * 1024)}M" if self.mem_gb else "0",
-            "time": parse_time_limit(self.time),
+            "time": self.time_minutes,
             "signal_delay_s": self.signal_seconds,
             "setup": [*self.setup, *exports],
             "srun_args": srun,
@@ -134,23 +144,6 @@ class SlurmProfile:
 
     train: JobRequest
     evaluate: JobRequest
-
-
-def parse_time_limit(text: str) -> int:
-    """Minutes of a time as sbatch writes it, rounded up; ValueError for anything else."""
-    found = re.fullmatch(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?)|(?:(\d+)(?::(\d+))?(?::(\d+))?)", text.strip())
-    if not found:
-        raise ValueError(f"slurm.time is {text!r}; write it as sbatch does: minutes, H:M:S or D-H:M:S")
-    days, *parts = found.groups()
-    if days is not None:
-        hours, mins, seconds = (int(x or 0) for x in parts[:3])
-        return int(days) * 1440 + hours * 60 + mins + (seconds > 0)
-    one, two, three = parts[3:]
-    if two is None:
-        return int(one)
-    if three is None:  # sbatch reads M:S
-        return int(one) + (int(two) > 0)
-    return int(one) * 60 + int(two) + (int(three) > 0)
 
 
 def load_profile(name: str, settings: Mapping[str, str] | None = None) -> SlurmProfile:
@@ -172,9 +165,7 @@ def read_profile_table(name: str) -> dict[str, Any]:
     path = PROFILES_FOLDER / f"{name}.toml"
     if not path.is_file():
         known = sorted(p.stem for p in PROFILES_FOLDER.glob("*.toml"))
-        near = difflib.get_close_matches(name, known, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-        raise ValueError(f"no profile {name!r} in slurm/; {hint}")
+        raise ValueError(f"no profile {name!r} in slurm/; {did_you_mean(name, known)}")
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
@@ -197,19 +188,10 @@ def apply_setting(table: dict[str, Any], key: str, text: str) -> None:
 
 def build_request(table: Mapping[str, Any], name: str) -> JobRequest:
     """A request from plain data; ValueError names the key and what would be right."""
-    known = [f.name for f in dataclasses.fields(JobRequest)]
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean slurm.{near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown setting slurm.{key} (profile {name}); {hint}")
     try:
-        return TypeAdapter(JobRequest).validate_python({k: str(v) if k == "time" else v for k, v in table.items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        said = first.get("ctx", {}).get("error") or f"slurm.{where} is {first['input']!r}; {first['msg'].lower()}"
-        raise ValueError(f"{said} (profile {name})") from None
+        return validate(JobRequest, {k: str(v) if k == "time" else v for k, v in table.items()}, prefix="slurm.")
+    except ValueError as error:
+        raise ValueError(f"{error} (profile {name})") from None
 
 
 def slurm_help_lines() -> list[str]:

@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from bench.cluster.slurm_time import parse_slurm_time
+
 TIMEOUT_SECONDS = 30.0
 MAX_ARGUMENT_BYTES = 100_000  # bytes; Linux takes 131,072 in one argument
 
@@ -172,9 +174,17 @@ def query_squeue(bases: list[str]) -> dict[str, JobState]:
             job, word, node, elapsed, reason = line.strip().split("|", 4)
             told = "" if reason == "None" or word == "RUNNING" else reason
             alive = word in LIVE_STATES or word == "REQUEUED"
-            state = JobState(word=word, alive=alive, node=node, reason=told, elapsed_seconds=parse_elapsed(elapsed))
+            state = JobState(word=word, alive=alive, node=node, reason=told, elapsed_seconds=_elapsed_seconds(elapsed))
             found.update(dict.fromkeys(expand_job_ids(job), state))
     return found
+
+
+def _elapsed_seconds(text: str) -> int:
+    """Seconds of squeue's %M; 0 for INVALID, of a job without a start."""
+    try:
+        return parse_slurm_time(text)
+    except ValueError:
+        return 0
 
 
 def cancel_jobs(ids: Iterable[str]) -> None:
@@ -213,15 +223,6 @@ def expand_job_ids(job: str) -> Iterator[str]:
             first, last, step = (int(n) if n else None for n in found.groups())
             assert first is not None
             yield from (f"{base}_{i}" for i in range(first, (last or first) + 1, step or 1))
-
-
-def parse_elapsed(text: str) -> int:
-    """[DAYS-][HOURS:]MINUTES:SECONDS in seconds; 0 for INVALID, of a job without a start."""
-    days, _, clock = text.rpartition("-")
-    total = 0
-    for part in clock.split(":"):
-        total = total * 60 + int(part) if part.isdigit() else 0
-    return total + 86400 * int(days or 0)
 
 
 def split_arguments(words: list[str]) -> Iterator[list[str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.cluster import run_status
 from bench.cluster.run_status import ACTIVE_STATES, RUN_STATES, RunStatus
+from bench.terminal.formatting import format_count, format_duration
 
 COLUMNS = ("run", "state", "progress", "img/s", "ETA", "loss", "FID", "restarts", "node", "log")
 MIN_WIDTHS = {"run": 16, "state": 10, "node": 6}
@@ -19,22 +20,6 @@ MIN_WIDTHS = {"run": 16, "state": 10, "node": 6}
 OPTIONAL_COLUMNS = ("log", "node", "restarts", "loss")
 """Columns that a narrow terminal goes without, in this order."""
 WATCH_SECONDS, MIN_WATCH_SECONDS = 15.0, 5.0
-
-
-def format_count(count: float) -> str:
-    """1,234,567 as 1.23M."""
-    for unit in ("", "k", "M"):
-        if abs(count) < 999.5:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.4g}G"
-
-
-def format_duration(seconds: int) -> str:
-    """H:MM:SS, or days."""
-    if seconds >= 2 * 86400:
-        return f"{seconds / 86400:.1f} d"
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def run_cells(r: RunStatus, width: int, runs: Path) -> dict[str, str]:

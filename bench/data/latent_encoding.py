@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 
+from bench.config.validation import adapter, validate, validate_json
 from bench.data.autoencoder import Encoder
 from bench.data.dataset import Dataset
 from bench.data.latents import (
@@ -60,7 +60,7 @@ def begin_latents(out: Path, facts: LatentSpec) -> LatentManifest | None:
     there = before or read_unfinished(out)
     if there is None:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / UNFINISHED_FILE, TypeAdapter(LatentSpec).dump_python(facts, mode="json"))
+        write_json(out / UNFINISHED_FILE, adapter(LatentSpec).dump_python(facts, mode="json"))
         return None
     have, want = there.told(), facts.told()
     if other := [name for name in want if have[name] != want[name]]:
@@ -68,7 +68,7 @@ def begin_latents(out: Path, facts: LatentSpec) -> LatentManifest | None:
         what = "other images" if other[0] == "data_hash" else f"another {describe_difference(other[0], have, want)}"
         raise ValueError(f"{out} holds {kind} latents of {what}; name another --out, or remove it to begin anew")
     if before and not is_complete(out, before):
-        write_json(out / UNFINISHED_FILE, TypeAdapter(LatentSpec).dump_python(facts, mode="json"))
+        write_json(out / UNFINISHED_FILE, adapter(LatentSpec).dump_python(facts, mode="json"))
     return before
 
 
@@ -93,7 +93,7 @@ def read_unfinished(out: Path) -> LatentSpec | None:
     if not path.is_file():
         raise ValueError(f"{out} holds other things than latents; name an empty or a new folder with --out")
     try:
-        return TypeAdapter(LatentSpec).validate_json(path.read_bytes())
+        return validate_json(LatentSpec, path.read_bytes())
     except ValueError:
         raise ValueError(f"{path} cannot be read; remove {out}, or name another --out") from None
 
@@ -113,7 +113,7 @@ def find_finished_shard(
     beside = path.with_suffix(".json")
     try:
         told = json.loads(beside.read_text())
-        found = FinishedShard(TypeAdapter(ShardInfo).validate_python(told["shard"]), told["checks"])
+        found = FinishedShard(validate(ShardInfo, told["shard"]), told["checks"])
         return found if path.stat().st_size == found.shard.bytes else None
     except (OSError, ValueError, KeyError):
         pass
@@ -152,7 +152,7 @@ def encode_shard(
             report(size)
     written = write_array(out / shard_name(index), latents)
     shard = ShardInfo(file=written.file, bytes=written.bytes, sha256=written.sha256, images=len(own))
-    told = {"shard": TypeAdapter(ShardInfo).dump_python(shard), "checks": image_checksums(latents)}
+    told = {"shard": adapter(ShardInfo).dump_python(shard), "checks": image_checksums(latents)}
     write_json((out / shard_name(index)).with_suffix(".json"), told)
 
 
@@ -199,13 +199,13 @@ def finish_latents(
         return read_manifest(out) if (out / MANIFEST_FILE).is_file() and not (out / UNFINISHED_FILE).is_file() else None
     rows = np.arange(facts.images)
     made = LatentManifest(
-        **TypeAdapter(LatentSpec).dump_python(facts),
+        **adapter(LatentSpec).dump_python(facts),
         shards=tuple(e.shard for e in found),
         labels=write_array(out / LABELS_FILE, np.asarray(arrays.labels[rows]).astype(np.int64)),
         checks=write_array(out / CHECKSUMS_FILE, np.array([c for e in found for c in e.checks], np.uint32)),
         reference=write_reference(out, facts, arrays),
     )
-    write_json(out / MANIFEST_FILE, TypeAdapter(LatentManifest).dump_python(made, mode="json"))
+    write_json(out / MANIFEST_FILE, adapter(LatentManifest).dump_python(made, mode="json"))
     remove_files(out, [UNFINISHED_FILE, *(Path(e.shard.file).with_suffix(".json").name for e in found)])
     return made
 

@@ -44,13 +44,13 @@ class EncodingTask:
 def verify_latents(folder: Path) -> int:
     """Read every file of a set; 1 where any is damaged, after naming them all."""
     m = read_manifest(folder)
-    progress, bad = ProgressBar(f"verify {folder}", sum(f.bytes for f in m.files()), unit="bytes"), 0
-    for file, wrong in check_files(folder):
-        progress.add(file.bytes)
-        bad += bool(wrong)
-        if wrong:
-            print(f"bench.encode: {wrong}", file=sys.stderr)
-    progress.end()
+    bad = 0
+    with ProgressBar(f"verify {folder}", sum(f.bytes for f in m.files()), unit="bytes") as progress:
+        for file, wrong in check_files(folder):
+            progress.add(file.bytes)
+            bad += bool(wrong)
+            if wrong:
+                print(f"bench.encode: {wrong}", file=sys.stderr)
     if not bad:
         print(f"{folder} is whole: {len(m.files())} files of {m.images:,} latents, {m.digest()[:16]}")
     return int(bool(bad))
@@ -205,14 +205,13 @@ def check_disk_space(work: EncodingTask, todo: Sequence[int]) -> None:
 def encode_shards(work: EncodingTask, todo: Sequence[int], processes: int, name: str) -> None:
     """Make shards, in this process or in several; ValueError where one of those fails."""
     ranges = shard_ranges(work.facts.images, work.facts.rows)
-    progress = ProgressBar(name, sum(len(ranges[i]) for i in todo))
     processes = min(processes or (torch.cuda.device_count() if work.cuda else 1), max(1, len(todo)))
-    if processes == 1:
-        local = int(os.environ.get("SLURM_LOCALID", 0))
-        encode_shards_here(work, todo, local, 1, progress.add)
-    else:
-        encode_in_processes(work, todo, processes, progress)
-    progress.end()
+    with ProgressBar(name, sum(len(ranges[i]) for i in todo)) as progress:
+        if processes == 1:
+            local = int(os.environ.get("SLURM_LOCALID", 0))
+            encode_shards_here(work, todo, local, 1, progress.add)
+        else:
+            encode_in_processes(work, todo, processes, progress)
 
 
 def encode_shards_here(

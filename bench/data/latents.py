@@ -25,11 +25,12 @@ from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
 from bench.config.identity import digest_json
 from bench.config.seeds import derive_seed
+from bench.config.validation import STRICT, adapter, validate_json
 from bench.data.dataset import Dataset, DataSource
 from bench.data.numpy_files import memory_map
 from bench.storage.atomic import file_sha256
@@ -41,7 +42,6 @@ MANIFEST_FILE, LABELS_FILE, CHECKSUMS_FILE, REFERENCE_FILE = (
     "checks.npy",
     "reference.npy",
 )
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 CHUNK_IMAGES = 32
 """Images drawn at a time: what is in flight stays in the processor's cache."""
 REPAIR_HINT = "remove it and run the same bench.encode again, which makes what is not there"
@@ -111,7 +111,7 @@ class LatentSpec:
 
     def told(self) -> dict[str, Any]:
         """All but where the autoencoder was, as plain data: equal sets have equal ones, wherever they are."""
-        told: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
+        told: dict[str, Any] = adapter(type(self)).dump_python(self, mode="json")
         del told["vae"]["path"]
         return told
 
@@ -140,7 +140,7 @@ def read_manifest(folder: Path) -> LatentManifest:
     """The manifest of a folder; ValueError says why there is none, or what is wrong with it."""
     path = folder / MANIFEST_FILE
     try:
-        found = TypeAdapter(LatentManifest).validate_json(path.read_bytes())
+        found = validate_json(LatentManifest, path.read_bytes())
     except FileNotFoundError:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder; name one that bench.encode made") from None
@@ -149,10 +149,8 @@ def read_manifest(folder: Path) -> LatentManifest:
         ) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{path} cannot be read: {where}: {first['msg']}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
     if found.format != FORMAT_VERSION:
         raise ValueError(f"{path} is of format {found.format}; this version reads {FORMAT_VERSION}")
     if [shard.images for shard in found.shards] != [len(rows) for rows in shard_ranges(found.images, found.rows)]:

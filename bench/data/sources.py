@@ -6,7 +6,6 @@ Imports no torch: the trainer turns arrays into tensors.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from architectures.suggestions import did_you_mean
 from bench.config.schema import DataConfig
 from bench.data import archives, huggingface, image_folder, latents, synthetic_shapes
 from bench.data.array_folder import (
@@ -141,9 +141,7 @@ def _explain_unknown(name: str) -> str:
         return f"{name}: {size!r} is no size; write {folder}@64 to crop to 64 pixels"
     if folder == "shapes":
         return f"{name}: shapes are drawn at their size; write shapes-{size}"
-    near = difflib.get_close_matches(name, KNOWN_SOURCES, n=2, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(KNOWN_SOURCES)}"
-    return f"unknown data set {name!r}, and no such folder or file; {hint}"
+    return f"unknown data set {name!r}, and no such folder or file; {did_you_mean(name, KNOWN_SOURCES)}"
 
 
 def _open_known(name: str, folder: Path) -> DataSource:

@@ -9,6 +9,7 @@ N images, F features.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -65,19 +66,18 @@ def collect_features(
     An image whose features are not finite is a ValueError that names it, or with `skip_bad` left out.
     """
     store = FeatureAccumulator(images.count, keep, fit)
-    for names, pixels in images.batches(batch):
-        found = extract_features(net, pixels)
-        good = finite_rows(found)
-        for name in (n for n, ok in zip(names, good, strict=True) if not ok):
-            if not skip_bad:
-                raise ValueError(f"{name} {NOT_FINITE}; the weights or the image are damaged")
-            images.left_out.append({"file": name, "reason": NOT_FINITE})
-        if good.any():
-            store.add({layer: x[good] for layer, x in found.items()})
-        if progress:
-            progress.add(len(names))
-    if progress:
-        progress.end()
+    with progress or nullcontext():
+        for names, pixels in images.batches(batch):
+            found = extract_features(net, pixels)
+            good = finite_rows(found)
+            for name in (n for n, ok in zip(names, good, strict=True) if not ok):
+                if not skip_bad:
+                    raise ValueError(f"{name} {NOT_FINITE}; the weights or the image are damaged")
+                images.left_out.append({"file": name, "reason": NOT_FINITE})
+            if good.any():
+                store.add({layer: x[good] for layer, x in found.items()})
+            if progress:
+                progress.add(len(names))
     return store.side(images.name)
 
 

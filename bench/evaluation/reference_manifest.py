@@ -12,14 +12,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 from pydantic.dataclasses import dataclass
+
+from bench.config.validation import STRICT, adapter, validate_json
 
 MANIFEST_FORMAT = 1
 MANIFEST_KEY, FEATURES_KEY = "manifest", "features"
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReferenceManifest:
     """What a file of statistics says of itself."""
 
@@ -45,7 +47,7 @@ class ReferenceManifest:
     versions: dict[str, str]
 
     def text(self) -> str:
-        return TypeAdapter(ReferenceManifest).dump_json(self, indent=2).decode()
+        return adapter(ReferenceManifest).dump_json(self, indent=2).decode()
 
 
 def summarize_manifest(m: Mapping[str, Any]) -> str:
@@ -57,11 +59,9 @@ def summarize_manifest(m: Mapping[str, Any]) -> str:
 def parse_manifest(text: str, name: str) -> ReferenceManifest:
     """A manifest from its text; ValueError names the file and what is wrong."""
     try:
-        found = TypeAdapter(ReferenceManifest).validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{name} has a manifest that cannot be read: {where}: {first['msg']}") from None
+        found = validate_json(ReferenceManifest, text)
+    except ValueError as error:
+        raise ValueError(f"{name} has a manifest that cannot be read: {error}") from None
     if found.format != MANIFEST_FORMAT:
         raise ValueError(f"{name} has a manifest of format {found.format}; this version reads {MANIFEST_FORMAT}")
     return found

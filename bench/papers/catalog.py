@@ -9,18 +9,17 @@ import csv
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from pydantic import TypeAdapter, ValidationError
-
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
+from bench.config.validation import STRICT, validate
 from bench.experiments import suites
 from bench.experiments.suites import Scale
 from bench.papers.published_networks import PUBLISHED_FOLDER
-from bench.papers.schema import STRICT, PaperFigure, PaperRun, PaperTable
+from bench.papers.schema import PaperFigure, PaperTable
 
 TomlTable = dict[str, Any]
 
@@ -88,36 +87,9 @@ def _located(where: str) -> Iterator[None]:
         raise ValueError(f"{where}: {error}") from None
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _validate(kind: Any, data: TomlTable) -> Any:
-    try:
-        return _adapter(kind).validate_python(data)
-    except ValidationError as error:
-        raise ValueError(_sentence(error, kind)) from None
-
-
-def _sentence(error: ValidationError, kind: Any) -> str:
-    """The first problem that pydantic found, in words."""
-    first = error.errors()[0]
-    path, last = first["loc"][:-1], str(first["loc"][-1]) if first["loc"] else ""
-    key = ".".join(map(str, first["loc"]))
-    if "error" in first.get("ctx", {}):
-        return str(first["ctx"]["error"])
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == "unexpected_keyword_argument":
-        known = [f.name for f in fields(PaperRun if path[:1] == ("runs",) else kind) if f.name != "name"]
-        return f"there is no key {key}; {did_you_mean(last, known)}"
-    return f"{key} is {first['input']!r}; {first['msg'].replace('Input should', 'it should')}"
-
-
 def _parse_file(path: Path) -> PaperFile:
     with _located(str(path)):
-        file: PaperFile = _validate(PaperFile, tomllib.loads(path.read_text()))
+        file: PaperFile = validate(PaperFile, tomllib.loads(path.read_text()))
     return file
 
 
@@ -131,11 +103,11 @@ def _check_name(name: str, entry: TomlTable, catalog: Catalog) -> None:
 def _refuse_unknown(names: Iterable[str], known: Iterable[str], kind: str, place: str = "") -> None:
     for name in names:
         if name not in set(known):
-            raise ValueError(f"there is no {kind} {name!r}{place}; {did_you_mean(name, list(known))}")
+            raise ValueError(f"there is no {kind} {name!r}{place}; {did_you_mean(name, known)}")
 
 
 def _parse_figure(name: str, entry: TomlTable, file: PaperFile, catalog: Catalog) -> PaperFigure:
-    figure: PaperFigure = _validate(PaperFigure, {"paper": file.paper, **entry, "name": name})
+    figure: PaperFigure = validate(PaperFigure, {"paper": file.paper, **entry, "name": name})
     _refuse_unknown(figure.tables, catalog.tables, "table")
     return figure
 
@@ -149,7 +121,7 @@ def _parse_table(name: str, entry: TomlTable, file: PaperFile) -> PaperTable:
         if "note" in data:
             raise ValueError("it has a note and a shared_note; one of them is enough")
         data["note"] = file.notes[shared]
-    table: PaperTable = _validate(PaperTable, data)
+    table: PaperTable = validate(PaperTable, data)
     _check_references(table)
     return table
 

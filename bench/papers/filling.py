@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
 from bench.config.metric_specs import METRIC_SPECS, metric_type
 from bench.experiments import suites
 from bench.experiments.suites import Scale
@@ -120,7 +120,7 @@ def fill_table(name: str, scale: Scale, ledger: RecordIndex) -> FilledTable:
     """A table at a scale, with what the records say; ValueError for a table or a scale that there is not."""
     tables = catalog.tables()
     if name not in tables:
-        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, list(tables))}")
+        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, tables)}")
     table = tables[name]
     if scale not in available_scales(table):
         raise ValueError(f"{name} has no scale {scale}; it has {' and '.join(available_scales(table))}")

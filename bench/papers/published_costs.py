@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-import architectures
 from architectures.classifier import SIZES, NoisyClassifier
+from architectures.suggestions import did_you_mean
 from bench.costs.counting import NetworkCost, count_cost, count_module, meta_inputs
 from bench.papers import published_networks
 
@@ -126,7 +126,7 @@ def search_networks(words: Sequence[str]) -> list[published_networks.PublishedNe
     rows, words = published_networks.read_networks(), [word.lower() for word in words]
     for word in words:
         if not any(word in row.id for row in rows):
-            near = architectures.registry.did_you_mean(word, [row.id for row in rows])
+            near = did_you_mean(word, [row.id for row in rows])
             raise ValueError(f"no published network is called {word!r}; {near}")
     return [row for row in rows if not words or any(word in row.id for word in words)]
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
+from bench.config.validation import STRICT
 from bench.experiments.suites import Scale
 from bench.papers.verdicts import OrderedPair
 
-STRICT = ConfigDict(extra="forbid")
 TableFile = Literal["results", "ablations", "models"]
 DEFAULT_KEYS: Mapping[TableFile, tuple[str, ...]] = {
     "results": ("model",),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from architectures import registry
+from architectures.suggestions import did_you_mean
 from bench.config.metric_specs import HEADLINE_TYPE, METRIC_SPECS, headline_metric, metric_type
 from bench.config.schema import RunConfig
 from bench.costs.flops import forward_flops, training_flops
@@ -31,7 +31,7 @@ def check_metrics(r: Record) -> Iterator[str]:
     for name, m in r.metrics.items():
         type_, suffix = metric_type(name), name[len(metric_type(name)) :]
         if type_ not in METRIC_SPECS:
-            yield f"metrics.{name} is unknown; {registry.did_you_mean(type_, list(METRIC_SPECS))}"
+            yield f"metrics.{name} is unknown; {did_you_mean(type_, METRIC_SPECS)}"
             continue
         direction, least, most = METRIC_SPECS[type_]
         if suffix and suffix != f"[{e['extractor']}]":

@@ -12,6 +12,7 @@ from typing import Any
 from bench.records import equal_compute, text_tables
 from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, build_tables
 from bench.records.record import Record
+from bench.terminal.formatting import format_count
 
 Filters = Mapping[str, set[str]]
 """Flag -> accepted values."""
@@ -139,7 +140,7 @@ def _compute_row(table: LeaderboardTable, entry: LeaderboardEntry, images: int, 
         "training FLOPs": f"{spent:.2e}",
         "of those asked": f"x {spent / flops:.2g}",
         **text_tables.metric_columns(table, entry),
-        "MACs": text_tables.human(entry.counted_cost("macs")),
+        "MACs": format_count(entry.counted_cost("macs")),
         "seeds": str(len(entry.runs)),
         "record": text_tables.record_links(entry.runs),
     }
@@ -181,6 +182,6 @@ def _target_row(cost: equal_compute.CostToTarget) -> dict[str, str]:
         "training FLOPs": "not reached" if cost.flops is None else f"{bound}{cost.flops:.2e}",
         "hours": "" if cost.hours is None else f"{bound}{cost.hours:.3g}",
         "seeds": f"{cost.seeds_reached} of {len(cost.entry.runs)}",
-        "MACs": text_tables.human(cost.entry.counted_cost("macs")),
+        "MACs": format_count(cost.entry.counted_cost("macs")),
         "record": text_tables.record_links(cost.entry.runs),
     }

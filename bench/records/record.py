@@ -8,28 +8,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
 from bench.config.identity import ConfigIdentity, digest_json, without
+from bench.config.validation import STRICT, validate
 from bench.records.protocol import Protocol, fingerprint
 from bench.storage.atomic import disk_errors_explained, write_json
 
 SCHEMA = 1
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 LOADED_FIELDS = ("extractor_hash", "reference_hash", "reference_count")
 """Fields of the evaluation protocol that are known only after data and weights are loaded."""
 
 
-def _validate_unchanged(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+def _validate_unchanged(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     """Validate the types of known keys, and return the value itself: hashes cover its every byte.
 
     `bench.leaderboard --check` names keys that this version does not know.
     """
-    validate(value)
+    handler(value)
     return value
 
 
@@ -189,21 +188,12 @@ def unfinished_id(record: Record) -> str:
     return record_id(record.label, record.config, fingerprint(protocol_before_loading(record.protocol)))
 
 
-@cache
-def record_adapter() -> TypeAdapter[Record]:
-    """The validator of records, built once because that costs more than a validation."""
-    return TypeAdapter(Record)
-
-
 def parse_record(data: Any, name: str) -> Record:
     """Validate plain data as a record; ValueError names the file and the first error."""
     try:
-        return record_adapter().validate_python(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = str(first.get("ctx", {}).get("error") or f"{where}: {first['msg']}")
-        raise ValueError(f"{name} is no valid record: {reason}") from None
+        return validate(Record, data)
+    except ValueError as error:
+        raise ValueError(f"{name} is no valid record: {error}") from None
 
 
 def read_record(path: Path) -> Record:

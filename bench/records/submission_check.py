@@ -20,8 +20,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from architectures import registry
+from architectures.suggestions import did_you_mean
 from bench.config import identity, overrides
 from bench.config.schema import RunConfig
+from bench.config.validation import adapter, describe_errors
 from bench.experiments import presets
 from bench.records import plausibility, protocol, record
 from bench.records.leaderboard import build_tables
@@ -89,7 +91,7 @@ def find_problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], R
     if r is None:
         return problems, None
     if "id" not in data:
-        problems.append("id: Field required")
+        problems.append("id is missing")
     if path.stem not in (r.id, "record"):
         problems.append(f"its file must be called {r.id}.json")
     try:
@@ -163,12 +165,9 @@ def _parse_leniently(data: dict[str, Any]) -> tuple[list[str], Record | None]:
     if "protocol has no evaluation" in problems:
         return problems, None
     try:
-        return problems, record.record_adapter().validate_python(right)
+        return problems, adapter(Record).validate_python(right)
     except ValidationError as error:
-        for e in error.errors():
-            where = ".".join(str(part) for part in e["loc"])
-            problems.append(str(e.get("ctx", {}).get("error") or f"{where}: {e['msg']}"))
-        return problems, None
+        return problems + describe_errors(error, Record), None
 
 
 def _differences(where: str, actual: Any, right: Any) -> Iterator[str]:
@@ -224,7 +223,7 @@ def _check_network(r: Record, config: RunConfig) -> Iterator[str]:
     """Check that others can build the network; nothing that the file names is imported."""
     m = config.model
     if m.arch not in registry.ARCHITECTURES:
-        hint = registry.did_you_mean(m.arch, list(registry.ARCHITECTURES))
+        hint = did_you_mean(m.arch, registry.ARCHITECTURES)
         yield f"config.model.arch is {m.arch!r}, which is not registered in architectures/registry.py; {hint}"
         return
     try:

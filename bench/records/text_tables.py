@@ -12,6 +12,7 @@ from bench.config.metric_specs import ARROWS, HEADLINE_TYPE, metric_type
 from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, failure_row
 from bench.records.protocol import describe_protocol
 from bench.records.record import Record
+from bench.terminal.formatting import format_count
 
 NO_VALUE = "–"
 LEGEND = (
@@ -85,8 +86,8 @@ def entry_row(table: LeaderboardTable, entry: LeaderboardEntry) -> dict[str, str
         **rank_columns(entry),
         **metric_columns(table, entry),
         "N": f"{entry.samples:,}",
-        "params": human(entry.counted_cost("params")),
-        "MACs": human(entry.counted_cost("macs")),
+        "params": format_count(entry.counted_cost("params")),
+        "MACs": format_count(entry.counted_cost("macs")),
         "training FLOPs": f"{flops:.2e}" if flops else "",
         "hours": f"{hours:.3g}" if hours is not None else "",
         "images/s": f"{speed:,.0f}" if speed is not None else "",
@@ -110,14 +111,3 @@ def unfinished_section(failed: Sequence[Record]) -> str:
         row = failure_row(r)
         rows.append({**row, "error": row["error"].replace("|", "/"), "record": record_links([r])})
     return f"## Did not finish\n\nNeither ranked nor averaged.\n\n{github_table(rows)}\n"
-
-
-def human(count: float | None) -> str:
-    """1,234,567 as 1.23 M."""
-    if count is None:
-        return ""
-    for unit in ("", " k", " M", " G"):
-        if abs(count) < 1000:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.4g} T"

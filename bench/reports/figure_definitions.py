@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
 from bench.config.identity import MATCHED_COST, NETWORK, SAMPLING_STEPS, SEED, configuration_key
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
 from bench.records.equal_compute import training_flops_at
 from bench.records.record import Record
 from bench.reports import published_panels
-from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering, fitted
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, fitted
 from bench.reports.published_panels import COMPUTE, MACS, SAMPLING
 from bench.reports.run_groups import (
     VariantRuns,
@@ -38,6 +38,7 @@ from bench.reports.run_groups import (
     seeds,
     size,
 )
+from bench.terminal.formatting import format_count
 
 SCALES: Sequence[suites.Scale] = ("digits", "shapes", "paper")
 TOY = "Toy networks: what orders them here need not order networks of the papers' size."
@@ -75,7 +76,7 @@ def everything(records: Iterable[Record], names: Sequence[str] = ()) -> list[Fig
     """The figures of these names, or all; ValueError for a name that there is not."""
     for name in names:
         if name not in FIGURES:
-            raise ValueError(f"there is no figure {name}; {did_you_mean(name, list(FIGURES))}")
+            raise ValueError(f"there is no figure {name}; {did_you_mean(name, FIGURES)}")
     data = found(records)
     return [FIGURES[name](data) for name in names or FIGURES]
 
@@ -208,7 +209,7 @@ def iso_flop(data: Found, scale: suites.Scale) -> Figure:
         levels = _levels(families.values())
         for name, group in families.items():
             series = [
-                Series(name=f"{engineering(level)}FLOPs", points=points, joined=True)
+                Series(name=f"{format_count(level)}FLOPs", points=points, joined=True)
                 for level in levels
                 if len(points := tuple(_at_compute(group, level))) > 1
             ]
@@ -272,7 +273,7 @@ def sampling_compute(data: Found) -> Figure:
             own.sort(key=lambda c: c.name)
             points = [c.point(cost(c.runs[0]).sampling_flops_per_image, label=f"{int(c.name)}") for c in own]
             points[-1] = replace(points[-1], label=f"{points[-1].label} steps")
-            name = f"{group[0].config['model']['arch']} of {engineering(cost(group[0]).macs)} MACs"
+            name = f"{group[0].config['model']['arch']} of {format_count(cost(group[0]).macs)} MACs"
             twice = any(s.name == name for s in series)
             name = group[0].label if twice else name
             series.append(Series(name=name, points=tuple(points), joined=True))

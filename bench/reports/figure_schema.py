@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from bench.reports import power_law
+from bench.terminal.formatting import format_count
 
 DOUBTFUL = 0.05
 """Share of resamples without an exponent above which the caption says so."""
@@ -128,7 +129,7 @@ def fitted(points: Sequence[Point], of: str = "", *, frontier: bool = False) -> 
     band = power_law.band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
     offset = f"{law.a:.3g} + " if law.a else ""
     words = [
-        f"FID = {offset}{law.b:.3g} (C / {engineering(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}, "
+        f"FID = {offset}{law.b:.3g} (C / {format_count(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}, "
         f"which lie {law.error * 100:.0f} % from it (root mean square)",
         f"exponent {band.c[0]:.2f} to {band.c[1]:.2f}, offset {band.a[0]:.3g} to {band.a[1]:.3g} in 95 % of "
         f"{power_law.RESAMPLES:,} resamples",
@@ -166,15 +167,3 @@ def best_at_their_cost(points: Sequence[Point]) -> list[Point]:
         if not best or p.y < best[-1].y:
             best.append(p)
     return best
-
-
-def engineering(value: float) -> str:
-    """1,234,567 as 1.23 M; from 1000 T on 1.23e15."""
-    if abs(value) >= 999.5e12:
-        digits, _, power = f"{value:.2e}".partition("e+")
-        return f"{float(digits):g}e{power}"
-    for unit in ("", " k", " M", " G"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g} T"

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bench.reports import label_placement, style
-from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
 from bench.storage.atomic import atomic_write
+from bench.terminal.formatting import format_count
 
 WIDTH, HEIGHT = 5.2, 3.6
 """Inches of a panel, about, without its caption."""
@@ -182,7 +183,7 @@ def _tick(value: float) -> str:
     """0.25, 12.75, 40k, 1.5G, and powers of ten beyond."""
     if 1e-4 < abs(value) < 1e3:
         return f"{value:.4g}"
-    digits, _, power = engineering(value).replace(" ", "").partition("e")
+    digits, _, power = format_count(value).replace(" ", "").partition("e")
     if not power:
         return digits
     return ("" if digits == "1" else f"{digits}·") + "10" + power.translate(SUPERSCRIPTS)

@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 
 from bench.reports import matplotlib_figures, style
-from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
+from bench.terminal.formatting import format_count
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -127,7 +128,7 @@ def _words(panel: Panel, series: Series, p: Point) -> str:
 
 def written(value: float, axis: Axis) -> str:
     """Format a value with the unit of its axis."""
-    return f"{engineering(value)} {axis.unit}".strip() if axis.unit or abs(value) >= 1e6 else f"{value:.4g}"
+    return f"{format_count(value)} {axis.unit}".strip() if axis.unit or abs(value) >= 1e6 else f"{value:.4g}"
 
 
 def interval(p: Point) -> str:

@@ -130,7 +130,7 @@ def backward(state: TrainingState, diffusion: GaussianDiffusion, piece: tuple[Te
     """
     whole = piece if len(piece[0]) else tuple(z.new_zeros(1, *z.shape[1:]) for z in piece)
     x0, t, eps, labels = (z.to(diffusion.device, non_blocking=True) for z in whole)
-    xt = diffusion.noisy(x0, t, eps)
+    xt = diffusion.q_sample(x0, t, eps)
     cond = labels if state.net.spec.io.num_classes else None  # type: ignore[union-attr]
     out = state.engine.call(state.call, xt, diffusion.time(t), cond)
     loss = diffusion.loss(out, x0, xt, t, eps).mean() * weight

@@ -226,13 +226,13 @@ TIMES = {"90": 90, "1:30:00": 90, "90:01": 91, "1-0": 1440, "2-3:04": 3064, "1-0
 
 @pytest.mark.parametrize("text", TIMES)
 def test_times_are_read_as_sbatch_reads_them(text):
-    assert profiles.parse_time_limit(text) == TIMES[text]
+    assert profiles.JobRequest(time=text).time_minutes == TIMES[text]
 
 
 MISTAKES = {
     "time=soon": "slurm.time is 'soon'; write it as sbatch does",
     "tiem=1": "did you mean slurm.time?",
-    "evaluate.partitions=x": "did you mean slurm.partition?",
+    "evaluate.partitions=x": "did you mean slurm.partition or",
     "nodes=0": "slurm.nodes is 0; it must be at least 1",
     "nodes=two": "slurm.nodes is 'two'",
     "time=2": "no longer than the notice",

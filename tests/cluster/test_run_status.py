@@ -265,9 +265,9 @@ def test_the_table_tells_progress_rate_eta_loss_fid_restarts_node_and_log(tmp_pa
     heads, dit, unet, total = capsys.readouterr().out.splitlines()
     assert heads.split() == list(status_table.COLUMNS)
     assert " ".join(dit.split()) == (
-        "dit training 43k/111k 39% 850 0:01:20 0.1234 12.35 @ 37k 0 +1 rolled back node1 jobs/7_0_log.out"
+        "dit training 43 k/111 k 39% 850 80 s 0.1234 12.35 @ 37 k 0 +1 rolled back node1 jobs/7_0_log.out"
     )
-    assert " ".join(unet.split()).startswith("unet done 111k/111k 100% 0.8731 @ 111k 0")
+    assert " ".join(unet.split()).startswith("unet done 111 k/111 k 100% 0.8731 @ 111 k 0")
     assert total == "2 runs: 1 training, 1 done; logs are in results/runs"
 
 

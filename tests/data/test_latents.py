@@ -203,7 +203,7 @@ def test_verify_finds_and_names_what_is_damaged(copy, capsys, name):
     ("text", "words"),
     [
         ("{", "manifest.json cannot be read"),
-        ('{"format": 1}', "manifest.json cannot be read: data: "),
+        ('{"format": 1}', "manifest.json cannot be read: data is missing"),
         (None, "no manifest.json: it is no finished set"),
     ],
 )

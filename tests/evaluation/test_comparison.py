@@ -1,6 +1,5 @@
 """The command bench.evaluate on small folders and files; the digits CNN stands in for Inception where it may."""
 
-import io
 import json
 import subprocess
 import sys
@@ -28,7 +27,6 @@ from bench.evaluation import (
 )
 from bench.evaluation.extractors import extractor_registry, inception_dinov2
 from bench.storage import atomic, run_folder
-from bench.terminal import progress_bar
 
 
 @pytest.fixture
@@ -427,19 +425,6 @@ def test_dinov2_that_is_asked_for_and_missing_is_one_sentence(pair, command, din
     (dinov2.parent / "hub" / inception_dinov2.DINOV2_CODE / "hubconf.py").unlink()
     status, _, err = command(*words, "--dinov2-weights", dinov2, extractor=inception_of_means)
     assert status == 2 and "DINOv2's code is not in" in err
-
-
-def test_progress_is_plain_lines_in_a_log_and_one_line_on_a_terminal(monkeypatch):
-    for live in (False, True):
-        stream = io.StringIO()
-        stream.isatty = lambda live=live: live
-        monkeypatch.setattr(sys, "stderr", stream)
-        progress = progress_bar.ProgressBar("samples", 100, seconds=0)
-        progress.seconds = 0
-        progress.add(25)
-        progress.end()
-        assert "25 of 100 images" in stream.getvalue() and "ETA" in stream.getvalue()
-        assert ("\r" in stream.getvalue()) == live
 
 
 def test_layers_are_kept_as_rows_only_where_a_metric_needs_them():

@@ -180,7 +180,7 @@ WRONG = {
     "another reference": (put("protocol/evaluation/reference_hash", "f" * 64), "reference_hash of digits is ffff"),
     "another count": (put("protocol/evaluation/reference_count", 9), "reference_count of digits is 9; the committed"),
     "an impossible config": (put("config/recipe/lr", -1), "recipe.lr is -1.0; it must be greater than 0"),
-    "an unknown setting": (put("config/recipe/luck", 1), "unknown setting 'recipe.luck'"),
+    "an unknown key": (put("config/recipe/luck", 1), "unknown key 'recipe.luck'"),
     "a setting too few": (drop("config/recipe/lr"), "config.recipe.lr is missing"),
     "another label": (put("label", "dit XL/2"), "label is 'dit XL/2'; that of its config is 'dit nano/2'"),
     "no such size": (put("config/model/size", "nano/9"), "unknown size 'nano/9' of dit; did you mean nano/"),
@@ -229,12 +229,12 @@ WRONG = {
         put("environment/device", "see /home/anne/gpu"),
         "environment.device names a folder of a machine, /home/anne",
     ),
-    "an unknown field": (lambda d: d.update(luck=1), "luck: Unexpected keyword argument"),
-    "a text for a number": (put("cost/macs", "many"), "cost.macs: Input should be a valid integer"),
+    "an unknown field": (lambda d: d.update(luck=1), "unknown key 'luck'; known: "),
+    "a text for a number": (put("cost/macs", "many"), "cost.macs is 'many'; it should be a valid integer"),
     "no cost": (put("cost", None), "a model's record needs its cost"),
     "no evaluation": (drop("protocol/evaluation"), "protocol has no evaluation"),
     "no training": (drop("protocol/training"), "it is not laid out as a record: KeyError 'training'"),
-    "a config that is none": (put("config/model", 3), "config.model: Input should be a valid dictionary"),
+    "a config that is none": (put("config/model", 3), "config.model is 3; it should be a valid dictionary"),
     "an architecture of their own": (put("config/model/arch", "spy:Net"), "'spy:Net', which is not registered in"),
     "no such architecture": (put("config/model/arch", "ditt"), "'ditt', which is not registered in"),
     "no network": (put("config/model/size", ""), "neither size nor arguments, so nobody can build"),
@@ -300,7 +300,7 @@ UNREADABLE = {
     "a list": ("[1]", "it is no record: it must be an object"),
     "too deep": ("[" * 100_000, "it is no record: nested too deeply"),
     "too long": (" " * (5 * 2**20), "it is no record: it has 5,242,880 bytes"),
-    "nothing of a record": ("{}", "id: "),
+    "nothing of a record": ("{}", "id is missing"),
 }
 
 

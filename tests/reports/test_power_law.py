@@ -108,11 +108,3 @@ def test_words_say_what_was_fitted_or_why_nothing_was(y, says, drawn):
 def test_a_frontier_leaves_out_what_something_cheaper_beats():
     points = [Point(x=x, y=y) for x, y in [(3, 2), (1, 5), (2, 6), (2, 4), (4, 2), (5, 1)]]
     assert [(p.x, p.y) for p in figure_schema.best_at_their_cost(points)] == [(1, 5), (2, 4), (3, 2), (5, 1)]
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [(0.5, "0.5"), (999, "999"), (999.6, "1 k"), (1.234e6, "1.23 M"), (5e13, "50 T"), (1e21, "1e21")],
-)
-def test_large_numbers_are_short(value, words):
-    assert figure_schema.engineering(value) == words
