@@ -1,6 +1,6 @@
 """The papers' tables and figures, read from results/published/tables/*.toml on first use.
 
-results/published/README.md says how to write one.  Imports no torch.
+results/published/README.md explains how to write one.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TomlTable = dict[str, Any]
 
 
 class Catalog(NamedTuple):
-    """All tables and figures by name, in the order in which they are listed."""
+    """All tables and figures by name, in the order of listings."""
 
     tables: dict[str, PaperTable]
     figures: dict[str, PaperFigure]
@@ -33,33 +33,33 @@ class Catalog(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperFile:
-    """The tables and figures of a paper, as its file has them."""
+    """Content of the TOML file of a paper."""
 
     __pydantic_config__ = STRICT
 
     position: int
-    """Rank of the file in listings."""
+    """Position of the file in listings."""
     paper: str
-    """The paper of every entry that names no other."""
+    """Paper of every entry, unless the entry names another."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Notes that tables share, by the name that their `shared_note` has."""
+    """Notes that several tables share, by the name in their `shared_note`."""
     tables: Mapping[str, TomlTable] = field(default_factory=dict)
     figures: Mapping[str, TomlTable] = field(default_factory=dict)
 
 
 def tables() -> Mapping[str, PaperTable]:
-    """Every table by name."""
+    """All tables by name."""
     return read_catalog(PUBLISHED_FOLDER / "tables").tables
 
 
 def figures() -> Mapping[str, PaperFigure]:
-    """Every figure by name."""
+    """All figures by name."""
     return read_catalog(PUBLISHED_FOLDER / "tables").figures
 
 
 @cache
 def read_catalog(folder: Path) -> Catalog:
-    """The catalogue of a folder; ValueError names the file and the entry that is wrong, and why."""
+    """Read the files of a folder; ValueError names the file, the entry and the reason."""
     catalog = Catalog({}, {})
     files = [(path, _parse_file(path)) for path in sorted(folder.glob("*.toml"))]
     if not files:
@@ -80,7 +80,7 @@ def read_catalog(folder: Path) -> Catalog:
 
 @contextmanager
 def _located(where: str) -> Iterator[None]:
-    """Begin the sentence of a ValueError with the place it is about."""
+    """Prefix a ValueError with the file and the entry that it is about."""
     try:
         yield
     except ValueError as error:
@@ -95,7 +95,7 @@ def _parse_file(path: Path) -> PaperFile:
 
 def _check_name(name: str, entry: TomlTable, catalog: Catalog) -> None:
     if "name" in entry:
-        raise ValueError("its name is that of its section; there is no key name")
+        raise ValueError("the name is that of the section; there is no key name")
     if name in catalog.tables or name in catalog.figures:
         raise ValueError("another table or figure has this name")
 
@@ -127,7 +127,7 @@ def _parse_table(name: str, entry: TomlTable, file: PaperFile) -> PaperTable:
 
 
 def _group_by_scale(cells: TomlTable) -> TomlTable:
-    """Line -> cell, or line -> scale -> cell where the scales differ, as scale -> line -> cell."""
+    """Turn line -> variant, or line -> scale -> variant, into scale -> line -> variant."""
     scales: TomlTable = {scale: {} for scale in get_args(Scale)}
     for line, cell in cells.items():
         at = cell if isinstance(cell, dict) else dict.fromkeys(get_args(Scale), cell)
@@ -137,7 +137,7 @@ def _group_by_scale(cells: TomlTable) -> TomlTable:
 
 
 def _check_references(table: PaperTable) -> None:
-    """Refuse columns that the file of values lacks, suites, and cells that the suite lacks."""
+    """Refuse columns that the file of values lacks, unknown suites, and variants that the suite lacks."""
     _refuse_unknown([*table.where, *table.key], _columns(table.file), "column", f" in {table.file}.csv")
     if table.file == "models":
         _refuse_unknown(table.columns, _columns("models"), "column", " in models.csv")
@@ -145,7 +145,7 @@ def _check_references(table: PaperTable) -> None:
         _refuse_unknown([table.suite], suites.SUITES, "suite")
     for scale, cells in table.cells.items():
         _refuse_unknown(
-            cells.values(), [c.name for c in suites.suite_variants(table.suite, scale)], "cell", f" at {scale} scale"
+            cells.values(), [v.name for v in suites.suite_variants(table.suite, scale)], "variant", f" at {scale} scale"
         )
 
 

@@ -185,13 +185,13 @@ def test_processes_with_other_weights_are_named(ranks, tmp_path):
     answers = ranks("training", make_run(tmp_path, tiny_config()), 3, different=[2])
     assert len(answers) == 3
     for answer in answers:
-        assert f"process 2 on {HOST} and process 0 on {HOST} have different weights" in answer
+        assert f"rank 2 on {HOST} and rank 0 on {HOST} have different weights" in answer
 
 
 def test_a_failure_of_one_process_is_what_all_report(ranks, tmp_path):
     answers = ranks("training", make_run(tmp_path, tiny_config()), 2, failing=[1, 2])
     assert answers[1] == "ValueError: images.npy is gone"
-    assert answers[0] == f"RuntimeError: process 1 of 2 on {HOST} failed: ValueError: images.npy is gone"
+    assert answers[0] == f"RuntimeError: rank 1 of 2 on {HOST} failed: ValueError: images.npy is gone"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_the_others_wait_for_what_process_0_does_alone(ranks, tmp_path, ends, an
 def test_the_others_fail_with_process_0(ranks, tmp_path):
     first, other = ranks("waiting", make_run(tmp_path, tiny_config()), 2, ends="fails")
     assert first == "OSError: no space left on device"
-    assert other == f"RuntimeError: process 0 of 2 on {HOST} failed: OSError: no space left on device"
+    assert other == f"RuntimeError: rank 0 of 2 on {HOST} failed: OSError: no space left on device"
 
 
 def test_processes_share_the_samples_and_stop_together(ranks, results, digits):
@@ -245,15 +245,13 @@ def free_ports(count):
 )
 def test_a_host_that_is_not_reached_is_named(host, why):
     (port,) = free_ports(1)
-    with pytest.raises(
-        RuntimeError, match=rf"process 1 of 2 on {HOST} could not reach process 0 at {host}:{port}"
-    ) as e:
+    with pytest.raises(RuntimeError, match=rf"rank 1 of 2 on {HOST} could not reach rank 0 at {host}:{port}") as e:
         rendezvous.open_store(a_place(1, [port], host), 0.3)
     assert e.match(why) and "check that" in str(e.value)
 
 
 def test_processes_that_do_not_come_are_named():
-    with pytest.raises(RuntimeError, match=rf"process 0 of 2 on {HOST} waited 1 s for process 1, which did not come"):
+    with pytest.raises(RuntimeError, match=rf"rank 0 of 2 on {HOST} waited 1 s for rank 1, which did not reach"):
         rendezvous.open_store(a_place(0, free_ports(1)), 1)
 
 
@@ -264,7 +262,7 @@ def test_two_jobs_that_want_one_port_do_not_meet():
     assert (theirs.port, mine.port) == (one, two)
     found = rendezvous.connect_to_rank_0(a_place(1, [one, two]), time.monotonic() + 20)
     assert found.port == two
-    with pytest.raises(RuntimeError, match=f"process 0 of 2 on {HOST} cannot listen on any of the ports {one}, {two}"):
+    with pytest.raises(RuntimeError, match=f"rank 0 of 2 on {HOST} cannot listen on any of the ports {one}, {two}"):
         rendezvous.listen_on_free_port(a_place(0, [one, two], job="third"))
 
 

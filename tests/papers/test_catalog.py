@@ -86,7 +86,7 @@ def test_positions_of_files_differ():
         ("[notes]", "colour = 1\n[notes]", "new.toml: unknown key 'colour'; known: "),
         ('title = "Two"\n', "", "new.toml, table two: title is missing"),
         ('title = "Two"', "title = 2", "new.toml, table two: title is 2; it should be a valid string"),
-        ('title = "Two"', 'name = "two"', "new.toml, table two: its name is that of its section; there is no key name"),
+        ('title = "Two"', 'name = "two"', "new.toml, table two: the name is that of the section; there is no key name"),
         ("key =", "keys =", "new.toml, table two: unknown key 'keys'; did you mean key"),
         ('size = "XL/2"', 'siz = "XL/2"', "new.toml, table two: runs.DiT-XL/2.size is missing"),
         (
@@ -109,7 +109,7 @@ def test_positions_of_files_differ():
         ('"short"\n', '"short"\nnote = "x"\n', "new.toml, table one: it has a note and a shared_note"),
         ('suite = "dit-conditioning"\n', "", "new.toml, table one: suite and cells need each other"),
         ("dit-conditioning", "dit-condition", "table one: there is no suite 'dit-condition'; did you mean dit-cond"),
-        ('= "adaLN"', '= "ada"', "table one: there is no cell 'ada' at digits scale; did you mean adaLN"),
+        ('= "adaLN"', '= "ada"', "table one: there is no variant 'ada' at digits scale; did you mean adaLN"),
         ("{ paper = ", "{ digit = ", "new.toml, table one: cells.digit"),
         ('"one", "two"', '"four"', "new.toml, figure three: there is no table 'four'; "),
         ("figures.three", "figures.two", "new.toml, figure two: another table or figure has this name"),

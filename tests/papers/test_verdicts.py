@@ -123,7 +123,7 @@ def test_a_gain_that_the_paper_did_not_find_is_named():
     found = {"small": measured(3.0), "chosen": measured(2.0), "large": measured(1.0)}
     order = verdicts.judge_order([("chosen", "small")], found, lower=True, no_gain=[("large", "chosen")])
     assert order.verdict == "not reproduced"
-    assert "large is better than chosen here" in order.sentence()
+    assert "large is better than chosen here" in order.describe()
 
 
 def test_equal_values_are_no_order():

@@ -108,7 +108,7 @@ def test_the_committed_quickstart_keeps_its_bars():
         assert abs(r.cost.macs / models["unet"].cost.macs - 1) <= 0.02
 
 
-WORDS = "RuntimeError: the loss is nan | at image 512;\na lower recipe.lr may hold"
+WORDS = "RuntimeError: the loss is nan | at image 512;\na lower recipe.lr may help"
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, t
     head, _, tail = text.partition("## Did not finish\n")
     assert head == before[1] + "\n"
     cells = [c.strip() for c in tail.splitlines()[-1].split("|")[1:-1]]
-    told = "RuntimeError: the loss is nan / at image 512; a lower recipe.lr may hold"
+    told = "RuntimeError: the loss is nan / at image 512; a lower recipe.lr may help"
     assert cells[:6] == [failed.label, "digits", "diverged", "64 of 96", told, "0"] and failed.id in cells[7]
     table, old = (pd.read_csv(StringIO(x)) for x in (csv, before[0]))
     assert list(table.columns) == list(old.columns) and set(table["status"]) == {"done", "diverged"}
