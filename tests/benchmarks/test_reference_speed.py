@@ -9,7 +9,7 @@ import torch
 from architectures import IOSpec, build
 from bench import match, speed
 from bench.benchmarks import reference_speed
-from bench.costs import counting, matching, timing
+from bench.costs import counting, match_table, matching, timing
 
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
@@ -110,7 +110,7 @@ def test_the_clock_measures():
 
 
 def test_the_matcher_says_what_it_timed_on(capsys, monkeypatch):
-    monkeypatch.setattr(matching, "make_clock", lambda *_, **__: clock(lambda arch, macs: macs * 1e-9))
+    monkeypatch.setattr(match_table, "make_clock", lambda *_, **__: clock(lambda arch, macs: macs * 1e-9))
     flags = "--to dit:nano/2 --arch uvit --io 1x8x8 --classes 10 --by time --batch 4"
     assert match.main(flags.split()) == 0
     out = capsys.readouterr().out
