@@ -11,7 +11,7 @@ from io import StringIO
 import numpy as np
 import pandas as pd
 import pytest
-from made_records import COST, config_of, made, many, metric, whole
+from factories import COST, config_of, full_record, many_records, metric, short_record
 
 from bench import leaderboard
 from bench.records import equal_compute, leaderboard_files, ranking, record
@@ -92,12 +92,14 @@ def test_the_interval_of_one_seed_is_the_records_own(interval, low):
 
 
 def test_rows_are_ranked_within_one_protocol_only():
-    table = leaderboard_files.csv_rows([made("a", 3.0), made("b", 1.0), made("c", 2.0, samples=500)])
+    table = leaderboard_files.csv_rows(
+        [short_record("a", 3.0), short_record("b", 1.0), short_record("c", 2.0, samples=500)]
+    )
     assert {row["model"]: row["rank"] for row in table} == {"a": 2, "b": 1, "c": 1}
 
 
 def test_reference_rows_are_never_ranked(tmp_path):
-    for r in (made("a", 3.0), made("noise", 0.1, kind="reference"), made("b", 1.0)):
+    for r in (short_record("a", 3.0), short_record("noise", 0.1, kind="reference"), short_record("b", 1.0)):
         record.publish_record(tmp_path, r)
     text = leaderboard_files.write_leaderboard(tmp_path)
     lines = [x for x in text.splitlines() if x.startswith("|")]
@@ -108,12 +110,15 @@ def test_reference_rows_are_never_ranked(tmp_path):
 
 
 def test_equal_values_share_a_rank():
-    assert [row["rank"] for row in leaderboard_files.csv_rows([made("a"), made("b"), made("c", 2.0)])] == [1, 1, 3]
+    assert [
+        row["rank"]
+        for row in leaderboard_files.csv_rows([short_record("a"), short_record("b"), short_record("c", 2.0)])
+    ] == [1, 1, 3]
 
 
 def test_seeds_of_one_configuration_are_one_row_with_mean_deviation_and_number(tmp_path):
-    runs = [made("a", value, seed=seed) for seed, value in enumerate((1.0, 2.0, 3.0))]
-    for r in (*runs, made("b", 1.9)):
+    runs = [short_record("a", value, seed=seed) for seed, value in enumerate((1.0, 2.0, 3.0))]
+    for r in (*runs, short_record("b", 1.9)):
         record.publish_record(tmp_path, r)
     text = leaderboard_files.write_leaderboard(tmp_path)
     lines = [[cell.strip() for cell in x.split("|")] for x in text.splitlines() if x.startswith("| ")]
@@ -125,7 +130,9 @@ def test_seeds_of_one_configuration_are_one_row_with_mean_deviation_and_number(t
 
 
 def test_the_better_of_two_whose_intervals_overlap_is_first_and_shares_its_rank(tmp_path):
-    text = leaderboard_files.write_leaderboard(published(tmp_path, made("a", 1.05), made("b", 1.0), made("c", 2.0)))
+    text = leaderboard_files.write_leaderboard(
+        published(tmp_path, short_record("a", 1.05), short_record("b", 1.0), short_record("c", 2.0))
+    )
     rows = table_of(text)
     assert [(x["model"], x["rank"], x["ranks"]) for x in rows] == [
         ("b", "1=", "1 to 2"),
@@ -135,13 +142,13 @@ def test_the_better_of_two_whose_intervals_overlap_is_first_and_shares_its_rank(
 
 
 def test_without_an_interval_there_is_no_rank():
-    bare = dataclasses.replace(made("a", 0.5), metrics={"fid[digits-cnn]": metric(0.5, interval=False)})
-    (board,) = build_tables([bare, made("b", 1.0)])
+    bare = dataclasses.replace(short_record("a", 0.5), metrics={"fid[digits-cnn]": metric(0.5, interval=False)})
+    (board,) = build_tables([bare, short_record("b", 1.0)])
     assert [(x.label, x.rank and x.rank.best) for x in board.entries] == [("a", None), ("b", 1)]
 
 
 def test_a_row_has_every_metric_with_its_arrow_and_every_cost(tmp_path):
-    runs = [whole(config_of(seed=s), fid=1 + s / 10, macs=2_000_000) for s in range(3)]
+    runs = [full_record(config_of(seed=s), fid=1 + s / 10, macs=2_000_000) for s in range(3)]
     runs[1] = dataclasses.replace(runs[1], incidents=[{"kind": "rollback"}], created="2026-11-23T00:00:00+00:00")
     (row,) = table_of(leaderboard_files.write_leaderboard(published(tmp_path, *runs)))
     assert {k: v for k, v in row.items() if k not in ("record", "95 %")} == {
@@ -170,7 +177,7 @@ def test_a_row_has_every_metric_with_its_arrow_and_every_cost(tmp_path):
 
 
 def test_the_csv_has_each_run_with_its_groups_rank_mean_and_deviation_and_arrows(tmp_path):
-    runs = [whole(config_of(seed=s), fid=1 + s / 10) for s in range(3)]
+    runs = [full_record(config_of(seed=s), fid=1 + s / 10) for s in range(3)]
     leaderboard_files.write_leaderboard(published(tmp_path, *runs))
     table = pd.read_csv(tmp_path / "leaderboard.csv")
     assert list(table["fid[digits-cnn] ↓"]) == [1.0, 1.1, 1.2] and list(table["seed"]) == [0, 1, 2]
@@ -186,7 +193,7 @@ def test_the_csv_has_each_run_with_its_groups_rank_mean_and_deviation_and_arrows
 def test_training_flops_beyond_64_bits_are_written_to_the_last_digit(tmp_path):
     cost = dataclasses.replace(COST, training_flops=3 * 10**20 + 1)
     leaderboard_files.write_leaderboard(
-        published(tmp_path, dataclasses.replace(made("a"), cost=cost), made("noise", kind="reference"))
+        published(tmp_path, dataclasses.replace(short_record("a"), cost=cost), short_record("noise", kind="reference"))
     )
     assert f",{3 * 10**20 + 1}," in (tmp_path / "leaderboard.csv").read_text()
 
@@ -204,12 +211,12 @@ def views(results, *flags):
 def mixed(tmp_path):
     """Three models of two budgets, one native."""
     runs = [
-        whole(config_of(), fid=1.0, macs=3_000_000),
-        whole(config_of("uvit"), fid=2.0, macs=1_000_000),
-        whole(config_of("unet"), fid=3.0, macs=2_000_000),
-        whole(config_of("unet", budget__images=60_000), fid=4.0),
+        full_record(config_of(), fid=1.0, macs=3_000_000),
+        full_record(config_of("uvit"), fid=2.0, macs=1_000_000),
+        full_record(config_of("unet"), fid=3.0, macs=2_000_000),
+        full_record(config_of("unet", budget__images=60_000), fid=4.0),
     ]
-    return published(tmp_path, *runs, made("b", training={"track": "native"}))
+    return published(tmp_path, *runs, short_record("b", training={"track": "native"}))
 
 
 FILTERS = {
@@ -247,7 +254,7 @@ def test_sorting_puts_the_best_or_the_least_first(tmp_path, by):
     scores = {"dit": (1.0, 5.0, 3), "uvit": (2.0, 6.0, 1), "unet": (3.0, 7.0, 2)}
     for arch, (fid, score, macs) in scores.items():
         record.publish_record(
-            tmp_path, whole(config_of(arch), fid=fid, macs=macs * 10**6, more={"is[digits-cnn]": score})
+            tmp_path, full_record(config_of(arch), fid=fid, macs=macs * 10**6, more={"is[digits-cnn]": score})
         )
     assert [x["model"].split()[0] for x in views(tmp_path, "--sort", by)] == SORTS[by]
 
@@ -298,8 +305,8 @@ def test_a_terminal_shows_the_columns_that_fit_and_where_all_are(mixed, capsys, 
 def test_at_equal_compute_each_run_stands_at_its_nearest_point_which_is_said(tmp_path):
     """Points at 30, 60 and 120 kFLOPs: 80 k is nearer to 60 k in ratio, 90 k to 120 k."""
     curve = [(250, 9.0), (500, 3.0), (1000, 1.0)]
-    seeds = [made("a", 1.0 + s / 100, seed=s, curve=[(i, f + s / 100) for i, f in curve]) for s in range(3)]
-    published(tmp_path, *seeds, made("b", 2.0, curve=[(250, 8.0), (500, 4.0), (1000, 2.0)]))
+    seeds = [short_record("a", 1.0 + s / 100, seed=s, curve=[(i, f + s / 100) for i, f in curve]) for s in range(3)]
+    published(tmp_path, *seeds, short_record("b", 2.0, curve=[(250, 8.0), (500, 4.0), (1000, 2.0)]))
     at_80 = {x["model"]: x for x in views(tmp_path, "--at-compute", "80e3")}
     said = [at_80["a"][column] for column in ("at images", "training FLOPs", "of those asked")]
     assert said == ["500", "6.00e+04", "x 0.75"]
@@ -311,8 +318,8 @@ def test_at_equal_compute_each_run_stands_at_its_nearest_point_which_is_said(tmp
 
 def test_weights_that_others_trained_are_left_out_of_equal_compute(tmp_path):
     cost = dataclasses.replace(COST, training_flops=None, images_per_second=None)
-    theirs = dataclasses.replace(made("b", training={"track": "published"}), cost=cost)
-    published(tmp_path, made("a", curve=[(1000, 1.0)]), theirs)
+    theirs = dataclasses.replace(short_record("b", training={"track": "published"}), cost=cost)
+    published(tmp_path, short_record("a", curve=[(1000, 1.0)]), theirs)
     assert [x["model"] for x in views(tmp_path, "--at-compute", "9")] == ["a"]
 
 
@@ -335,8 +342,13 @@ def test_a_target_is_reached_where_the_line_between_two_points_does_in_the_logar
 
 def test_the_target_is_told_in_training_flops_and_hours_of_the_median_seed(tmp_path):
     ends = {0: 1.0, 1: 2.0, 2: 3.9}
-    runs = [made("a", end, seed=s, curve=[(10, 4.0), (1000, end)]) for s, end in ends.items()]
-    published(tmp_path, *runs, made("b", 1.0, curve=[(10, 2.5), (1000, 1.0)]), made("c", 9.0, curve=[(1000, 9.0)]))
+    runs = [short_record("a", end, seed=s, curve=[(10, 4.0), (1000, end)]) for s, end in ends.items()]
+    published(
+        tmp_path,
+        *runs,
+        short_record("b", 1.0, curve=[(10, 2.5), (1000, 1.0)]),
+        short_record("c", 9.0, curve=[(1000, 9.0)]),
+    )
     rows = {x["model"]: x for x in views(tmp_path, "--target", "fid=3")}
     # seed 1 goes from 4 to 2, so it is at 3 half-way from 10 to 1,000 images: 100, of 120 kFLOPs and 0.1 h for 1,000
     assert (rows["a"]["training FLOPs"], rows["a"]["hours"], rows["a"]["seeds"]) == ("1.20e+04", "0.01", "2 of 3")
@@ -360,7 +372,7 @@ SECONDS, MEMORY = 5.0, 2**30
 def test_ten_thousand_records_become_a_leaderboard_in_5_s_and_a_gibibyte(tmp_path):
     """Of processor time, which other work on the machine does not lengthen."""
     record.records_folder(tmp_path).mkdir(parents=True)
-    for r in many(10_000):
+    for r in many_records(10_000):
         data = {k: v for k, v in dataclasses.asdict(r).items() if k != "error"}
         (record.records_folder(tmp_path) / f"{r.id}.json").write_text(json.dumps(data, indent=2))
     code = (

@@ -7,25 +7,24 @@ from io import StringIO
 from pathlib import Path
 from typing import get_type_hints
 
-import made_records
+import factories
 import pandas as pd
 import pytest
+from factories import metric, short_record
 from helpers import make_run, replaced, tiny_config
-from made_records import made, metric
 from typing_extensions import is_typeddict
 
 from bench import leaderboard
 from bench.config.identity import RESOLVED, SEED, ConfigIdentity, configuration_key
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
-from bench.experiments import presets, suites
+from bench.experiments import suites
 from bench.records import failures, leaderboard_files, protocol, record, text_tables
-from bench.records.protocol import fingerprint
 from bench.storage.atomic import write_json
 
 
 def test_a_record_survives_the_way_to_disk_and_back(tmp_path):
-    one = made()
+    one = short_record()
     assert record.read_record(record.publish_record(tmp_path, one)) == one
 
 
@@ -46,7 +45,7 @@ ALTERED = {
 
 @pytest.mark.parametrize("change", ALTERED)
 def test_an_altered_record_is_refused_in_a_sentence(tmp_path, change):
-    path = record.publish_record(tmp_path, made())
+    path = record.publish_record(tmp_path, short_record())
     data = json.loads(path.read_text())
     alter, sentence = ALTERED[change]
     alter(data)
@@ -57,28 +56,28 @@ def test_an_altered_record_is_refused_in_a_sentence(tmp_path, change):
 
 
 def test_a_truncated_record_is_refused(tmp_path):
-    path = record.publish_record(tmp_path, made())
+    path = record.publish_record(tmp_path, short_record())
     path.write_text(path.read_text()[:50])
     with pytest.raises(ValueError, match="no valid record"):
         record.read_record(path)
 
 
 def test_a_record_under_another_name_is_refused(tmp_path):
-    path = record.publish_record(tmp_path, made())
+    path = record.publish_record(tmp_path, short_record())
     other = path.rename(path.with_name("other.json"))
     with pytest.raises(ValueError, match="its id is"):
         record.read_record(other)
 
 
 def test_nan_is_never_written(tmp_path):
-    bad = dataclasses.replace(made(), metrics={"fid[digits-cnn]": metric(float("nan"))})
+    bad = dataclasses.replace(short_record(), metrics={"fid[digits-cnn]": metric(float("nan"))})
     with pytest.raises(ValueError):
         record.publish_record(tmp_path, bad)
     assert not list(record.records_folder(tmp_path).glob("*")) if record.records_folder(tmp_path).exists() else True
 
 
 def test_seeds_are_records_of_their_own():
-    assert len({made(seed=s).id for s in range(3)}) == 3
+    assert len({short_record(seed=s).id for s in range(3)}) == 3
 
 
 def test_the_command_answers_a_missing_folder_in_a_sentence(tmp_path, capsys):
@@ -126,25 +125,6 @@ def broken(tmp_path):
     return run
 
 
-def finished(run, seed=0):
-    """A finished record of a run's config."""
-    config = load_config(run.path)
-    whole = {
-        "evaluation": protocol.evaluation_protocol(config, extractor_hash="a", reference_hash="b", reference_count=3),
-        "training": protocol.training_protocol(config, native=presets.native_preset(config), match_target=7),
-    }
-    print_ = fingerprint(whole)
-    return dataclasses.replace(
-        made(),
-        label=config.model.label,
-        config=config.identity(),
-        protocol=whole,
-        fingerprint=print_,
-        evaluation_fingerprint=fingerprint(whole["evaluation"]),
-        id=record.record_id(config.model.label, config.identity(), print_),
-    )
-
-
 @pytest.mark.parametrize("status", ["failed", "diverged"])
 def test_a_run_that_does_not_finish_leaves_a_record_that_says_how_far_it_came_and_why(broken, status):
     path = failures.publish_failure(broken, load_config(broken.path), status, WORDS)
@@ -169,7 +149,7 @@ def test_a_finished_record_takes_the_failed_one_away_and_is_never_replaced_by_on
     failures.publish_failure(broken, config, "failed", "first")
     other = make_run(results, dataclasses.replace(config, seed=1))
     failures.publish_failure(other, load_config(other.path), "failed", "of another seed")
-    good = record.publish_record(results, finished(broken))
+    good = record.publish_record(results, factories.full_record(load_config(broken.path)))
     assert [r.status for r in record.read_records(results)].count("failed") == 1 and good.is_file()
     for _ in ("as it is", "after --fresh"):
         assert failures.publish_failure(broken, config, "failed", "later") is None
@@ -210,7 +190,7 @@ def test_the_error_of_a_record_is_short_and_names_no_machines_paths(said, tmp_pa
 
 def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, tmp_path):
     results = broken.results
-    record.publish_record(results, made("a", 1.0))
+    record.publish_record(results, short_record("a", 1.0))
     before = leaderboard_files.build_leaderboard(results)
     failed = record.read_record(failures.publish_failure(broken, load_config(broken.path), "diverged", WORDS))
     csv, text = leaderboard_files.build_leaderboard(results)
@@ -234,7 +214,7 @@ def test_a_ledger_of_failures_alone_has_a_leaderboard(broken):
 def test_a_failure_that_was_written_while_its_run_was_finished_is_not_shown(broken):
     failed = failures.publish_failure(broken, load_config(broken.path), "failed", WORDS)
     text = failed.read_text()
-    record.publish_record(broken.results, finished(broken))
+    record.publish_record(broken.results, factories.full_record(load_config(broken.path)))
     failed.write_text(text)
     assert "Did not finish" not in leaderboard_files.build_leaderboard(broken.results)[1]
 
@@ -242,8 +222,8 @@ def test_a_failure_that_was_written_while_its_run_was_finished_is_not_shown(brok
 def publish_many(results, who, go):
     go.wait()
     for i in range(25):
-        record.publish_record(results, made("all", float(i + 1), seed=-1))  # which every process writes
-        record.publish_record(results, made(f"process {who}", float(i + 1), seed=i))
+        record.publish_record(results, short_record("all", float(i + 1), seed=-1))  # which every process writes
+        record.publish_record(results, short_record(f"process {who}", float(i + 1), seed=i))
     leaderboard_files.write_leaderboard(results)
 
 
@@ -273,12 +253,12 @@ def test_records_written_by_many_processes_at_once_are_neither_torn_nor_lost(tmp
 
 
 def test_a_leaderboard_that_was_overtaken_while_it_was_made_is_made_again(tmp_path, monkeypatch):
-    record.publish_record(tmp_path, made("a"))
+    record.publish_record(tmp_path, short_record("a"))
     build = leaderboard_files.build_leaderboard
 
     def overtaken(results):
         found = build(results)
-        record.publish_record(tmp_path, made("b"))
+        record.publish_record(tmp_path, short_record("b"))
         monkeypatch.setattr(leaderboard_files, "build_leaderboard", build)
         return found
 
@@ -302,7 +282,7 @@ def test_config_types_have_the_keys_of_a_run_config():
 def test_protocol_types_have_the_keys_of_a_protocol():
     types, whole_ = (
         typed_keys(protocol.Protocol),
-        made_records.whole(replaced(made_records.config_of(), "model", match="macs:unet:nano")),
+        factories.full_record(replaced(factories.config_of(), "model", match="macs:unet:nano")),
     )
     assert set(whole_.protocol["evaluation"]) == set(types["evaluation"])
     assert set(whole_.protocol["training"]) == set(types["training"])
@@ -313,7 +293,7 @@ def test_protocol_types_have_the_keys_of_a_protocol():
     [("config/model/arch", 3), ("config/recipe/lr", "fast"), ("protocol/evaluation/steps", "many"), ("config", [])],
 )
 def test_a_wrong_type_in_config_or_protocol_is_refused(path, value):
-    data = dataclasses.asdict(made_records.whole())
+    data = dataclasses.asdict(factories.full_record())
     *parents, last = path.split("/")
     node = data
     for key in parents:
@@ -333,5 +313,5 @@ def test_committed_records_are_written_as_they_were_read(tmp_path):
 
 
 def test_records_of_older_protocols_are_read():
-    old = made("dit", version=1)  # without eta, decoder, data hash and most settings
+    old = short_record("dit", version=1)  # without eta, decoder, data hash and most settings
     assert record.parse_record(dataclasses.asdict(old), "old.json") == old

@@ -114,7 +114,7 @@ def test_three_matched_sizes_are_said_to_be_too_few_for_a_law():
 def test_an_iso_flop_line_reads_the_law_off_between_evaluation_points():
     cells = suites.SUITES["matched"].at("digits")
     exact = [
-        studies.run(c.name, c.wish, macs, lambda flops: 5e6 / math.sqrt(flops))
+        studies.run(c.wish, macs, lambda flops: 5e6 / math.sqrt(flops))
         for c, macs in zip(cells, studies.costs(cells), strict=True)
     ]
     panels = measured(figure("iso-flop-digits", exact))
