@@ -78,7 +78,7 @@ def test_every_network_stands_in_a_table():
 
 
 @pytest.mark.parametrize("file", ["results", "ablations"])
-def test_every_published_value_says_where_it_was_printed_and_read(file):
+def test_every_published_value_names_its_source(file):
     for value in published_results.read_values(file):
         assert value.source and value.verified and (value.words or value.number is not None)
 

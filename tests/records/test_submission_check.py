@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from factories import config_of, full_record, plain, short_record
 from helpers import replaced
+from submissions import check, data_of, drop, put, signed
 
 from bench import leaderboard
 from bench.config.overrides import config_from_dict
@@ -23,29 +24,6 @@ REPOSITORY = Path(__file__).parents[2] / "results"
 def matched():
     """A config whose size was solved."""
     return replaced(config_of(), "model", size="", match="macs:unet:nano", solved={"depth": 4, "width": 104})
-
-
-def data_of(one):
-    """A record as its file has it."""
-    return {k: v for k, v in plain(dataclasses.asdict(one)).items() if k != "error" or v is not None}
-
-
-def signed(data):
-    """With the fingerprints and the id of its content."""
-    whole_ = data["protocol"]
-    data["fingerprint"], data["evaluation_fingerprint"] = fingerprint(whole_), fingerprint(whole_["evaluation"])
-    data["id"] = record.record_id(data["label"], data["config"], data["fingerprint"])
-    return data
-
-
-def check(data, results, capsys, name=None):
-    """(status, what is wrong, what is said of a good one)."""
-    results.mkdir(exist_ok=True)
-    path = results.parent / f"{name or data['id']}.json"
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
-    status = leaderboard.main(["--results", str(results), "--check", str(path)])
-    said = capsys.readouterr()
-    return status, [line.removeprefix(f"{path}: ") for line in said.err.splitlines()], said.out
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +45,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_a_good_record_is_told_where_it_would_stand(kind, tmp_path, capsys):
+def test_good_record_is_told_its_rank(kind, tmp_path, capsys):
     one, results = GOOD[kind](), tmp_path / "results"
     record.publish_record(results, dataclasses.replace(full_record(config_of(seed=9), fid=0.1)))
     status, wrong, said = check(data_of(one), results, capsys)
@@ -142,29 +120,6 @@ def test_every_committed_record_is_good(capsys):
     status = leaderboard.main(["--results", str(REPOSITORY), "--check", *paths])
     said = capsys.readouterr()
     assert (status, said.err) == (0, "") and said.out.count("is good") == len(paths) > 0
-
-
-def at(data, where):
-    *path, last = [int(key) if key.isdecimal() else key for key in where.split("/")]
-    for key in path:
-        data = data[key]
-    return data, last
-
-
-def put(where, value):
-    def change(data):
-        node, last = at(data, where)
-        node[last] = value(node[last]) if callable(value) else value
-
-    return change
-
-
-def drop(where):
-    def change(data):
-        node, last = at(data, where)
-        del node[last]
-
-    return change
 
 
 FID = "metrics/fid[digits-cnn]"
@@ -242,7 +197,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_what_is_wrong_with_a_record_is_said_in_a_line(fault, tmp_path, capsys):
+def test_each_fault_is_reported_in_a_line(fault, tmp_path, capsys):
     change, sentence = WRONG[fault]
     record.publish_record(tmp_path / "results", full_record(config_of(seed=9)))
     data = data_of(full_record())
@@ -254,7 +209,7 @@ def test_what_is_wrong_with_a_record_is_said_in_a_line(fault, tmp_path, capsys):
     assert len(wrong) <= 4 and all(wrong)
 
 
-def test_a_number_that_was_touched_up_is_found_by_what_it_does_not_fit(tmp_path, capsys):
+def test_edited_number_contradicts_the_others(tmp_path, capsys):
     data = data_of(full_record())
     data["metrics"]["fid[digits-cnn]"]["value"] = 0.5
     _, wrong, _ = check(data, tmp_path / "results", capsys)
@@ -264,7 +219,7 @@ def test_a_number_that_was_touched_up_is_found_by_what_it_does_not_fit(tmp_path,
     ]
 
 
-def test_everything_that_is_wrong_is_said_at_once(tmp_path, capsys):
+def test_all_faults_are_reported_at_once(tmp_path, capsys):
     data = data_of(full_record())
     data["fingerprint"] = "0" * 12
     data["environment"]["dirty"] = True
@@ -285,7 +240,7 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("what", ALTERED)
-def test_a_record_that_was_altered_is_found_by_its_hashes(what, tmp_path, capsys):
+def test_altered_record_is_found_by_its_hashes(what, tmp_path, capsys):
     change, sentence = ALTERED[what]
     data = data_of(full_record())
     change(data)
@@ -318,7 +273,7 @@ def leaves(data, where=()):
         yield from leaves(value, (*where, str(key)))
 
 
-def test_junk_anywhere_in_a_record_is_answered_and_never_a_traceback(tmp_path):
+def test_junk_anywhere_in_a_record_is_no_traceback(tmp_path):
     path, good = tmp_path / "record.json", data_of(full_record(matched()))
     committed = [full_record(config_of(seed=9))]
     good["losses"], silent = good["losses"][:1], []
@@ -420,7 +375,7 @@ def test_the_same_network_has_the_committed_records_parameters(tmp_path, capsys)
     )
 
 
-def test_a_record_that_comes_again_is_said_to_replace_the_committed_one(tmp_path, capsys):
+def test_checked_record_may_replace_the_committed_one(tmp_path, capsys):
     record.publish_record(tmp_path / "results", full_record(fid=2.0))
     assert "it replaces the committed one" in check(data_of(full_record()), tmp_path / "results", capsys)[2]
 

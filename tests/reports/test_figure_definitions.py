@@ -141,7 +141,6 @@ def test_sampling_compute_joins_runs_that_differ_in_steps_alone():
     cell = suites.SUITES["dit-scaling"].at("digits")[0]
     runs = [
         studies.run(
-            cell.name,
             dataclasses.replace(cell.wish, settings={**cell.wish.settings, "evaluation.steps": str(n)}),
             10**6,
             lambda flops, n=n: 10 / n,
