@@ -252,6 +252,6 @@ def draw_suite(runs: dict[str, RunFolder], finished: dict[str, Any], results: Pa
         if r.kind == "reference" and r.evaluation_fingerprint == one.evaluation_fingerprint
     }
     paths = [results / "runs" / f"{suite}-{what}.png" for what in ("curves", "samples")]
-    run_pictures.curves({finished[n].label: (run, finished[n].curve) for n, run in runs.items()}, paths[0], levels)
-    run_pictures.beside({finished[n].label: run.path / "samples.png" for n, run in runs.items()}, paths[1])
+    run_pictures.save_curves({finished[n].label: (run, finished[n].curve) for n, run in runs.items()}, paths[0], levels)
+    run_pictures.save_side_by_side({finished[n].label: run.path / "samples.png" for n, run in runs.items()}, paths[1])
     return paths

@@ -49,16 +49,16 @@ def write_run_record(
         metrics=evaluation.metrics,
         cost=make_cost(context, training, generation),
         curve=evaluation.curve,
-        losses=run_pictures.thinned(run),
+        losses=run_pictures.thin_losses(run),
         incidents=failures.list_incidents(run),
         checkpoint=describe_checkpoint(context),
     )
     images, labels = feature_store.FeatureStore(run.features_path(config.budget.images)).pictures()
-    run_pictures.grid(images, labels, run.path / "samples.png")
+    run_pictures.save_sample_grid(images, labels, run.path / "samples.png")
     if config.budget.images:
-        run_pictures.curves({config.model.label: (run, record.curve)}, run.path / "curves.png")
+        run_pictures.save_curves({config.model.label: (run, record.curve)}, run.path / "curves.png")
     publish_references(context, evaluation_protocol)
-    run_pictures.grid(images, labels, records.sample_grid_path(run.results, record.id), per_class=5)
+    run_pictures.save_sample_grid(images, labels, records.sample_grid_path(run.results, record.id), per_class=5)
     records.publish_record(run.results, record)
     records.write_record(run.record_path, record)
 
@@ -120,7 +120,7 @@ def publish_references(context: EvaluationContext, evaluation_protocol: Protocol
     for label, (metrics, images) in run_metrics.measure_reference_rows(context).items():
         record = make_record(label=label, kind="reference", config={}, protocol=evaluation_protocol, metrics=metrics)
         records.publish_record(run.results, record)
-        run_pictures.grid(images, None, run.cache / f"{label}.png")
+        run_pictures.save_sample_grid(images, None, run.cache / f"{label}.png")
 
 
 def make_record(

@@ -11,13 +11,13 @@ DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
 def test_activation_memory_is_what_autograd_really_keeps():
     net = counting.meta_network("dit", "nano/2", DIGITS, {}).to_empty(device="cpu").train()
-    kept = {}
+    saved = {}
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: kept.setdefault(t.untyped_storage().data_ptr(), t) is None or t, lambda t: t
+        lambda t: saved.setdefault(t.untyped_storage().data_ptr(), t) is None or t, lambda t: t
     ):
         net(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
-    own = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    real = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own)
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    real = sum(t.untyped_storage().nbytes() for pointer, t in saved.items() if pointer not in parameters)
     assert counting.activation_bytes("dit", "nano/2", DIGITS) == pytest.approx(real, rel=0.15)
 
 

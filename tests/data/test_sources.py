@@ -201,7 +201,7 @@ def text(path):
 
 
 BAD_IMAGES = {
-    "cut short": (damaged, r"cats/001\.png cannot be read as an image \(.*truncated.*\); mend or remove it"),
+    "cut short": (damaged, r"cats/001\.png cannot be read as an image \(.*truncated.*\); replace or remove it"),
     "of another size": (of_other_sizes, r"cats/001\.png is 64x64, the first 32x32; say which size .*PATH@64"),
     "no image": (text, r"cats/001\.png cannot be read as an image"),
 }
@@ -292,7 +292,7 @@ def no_batch(path):
 
 BAD_SETS = {
     "an empty folder": (empty, "holds neither images .* nor folders of them, one a class, nor images.npy"),
-    "images beside class folders": (both, r"has images both of its own \(000.png\) and in folders \(ants\)"),
+    "images beside class folders": (both, r"has images at its top level \(000.png\) and in folders \(ants\)"),
     "oblong images and no size": (
         oblong,
         r"ants/004.png is 40x32; say which size to crop all to, as in --data PATH@64",
@@ -370,7 +370,7 @@ def test_class_folders_are_not_searched_for_parquet(tmp_path):
     assert len(sources.load_dataset(f"{tmp_path / 'set'}@16").images) == 7
 
 
-def test_a_listing_is_made_once_and_again_when_the_folder_changes(tmp_path):
+def test_a_listing_is_cached_until_the_folder_changes(tmp_path):
     class_folders(tmp_path / "set")
     one = image_folder.list_folder(tmp_path / "set")
     assert image_folder.list_folder(tmp_path / "set") is one

@@ -79,7 +79,7 @@ def test_no_stream_reaches_what_it_is_measured_with():
     ("seed", "position"), [(synthetic_shapes.MAX_SEEDS, 0), (0, synthetic_shapes.IMAGES_PER_SEED - 1)]
 )
 def test_beyond_the_last_stream_there_is_a_sentence(seed, position):
-    with pytest.raises(ValueError, match="is beyond what shapes have: seeds below 4,194,304"):
+    with pytest.raises(ValueError, match="is beyond the shapes that can be drawn: seeds below 4,194,304"):
         sources.load_dataset("shapes").stream_rows(seed, position, 2)
 
 
@@ -106,7 +106,7 @@ def test_within_a_class_everything_else_varies():
         assert place.std() > 0.5  # places
 
 
-def test_edges_are_smooth_and_the_picture_is_the_same_at_every_resolution():
+def test_edges_are_smooth_and_pictures_scale_with_resolution():
     rows = np.arange(60)
     small, large = (
         synthetic_shapes.draw_images(rows, 32).astype(float),
@@ -125,7 +125,7 @@ def test_a_shape_is_inside_the_picture():
 @pytest.mark.parametrize(
     ("name", "size", "real"), [("shapes", 32, 10_000), ("shapes-256", 256, 2_500), ("shapes-40", 40, 10_000)]
 )
-def test_shapes_come_at_any_resolution_without_being_held_in_memory(name, size, real):
+def test_shapes_of_any_resolution_are_not_held_in_memory(name, size, real):
     what, arrays = sources.open_source(name), sources.load_dataset(name)
     assert (what.size, what.num_classes, what.hash, what.flip) == (size, 10, "", False)
     assert arrays.reference.shape == (real, 3, size, size) and isinstance(
@@ -144,7 +144,7 @@ def test_shapes_imply_a_laptops_setting(arch):
     assert presets.compose_config(presets.RunRequest(arch=arch, size=config.model.size)) == config
 
 
-def test_the_extractor_is_trained_anew_to_the_same_bytes_and_learns(monkeypatch):
+def test_the_extractor_is_retrained_to_the_same_bytes(monkeypatch):
     monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few_shapes())
     one, two = (small_cnn.train_small_cnn("shapes-cnn") for _ in range(2))
     assert all(one[k].equal(two[k]) and (one[k] * small_cnn.WEIGHT_RESOLUTION % 1 == 0).all() for k in one)

@@ -274,8 +274,10 @@ def test_the_pictures_are_those_that_a_grid_of_all_images_shows(classes, tmp_pat
     for block in shards.missing_batches(np.zeros(count, bool), 400, 0, 1):
         features.add(block, every[block])
     features.finish()
-    run_pictures.grid(*feature_store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
-    run_pictures.grid(every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png")
+    run_pictures.save_sample_grid(*feature_store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
+    run_pictures.save_sample_grid(
+        every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png"
+    )
     assert (tmp_path / "some.png").read_bytes() == (tmp_path / "all.png").read_bytes()
 
 

@@ -164,7 +164,7 @@ def rollbacks(run):
     return [e for e in run.events()[0] if e["event"] == "rollback"]
 
 
-def test_a_recipe_that_diverges_ends_after_three_rollbacks_counted_over_restarts(tmp_path, digits):
+def test_three_rollbacks_over_restarts_end_a_diverging_run(tmp_path, digits):
     config = tiny_config(recipe__lr=1e30, recipe__warmup=0, recipe__clip=0)
     run = make_run(tmp_path, config)
     for _ in range(2):
@@ -234,7 +234,7 @@ def test_nothing_is_written_once_another_process_has_the_run(tmp_path, digits):
     ]
 
 
-def test_a_run_that_was_stopped_at_an_evaluation_point_still_leaves_its_snapshot(tmp_path, digits):
+def test_a_stop_at_an_evaluation_point_keeps_its_snapshot(tmp_path, digits):
     config = tiny_config()
     quiet, _ = trained(tmp_path / "a", config, digits)
     run, calls = make_run(tmp_path / "b", config), iter(range(100))
@@ -259,7 +259,7 @@ def test_a_networks_own_randomness_is_a_function_of_seed_and_step(tmp_path, digi
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("arch", ["dit", "uvit", "unet"])
-def test_a_resumed_run_on_a_gpu_ends_with_the_same_bits_where_it_is_deterministic(tmp_path, digits, arch):
+def test_deterministic_gpu_resume_is_bit_exact(tmp_path, digits, arch):
     config = tiny_config(arch, compute__device="cuda", compute__deterministic="true")
     try:
         whole, _ = trained(tmp_path / "a", config, digits)
@@ -315,10 +315,10 @@ WAYS = [("cosine", "index"), ("sqrt_linear", "count"), ("vp", "continuous"), ("c
 
 
 @pytest.mark.parametrize(("schedule", "time"), WAYS)
-def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digits, io, schedule, time):
+def test_training_uses_the_time_and_noise_of_its_process(digits, io, schedule, time):
     config = tiny_config(diffusion__schedule=schedule, diffusion__time=time)
     state, seen = trainer.new_training_state(config, io, torch.device("cpu")), []
-    state.net.register_forward_pre_hook(lambda _, given: seen.extend(given[:2]))
+    state.net.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[:2]))
     x0, t, eps, labels = training_batch.draw_batch(config, digits, 10, state.step, state.images, 16)
     trainer.train_step(state, config, make_diffusion(config.diffusion), (x0, t, eps, labels))
     count = t * 1000 if schedule == "vp" else t + 1
@@ -328,7 +328,7 @@ def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digit
     assert torch.allclose(seen[0], (log_alpha.exp() * x0 + sigma(log_alpha) * eps).float(), atol=1e-5)
 
 
-def test_continuous_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path, digits):
+def test_continuous_time_training_learns_and_resumes(tmp_path, digits):
     way = dict(diffusion__schedule="vp", diffusion__time="continuous", recipe__lr=3e-3, recipe__warmup=10)
     config = tiny_config("dit", budget__images=1600, **way)
     whole, run = trained(tmp_path / "a", config, digits)
@@ -348,7 +348,7 @@ def test_batches_drawn_ahead_are_those_drawn_when_asked(tmp_path, digits, worker
     assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
 
 
-def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_stays(tmp_path, digits, monkeypatch):
+def test_a_loader_error_is_raised_at_its_step(tmp_path, digits, monkeypatch):
     config, draw = tiny_config(compute__workers=2), training_batch.draw_batch
 
     def failing(config, arrays, null, step, images, *rest):
