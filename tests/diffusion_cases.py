@@ -77,8 +77,8 @@ def differences(name, got):
     """What in `got` (array name -> array or tensor) is away from the golden case by more than its tolerance."""
     want = golden(name)
     assert set(got) <= set(want), f"no golden arrays {set(got) - set(want)}"
-    found = [difference(CASES[name], k, np.asarray(v), want[k]) for k, v in got.items()]
-    return [message for message in found if message]
+    messages = [difference(CASES[name], k, np.asarray(v), want[k]) for k, v in got.items()]
+    return [message for message in messages if message]
 
 
 EXP_BELOW_ONE = 0.5 * 2**-24 / np.log(2)

@@ -146,15 +146,15 @@ def total_seconds(plans: list[RunPlan], parallel: int, here: bool = True) -> flo
 def check_prerequisites(configs: list[RunConfig], here: bool = True) -> None:
     """Everything that must be there before work starts (a device, if it is `here`); ValueError says what is missing."""
     for c in configs:
-        arrays = sources.open_dataset(c.data, trained=not c.model.weights)
-        what = sources.open_source(c.data.name, c.data.root)
-        if what.latent:
-            check_decoder(c, what, arrays.reference.shape[-1])
+        source = sources.open_source(c.data.name, c.data.root)
+        arrays = sources.open_dataset(c.data, source, trained=not c.model.weights)
+        if source.latent:
+            check_decoder(c, source, arrays.reference.shape[-1])
         if here:
             device_of(c)
         extractor_registry.check_extractor(c.evaluation.extractor, c.evaluation.weights)
         extractor_registry.ImageDataset(arrays.reference)
-        if c.evaluation.guidance != 1 and not what.num_classes:
+        if c.evaluation.guidance != 1 and not source.num_classes:
             raise ValueError(f"{c.data.name} has no classes: set evaluation.guidance=1")
         if c.evaluation.guidance != 1 and c.recipe.label_drop == 0 and not c.model.weights:
             raise ValueError(
