@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import LONG, SMALLEST, TINY, words_of
+from helpers import LONG, SMALLEST, TINY, readme_block, words_of
 from PIL import Image
 
 from bench import run
@@ -271,15 +271,8 @@ def test_what_is_submitted_to_slurm_is_left_to_the_cluster(results, capsys, monk
     assert (code / "bench" / "job.py").is_file()
 
 
-def readme_block(marker):
-    text = (ROOT / "README.md").read_text()
-    found = re.search(rf"```python\n(# {marker}.*?)```", text, re.S)
-    assert found, f"README.md has no block that starts with '# {marker}'"
-    return found.group(1)
-
-
-def test_the_backbone_of_the_readme_runs_against_the_dit(results, tmp_path):
-    code = readme_block("mynet.py")
+def test_the_readmes_backbone_runs_against_the_dit(results, tmp_path):
+    code = readme_block("architectures/README.md", "mynet.py")
     assert len(code.strip().splitlines()) <= 30
     (tmp_path / "mynet.py").write_text(code)
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
