@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     if min(*flags.processes, flags.rounds, flags.batch, flags.threads) < 1:
         raise ValueError("--processes, --rounds, --batch and --threads must be at least 1")
-    (config,) = resolve.resolve([presets.RunRequest(arch=flags.arch, size=flags.size, data=flags.data)])
+    request = presets.RunRequest(arch=flags.arch, size=flags.size, data=flags.data)
+    config = resolve.resolve(request).config
     compute = replace(config.compute, threads=flags.threads, sharding=flags.sharding)
     config = replace(config, recipe=replace(config.recipe, batch=flags.batch), compute=compute)
     found = measure_scaling(config, sorted({1, *flags.processes}), flags.rounds)

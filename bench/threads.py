@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--batch and --rounds must be at least 1, and --seconds more than 0")
     layouts = [parse_layout(text) for text in flags.layout]
     wishes = [presets.RunRequest(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
-    configs = dict(zip(flags.arch, resolve.resolve(wishes), strict=True))
+    configs = dict(zip(flags.arch, (resolve.resolve(wish).config for wish in wishes), strict=True))
     cases = [ThreadLayout(arch, *layout, batch) for arch in flags.arch for layout in layouts for batch in flags.batch]
     rates: dict[ThreadLayout, list[float]] = defaultdict(list)
     for _ in range(flags.rounds):

@@ -9,7 +9,6 @@ from PIL import Image
 
 from bench.records import record
 from bench.records.protocol import fingerprint
-from bench.reports.page_data import record_to_dict
 
 ARCHS = ("dit", "uvit", "unet")
 HOSTILE = "</script><img src=x onerror='document.title=1'>&amp; \"quoted\" \u2028"
@@ -55,7 +54,7 @@ def publish(folder, records, pictures=True):
     for i, r in enumerate(records):
         path = record.records_folder(folder) / f"{r.id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record_to_dict(r)))
+        path.write_text(json.dumps(record.record_to_dict(r)))
         if pictures and r.kind == "model" and r.status == "done":
             sheet = np.random.default_rng(i).integers(0, 255, (80, 80), dtype=np.uint8)
             (folder / "samples").mkdir(exist_ok=True)

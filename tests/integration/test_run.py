@@ -268,7 +268,7 @@ def test_what_is_submitted_to_slurm_is_left_to_the_cluster(results, capsys, monk
     (path,) = (results / "runs").glob("dit*/config.json")
     assert json.loads(path.read_text())["compute"]["threads"] == 1
     (code,) = (results / "runs" / "jobs" / "code").iterdir()
-    assert (code / "bench" / "job.py").is_file()
+    assert (code / "bench" / "runs" / "job.py").is_file()
 
 
 def test_the_readmes_backbone_runs_against_the_dit(results, tmp_path):
