@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 METRIC_SPECS: Mapping[str, tuple[str, float, float]] = {
     "fid": ("lower", 0.0, float("inf")),
@@ -15,6 +16,10 @@ METRIC_SPECS: Mapping[str, tuple[str, float, float]] = {
     "class_accuracy": ("higher", 0.0, 1.0),
 }
 """Metric -> direction, smallest and largest possible value."""
+FID_EXTRACTORS = ("inception-v3-compat", "digits-cnn", "shapes-cnn")
+"""Feature extractors that FID is computed with."""
+DistanceDtype = Literal["float32", "float16"]
+"""Of the distances that precision and recall compare."""
 ARROWS = {"lower": "↓", "higher": "↑"}
 HEADLINE_TYPE = "fid"
 """What rows are ranked by."""

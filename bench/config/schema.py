@@ -18,6 +18,10 @@ from bench.config.validation import SETTINGS
 
 Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Of arithmetic: bf16 is autocast over float32 weights."""
+ProtocolName = Literal["adm", "torch-fidelity"]
+"""Whose inception score is computed."""
 
 
 def _positive(owner: Any, section: str, *names: str) -> None:
@@ -189,7 +193,7 @@ class EvaluationConfig:
     """Feature extractor: inception-v3-compat (torch-fidelity's), digits-cnn or shapes-cnn."""
     weights: str = ""
     """File of the extractor's weights; "" looks in torch's cache."""
-    protocol: Literal["adm", "torch-fidelity"] = "adm"
+    protocol: ProtocolName = "adm"
     """Whose inception score: adm takes chunks of 5,000 in file order, torch-fidelity ten shuffled parts."""
     decoder: str = ""
     """Folder of the AutoencoderKL (diffusers layout) that decodes latents; "" is the one that bench.encode used."""
@@ -219,7 +223,7 @@ class EvaluationConfig:
     """Image i starts from noise (seed, i)."""
     batch: int = 250
     """Images sampled at a time; has no effect on the images."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """How the network is computed when it makes images; below fp32 the images are near those, not the same."""
 
     def __post_init__(self) -> None:

@@ -45,6 +45,7 @@ def encode_and_verify(out, inputs, *more):
     return latents.read_manifest(out).digest()
 
 
+@pytest.mark.long
 def test_a_killed_encoding_goes_on_with_the_same_bytes(inputs, tmp_path):
     inputs, out = (save_images(tmp_path / "cats", count=240), inputs[1]), tmp_path / "out"
     digest = encode_and_verify(tmp_path / "unbroken", inputs)

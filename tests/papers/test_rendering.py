@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import run, tables
+from bench import tables
 from bench.experiments import presets, suites
 from bench.papers import catalog, filling, published_networks, published_results, rendering, run_matching
 from bench.papers.run_matching import RecordIndex
 from bench.records import protocol, record
 from bench.runs import launch
+from bench.runs.flags import run_parser
 
 TABLES, FIGURES = catalog.tables(), catalog.figures()
 RESULTS = Path(__file__).parents[2] / "results"
@@ -249,7 +250,7 @@ def test_a_rows_command_makes_the_record_that_fills_it(name, line):
     own, value = table.runs[line], filling.values_by_line(table)[line][0]
     words = run_matching.run_command(own, value).replace("'", "").split(" --set ")
     argv = [*words[0].split()[3:], *(part for setting in words[1:] for part in ("--set", setting))]
-    wish = launch.parse_requests(run.parser().parse_args(argv))[0]
+    wish = launch.parse_requests(run_parser("").parse_args(argv))[0]
     if own.weights:
         args = presets.registry.size_args(own.arch, own.size)
         io = shape_of(own)

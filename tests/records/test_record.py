@@ -1,8 +1,6 @@
 import dataclasses
 import json
 import multiprocessing
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 from typing import get_type_hints
@@ -175,18 +173,6 @@ def test_a_finished_record_takes_the_failed_one_away_and_is_never_replaced_by_on
         assert failures.publish_failure(broken, config, "failed", "later") is None
         broken.clear()
     assert {r.error for r in record.read_records(results)} == {None, "of another seed"}
-
-
-def test_the_record_of_a_failure_needs_no_torch(broken):
-    code = (
-        "import sys; from pathlib import Path; from bench.records import failures\n"
-        "from bench.storage.run_folder import RunFolder\n"
-        "from bench.config.overrides import load_config\n"
-        "run = RunFolder(Path(sys.argv[1]))\n"
-        "assert failures.publish_failure(run, load_config(run.path), 'failed', 'NODE_FAIL')\n"
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code, str(broken.path)], check=True)
 
 
 SAID = {
