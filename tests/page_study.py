@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
-from made_records import config_of, metric, whole
+from factories import config_of, full_record, metric
 from PIL import Image
 
 from bench.records import record
@@ -17,7 +17,7 @@ COSTS = {"dit": 8_000_000, "uvit": 16_000_000, "unet": 24_000_000}
 
 def run(arch, seed, images):
     config = config_of(arch, seed, budget__images=images, budget__points=3)
-    one = whole(config, fid=1 + ARCHS.index(arch) + 0.1 * seed, macs=COSTS[arch])
+    one = full_record(config, fid=1 + ARCHS.index(arch) + 0.1 * seed, macs=COSTS[arch])
     fields = {
         "incidents": [{"kind": "restart", "images": 20_000}] if seed else [],
         "created": f"2026-11-2{seed}T00:00:00",
@@ -46,7 +46,7 @@ def page_study():
     runs = [run(arch, seed, images) for images in (60_000, 120_000) for arch in ARCHS for seed in range(3)]
     none = {"metrics": {}, "cost": None, "checkpoint": None, "curve": [], "losses": []}
     broken = renamed(runs[0], "dit broken", status="diverged", error=f"the loss is nan {HOSTILE}", **none)
-    hostile = renamed(whole(config_of("dit", 7, budget__images=60_000, budget__points=3), fid=9.0), HOSTILE)
+    hostile = renamed(full_record(config_of("dit", 7, budget__images=60_000, budget__points=3), fid=9.0), HOSTILE)
     return [*runs, reference("held-out", 0.2), reference("noise", 33.0), broken, hostile]
 
 
