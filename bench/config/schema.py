@@ -72,10 +72,10 @@ class ModelConfig:
     @property
     def label(self) -> str:
         """Name in tables: architecture, size and the arguments that differ from it."""
-        changes = (
-            [f"weights {self.weights[:8]}"] if self.weights else [f"{k}={v}" for k, v in sorted(self.args.items())]
-        )
-        return " ".join([self.arch.rpartition(":")[2], *([self.size] if self.size else []), *args])
+        parts = [self.arch.rpartition(":")[2], *([self.size] if self.size else [])]
+        if self.weights:
+            return " ".join([*parts, f"weights {self.weights[:8]}"])
+        return " ".join([*parts, *(f"{k}={v}" for k, v in sorted(self.args.items()))])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
