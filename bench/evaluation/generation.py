@@ -1,8 +1,10 @@
-"""Sampling: averaged weights of every evaluation point -> images -> features, batch by batch.
+"""Generate samples with the EMA weights of each evaluation point, and store their features.
 
-Images go straight from the sampler through the extractor into a feature store (bench/evaluation/feature_store.py); they
-stay on disk only where compute.export asks.  Batches are kept as they are made and lie on a fixed grid,
-so that a killed run goes on where it stopped, and ends with the same bytes.
+Each batch goes from the sampler through the extractor into a feature store (feature_store.py).  The images are only
+stored if compute.export says so.  Batches form a fixed grid and are stored one by one, so a run that was killed
+resumes after the last batch and ends with the same bytes.
+
+N images of an evaluation point, B images of a batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ import architectures
 from bench.config.schema import RunConfig
 from bench.data.autoencoder import make_decoder, to_uint8
 from bench.diffusion import samplers
-from bench.evaluation.export import export_target
 from bench.evaluation.extractors import extractor_registry
 from bench.evaluation.feature_extraction import extract_in_batches
 from bench.evaluation.feature_store import FeatureProvenance, FeatureStoreWriter
+from bench.evaluation.image_io import export_target
 from bench.experiments import presets
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
@@ -35,7 +37,7 @@ from bench.training.distributed import SINGLE_PROCESS, StopRequested, World
 
 
 def load_snapshot(path: Path, device: torch.device) -> nn.Module:
-    """The network of a snapshot, built from the spec inside the file."""
+    """Load the network of a snapshot, in evaluation mode; the file contains its NetSpec."""
     tensors, metadata = tensor_files.load_tensors(path)
     spec = architectures.NetSpec.from_dict(metadata["spec"])
     net = architectures.build(spec.arch, io=spec.io, args=dict(spec.args))
@@ -44,18 +46,23 @@ def load_snapshot(path: Path, device: torch.device) -> nn.Module:
 
 
 @torch.inference_mode()
-def sample_images(
+def generate_batches(
     net: nn.Module, config: RunConfig, latent: bool, device: torch.device, batches: list[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(indices, images (B, H, W, C) uint8) of each batch of image numbers."""
+    """Yield (image numbers (B,), images (B, H, W, C) uint8) for each batch of image numbers.
+
+    An image depends on the configuration and its number alone, apart from rounding in a batch of another size.
+    """
     io: architectures.IOSpec = net.spec.io  # type: ignore[union-attr, assignment]
     decode = make_decoder(latent, config.evaluation.decoder, device, config.evaluation.decoder_hash)
-    made = samplers.guide_from_config(execution.sampling_execution(config, device).sampler(net), config, io.num_classes)
-    for own in batches:
-        labels = balanced_labels(own, io.num_classes)
+    model = samplers.guide_from_config(
+        execution.sampling_execution(config, device).sampler(net), config, io.num_classes
+    )
+    for numbers in batches:
+        labels = balanced_labels(numbers, io.num_classes)
         cond = None if labels is None else torch.from_numpy(labels).to(device)
-        x = samplers.sample_images(made, config, (io.channels, io.size, io.size), own.tolist(), cond, device)
-        yield own, to_uint8(decode(x)).transpose(0, 2, 3, 1)
+        x = samplers.sample_images(model, config, (io.channels, io.size, io.size), numbers.tolist(), cond, device)
+        yield numbers, to_uint8(decode(x)).transpose(0, 2, 3, 1)
 
 
 def make_missing_images(
@@ -68,20 +75,21 @@ def make_missing_images(
     rank: int = 0,
     world: int = 1,
 ) -> None:
-    """Make what one evaluation point's targets lack, or this process's part of it.
+    """Generate the images that an evaluation point's targets lack, or this process's share of them.
 
-    `targets` tells which images (N,) bool each has.  `report` is told after each batch how many images
-    this call has made and how many there were before it, and may raise to stop.
+    `net` loads the network; it is only called if images are missing.  `targets` maps each target to the images that it
+    has, (N,) bool.  `report` is called after each batch with the number of images that this call has generated and
+    the number that existed before; it may raise to stop.
     """
-    have = np.logical_and.reduce(list(targets.values()))
-    before, made = int(have.sum()), 0
-    todo = missing_batches(have, config.evaluation.batch, rank, world)
-    for own, images in sample_images(net(), config, latent, device, todo) if todo else ():
-        for target, kept in targets.items():
-            if not kept[own].all():
-                target.add(own, images)
-        made += len(own)
-        report(made, before)
+    complete = np.logical_and.reduce(list(targets.values()))
+    before, generated = int(complete.sum()), 0
+    batches = missing_batches(complete, config.evaluation.batch, rank, world)
+    for numbers, images in generate_batches(net(), config, latent, device, batches) if batches else ():
+        for target, present in targets.items():
+            if not present[numbers].all():
+                target.add(numbers, images)
+        generated += len(numbers)
+        report(generated, before)
 
 
 def generate(
@@ -101,13 +109,13 @@ def generate(
     points = config.budget.evaluation_points
     targets = target_factory(run, config, device, world)
     for done, point in enumerate(points):
-        there = missing_images(run, targets(point), world)
+        unfinished = scan_targets(run, targets(point), world)
         net = partial(load_snapshot, run.file("snapshots", point, "safetensors"), device)
         report = progress_reporter(run, config, done, world, check)
         stopped = False
-        if there:
+        if unfinished:
             try:
-                make_missing_images(net, config, latent, device, there, report, world.rank, world.size)
+                make_missing_images(net, config, latent, device, unfinished, report, world.rank, world.size)
             except StopRequested:
                 stopped = True
         if world.agree(stopped)[0]:
@@ -118,36 +126,38 @@ def generate(
         world.barrier()
 
 
-def missing_images(run: RunFolder, targets: list[ShardedOutput], world: World) -> dict[ShardedOutput, np.ndarray]:
-    """Which images (N,) bool each unfinished target has, as process 0 sees it.
+def scan_targets(run: RunFolder, targets: list[ShardedOutput], world: World) -> dict[ShardedOutput, np.ndarray]:
+    """Map each unfinished target to the images that it has, (N,) bool, as rank 0 sees them."""
 
-    A file that cannot be read is logged, and its images are made again.
-    """
-
-    def seen() -> list[np.ndarray | None]:
+    def scan() -> list[np.ndarray | None]:
         return [None if target.done else scan_target(run, target) for target in targets]
 
-    return {target: there for target, there in zip(targets, world.of_first(seen), strict=True) if there is not None}
+    results = zip(targets, world.of_first(scan), strict=True)
+    return {target: present for target, present in results if present is not None}
 
 
 def scan_target(run: RunFolder, target: ShardedOutput) -> np.ndarray:
-    there = target.shards.look()
+    """Return the images that a target has, (N,) bool; shards that cannot be read are logged and removed."""
+    present = target.shards.look()
     for name in target.shards.damaged:
         run.log("damaged", file=f"{target.shards.folder.parent.name}/{target.shards.folder.name}/{name}")
-    return there
+    return present
 
 
 def progress_reporter(
     run: RunFolder, config: RunConfig, done: int, world: World, check: Callable[[], None]
 ) -> Callable[[int, int], None]:
-    """What logs the images of all processes, taken to be equally fast, once `done` points are done, and checks."""
-    points, samples, began = config.budget.points, config.evaluation.samples, time.monotonic()
+    """Return a `report` function for `make_missing_images` after `done` evaluation points: it logs, then checks.
 
-    def report(made: int, before: int) -> None:
-        made = min(made * world.size, samples - before)
+    Rank 0 logs an estimate for all processes, which assumes that they are equally fast.
+    """
+    points, samples, start = config.budget.points, config.evaluation.samples, time.monotonic()
+
+    def report(generated: int, before: int) -> None:
+        everywhere = min(generated * world.size, samples - before)
         if world.first:
-            rate = made / max(1e-9, time.monotonic() - began)
-            run.log("sample", images=done * samples + before + made, of=points * samples, rate=rate)
+            throughput = everywhere / max(1e-9, time.monotonic() - start)
+            run.log("sample", images=done * samples + before + everywhere, of=points * samples, rate=throughput)
         world.check(check)
 
     return report
@@ -156,12 +166,16 @@ def progress_reporter(
 def target_factory(
     run: RunFolder, config: RunConfig, device: torch.device, world: World = SINGLE_PROCESS
 ) -> Callable[[int], list[ShardedOutput]]:
-    """What an evaluation point's images are made into: features, and files where they are to be exported."""
+    """Return a function from an evaluation point to its targets: a feature store, and an export if there is one.
+
+    Rank 0 prepares the extractor's weights first, since it may have to train them.
+    """
     e, classes = config.evaluation, presets.network_io(config).num_classes
-    found = extractor_registry.prepare_weights(e.extractor, e.weights, run.cache) if world.first else None
-    world.barrier()  # process 0 may have made them just now
-    weights, sha256 = found or extractor_registry.prepare_weights(e.extractor, e.weights, run.cache)
-    made = FeatureProvenance(extractor=e.extractor, weights=weights.name, sha256=sha256)
+    if world.first:
+        extractor_registry.prepare_weights(e.extractor, e.weights, run.cache)
+    world.barrier()
+    weights, sha256 = extractor_registry.prepare_weights(e.extractor, e.weights, run.cache)
+    provenance = FeatureProvenance(extractor=e.extractor, weights=weights.name, sha256=sha256)
     purposes = extractor_registry.EXTRACTORS[e.extractor].layers
 
     @cache
@@ -172,7 +186,7 @@ def target_factory(
         return extract_in_batches(network(), numbers, images_BHWC.transpose(0, 3, 1, 2))
 
     def targets(point: int) -> list[ShardedOutput]:
-        features = FeatureStoreWriter(run.features(point), e.samples, classes, made, purposes, extract)
+        features = FeatureStoreWriter(run.features(point), e.samples, classes, provenance, purposes, extract)
         exports = [run.exported(point, config.compute.export)] if config.compute.export != "none" else []
         return [features, *(export_target(path, e.samples, classes) for path in exports)]
 

@@ -1,4 +1,7 @@
-"""Compute the metrics of a run at its evaluation points, and of the reference rows."""
+"""Metrics of a run at its evaluation points, and of the reference rows (held-out images and noise).
+
+N images, P images of a picture, C channels, H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from bench.config.schema import RunConfig
 from bench.data.dataset import Dataset
 from bench.data.sources import open_source
 from bench.evaluation import metrics
-from bench.evaluation.comparison import add_metric_suffix, required_layers
-from bench.evaluation.extractors.extractor_registry import EXTRACTORS, build_network, hash_weights
-from bench.evaluation.feature_extraction import collect_features
+from bench.evaluation.extractors.extractor_registry import EXTRACTORS, build_network
+from bench.evaluation.extractors.weight_hashes import hash_weights
+from bench.evaluation.feature_extraction import collect_features, read_store, required_layers
 from bench.evaluation.feature_store import FeatureProvenance, FeatureStore
 from bench.evaluation.image_io import ArrayImages, ImageSource
 from bench.storage.atomic import write_json
@@ -24,50 +27,51 @@ from bench.training.tensorboard import TensorBoardWriter
 
 MetricValues = dict[str, dict[str, Any]]
 REFERENCE_GRID_IMAGES = 100
-"""Images of a reference row that its picture shows."""
+"""Images in the picture of a reference row."""
 
 
 class Evaluator:
-    """An extractor and the features of the reference, computed once."""
+    """Extractor, protocol and reference features of a run; they are loaded and computed once."""
 
-    def __init__(self, config: RunConfig, weights: Path, arrays: Dataset, cuda: bool = False) -> None:
+    def __init__(self, config: RunConfig, weights: Path, dataset: Dataset, cuda: bool = False) -> None:
         name, self.protocol = config.evaluation.extractor, config.evaluation.protocol
-        self.entry, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
-        self.classifies = self.entry.knows(config.data.title)
-        self.net = build_network(name, weights, self.entry.layers.values(), cuda)
-        self.made = FeatureProvenance(extractor=name, weights=weights.name, sha256=hash_weights(weights))
-        self.real = self.collect(ArrayImages(arrays.reference, "the reference"), sampled=False, intervals=False)
+        self.extractor, self.device = EXTRACTORS[name], "cuda" if cuda else "cpu"
+        self.predicts_classes = self.extractor.predicts_classes_of(config.data.title)
+        self.net = build_network(name, weights, self.extractor.layers.values(), cuda)
+        self.provenance = FeatureProvenance(extractor=name, weights=weights.name, sha256=hash_weights(weights))
+        reference = ArrayImages(dataset.reference, "the reference")
+        self.reference = self._extract(reference, sampled=False, intervals=False)
 
-    def collect(self, images: ImageSource, *, sampled: bool, intervals: bool) -> metrics.SampleSet:
-        layers = self.entry.layers
-        keep, fit = required_layers(layers, set(layers), sampled=sampled, intervals=intervals)
-        return collect_features(self.net, images, keep=keep, fit=fit)
+    def _extract(self, images: ImageSource, *, sampled: bool, intervals: bool) -> metrics.SampleSet:
+        layers = self.extractor.layers
+        row_layers, moment_layers = required_layers(layers, set(layers), sampled=sampled, intervals=intervals)
+        return collect_features(self.net, images, row_layers=row_layers, moment_layers=moment_layers)
 
-    def __call__(self, images: ImageSource | np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
-        """Metrics of uint8 images (N, C, H, W), their names ending as the extractor's must.
+    def measure_images(
+        self, images: ImageSource | np.ndarray, labels: np.ndarray | None, *, intervals: bool
+    ) -> MetricValues:
+        """Compute the metrics of images (N, C, H, W) uint8; labels (N,) are the classes they were conditioned on.
 
-        Class accuracy is only measured by an extractor whose classes are the data's.
+        Class accuracy is only computed if the extractor predicts the data's classes.
         """
         source = ArrayImages(images, "the samples") if isinstance(images, np.ndarray) else images
-        return self.compare(self.collect(source, sampled=True, intervals=intervals), labels, intervals=intervals)
+        return self._compare(self._extract(source, sampled=True, intervals=intervals), labels, intervals=intervals)
 
-    def stored(self, store: FeatureStore, *, intervals: bool) -> MetricValues:
-        """Metrics of samples whose features are stored; ValueError where they are another extractor's."""
-        store.check(self.made)
-        side = metrics.SampleSet(rows=store.rows(), fitted=store.fitted(self.entry.layers), count=store.count)
-        return self.compare(side, store.labels, intervals=intervals)
+    def measure_store(self, store: FeatureStore, *, intervals: bool) -> MetricValues:
+        """Compute the metrics of stored features; ValueError if another extractor or other weights wrote them."""
+        store.check(self.provenance)
+        return self._compare(read_store(store, self.extractor.layers), store.labels, intervals=intervals)
 
-    def compare(self, samples: metrics.SampleSet, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
-        """Metrics of the samples' features against the reference's."""
-        sides = metrics.MetricInputs(
+    def _compare(self, samples: metrics.SampleSet, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
+        inputs = metrics.MetricInputs(
             samples=samples,
-            reference=self.real,
-            layers=self.entry.layers,
-            labels=np.asarray(labels) if labels is not None and self.classifies else None,
+            reference=self.reference,
+            layers=self.extractor.layers,
+            labels=np.asarray(labels) if labels is not None and self.predicts_classes else None,
             protocol=self.protocol,
             device=self.device,
         )
-        return add_metric_suffix(metrics.compute_metrics(sides, intervals=intervals), self.entry)
+        return self.extractor.add_metric_suffix(metrics.compute_metrics(inputs, intervals=intervals))
 
 
 def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], check: Callable[[], None]) -> None:
@@ -79,7 +83,7 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
         if target.is_file():
             continue
         evaluator = evaluator or make()
-        found = evaluator.stored(FeatureStore(run.features(point)), intervals=point == points[-1])
+        found = evaluator.measure_store(FeatureStore(run.features(point)), intervals=point == points[-1])
         write_json(target, {"images": point, "metrics": found})
         TensorBoardWriter(run).add(point, {k: v["value"] for k, v in found.items()})
         run.log("evaluate", images=i + 1, of=len(points), point=point, **{k: v["value"] for k, v in found.items()})
@@ -87,19 +91,20 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
 
 
 def read_curve(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
-    """[{images, metrics}] of all evaluation points."""
+    """Read [{images, metrics}] of all evaluation points; every point must have been evaluated."""
     points = config.budget.evaluation_points
     return [json.loads(run.file("evaluation", p, "json").read_text()) for p in points]
 
 
 class NoiseImages:
-    """Gaussian pixels (N, C, H, W) uint8, made batch by batch in their order."""
+    """Images (N, C, H, W) uint8 of Gaussian pixels, drawn batch by batch in their order."""
 
     def __init__(self, count: int, size: tuple[int, int, int], seed: int) -> None:
         self.name, self.count, self.size, self.seed = "noise", count, size, seed
         self.left_out: list[dict[str, str]] = []
 
     def batches(self, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield (names, images (B, C, H, W) uint8), at most `size` images at a time."""
         rng = np.random.RandomState(self.seed)
         for start in range(0, self.count, size):
             n = min(size, self.count - start)
@@ -108,18 +113,20 @@ class NoiseImages:
 
 
 def measure_reference_rows(
-    evaluator: Evaluator, arrays: Dataset, config: RunConfig
+    evaluator: Evaluator, dataset: Dataset, config: RunConfig
 ) -> dict[str, tuple[MetricValues, np.ndarray]]:
-    """{"held-out": ..., "noise": ...}: metrics of real images never trained on, and of Gaussian noise; some images.
+    """Measure real images that are never trained on, and Gaussian noise: the best and the worst case of a metric.
 
-    Noise is the ceiling, real images are the floor.
+    Returns {"held-out" or "noise": (metrics, images (P, C, H, W) uint8 for a picture)}; held-out only if the data set
+    has such images.
     """
-    e, (channels, height, width) = config.evaluation, arrays.reference.shape[1:]
+    e, (channels, height, width) = config.evaluation, dataset.reference.shape[1:]
     noise = NoiseImages(e.samples, (channels, height, width), e.seed)
     classes = max(1, open_source(config.data.name, config.data.root).num_classes)
-    found = evaluator(noise, np.arange(e.samples) % classes, intervals=True)
-    rows = {"noise": (found, next(noise.batches(REFERENCE_GRID_IMAGES))[1])}
-    if arrays.held_out is not None:
-        found = evaluator(ArrayImages(arrays.held_out, "held-out"), arrays.held_out_labels, intervals=True)
-        rows["held-out"] = (found, np.asarray(arrays.held_out[:REFERENCE_GRID_IMAGES]))
+    values = evaluator.measure_images(noise, np.arange(e.samples) % classes, intervals=True)
+    rows = {"noise": (values, next(noise.batches(REFERENCE_GRID_IMAGES))[1])}
+    if dataset.held_out is not None:
+        images = ArrayImages(dataset.held_out, "held-out")
+        values = evaluator.measure_images(images, dataset.held_out_labels, intervals=True)
+        rows["held-out"] = (values, np.asarray(dataset.held_out[:REFERENCE_GRID_IMAGES]))
     return rows

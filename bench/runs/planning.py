@@ -15,6 +15,7 @@ from bench.config.schema import RunConfig
 from bench.costs import counting, matching
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import make_diffusion
+from bench.evaluation import image_io
 from bench.evaluation.extractors import extractor_registry
 from bench.experiments import presets
 from bench.experiments.resolve import check_decoder
@@ -166,7 +167,7 @@ def check_prerequisites(configs: list[RunConfig], here: bool = True) -> None:
         if here:
             device_of(c)
         extractor_registry.check_extractor(c.evaluation.extractor, c.evaluation.weights)
-        extractor_registry.ImageDataset(arrays.reference)
+        image_io.ArrayImages(arrays.reference, "the reference")
         if c.evaluation.guidance != 1 and not what.num_classes:
             raise ValueError(f"{c.data.name} has no classes: set evaluation.guidance=1")
         if c.evaluation.guidance != 1 and c.recipe.label_drop == 0 and not c.model.weights:
