@@ -18,8 +18,8 @@ from typing import Any
 
 from bench.cluster import slurm
 from bench.config.overrides import load_config
-from bench.storage import process_identity
 from bench.storage.atomic import atomic_write
+from bench.storage.process_identity import is_running
 from bench.storage.run_folder import RunFolder
 
 RUN_STATES = (
@@ -33,7 +33,6 @@ EVENT_STATES = {"resume": "training", "train": "training", "rollback": "training
     **{"trained": "sampling", "damaged": "sampling", "sample": "sampling", "evaluate": "evaluating"},
 }
 END_EVENTS = frozenset(["failed", "diverged", "stopped", "done"])
-LOG_TAIL_BYTES = 65_536
 STALE_SECONDS = 60.0
 """After which a run's rate is no longer believed."""
 LOST_SECONDS = 3600.0
@@ -114,11 +113,11 @@ def matches_pattern(name: str, pattern: str) -> bool:
 
 def read_run_files(run: RunFolder) -> RunFiles:
     """What the files of a run say; torn or missing ones say nothing."""
-    status = read_json_object(run.path / "status.json") or status_from_log(run)
+    status = run.status()
     jobs = read_json_object(run.path / "jobs.json")
     # a run that went on outside of SLURM is no longer to be asked about there
     moved = status.get("job") is None and (status.get("time") or 0) > jobs.get("submitted", 0)
-    record = read_json_object(run.record())
+    record = read_json_object(run.record_path)
     done = record if record.get("status") == "done" else {}
     return RunFiles(run=run, status=status, jobs={} if moved else jobs.get("jobs", {}), record=done)
 
@@ -129,26 +128,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def status_from_log(run: RunFolder) -> dict[str, Any]:
-    """What status.json would say, from the end of the log of a run that has none."""
-    try:
-        size = (run.path / "log.jsonl").stat().st_size
-    except OSError:
-        return {}
-    events, _ = run.events(max(0, size - LOG_TAIL_BYTES))
-    told: dict[str, Any] = {"starts": 0, "rollbacks": 0, "fid": None}
-    for event in events:
-        name = event["event"]
-        told |= {key: event[key] for key in ("images", "of", "rate", "loss", "pid", "error") if key in event}
-        told |= {"event": name, "time": event["time"]} if name in {*EVENT_STATES, *END_EVENTS, "start"} else {}
-        told["starts"] += name == "start"
-        told["rollbacks"] += name == "rollback"
-        fids = [(key, value) for key, value in event.items() if key.startswith("fid")]
-        if name == "evaluate" and fids:
-            told["fid"] = {"name": fids[0][0], "value": fids[0][1], "images": event.get("point")}
-    return told
 
 
 def query_runs(runs: Iterable[RunFolder], *, reap: bool = True) -> tuple[list[RunStatus], str]:
@@ -318,17 +297,9 @@ def is_on_this_host(status: Mapping[str, Any]) -> bool:
 
 
 def is_writer_running(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a status lives on this machine, and is no later one of the same number."""
+    """Whether the process that wrote a status runs on this host."""
     pid = status.get("pid")
-    if not pid or not is_on_this_host(status):
-        return False
-    try:
-        about = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        up = float(Path("/proc/uptime").read_text().split()[0])
-    except OSError:
-        return False if Path("/proc/self").exists() else process_identity.pid_exists(pid)
-    born = time.time() - up + int(about[19]) / os.sysconf("SC_CLK_TCK")
-    return about[0] not in "ZX" and born < status["time"] + 2
+    return pid is not None and is_on_this_host(status) and is_running(pid, seen_at=status["time"])
 
 
 def error_lines(files: RunFiles, found: RunStatus, lines: int = 4) -> list[str]:

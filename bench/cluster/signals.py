@@ -1,8 +1,9 @@
-"""What the system tells a running job: stop, or save and queue again.  Imports no torch.
+"""Signal handlers of a running job: stop after saving (SIGINT, SIGTERM), or save and requeue (SIGUSR2).
 
-SIGINT and SIGTERM are noted, and the work stops, saved, where it is safe.  SIGUSR2 is SLURM's notice of a time limit or
-a preemption; submitit's handler for it (kept here) puts the job back into the queue, but only after the work has saved,
-or when most of the notice has passed.
+The handlers only record the signal; the trainer and the sampler ask `stop_requested` where it is safe to stop.
+SLURM sends SIGUSR2 before a time limit or a preemption.  submitit's own handler of SIGUSR2 requeues the job at once,
+so it is replaced here and called after the work has saved, or when most of the time before the limit has passed.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -17,76 +18,83 @@ from typing import Any
 from bench.storage.process_identity import is_slurm_task
 
 REQUEUE_DEADLINE_SHARE = 0.6
-"""Share of the notice after which the job is queued again even where the work has not stopped."""
+"""Fraction of `signal_seconds` after which the job is requeued even if the work has not stopped."""
 REQUEUE_TIMEOUT_SECONDS, RETRY_SECONDS = 600.0, 0.5
 
 
 class SignalHandler:
-    """The notices of one process."""
+    """The signals that this process has received.
 
-    def __init__(self, notice_seconds: float = 0.0) -> None:
-        self.notice_seconds = notice_seconds
-        self.heard: list[int] = []
-        self.submitit: Callable[[int, Any], Any] | None = None
+    `signal_seconds` is the time between SLURM's SIGUSR2 and the end of the job (slurm.signal_seconds); 0 outside SLURM.
+    """
+
+    def __init__(self, signal_seconds: float = 0.0) -> None:
+        self.signal_seconds = signal_seconds
+        self.received: list[int] = []
+        self.submitit_handler: Callable[[int, Any], Any] | None = None
 
     @property
-    def stop(self) -> bool:
-        return bool(self.heard)
+    def stop_requested(self) -> bool:
+        """Whether any signal has come."""
+        return bool(self.received)
 
     @property
-    def requeue(self) -> bool:
-        return signal.SIGUSR2 in self.heard
+    def requeue_requested(self) -> bool:
+        """Whether SLURM's SIGUSR2 has come."""
+        return signal.SIGUSR2 in self.received
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take the signals over, and give them back at the end."""
-        wanted: dict[int, Any] = {signal.SIGINT: self._note, signal.SIGTERM: self._note}
-        queued = signal.getsignal(signal.SIGUSR2)
-        if is_slurm_task() and callable(queued):
-            self.submitit = queued
-            wanted |= {signal.SIGUSR2: self._note, signal.SIGALRM: self._last_call}
-        before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    def installed(self) -> Iterator[None]:
+        """Install the handlers, and restore the previous ones at the end."""
+        handlers: dict[int, Any] = {signal.SIGINT: self._record, signal.SIGTERM: self._record}
+        submitit_handler = signal.getsignal(signal.SIGUSR2)
+        if is_slurm_task() and callable(submitit_handler):
+            self.submitit_handler = submitit_handler
+            handlers |= {signal.SIGUSR2: self._record, signal.SIGALRM: self._requeue_unstopped}
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _note(self, signum: int, frame: Any) -> None:
-        self.heard.append(signum)
-        if signum == signal.SIGUSR2 and self.notice_seconds:
-            signal.setitimer(signal.ITIMER_REAL, self.notice_seconds * REQUEUE_DEADLINE_SHARE)
+    def _record(self, signum: int, frame: Any) -> None:
+        self.received.append(signum)
+        if signum == signal.SIGUSR2 and self.signal_seconds:
+            signal.setitimer(signal.ITIMER_REAL, self.signal_seconds * REQUEUE_DEADLINE_SHARE)
 
-    def _last_call(self, signum: int, frame: Any) -> None:
-        print("the work did not stop in time; what it has saved so far is what the next turn goes on from", flush=True)
-        if not self.queue_again():
+    def _requeue_unstopped(self, signum: int, frame: Any) -> None:
+        print("the work did not stop in time; the requeued job continues from the last checkpoint", flush=True)
+        if not self.requeue_job():
             signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
 
-    def queue_again(self) -> bool:
-        """Let submitit requeue this job, which ends this process (of several, only the first one's); False: not yet.
+    def requeue_job(self) -> bool:
+        """Let submitit requeue this job; False if SLURM did not accept it yet.
 
-        Raises submitit's UncompletedJobError where it has been requeued too often.
+        Success ends the process in rank 0; in the other ranks submitit does nothing.
+        Raises submitit's UncompletedJobError if the job was requeued too often.
         """
-        assert self.submitit is not None, "only a SLURM job can be queued again"
+        assert self.submitit_handler is not None, "only a SLURM job can be requeued"
         try:
-            self.submitit(signal.SIGUSR2, None)
+            self.submitit_handler(signal.SIGUSR2, None)
         except subprocess.SubprocessError as error:  # the controller may be restarting
-            print(f"cannot be queued again yet: {error}", flush=True)
+            print(f"cannot be requeued yet: {error}", flush=True)
             return False
         return True
 
-    def leave(self, requeue: bool) -> None:
-        """End a job that has stopped, saved: queue it again, or wait for the end that was announced.
+    def end_job(self, requeue: bool) -> None:
+        """End a job that stopped and saved: requeue it, or wait until SLURM ends it.
 
-        A SIGTERM alone is a preemption without notice, whose requeue is SLURM's, or a scancel.  To
-        return would be a success, to raise a failure, and it is neither.  RuntimeError after ten minutes.
+        SIGTERM alone comes from scancel, or from a preemption after which SLURM itself requeues the job.
+        Returning would mark the job as successful and raising would mark it as failed, so this waits.
+        RuntimeError if the job still runs after ten minutes.
         """
         if not is_slurm_task():
             return
-        deadline, queued = time.monotonic() + REQUEUE_TIMEOUT_SECONDS, False
+        deadline, requeued = time.monotonic() + REQUEUE_TIMEOUT_SECONDS, False
         while time.monotonic() < deadline:
-            if not queued and (requeue or self.requeue):
-                queued = self.queue_again()
+            if not requeued and (requeue or self.requeue_requested):
+                requeued = self.requeue_job()
             time.sleep(RETRY_SECONDS)
-        raise RuntimeError("the job was told to end, saved and waited, but was not ended; submit it again")
+        raise RuntimeError("the job was signalled, saved and waited ten minutes, but was not ended; submit it again")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 
 from bench.config import timestep_respacing
-from bench.config.identity import digest_json
+from bench.config.identity import MACHINE, digest_json, without
 from bench.config.naming import dataset_title
 
 Track = Literal["shared", "native", "published"]
@@ -353,12 +353,9 @@ class RunConfig:
 
     def identity(self) -> dict[str, Any]:
         """The part that decides the result: no compute, no paths, no sampling batch."""
-        data = self.to_dict()
-        del data["compute"], data["data"]["root"]
-        data["data"]["name"] = self.data.title
-        for name in ("weights", "decoder", "batch"):
-            del data["evaluation"][name]
-        return data
+        identity = without(self.to_dict(), MACHINE)
+        identity["data"]["name"] = self.data.title
+        return identity
 
     @property
     def name(self) -> str:

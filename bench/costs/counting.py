@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import architectures
 from architectures import Conditions, IOSpec, TextCondition
 from bench.config.schema import RunConfig
+from bench.costs.flops import forward_flops, training_flops
 
 BYTES_PER_PARAMETER = 20
 """float32 weights, gradients, two AdamW moments and the average."""
@@ -39,12 +40,12 @@ class NetworkCost:
 
     @property
     def flops(self) -> int:
-        return 2 * self.macs
+        return forward_flops(self.macs)
 
     @property
     def training_flops(self) -> int:
         """FLOPs to train on one image."""
-        return 3 * self.flops
+        return training_flops(self.macs, 1)
 
     def by(self, what: str) -> int:
         return self.params if what == "params" else self.macs
@@ -129,7 +130,7 @@ def cost_summary(config: RunConfig, cost: NetworkCost) -> dict[str, Any]:
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
-        "training_flops": cost.training_flops * config.budget.images or None,
+        "training_flops": training_flops(cost.macs, config.budget.images) or None,
         "guidance_multiplier": 1 if e.guidance == 1 else 2,
         "sampling_flops_per_image": cost.flops * e.forward_passes,
     }

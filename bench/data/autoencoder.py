@@ -5,7 +5,6 @@ B images, H W image size, h w latent size, C latent channels, M moments.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+
+from bench.storage.tensor_files import tensors_sha256
 
 Decoder = Callable[[Tensor], Tensor]
 Encoder = Callable[[np.ndarray], np.ndarray]
@@ -62,11 +63,7 @@ def hash_autoencoder(folder: str, vae: Any) -> str:
     """SHA-256 of an autoencoder's configuration and tensors, in whatever kind of file they are."""
     config = json.loads((Path(folder) / "config.json").read_text())
     own = {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}  # not versions and paths
-    h = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
-    for name, tensor in sorted(vae.state_dict().items()):
-        h.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        h.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return h.hexdigest()
+    return tensors_sha256(vae.state_dict(), prefix=json.dumps(own, sort_keys=True).encode())
 
 
 def is_vq(vae: Any) -> bool:

@@ -110,7 +110,7 @@ def generate(
     targets = target_factory(run, config, device, world)
     for done, point in enumerate(points):
         unfinished = scan_targets(run, targets(point), world)
-        net = partial(load_snapshot, run.file("snapshots", point, "safetensors"), device)
+        net = partial(load_snapshot, run.snapshot_path(point), device)
         report = progress_reporter(run, config, done, world, check)
         stopped = False
         if unfinished:
@@ -186,8 +186,8 @@ def target_factory(
         return extract_in_batches(network(), numbers, images_BHWC.transpose(0, 3, 1, 2))
 
     def targets(point: int) -> list[ShardedOutput]:
-        features = FeatureStoreWriter(run.features(point), e.samples, classes, provenance, purposes, extract)
-        exports = [run.exported(point, config.compute.export)] if config.compute.export != "none" else []
+        features = FeatureStoreWriter(run.features_path(point), e.samples, classes, provenance, purposes, extract)
+        exports = [run.export_path(point, config.compute.export)] if config.compute.export != "none" else []
         return [features, *(export_target(path, e.samples, classes) for path in exports)]
 
     return targets

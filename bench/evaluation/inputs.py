@@ -182,7 +182,10 @@ def _open_run_samples(path: Path, channels: tuple[int, ...]) -> EvaluationInput:
     points = [int(f.stem) for f in outputs if f.stem.isdigit() and f.suffix in ("", ".npz")]
     if not points:
         raise ValueError(f"{run.path} has no samples yet, in features/ or samples/; run it with python -m bench.run")
-    features, npz, png = run.features(max(points)), *(run.exported(max(points), kind) for kind in ("npz", "png"))
+    features, npz, png = (
+        run.features_path(max(points)),
+        *(run.export_path(max(points), kind) for kind in ("npz", "png")),
+    )
     images: ImageSource | None = NpzImages(npz, channels) if npz.is_file() else None
     if png.is_dir() and not images:
         images = FolderImages(png, channels)

@@ -79,11 +79,11 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
     points = config.budget.evaluation_points
     evaluator = None
     for i, point in enumerate(points):
-        target = run.file("evaluation", point, "json")
+        target = run.evaluation_path(point)
         if target.is_file():
             continue
         evaluator = evaluator or make()
-        found = evaluator.measure_store(FeatureStore(run.features(point)), intervals=point == points[-1])
+        found = evaluator.measure_store(FeatureStore(run.features_path(point)), intervals=point == points[-1])
         write_json(target, {"images": point, "metrics": found})
         TensorBoardWriter(run).add(point, {k: v["value"] for k, v in found.items()})
         run.log("evaluate", images=i + 1, of=len(points), point=point, **{k: v["value"] for k, v in found.items()})
@@ -93,7 +93,7 @@ def evaluate(run: RunFolder, config: RunConfig, make: Callable[[], Evaluator], c
 def read_curve(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
     """Read [{images, metrics}] of all evaluation points; every point must have been evaluated."""
     points = config.budget.evaluation_points
-    return [json.loads(run.file("evaluation", p, "json").read_text()) for p in points]
+    return [json.loads(run.evaluation_path(p).read_text()) for p in points]
 
 
 class NoiseImages:

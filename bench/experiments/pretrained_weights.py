@@ -7,7 +7,6 @@ folders, and the snapshots of our own runs.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from architectures import NetSpec, registry
 from architectures.official import check_finite, check_layout, shapes_of
 from bench.config.schema import DiffusionConfig
 from bench.storage import tensor_files
+from bench.storage.tensor_files import tensors_sha256
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 FAMILIES = {
@@ -111,7 +111,7 @@ def read_checkpoint(path: Path, arch: str = "", ctor: Mapping[str, Any] | None =
         net = architectures.from_official(family, tensors, **dict(ctor or {}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return LoadedCheckpoint(net=_solid(path, net), family=family, sha256=hash_network(net))
+    return LoadedCheckpoint(net=_solid(path, net), family=family, sha256=tensors_sha256(net.state_dict()))
 
 
 def _kind(path: Path) -> str:
@@ -146,15 +146,6 @@ def detect_family(path: Path, tensors: Mapping[str, Any], arch: str = "") -> str
         return next(family for family, (own, _) in reversed(FAMILIES.items()) if own == arch)
     first = ", ".join(list(tensors)[:3]) or "none"
     raise ValueError(f"{path} holds no DiT, U-ViT, ADM or LDM network; its first keys are {first}")
-
-
-def hash_network(net: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of the weights, in order of name."""
-    h = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
-        h.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        h.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return h.hexdigest()
 
 
 def _torch(path: Path) -> Any:
@@ -210,7 +201,9 @@ def _own(path: Path, metadata: Mapping[str, Any], arch: str) -> LoadedCheckpoint
         raise ValueError(f"{path}: {error}") from None
     net = architectures.build(spec.arch, io=spec.io, args=dict(spec.args))
     net.load_state_dict(tensors)
-    return LoadedCheckpoint(net=net.eval(), family="bench", sha256=hash_network(net), diffusion=diffusion)
+    return LoadedCheckpoint(
+        net=net.eval(), family="bench", sha256=tensors_sha256(net.state_dict()), diffusion=diffusion
+    )
 
 
 def _weights(loaded: Any) -> dict[str, Any]:
@@ -260,4 +253,4 @@ def _diffusers(folder: Path) -> LoadedCheckpoint:
         net = architectures.from_diffusers(tensors, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return LoadedCheckpoint(net=_solid(path, net), family="dit", sha256=hash_network(net))
+    return LoadedCheckpoint(net=_solid(path, net), family="dit", sha256=tensors_sha256(net.state_dict()))

@@ -56,7 +56,7 @@ def _of_checkpoint(wish: presets.RunRequest) -> RunConfig:
 def install_checkpoints(wishes: list[presets.RunRequest], runs: Iterable[RunFolder]) -> None:
     """Put the weights of --checkpoint where sampling looks for a snapshot, unless they are there."""
     for wish, run in zip(wishes, runs, strict=True):
-        target = run.file("snapshots", 0, "safetensors")
+        target = run.snapshot_path(0)
         if wish.checkpoint and not target.is_file():
             pretrained_weights.write_snapshot(load_requested_checkpoint(wish), target)
     _read.cache_clear()

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from bench.config.identity import digest_json
+from bench.config.identity import RESOLVED, SEED, configuration_key
 from bench.experiments.presets import RunRequest, compose_config
 
 Scale = Literal["digits", "shapes", "paper"]
@@ -284,20 +284,10 @@ def suite_requests(name: str, scale: Scale, base: RunRequest, seeds: int = 0) ->
     return found
 
 
-def key(identity: Mapping[str, Any]) -> str:
-    """The same for all seeds of a cell, before and after what its data and match decide is filled in.
-
-    `identity` is RunConfig.identity() or a record's config.
-    """
-    model, data, evaluation = (dict(identity[part]) for part in ("model", "data", "evaluation"))
-    for part, names in ((model, ("solved", "weights", "io")), (data, ("hash",)), (evaluation, ("decoder_hash",))):
-        for name in names:
-            part.pop(name, None)
-    whole = {**identity, "model": model, "data": data, "evaluation": evaluation}
-    return digest_json({name: value for name, value in whole.items() if name != "seed"})
-
-
 @cache
 def variant_keys(name: str, scale: Scale) -> Mapping[str, str]:
     """Cell -> key of the records that belong to it; ValueError for a scale that the suite has not."""
-    return {cell.name: key(compose_config(cell.wish).identity()) for cell in suite_variants(name, scale)}
+    return {
+        cell.name: configuration_key(compose_config(cell.wish).identity(), SEED + RESOLVED)
+        for cell in suite_variants(name, scale)
+    }

@@ -8,10 +8,19 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any
 
+from bench.config.identity import (
+    INACTIVE_GUIDANCE,
+    MACHINE,
+    RESOLVED,
+    SEED,
+    TRAINING,
+    UNPUBLISHED,
+    configuration_key,
+)
 from bench.config.overrides import apply_overrides
 from bench.config.schema import RunConfig
 from bench.data import sources
-from bench.experiments import presets, recipes, suites
+from bench.experiments import presets, recipes
 from bench.experiments.presets import RunRequest
 from bench.papers.published_results import PublishedValue
 from bench.papers.schema import PaperRun
@@ -42,24 +51,17 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def setting_signature(config: Mapping[str, Any], *, trained: bool) -> str:
-    """What two configs share that are of one setting: network, data and sampling, and recipe and budget if trained.
+def setting_key(config: Mapping[str, Any], *, trained: bool) -> str:
+    """Key of network, data and sampling, and of recipe and budget if the network was trained here.
 
-    Seeds, evaluation points and hashes are left out; so is what guidance would do where there is none.
+    `config` is RunConfig.to_dict() as JSON has it, or a record's.  Equal keys mean that a run measures a published row.
     """
-    away = {"decoder", "decoder_hash", "seed", "weights", "batch"}
+    ignored = [*SEED, *MACHINE, *RESOLVED, *UNPUBLISHED]
+    if not trained:
+        ignored += TRAINING
     if config["evaluation"]["guidance"] == 1:
-        away |= {"guidance_channels", "guidance_interval"}
-    model = config["model"]
-    shared: dict[str, Any] = {
-        "track": "native" if trained else "published",
-        "model": [model["arch"], model["size"], model["args"], model["match"]],
-        "data": config["data"]["name"],
-        "evaluation": {k: v for k, v in config["evaluation"].items() if k not in away},
-    }
-    if trained:
-        shared |= {"diffusion": config["diffusion"], "recipe": config["recipe"], "images": config["budget"]["images"]}
-    return json.dumps(shared, sort_keys=True)
+        ignored += INACTIVE_GUIDANCE
+    return configuration_key(config, ignored)
 
 
 class RecordIndex:
@@ -73,9 +75,9 @@ class RecordIndex:
         for r in records:
             if r.kind != "model" or r.status != "done" or "model" not in r.config:
                 continue
-            self.by_key.setdefault(suites.key(r.config), []).append(r)
+            self.by_key.setdefault(configuration_key(r.config, SEED + RESOLVED), []).append(r)
             if r.config["track"] != "shared":
-                own = setting_signature(r.config, trained=r.config["track"] == "native")
+                own = setting_key(r.config, trained=r.config["track"] == "native")
                 self.by_setting.setdefault(own, []).append(r)
 
 
@@ -88,7 +90,7 @@ def find_records(run: PaperRun, value: PublishedValue, ledger: RecordIndex) -> t
         return [], False
     config = json.loads(json.dumps(presets.compose_config(request_of(run, value)).to_dict()))
     for trained in (False, True) if run.weights else (True,):
-        if found := ledger.by_setting.get(setting_signature(config, trained=trained)):
+        if found := ledger.by_setting.get(setting_key(config, trained=trained)):
             return found, trained
     return [], False
 

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.config.metric_specs import metric_type
+from bench.costs.flops import training_flops
 from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, build_table
 from bench.records.ranking import SeedStatistics, seed_statistics
 from bench.records.record import Record
@@ -34,9 +35,9 @@ class CostToTarget:
 
 
 def training_flops_at(r: Record, images: float) -> float:
-    """Training FLOPs of a run when it has seen that many images."""
-    assert r.cost is not None and r.cost.training_flops is not None
-    return r.cost.training_flops * images / r.curve[-1]["images"]
+    """Training FLOPs of a run after so many images."""
+    assert r.cost is not None
+    return training_flops(float(r.cost.macs), images)
 
 
 def accelerator_hours_at(r: Record, images: float) -> float:

@@ -27,7 +27,7 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\",;()]+/)+([^\s/'\",;()]*)")
 
 def record_failure(run: RunFolder, error: Exception, status: Literal["failed", "diverged"]) -> None:
     """All that a failure leaves: error.txt, the event, and the record, each as far as the disk takes it."""
-    run.keep_error(error, status)
+    run.write_error(error, status)
     try:
         publish_failure(run, load_config(run.path), status, error)
     except (ValueError, OSError) as refused:
@@ -58,7 +58,7 @@ def publish_failure(
         incidents=[*list_incidents(run), {"kind": status, "images": images_reached(run)}],
         error=summarize_error(error, run.results),
     )
-    if run.record().is_file() or has_finished_record(run.results, made):
+    if run.record_path.is_file() or has_finished_record(run.results, made):
         return None
     return records.publish_record(run.results, made)
 

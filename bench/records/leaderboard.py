@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.config.identity import digest_json
+from bench.config.identity import SEED, digest_json, without
 from bench.config.metric_specs import METRIC_SPECS, headline_metric, metric_type
 from bench.records.ranking import Rank, SeedStatistics, assign_ranks, metric_statistics
 from bench.records.record import Record, unfinished_id
@@ -99,7 +99,7 @@ class LeaderboardTable:
 
 def group_id(r: Record) -> str:
     """The same for runs that differ in nothing but their seed."""
-    return digest_json([r.fingerprint, r.label, {k: v for k, v in r.config.items() if k != "seed"}])[:12]
+    return digest_json([r.fingerprint, r.label, without(r.config, SEED)])[:12]
 
 
 def drop_superseded_failures(records: Iterable[Record]) -> list[Record]:

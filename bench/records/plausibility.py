@@ -11,6 +11,7 @@ from typing import Any
 from architectures import registry
 from bench.config.metric_specs import HEADLINE_TYPE, METRIC_SPECS, headline_metric, metric_type
 from bench.config.schema import RunConfig
+from bench.costs.flops import forward_flops, training_flops
 from bench.records.record import Record
 
 MAX_FLOPS_PER_SECOND = 5e15
@@ -105,8 +106,8 @@ def check_counted_costs(r: Record, config: RunConfig) -> Iterator[str]:
     assert r.cost is not None
     c, e = r.cost, config.evaluation
     right = {
-        "flops": 2 * c.macs,
-        "training_flops": 3 * c.flops * config.budget.images or None,
+        "flops": forward_flops(c.macs),
+        "training_flops": training_flops(c.macs, config.budget.images) or None,
         "guidance_multiplier": 1 if e.guidance == 1 else 2,
         "sampling_flops_per_image": c.flops * e.forward_passes,
     }
@@ -135,7 +136,9 @@ def check_measured_costs(r: Record, config: RunConfig) -> Iterator[str]:
     if c.images_per_second * seconds < MIN_TIMED_SHARE * images:
         made = c.images_per_second * seconds
         yield f"cost: {c.images_per_second:,.0f} images a second for {seconds:,.0f} s are {made:,.0f} of {images:,}"
-    if 6 * c.macs * c.images_per_second > MAX_FLOPS_PER_SECOND * max(1, r.environment.get("world_size", 1)):
+    if training_flops(float(c.macs), c.images_per_second) > MAX_FLOPS_PER_SECOND * max(
+        1, r.environment.get("world_size", 1)
+    ):
         limit = f"{MAX_FLOPS_PER_SECOND:.0e}"
         yield f"cost.images_per_second is {c.images_per_second:.3g}; no accelerator computes above {limit} FLOP/s"
     if (c.training_flops or 0) / seconds > MAX_FLOPS_PER_SECOND:

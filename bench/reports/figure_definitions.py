@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from architectures.registry import did_you_mean
-from bench.config.identity import digest_json
+from bench.config.identity import MATCHED_COST, NETWORK, SAMPLING_STEPS, SEED, configuration_key
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
-from bench.records.protocol import fingerprint
+from bench.records.equal_compute import training_flops_at
 from bench.records.record import Record
 from bench.reports import published_panels
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering, fitted
@@ -37,7 +37,6 @@ from bench.reports.run_groups import (
     of_suite,
     seeds,
     size,
-    training_flops,
 )
 
 SCALES: Sequence[suites.Scale] = ("digits", "shapes", "paper")
@@ -160,7 +159,7 @@ def _along(cell: VariantRuns) -> Iterator[tuple[int, Point]]:
     shared = sorted(set.intersection(*map(set, curves)))
     for images in shared:
         final = images == shared[-1]
-        x = training_flops(cell.runs[0], images)
+        x = training_flops_at(cell.runs[0], images)
         yield images, cell.point(x, None if final else partial(_fid_at, images))
 
 
@@ -243,13 +242,13 @@ def _at_compute(cells: Sequence[VariantRuns], level: float) -> Iterator[Point]:
 
 
 def _passes(r: Record, level: float) -> bool:
-    compute = [training_flops(r, images) for images, _ in curve(r)]
+    compute = [training_flops_at(r, images) for images, _ in curve(r)]
     return bool(compute) and compute[0] <= level <= compute[-1]
 
 
 def _between(level: float, r: Record) -> float:
     images, values = zip(*curve(r), strict=True)
-    compute = [training_flops(r, i) for i in images]
+    compute = [training_flops_at(r, i) for i in images]
     return float(np.exp(np.interp(np.log(level), np.log(compute), np.log(values))))
 
 
@@ -260,8 +259,8 @@ RESAMPLE = "python -m bench.run --checkpoint results/runs/RUN/snapshots/FILE --d
 def sampling_compute(data: Found) -> Figure:
     """FID against the FLOPs of sampling one image, as arXiv:2212.09748 Figure 10: runs that differ in steps alone."""
     panels = [published_panels.dit_sampling()]
-    for runs in by(data.models, lambda r: _stepless(r, seed=False, network=False)).values():
-        networks = {k: v for k, v in by(runs, lambda r: _stepless(r, seed=False)).items() if len(_steps(v)) > 1}
+    for runs in by(data.models, lambda r: _key_without_steps(r, *SEED, *NETWORK)).values():
+        networks = {k: v for k, v in by(runs, lambda r: _key_without_steps(r, *SEED)).items() if len(_steps(v)) > 1}
         if not networks:
             continue
         series, cells = list[Series](), list[VariantRuns]()
@@ -292,12 +291,10 @@ def _steps(runs: Sequence[Record]) -> set[int]:
     return {r.config["evaluation"]["steps"] for r in runs}
 
 
-def _stepless(r: Record, *, seed: bool = True, network: bool = True) -> str:
-    """A digest of protocol and configuration without the number of sampling steps."""
-    evaluation = {k: v for k, v in r.protocol["evaluation"].items() if k != "steps"}
-    training = {k: v for k, v in r.protocol["training"].items() if k != "match"}
-    own = [r.config["model"]] if network else []
-    return digest_json([fingerprint(evaluation), training, own, r.config["seed"] if seed else 0])
+def _key_without_steps(r: Record, *ignored: str) -> str:
+    """Key of a run's protocol, network and seed: equal for runs that differ only in steps and matched cost."""
+    run = {**r.protocol, "model": r.config["model"], "seed": r.config["seed"]}
+    return configuration_key(run, (*SAMPLING_STEPS, *MATCHED_COST, *ignored))
 
 
 def convergence(data: Found, suite: str, scale: suites.Scale) -> Figure:

@@ -31,6 +31,7 @@ NAMES = 34
 SMALL = 6.5
 """Points of a caption's letters, which are about 0.57 as wide."""
 DPI = 130
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 CUT_AT = 10.0
 CUT = "An interval that goes below a tenth of its mean is cut there."
 
@@ -43,12 +44,12 @@ def save(figure: Figure, path: Path, kind: str) -> None:
 
 
 def drawn(figure: Figure) -> Canvas:
-    """The whole figure; captions and labels are placed once the layout is known."""
+    """Draw the whole figure on one canvas, with titles and captions."""
     count, names = len(figure.panels), any(p.y.categories for p in figure.panels)
     columns = min(2, count) if names else COLUMNS.get(count, 3)
     width = ALONE if names or count == 1 else WIDTH
     rows = [figure.panels[i : i + columns] for i in range(0, count, columns)]
-    heights = [max(_height(p) for p in row) for row in rows]
+    heights = [max(_height(p) + _note(p) for p in row) for row in rows]
     canvas = Canvas(figsize=(width * columns, sum(heights) + 0.4), dpi=DPI, layout="constrained")
     canvas.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     title = textwrap.fill(figure.title, round(width * columns * 9.5))
@@ -58,38 +59,67 @@ def drawn(figure: Figure) -> Canvas:
         spare.remove()
     both = list(zip(places, figure.panels, strict=False))
     for axes, panel in both:
+        axes.set_title(panel.title)
+    _fill(both, alike=figure.alike)
+    canvas.draw_without_rendering()
+    for axes, panel in both:
+        _caption(axes, panel)
+    _label([canvas], both)
+    return canvas
+
+
+def apart(figure: Figure) -> list[Canvas]:
+    """Draw each panel on a canvas of its own, without title and caption, which a page writes as text."""
+    canvases = [Canvas(figsize=(WIDTH, _height(p)), dpi=DPI, layout="constrained") for p in figure.panels]
+    both = [(canvas.subplots(), panel) for canvas, panel in zip(canvases, figure.panels, strict=True)]
+    _fill(both, alike=figure.alike)
+    for axes, _ in both:
+        axes.tick_params(bottom=False, left=False)
+    _label(canvases, both)
+    return canvases
+
+
+def _fill(both: Sequence[tuple[Axes, Panel]], *, alike: bool) -> None:
+    """Draw the data and axes of panels; `alike` axes get one range."""
+    for axes, panel in both:
         _panel(axes, panel)
-    if figure.alike:
+    if alike:
         _share(both)
     for axes, panel in both:
         _ticks(axes, "x", panel.x)
         _ticks(axes, "y", panel.y)
-    canvas.draw_without_rendering()
+
+
+def _label(canvases: Sequence[Canvas], both: Sequence[tuple[Axes, Panel]]) -> None:
+    """Place the labels in a fixed layout: adjustText works in pixels, and would compute the layout again."""
+    for canvas in canvases:
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")
     for axes, panel in both:
-        _caption(axes, panel)
-    canvas.draw_without_rendering()
-    for axes, panel in both:
-        _label(axes, panel)
-    return canvas
+        _labels(axes, panel)
+
+
+def _note(panel: Panel) -> float:
+    """Inches that the caption takes."""
+    return 0.13 * (len(notes(panel)) + sum(map(len, notes(panel))) / 85)
 
 
 def _height(panel: Panel) -> float:
-    note = 0.13 * (len(_notes(panel)) + sum(map(len, _notes(panel))) / 85)
+    """Inches of a panel without its caption."""
     if panel.y.categories:
         lines = max(len(textwrap.wrap(name, NAMES)) for name in panel.y.categories)
-        return max(1.0 + max(ROW, NAME * lines) * len(panel.y.categories), 1.8) + note
-    return HEIGHT + note
+        return max(1.0 + max(ROW, NAME * lines) * len(panel.y.categories), 1.8)
+    return HEIGHT
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
-    axes.set_title(panel.title)
     _scale(axes, "x", panel.x)
     if panel.y.categories:
         _dots(axes, panel)
     else:
         _scale(axes, "y", panel.y)
-        for place, series in _placed(panel):
-            _series(axes, series, place)
+        for i, (place, series) in enumerate(_placed(panel)):
+            _series(axes, series, place, group(i))
         for fit in panel.fits:
             _fit(axes, panel, fit)
         for _, value in panel.levels:
@@ -97,8 +127,8 @@ def _panel(axes: Axes, panel: Panel) -> None:
         _widen(axes, panel)
 
 
-def _notes(panel: Panel) -> list[str]:
-    """What was fitted, and the caption."""
+def notes(panel: Panel) -> list[str]:
+    """Lines of a panel's caption: its fits, its own words, and whether an interval is cut."""
     fits = [f"{fit.of}: {fit.words}." if fit.of else f"{fit.words}." for fit in panel.fits]
     cut = [CUT] if any(_cut(panel, p) for s in panel.series for p in s.points) else []
     return [*fits, *filter(None, [panel.caption]), *cut]
@@ -114,7 +144,7 @@ def _caption(axes: Axes, panel: Panel) -> None:
     """Below the axes, as wide as they are."""
     letters = int(axes.get_window_extent().width / (0.57 * SMALL * DPI / 72))
     axes.annotate(
-        "\n".join(textwrap.fill(note, letters) for note in _notes(panel)),
+        "\n".join(textwrap.fill(note, letters) for note in notes(panel)),
         (0, 0),
         xycoords=("axes fraction", axes.xaxis.label),
         xytext=(0, -6),
@@ -155,12 +185,12 @@ def _tick(value: float) -> str:
     digits, _, power = engineering(value).replace(" ", "").partition("e")
     if not power:
         return digits
-    return rf"${digits} \cdot 10^{{{power}}}$" if digits != "1" else rf"$10^{{{power}}}$"
+    return ("" if digits == "1" else f"{digits}·") + "10" + power.translate(SUPERSCRIPTS)
 
 
 def _widen(axes: Axes, panel: Panel) -> None:
     """Room to the right for the names at the ends of lines."""
-    axes.margins(x=0.08, y=0.1)
+    axes.margins(x=0.1, y=0.1)
     if not any(s.joined for s in panel.series):
         return
     low, high = axes.get_xlim()
@@ -172,6 +202,11 @@ def _placed(panel: Panel) -> list[tuple[int, Series]]:
     return list(zip(style.places([s.name for s in panel.series]), panel.series, strict=True))
 
 
+def group(i: int) -> str:
+    """The id that the markers of a panel's i-th series have in an SVG file."""
+    return f"series-{i}"
+
+
 def _look(series: Series, place: int) -> dict[str, Any]:
     """Filled where measured, hollow where published."""
     colour = style.COLOURS[place]
@@ -179,10 +214,11 @@ def _look(series: Series, place: int) -> dict[str, Any]:
     return dict(color=colour, marker=style.MARKERS[place], markerfacecolor=face, markeredgecolor=colour)
 
 
-def _series(axes: Axes, series: Series, place: int) -> None:
+def _series(axes: Axes, series: Series, place: int, gid: str) -> None:
     look, x, y = _look(series, place), [p.x for p in series.points], [p.y for p in series.points]
     dense = len(x) > 20
-    axes.plot(x, y, **(look | dict(marker="" if dense else look["marker"])), linestyle="-" if series.joined else "none")
+    line = "-" if series.joined else "none"
+    axes.plot(x, y, **(look | dict(marker="" if dense else look["marker"])), linestyle=line, gid=gid)
     for p in series.points:
         if p.low is not None and p.high is not None:
             axes.plot([p.x, p.x], [_shown(p.low, p.y), p.high], color=look["color"], linewidth=1, alpha=0.7)
@@ -207,14 +243,14 @@ def _dots(axes: Axes, panel: Panel) -> None:
     axes.grid(visible=False, axis="x")
     for _, value in panel.levels:
         axes.axvline(value, color=style.GREY, linestyle=":", linewidth=1, zorder=1)
-    for place, series in _placed(panel):
+    for i, (place, series) in enumerate(_placed(panel)):
         look = _look(series, place)
         for p in series.points:
             if p.low is not None and p.high is not None:
                 low = _shown(p.low, p.x) if panel.x.log else p.low
                 axes.plot([low, p.high], [p.y, p.y], color=look["color"], linewidth=1.2)
             axes.plot(p.values, [p.y] * len(p.values), "|", color=look["color"], markersize=6, markeredgewidth=0.9)
-            axes.plot([p.x], [p.y], **look, linestyle="none")
+        axes.plot([p.x for p in series.points], [p.y for p in series.points], **look, linestyle="none", gid=group(i))
 
 
 def _share(both: Sequence[tuple[Axes, Panel]]) -> None:
@@ -229,12 +265,12 @@ def _share(both: Sequence[tuple[Axes, Panel]]) -> None:
                 a.set(**{f"{which}lim": (min(e[0] for e in ends), max(e[1] for e in ends))})
 
 
-def _label(axes: Axes, panel: Panel) -> None:
-    found, points, lines = [], [], []
+def _labels(axes: Axes, panel: Panel) -> None:
+    texts, points, lines = [], [], []
     for place, series in _placed(panel):
         colour = style.ink(style.COLOURS[place])
         ends = [series.points[-1]] if series.joined else []
-        found += [label_placement.Label(text, p.x, p.y, colour, p in ends) for p, text in _texts(panel, series)]
+        texts += [label_placement.Label(text, p.x, p.y, colour, p in ends) for p, text in _texts(panel, series)]
         points += [(p.x, p.y) for p in series.points]
         lines += _whiskers(panel, series)
         if series.joined:
@@ -242,10 +278,22 @@ def _label(axes: Axes, panel: Panel) -> None:
     lines += [(fit.x, fit.y) for fit in panel.fits if fit.x]
     for name, value in panel.levels:
         if not panel.y.categories:
-            left = axes.get_xlim()[0]
             lines.append((axes.get_xlim(), (value, value)))
-            found.append(label_placement.Label(f"{name} {value:.3g}", left, value, style.GREY))
-    label_placement.place(axes, found, points, lines)
+            _level(axes, f"{name} {value:.3g}", value)
+    label_placement.place(axes, texts, points, lines)
+
+
+def _level(axes: Axes, text: str, value: float) -> None:
+    """The name of a horizontal line, on its left end."""
+    axes.annotate(
+        text,
+        (0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(2, 3),
+        textcoords="offset points",
+        fontsize=label_placement.SIZE,
+        color=style.GREY,
+    )
 
 
 def _whiskers(panel: Panel, series: Series) -> list[Any]:

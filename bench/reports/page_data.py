@@ -21,7 +21,8 @@ from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, build_
 from bench.records.protocol import describe_protocol
 from bench.records.ranking import SeedStatistics
 from bench.records.record import Record
-from bench.reports import figure_definitions, style
+from bench.reports import figure_definitions
+from bench.reports.figure_schema import Panel, Point, Series
 
 NOTES = (
     "Ranks hold within one protocol, by Fréchet distance. 1= is a rank shared with rows whose 95 % intervals overlap "
@@ -39,7 +40,9 @@ CELLS = (
     *("measured", "low", "high", "seeds", "records", "difference", "verdict"),
 )
 """What is shown of a row of a paper's table."""
-KEPT = ("panels", "series", "points", "rows")
+MOST_POINTS = 20
+"""Points of the longest series that a panel's table lists."""
+KEPT = ("rows",)
 """What the scripts expect to be there, empty or not."""
 
 
@@ -113,12 +116,47 @@ def tables(records: list[Record]) -> list[dict[str, Any]]:
 
 
 def figures(records: list[Record]) -> list[dict[str, Any]]:
-    """The figures that bench.figures draws, as data."""
-    found = [lean(asdict(figure)) for figure in figure_definitions.everything(records)]
-    for panel in (panel for figure in found for panel in figure["panels"]):
-        for place, series in zip(style.places([s["name"] for s in panel["series"]]), panel["series"], strict=True):
-            series["place"] = place
-    return found
+    """Collect the SVG, caption and table of values of each panel that bench.figures draws."""
+    from bench.reports import svg
+    from bench.reports.matplotlib_figures import notes
+
+    seeds = {r.id: r.config.get("seed") for r in records}
+    return [
+        {
+            "name": figure.name,
+            "title": figure.title,
+            "missing": figure.missing,
+            "panels": [
+                {"title": panel.title, "svg": element, "notes": notes(panel), **_values(panel, seeds)}
+                for panel, element in zip(figure.panels, svg.elements(figure, f"f{i}"), strict=True)
+            ],
+        }
+        for i, figure in enumerate(figure_definitions.everything(records))
+    ]
+
+
+def _values(panel: Panel, seeds: Mapping[str, int | None]) -> dict[str, Any]:
+    """Heads and rows of a panel's table; long curves, such as losses, are left to the records."""
+    axes = [panel.x] if panel.y.categories else [panel.x, panel.y]
+    rows = [_value(panel, s, p, seeds) for s in panel.series if len(s.points) <= MOST_POINTS for p in s.points]
+    return {
+        "heads": ["series", "point", *(a.name for a in axes), "95 % interval", "runs, by seed", "note"],
+        "rows": rows,
+    }
+
+
+def _value(panel: Panel, series: Series, p: Point, seeds: Mapping[str, int | None]) -> dict[str, Any]:
+    from bench.reports import svg
+
+    names = panel.y.categories
+    numbers = [svg.written(p.x, panel.x), *([] if names else [svg.written(p.y, panel.y)]), svg.interval(p)]
+    return {
+        "series": series.name,
+        "point": names[int(p.y)] if names else p.label,
+        "numbers": numbers,
+        "runs": [(id_, i if seeds.get(id_) is None else seeds[id_]) for i, id_ in enumerate(p.records)],
+        "note": p.note,
+    }
 
 
 def rounded(value: Any) -> Any:

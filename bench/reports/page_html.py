@@ -28,21 +28,25 @@ PICTURES = 0.5
 def build(results: Path, pictures: float = PICTURES) -> str:
     """The page of a results folder, with at most so many MiB of sample grids."""
     records = drop_superseded_failures(read_records(results))
-    data = page_data.pages(records) | {"tables": page_data.tables(records), "figures": page_data.figures(records)}
+    data = page_data.pages(records) | {"tables": page_data.tables(records)}
     rows = [row["runs"] for board in data["boards"] for row in board["rows"]]
     known, grids = page_data.samples(results, rows, int(pictures * 2**20))
     data = page_data.rounded(data) | page_data.woven(records) | {"pictures": known}
-    return page(data, grids)
+    return page(data, page_data.figures(records), grids)
 
 
-def page(data: dict[str, Any], grids: dict[str, str]) -> str:
-    """The HTML of data for the scripts and of grids, {run: data URI}."""
+def page(data: dict[str, Any], figures: list[dict[str, Any]], grids: dict[str, str]) -> str:
+    """The HTML of data for the scripts, of figures and of grids, {run: data URI}."""
     style = (FOLDER / "style.css").read_text()
     script = "\n".join(path.read_text() for path in sorted(FOLDER.glob("*.js")))
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string((FOLDER / "page.html").read_text()).render(
+    loader = jinja2.FileSystemLoader(FOLDER)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.get_template("page.html").render(
         parts=PARTS,
         runs=f"{len(data['records']):,}",
+        figures=figures,
         style=style,
         style_hash=_hash(style),
         script=script,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+from bench.costs.flops import training_flops
 from bench.papers.published_networks import read_networks
 from bench.papers.published_results import PublishedValue, select_values
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, fitted
@@ -67,7 +68,7 @@ def _dit(title: str, axis: Axis, only: Mapping[str, str], *, frontier: bool) -> 
         name = value.columns["model"].removeprefix("DiT-")
         size, _, patch = name.partition("/")
         macs, steps = cost[f"dit_{size.lower()}_{patch}"] * 1e9, int(value.columns["steps"])
-        x = macs if axis is MACS else 6 * macs * BATCH * steps
+        x = macs if axis is MACS else training_flops(macs, BATCH * steps)
         longer = f" at {steps / 1e6:.2g}M steps" if steps != 400_000 else ""
         series[size].append(_point(value, x, name + longer))
     made = tuple(Series(name=f"DiT-{s}", points=tuple(p), kind="published") for s, p in series.items())

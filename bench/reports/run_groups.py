@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, TypeVar
 
-from bench.config.identity import digest_json
+from bench.config.identity import MATCHED_COST, RESOLVED, SEED, configuration_key
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
 from bench.records.protocol import describe_protocol
@@ -68,11 +68,6 @@ def curve(r: Record) -> list[tuple[int, float]]:
     return sorted((p["images"], p["metrics"][name]) for p in r.curve if name in p["metrics"])
 
 
-def training_flops(r: Record, images: float) -> float:
-    """Counted FLOPs of training on so many images: three forward passes each."""
-    return 3 * float(cost(r).flops) * images
-
-
 def models(records: Iterable[Record]) -> list[Record]:
     """The finished models with an FID."""
     return [r for r in records if r.kind == "model" and r.status == "done" and headline_metric(r.metrics)]
@@ -80,8 +75,7 @@ def models(records: Iterable[Record]) -> list[Record]:
 
 def setting(r: Record) -> str:
     """The same for runs whose FIDs may share an axis: one protocol, whatever costs were made equal."""
-    training = {k: v for k, v in r.protocol["training"].items() if k != "match"}
-    return digest_json([r.evaluation_fingerprint, training])[:12]
+    return configuration_key(r.protocol, MATCHED_COST)[:12]
 
 
 def by(things: Iterable[T], what: Callable[[T], str]) -> dict[str, list[T]]:
@@ -94,7 +88,7 @@ def by(things: Iterable[T], what: Callable[[T], str]) -> dict[str, list[T]]:
 
 def by_key(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Finished models by configuration without seed: what `suites.cells` names."""
-    return by(models(records), lambda r: suites.key(r.config))
+    return by(models(records), lambda r: configuration_key(r.config, SEED + RESOLVED))
 
 
 def of_suite(found: Mapping[str, Sequence[Record]], suite: str, scale: suites.Scale) -> dict[str, list[VariantRuns]]:

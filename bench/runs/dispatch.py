@@ -72,7 +72,7 @@ def run_locally(todo: Mapping[str, RunFolder], wanted: DispatchOptions) -> None:
     logs = job_chains.jobs_folder(wanted.results) / "%j"
     queue = local_queue.LocalQueue(local_queue.make_local_executor(wanted.cluster, logs, gpus, processes), parallel)
     for name, run in todo.items():
-        queue.add(name, Job(str(run.path.absolute()), door=os.getpid()))
+        queue.add(name, Job(str(run.path.absolute()), launcher_pid=os.getpid()))
     live_progress.watch_local_runs(todo, queue.advance)
 
 

@@ -18,8 +18,7 @@ from bench.config.schema import RunConfig
 from bench.records import failures
 from bench.runs.pipeline import Stage, run_stages
 from bench.storage import lease as claims
-from bench.storage import process_identity
-from bench.storage.process_identity import is_slurm_task
+from bench.storage.process_identity import is_running, is_slurm_task
 from bench.storage.run_folder import RunFolder
 
 MAX_FRUITLESS_ATTEMPTS, PROGRESS_EVENTS = 5, ("train", "trained", "sample", "evaluate")
@@ -28,13 +27,15 @@ MAX_FRUITLESS_ATTEMPTS, PROGRESS_EVENTS = 5, ("train", "trained", "sample", "eva
 class Job:
     """The callable that submitit pickles: a folder's name, which part of the work, and what it may count on."""
 
-    def __init__(self, folder: str, stage: Stage = "all", notice_seconds: float = 0.0, door: int | None = None) -> None:
-        self.folder, self.stage, self.notice_seconds, self.door = folder, stage, notice_seconds, door
+    def __init__(
+        self, folder: str, stage: Stage = "all", signal_seconds: float = 0.0, launcher_pid: int | None = None
+    ) -> None:
+        self.folder, self.stage, self.signal_seconds, self.launcher_pid = folder, stage, signal_seconds, launcher_pid
 
     def __call__(self) -> str:
-        notices = SignalHandler(self.notice_seconds)
-        with notices.listening():
-            execute_run(RunFolder(Path(self.folder)), self.stage, notices, self.door)
+        signals = SignalHandler(self.signal_seconds)
+        with signals.installed():
+            execute_run(RunFolder(Path(self.folder)), self.stage, signals, self.launcher_pid)
         return self.folder
 
     def checkpoint(self) -> Any:
@@ -45,23 +46,23 @@ class Job:
 
 
 def execute_run(
-    run: RunFolder, stage: Stage = "all", notices: SignalHandler | None = None, door: int | None = None
+    run: RunFolder, stage: Stage = "all", signals: SignalHandler | None = None, launcher_pid: int | None = None
 ) -> bool:
     """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; whether that is done now.
 
     A failure is logged, written to error.txt and to a record, and raised.  The work stops, saved, when a
-    notice comes to any of its processes, or when the process `door` that started it is gone; a notice of
+    notice comes to any of its processes, or when the process `launcher_pid` that started it is gone; a notice of
     SLURM then ends in another turn.
     """
     from bench.training import distributed, rendezvous
     from bench.training.checkpointing import Diverged
 
-    notices, config, own = notices or SignalHandler(), load_config(run.path), rendezvous.process_info()
+    signals, config, own = signals or SignalHandler(), load_config(run.path), rendezvous.process_info()
     first = own is None or own.rank == 0
     try:
-        with run.claim() if first else nullcontext() as claim, distributed.join_world(config) as world:
-            done = run_attempt(run, config, stage, notices, door, world, claim.check if claim else lambda: None)
-            requeue = not done and bool(world.agree(notices.requeue)[0])
+        with run.lease() if first else nullcontext() as lease, distributed.join_world(config) as world:
+            done = run_attempt(run, config, stage, signals, launcher_pid, world, lease.check if lease else lambda: None)
+            requeue = not done and bool(world.agree(signals.requeue_requested)[0])
     except (claims.LeaseHeld, claims.LeaseLost):
         raise
     except Exception as error:
@@ -69,7 +70,7 @@ def execute_run(
             failures.record_failure(run, error, "diverged" if isinstance(error, Diverged) else "failed")
         raise
     if not done:
-        notices.leave(requeue)
+        signals.end_job(requeue)
     elif own is not None:
         atexit.register(distributed.exit_without_cleanup)
     return done
@@ -79,19 +80,19 @@ def run_attempt(
     run: RunFolder,
     config: RunConfig,
     stage: Stage,
-    notices: SignalHandler,
-    door: int | None,
+    signals: SignalHandler,
+    launcher_pid: int | None,
     world: Any,
-    owned: Callable[[], None],
+    check_lease: Callable[[], None],
 ) -> bool:
     """The work of one process, until it is done or told to stop; whether it is done."""
     from bench.training.distributed import StopRequested
 
     def stop() -> bool:
-        return notices.stop or (door is not None and not process_identity.pid_exists(door))
+        return signals.stop_requested or (launcher_pid is not None and not is_running(launcher_pid))
 
     if world.of_first(
-        lambda: run.record().is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
+        lambda: run.record_path.is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
     ):
         return True
     if world.first:
@@ -99,10 +100,10 @@ def run_attempt(
         require_progress(run)
         run.log("start", stage=stage, **describe_process())
     try:
-        run_stages(run, config, stage, stop, world, owned)
+        run_stages(run, config, stage, stop, world, check_lease)
     except StopRequested:
         if world.first:
-            run.log("requeued" if notices.requeue else "stopped")
+            run.log("requeued" if signals.requeue_requested else "stopped")
         return False
     if world.first:
         if stage == "evaluate":

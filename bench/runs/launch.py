@@ -168,7 +168,7 @@ def unfinished_runs(runs: dict[str, RunFolder], configs: list[RunConfig], export
     todo = {}
     for config in configs:
         run = runs[config.name]
-        if not run.record().is_file():
+        if not run.record_path.is_file():
             todo[config.name] = run
         elif export and not run.has_exports(config.budget.evaluation_points, config.compute.export):
             todo[config.name] = run
@@ -208,7 +208,7 @@ def show_results(
     from bench.records.record import read_record
 
     status = max((explain_unfinished(name, run) for name, run in missing.items()), default=0)
-    finished = {name: read_record(run.record()) for name, run in runs.items() if name not in missing}
+    finished = {name: read_record(run.record_path) for name, run in runs.items() if name not in missing}
     if not finished:
         return status
     pictures = [str(run.path / "samples.png") for name, run in runs.items() if name in finished]

@@ -15,9 +15,14 @@ Stage = Literal["all", "train", "evaluate"]
 
 
 def run_stages(
-    run: RunFolder, config: RunConfig, stage: Stage, stop: Callable[[], bool], world: Any, owned: Callable[[], None]
+    run: RunFolder,
+    config: RunConfig,
+    stage: Stage,
+    stop: Callable[[], bool],
+    world: Any,
+    check_lease: Callable[[], None],
 ) -> None:
-    """The stages in order; each skips what is there already.  `owned` raises when the run is another process's."""
+    """The stages in order; each skips what is there already.  `check_lease` raises LeaseLost."""
     from bench.data import sources
     from bench.experiments import presets
     from bench.training import trainer
@@ -27,14 +32,14 @@ def run_stages(
     published = bool(config.model.weights)
     arrays = sources.open_dataset(config.data, trained=not published)
     if stage != "evaluate" and not published:
-        trainer.train(run, config, arrays, presets.network_io(config), stop, world, owned)
+        trainer.train(run, config, arrays, presets.network_io(config), stop, world, check_lease)
     if world.first:
         log_peak(run, str(device))
     if stage == "train":
         return
     if not world.of_first(lambda: run.has_snapshots(config.budget.evaluation_points)):
         raise ValueError(f"{run.path} has no snapshots to sample from; its training is not finished")
-    evaluated(run, config, arrays, device, stop, world, owned)
+    evaluated(run, config, arrays, device, stop, world, check_lease)
 
 
 def evaluated(
@@ -44,7 +49,7 @@ def evaluated(
     device: Any,
     stop: Callable[[], bool],
     world: Any,
-    owned: Callable[[], None],
+    check_lease: Callable[[], None],
 ) -> None:
     """Sample, in all processes; evaluate and record, in the first."""
     from bench.data import sources
@@ -53,14 +58,14 @@ def evaluated(
     from bench.training.distributed import StopRequested
 
     def check() -> None:
-        owned()
+        check_lease()
         if stop():
             raise StopRequested
 
     def measure() -> None:
         run_metrics.evaluate(run, config, evaluator, lambda: world.check(check))
-        if not run.record().is_file():
-            owned()
+        if not run.record_path.is_file():
+            check_lease()
             publish_record(run, config, arrays, weights_hash, evaluator)
 
     e, latent = config.evaluation, sources.open_source(config.data.name, config.data.root).latent

@@ -43,7 +43,7 @@ def publish_record(
     native = presets.native_preset(config)
     whole = {**shared, "training": protocol.training_protocol(config, native=native, match_target=target)}
     curve = run_metrics.read_curve(run, config)
-    last = run.file("snapshots", config.budget.images, "safetensors")
+    last = run.snapshot_path(config.budget.images)
     tensors, _ = tensor_files.load_tensors(last)
     counted = counting.cost_of_config(config, io)
     made = make_record(
@@ -64,14 +64,14 @@ def publish_record(
             "weights": config.model.weights or "ema",
         },
     )
-    images, labels = feature_store.FeatureStore(run.features(config.budget.images)).pictures()
+    images, labels = feature_store.FeatureStore(run.features_path(config.budget.images)).pictures()
     run_pictures.grid(images, labels, run.path / "samples.png")
     if config.budget.images:
         run_pictures.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")
     publish_references(run, config, arrays, shared, evaluator)
     run_pictures.grid(images, labels, records.sample_grid_path(run.results, made.id), per_class=5)
     records.publish_record(run.results, made)
-    records.write_record(run.record(), made)
+    records.write_record(run.record_path, made)
 
 
 def publish_references(

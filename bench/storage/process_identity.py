@@ -1,23 +1,26 @@
-"""This process among others: where it runs, and whether another still does.  Imports no torch."""
+"""Identify a process, and test whether it still runs.  Imports no torch."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import socket
+import time
 import uuid
 from functools import cache
 from pathlib import Path
 
 UNREADABLE_START = "unseen"
-"""The start of a process that exists and whose start this one may not read."""
+"""Start time of a process that exists but whose /proc entry this process may not read."""
+CLOCK_TOLERANCE_SECONDS = 2.0
 
 
 @cache
 def pid_namespace_id() -> str:
-    """Eight hexadecimal digits of where process ids hold: one boot of one kernel, and one pid namespace of it.
+    """Eight hexadecimal digits that identify one boot of one kernel and one of its pid namespaces.
 
-    Nodes and containers may share a host name, and virtual nodes of one machine have several.
+    Process ids are comparable only within it.  Host names do not suffice: nodes and containers may share one.
     """
     try:
         parts = [Path("/proc/sys/kernel/random/boot_id").read_text(), Path("/proc/self/ns/pid").stat().st_ino]
@@ -27,22 +30,32 @@ def pid_namespace_id() -> str:
 
 
 def start_time(pid: int) -> str:
-    """When a process of this place began, in the kernel's ticks; "" where none of that id runs (a zombie does not)."""
+    """Start time of a process of this namespace in kernel ticks since boot; "" if there is none or it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return UNREADABLE_START if pid_exists(pid) else ""
+        return UNREADABLE_START if _pid_exists(pid) else ""
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def is_running(pid: int, start: str) -> bool:
-    """Whether the process of this place with that id and start still runs."""
-    now = start_time(pid)
-    return bool(now) and (now == start or UNREADABLE_START in (now, start))
+def is_running(pid: int, start: str = "", *, seen_at: float = math.inf) -> bool:
+    """Whether a process of this namespace runs, and is not a later one that got the same process id.
+
+    `start` is its `start_time`; without it, `seen_at` is a moment at which it ran, in Unix seconds.
+    """
+    current = start_time(pid)
+    if not current or UNREADABLE_START in (current, start):
+        return bool(current)
+    return start in ("", current) and (seen_at == math.inf or _unix_time(current) < seen_at + CLOCK_TOLERANCE_SECONDS)
 
 
-def pid_exists(pid: int) -> bool:
-    """Whether there is a process of that id, be it another user's."""
+def _unix_time(start: str) -> float:
+    """Unix seconds of a `start_time`."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - uptime + int(start) / os.sysconf("SC_CLK_TCK")
+
+
+def _pid_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -53,5 +66,5 @@ def pid_exists(pid: int) -> bool:
 
 
 def is_slurm_task() -> bool:
-    """Whether this process is a task that submitit started under SLURM."""
+    """Whether submitit started this process under SLURM."""
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"

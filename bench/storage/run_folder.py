@@ -1,26 +1,25 @@
-"""The folder of one run: where each stage leaves its files, who works on it, and the event log.
+"""The folder of one run: paths of its files, its lease, its event log and its status.
 
 results/runs/NAME/
-    config.json                 the resolved config
-    log.jsonl                   events of all stages, one JSON object a line
-    status.json                 where the run is, for those who watch many (bench.status)
-    claim-GENERATION.json       which process works on it (bench/storage/lease.py)
+    config.json                         the resolved config
+    log.jsonl                           events of all stages, one JSON object a line
+    status.json                         the fold of these events, read by bench.status
+    claim-GENERATION.json               the lease: which process works on the run (bench/storage/lease.py)
     checkpoints/IMAGES.safetensors      training state, the last few
-    snapshots/IMAGES.safetensors        averaged weights at the evaluation points
-    features/IMAGES/                    features of images sampled from them (bench/evaluation/feature_store.py)
-    samples/IMAGES.npz or IMAGES/       those images, or PNGs of them, where compute.export asks
+    snapshots/IMAGES.safetensors        EMA weights at the evaluation points
+    features/IMAGES/                    features of generated images (bench/evaluation/feature_store.py)
+    samples/IMAGES.npz or IMAGES/       generated images, or a folder of PNGs, if compute.export asks for them
     evaluation/IMAGES.json              metrics of the features
     samples.png curves.png record.json
 
-Imports no torch.
+IMAGES is the number of images the network was trained on.  Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import logging
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -31,188 +30,134 @@ from typing import Any
 
 from bench.storage.atomic import append_line, atomic_write, remove_stale_partials, write_json
 from bench.storage.lease import Lease, hold_lease
+from bench.storage.run_log import fold_events, read_events, read_status, status_as_json
+
+logger = logging.getLogger(__name__)
 
 FREQUENT_EVENTS = ("train", "sample")
-"""Events that come every second; of these the status is written only so often:"""
+"""Events that are logged every second; they rewrite status.json only every STATUS_INTERVAL_SECONDS."""
 STATUS_INTERVAL_SECONDS = 2.0
 HOUR, DAY = 3600.0, 86400.0
 HOLDER_FOLDERS = ("checkpoints", "snapshots")
-"""Where only the holder writes: what is hidden there, safetensors' own temporary files too, is of one before it."""
+"""Folders that only the lease holder writes to; hidden files there are left from a process that was killed."""
 PARTIAL_PATTERNS = (".*.partial", "*/.*.partial", "*/*.parts/.*.partial")
-EMPTY_STATUS: dict[str, Any] = {
-    "event": None,
-    "time": None,
-    "images": None,
-    "of": None,
-    "rate": None,
-    "loss": None,
-    "fid": None,
-    "starts": 0,
-    "rollbacks": 0,
-    "host": None,
-    "job": None,
-    "pid": None,
-    "error": None,
-}
-
-
-def fold_event(status: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
-    """The status after an event; what the event does not tell stays."""
-    name = event["event"]
-    told = ("event", "time", "images", "of", "rate", "loss", "host", "job", "pid", "error")
-    new = {**status, **{k: event[k] for k in told if k in event}}
-    if name == "start":
-        new |= {"starts": status["starts"] + 1, "rate": None, "error": None}
-    if name == "rollback":
-        new["rollbacks"] = status["rollbacks"] + 1
-    if name == "evaluate" and (metric := next((k for k in event if k.startswith("fid")), None)):
-        new["fid"] = {"name": metric, "value": event[metric], "images": event.get("point")}
-    return new
 
 
 @dataclass
 class StatusCache:
-    """The status as this process knows it, and when it was last written."""
+    """The status that this process folds its events into, and when (monotonic seconds) it was last written."""
 
     status: dict[str, Any] | None = None
-    written: float = -STATUS_INTERVAL_SECONDS
+    written_at: float = -STATUS_INTERVAL_SECONDS
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's files."""
+    """The files of one run below `path`."""
 
     path: Path
-    _shown: StatusCache = field(default_factory=StatusCache, repr=False, compare=False)
+    _cache: StatusCache = field(default_factory=StatusCache, repr=False, compare=False)
 
     @classmethod
     def of(cls, results: Path, name: str) -> RunFolder:
-        """The folder of the run of that name."""
+        """The folder of the run `name` in a results folder."""
         return cls(results / "runs" / name)
 
     @property
     def results(self) -> Path:
+        """The results folder that the run belongs to."""
         return self.path.parent.parent
 
     @property
     def cache(self) -> Path:
+        """The cache that all runs of the results folder share."""
         return self.results / "cache"
 
-    def file(self, stage: str, images: int, ending: str) -> Path:
-        """Where a stage keeps what belongs to an evaluation point."""
-        return self.path / stage / f"{images:012d}.{ending}"
+    @property
+    def record_path(self) -> Path:
+        """record.json, which exists once the run is finished."""
+        return self.path / "record.json"
 
-    def features(self, images: int) -> Path:
-        """The folder of an evaluation point's feature store."""
+    def snapshot_path(self, images: int) -> Path:
+        """EMA weights after `images` training images."""
+        return self.path / "snapshots" / f"{images:012d}.safetensors"
+
+    def evaluation_path(self, images: int) -> Path:
+        """Metrics after `images` training images."""
+        return self.path / "evaluation" / f"{images:012d}.json"
+
+    def features_path(self, images: int) -> Path:
+        """The feature store of the evaluation point at `images` training images."""
         return self.path / "features" / f"{images:012d}"
 
-    def exported(self, images: int, kind: str) -> Path:
-        """An evaluation point's images as files, of a kind: npz or png."""
+    def export_path(self, images: int, kind: str) -> Path:
+        """Exported images of an evaluation point: a file for "npz", a folder for "png"."""
         return self.path / "samples" / (f"{images:012d}.npz" if kind == "npz" else f"{images:012d}")
 
     def has_exports(self, points: Iterable[int], kind: str) -> bool:
-        """Whether the images of all evaluation points are there in an export's form (compute.export)."""
-        return kind == "none" or all(self.exported(point, kind).exists() for point in points)
+        """Whether all evaluation points are exported as `kind` (compute.export: npz, png or none)."""
+        return kind == "none" or all(self.export_path(point, kind).exists() for point in points)
 
     def has_snapshots(self, points: Iterable[int]) -> bool:
-        """Whether there is a snapshot to sample from at every evaluation point."""
-        return all(self.file("snapshots", point, "safetensors").is_file() for point in points)
-
-    def record(self) -> Path:
-        return self.path / "record.json"
+        """Whether every evaluation point has a snapshot to sample from."""
+        return all(self.snapshot_path(point).is_file() for point in points)
 
     def log(self, event: str, **values: Any) -> None:
-        """Append an event, {"time", "event", ...}, bring the status up to it, and print it as a plain line.
+        """Append an event to the log, fold it into the status, and print it as one plain line.
 
-        ValueError when the disk refuses.
+        ValueError if the disk refuses the write.
         """
-        whole = {"time": round(time.time(), 3), "event": event, **values}
-        before = self._shown.status or self._status_so_far()
-        append_line(self.path / "log.jsonl", json.dumps(whole))
-        self._shown.status = fold_event(before, whole)
-        if event not in FREQUENT_EVENTS or time.monotonic() - self._shown.written >= STATUS_INTERVAL_SECONDS:
-            write_json(self.path / "status.json", _finite(self._shown.status), sync=False)
-            self._shown.written = time.monotonic()
+        entry = {"time": round(time.time(), 3), "event": event, **values}
+        before = self._cache.status or self.status()
+        append_line(self.path / "log.jsonl", json.dumps(entry))
+        self._cache.status = fold_events([entry], before)
+        if event not in FREQUENT_EVENTS or time.monotonic() - self._cache.written_at >= STATUS_INTERVAL_SECONDS:
+            write_json(self.path / "status.json", status_as_json(self._cache.status), sync=False)
+            self._cache.written_at = time.monotonic()
         words = "  ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
         print(f"{event}  {words}", flush=True)
 
     def status(self) -> dict[str, Any]:
-        """Where the run is, at most some seconds ago (the keys of UNKNOWN); {} where nothing tells it."""
-        try:
-            status = json.loads((self.path / "status.json").read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return status if isinstance(status, dict) and EMPTY_STATUS.keys() <= status.keys() else {}
-
-    def _status_so_far(self) -> dict[str, Any]:
-        """What the file tells or, where it was lost, the log."""
-        status = self.status()
-        if not status:
-            status = EMPTY_STATUS
-            for event in self.events()[0]:
-                status = fold_event(status, event)
-        return status
+        """The status (keys of EMPTY_STATUS), at most a few seconds old; folded from the log if status.json is lost."""
+        return read_status(self.path / "status.json") or fold_events(self.events()[0])
 
     def events(self, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """(events from byte `start` on, where to go on); a torn last line is left for the next call."""
-        try:
-            with (self.path / "log.jsonl").open("rb") as f:
-                f.seek(start)
-                text = f.read()
-        except FileNotFoundError:
-            return [], start
-        whole = text[: text.rfind(b"\n") + 1]
-        return [e for e in map(_parse, whole.splitlines()) if e], start + len(whole)
+        """(events from byte `start` of the log on, the byte to continue from)."""
+        return read_events(self.path / "log.jsonl", start)
 
     @contextmanager
-    def claim(self, wait: float = 20.0) -> Iterator[Lease]:
-        """Hold the run, and clear away what processes that died have left half-written.
+    def lease(self, wait: float = 20.0) -> Iterator[Lease]:
+        """Hold the run's lease, after removing partial files of processes that were killed.
 
-        ValueError when a process that is alive still holds it after `wait` seconds (bench/storage/lease.py).
+        LeaseHeld if a running process still holds it after `wait` seconds (bench/storage/lease.py).
         """
-        with hold_lease(self.path, wait) as own:
-            for path in (p for stage in HOLDER_FOLDERS for p in (self.path / stage).glob(".*")):
+        with hold_lease(self.path, wait) as lease:
+            for path in (p for name in HOLDER_FOLDERS for p in (self.path / name).glob(".*")):
                 path.unlink(missing_ok=True)
-            now = own.path.stat().st_mtime
+            now = lease.path.stat().st_mtime
             for pattern in PARTIAL_PATTERNS:
                 remove_stale_partials(self.path, pattern, now - HOUR)
             remove_stale_partials(self.results / "records" / "v1", ".*.partial", now - DAY)
-            yield own
+            yield lease
 
     def clear(self, wait: float = 0.0) -> None:
-        """Remove all that the run has left; ValueError when a process that is alive works on it."""
+        """Remove all files of the run but the lease; LeaseHeld if a running process works on it."""
         if not self.path.is_dir():
             return
-        with self.claim(wait) as own:
+        with self.lease(wait) as lease:
             for path in self.path.iterdir():
-                if path != own.path:
+                if path != lease.path:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
-    def keep_error(self, error: BaseException, event: str = "failed") -> None:
-        """Leave error.txt and an event of a failure, each as far as the disk takes it; the rest goes to stderr."""
-        story = "".join(traceback.format_exception(error))
+    def write_error(self, error: BaseException, event: str = "failed") -> None:
+        """Write error.txt and log `event`; if the disk refuses either, log the error to stderr instead."""
+        text = "".join(traceback.format_exception(error))
         try:
             with atomic_write(self.path / "error.txt") as partial:
-                partial.write_text(story)
-        except (ValueError, OSError) as refused:
-            print(f"{refused}\n{story}", file=sys.stderr, flush=True)
+                partial.write_text(text)
+        except (ValueError, OSError) as disk_error:
+            logger.error("%s\n%s", disk_error, text)
         try:
             self.log(event, error=f"{type(error).__name__}: {error}")
-        except (ValueError, OSError) as refused:
-            print(refused, file=sys.stderr, flush=True)
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity, which JSON does not know and a status may hold, as words."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """An event, or None for a line torn by a death in the middle of a write."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) else None
+        except (ValueError, OSError) as disk_error:
+            logger.error("%s", disk_error)

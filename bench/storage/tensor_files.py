@@ -8,9 +8,10 @@ are whole, so that a run may go on with another number of processes, sharded or 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -26,13 +27,27 @@ if TYPE_CHECKING:
 
 
 def tensors_crc32(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 over names, shapes, types and bytes, in order of name."""
+    """CRC-32 of names, shapes, dtypes and bytes, in order of name; eight hexadecimal digits."""
     crc = 0
+    for chunk in _hashed_bytes(tensors):
+        crc = zlib.crc32(chunk, crc)
+    return f"{crc:08x}"
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], *, prefix: bytes = b"", dtypes: bool = True) -> str:
+    """SHA-256 of `prefix`, then names, shapes, dtypes (unless switched off) and bytes, in order of name."""
+    digest = hashlib.sha256(prefix)
+    for chunk in _hashed_bytes(tensors, dtypes=dtypes):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _hashed_bytes(tensors: Mapping[str, Tensor], *, dtypes: bool = True) -> Iterator[bytes | memoryview]:
+    """Header and data of each tensor.  Committed records hold digests of these bytes, so they never change."""
     for name in sorted(tensors):
         t = tensors[name].detach().contiguous()
-        crc = zlib.crc32(f"{name} {tuple(t.shape)} {t.dtype}".encode(), crc)
-        crc = zlib.crc32(t.cpu().reshape(-1).view(torch.uint8).numpy().data, crc)
-    return f"{crc:08x}"
+        yield f"{name} {tuple(t.shape)}{f' {t.dtype}' if dtypes else ''}".encode()
+        yield t.cpu().reshape(-1).view(torch.uint8).numpy().data
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:

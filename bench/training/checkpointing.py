@@ -51,7 +51,7 @@ class TrainingState:
 
 def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
     """Whether averaged weights of an evaluation point are there, as process 0 sees it."""
-    there: bool = world.of_first(lambda: run.file("snapshots", point, "safetensors").is_file())
+    there: bool = world.of_first(lambda: run.snapshot_path(point).is_file())
     return there
 
 
@@ -60,7 +60,7 @@ def save_checkpoint(
     config: RunConfig,
     state: TrainingState,
     world: World,
-    owned: Callable[[], None],
+    check_lease: Callable[[], None],
     snapshot: bool = False,
 ) -> None:
     """A checkpoint of the whole state, and averaged weights; Exploded where anything in it is not finite."""
@@ -70,14 +70,14 @@ def save_checkpoint(
     whole = parallel.gather_tensors(tensors, world)
     if not world.first:
         return
-    owned()
+    check_lease()
     folder = run.path / "checkpoints"
     tensor_files.save_tensors(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
     tensor_files.prune_checkpoints(folder, config.compute.keep)
     if snapshot:  # last, so that whoever sees it need not go on; with what it is a network of, and its process
-        owned()
+        check_lease()
         notes = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
-        path = run.file("snapshots", state.images, "safetensors")
+        path = run.snapshot_path(state.images)
         tensor_files.save_tensors(path, tensor_files.select_prefix(whole, "ema."), images=state.images, **notes)
 
 
@@ -107,7 +107,9 @@ def log_rollback(run: RunFolder, state: TrainingState, fault: LossDiverged, warn
     run.log("rollback", images=fault.images, to=state.images, why=fault.why, nth=nth, **more)
 
 
-def raise_if_rollbacks_exhausted(run: RunFolder, world: World, fault: LossDiverged, owned: Callable[[], None]) -> None:
+def raise_if_rollbacks_exhausted(
+    run: RunFolder, world: World, fault: LossDiverged, check_lease: Callable[[], None]
+) -> None:
     """Diverged where the run has gone back often enough.
 
     Where it failed again after going back to its newest checkpoint, that one may be at fault, finite as it is:
@@ -121,6 +123,6 @@ def raise_if_rollbacks_exhausted(run: RunFolder, world: World, fault: LossDiverg
     if world.first and before and not removed:
         newest = max((run.path / "checkpoints").glob("*.safetensors"), default=None)
         if newest and int(newest.stem) == before[-1]["to"]:
-            owned()
+            check_lease()
             newest.unlink(missing_ok=True)
     world.barrier()

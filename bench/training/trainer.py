@@ -154,12 +154,12 @@ def train(
     io: architectures.IOSpec,
     stop: Callable[[], bool],
     world: World = SINGLE_PROCESS,
-    owned: Callable[[], None] = lambda: None,
+    check_lease: Callable[[], None] = lambda: None,
 ) -> None:
     """Train to the budget, leaving averaged weights at each evaluation point.
 
     Goes on from the newest whole checkpoint.  `stop` is asked in every process at every step; where it
-    says so in any, all save and raise Stopped.  `owned` is called in process 0 before anything is written,
+    says so in any, all save and raise Stopped.  `check_lease` is called in process 0 before anything is written,
     and may raise.
 
     A loss or weights that are not finite, or a loss above EXPLODED, send the run back to the last good
@@ -173,10 +173,10 @@ def train(
     fault = None
     while True:
         try:
-            return train_attempt(run, config, arrays, io, stop, world, owned, fault)
+            return train_attempt(run, config, arrays, io, stop, world, check_lease, fault)
         except LossDiverged as error:
             fault = error
-            raise_if_rollbacks_exhausted(run, world, fault, owned)
+            raise_if_rollbacks_exhausted(run, world, fault, check_lease)
             fault = fault.with_traceback(None)  # which holds the state that failed
         gc.collect()
 
@@ -188,7 +188,7 @@ def train_attempt(
     io: architectures.IOSpec,
     stop: Callable[[], bool],
     world: World,
-    owned: Callable[[], None],
+    check_lease: Callable[[], None],
     fault: LossDiverged | None,
 ) -> None:
     """Train from the newest checkpoint, or the start; Exploded where that goes wrong."""
@@ -208,7 +208,7 @@ def train_attempt(
     workers, cuda = loader_workers(config, device), device.type == "cuda"
     steps = remaining_steps(state.step, state.images, config)
     with state.engine.running(), prefetch.PrefetchLoader(drawn, steps, workers, pin=cuda) as batches:
-        train_loop(run, config, state, batches, stop, world, owned)
+        train_loop(run, config, state, batches, stop, world, check_lease)
 
 
 def remaining_steps(step: int, images: int, config: RunConfig) -> Iterator[tuple[int, int, int]]:
@@ -235,7 +235,7 @@ def train_loop(
     batches: Iterator[tuple[Tensor, ...]],
     stop: Callable[[], bool],
     world: World,
-    owned: Callable[[], None],
+    check_lease: Callable[[], None],
 ) -> None:
     """Make the steps that are left; Exploded where one goes wrong, Stopped where that is asked for."""
     diffusion, meter = make_diffusion(config.diffusion, state.engine.device), MetricsLogger(run, config, state, world)
@@ -258,12 +258,12 @@ def train_loop(
             if due or halt:
                 meter.report(wait=bool(halt or write))
             if halt or write:
-                save_checkpoint(run, config, state, world, owned)
+                save_checkpoint(run, config, state, world, check_lease)
                 meter.saved = time.monotonic()
             if halt:
                 raise Stopped
         meter.report()
-        save_checkpoint(run, config, state, world, owned, snapshot=True)
+        save_checkpoint(run, config, state, world, check_lease, snapshot=True)
 
 
 def make_trial_step(config: RunConfig, state: TrainingState, diffusion: GaussianDiffusion) -> Callable[[int], None]:

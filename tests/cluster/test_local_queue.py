@@ -5,7 +5,7 @@ import pytest
 
 from bench.cluster import local_queue
 from bench.runs.job import Job, require_progress
-from bench.storage.process_identity import pid_exists
+from bench.storage.process_identity import is_running
 from bench.storage.run_folder import RunFolder
 
 
@@ -39,8 +39,8 @@ def test_a_preempted_job_is_submitted_again_as_it_was():
 def test_a_dead_process_is_known_to_be_dead():
     process = subprocess.Popen(["true"])
     process.wait()
-    assert not pid_exists(process.pid)
-    assert pid_exists(1)
+    assert not is_running(process.pid)
+    assert is_running(1)
 
 
 def test_a_run_that_slurm_starts_in_vain_again_and_again_fails_in_a_sentence(tmp_path, monkeypatch):

@@ -121,7 +121,7 @@ def test_a_run_that_went_on_outside_slurm_is_no_longer_asked_about_there(tmp_pat
     assert (row.state, row.jobs) == ("training", {}) and not fake.calls("sacct")
 
 
-def test_an_old_run_without_a_status_is_told_from_the_end_of_its_log(tmp_path):
+def test_a_lost_status_is_folded_from_the_log_again(tmp_path):
     path = make(tmp_path, "old")
     run = RunFolder(path)
     run.log("start", pid=1)
@@ -129,7 +129,7 @@ def test_an_old_run_without_a_status_is_told_from_the_end_of_its_log(tmp_path):
         run.log("train", images=i, of=3000, loss=0.5, rate=10.0)
     run.log("evaluate", images=1, of=2, **{"fid[digits-cnn]": 3.25})
     run.log("failed", error="OSError: gone")
-    assert (path / "log.jsonl").stat().st_size > 2 * run_status.LOG_TAIL_BYTES
+    (path / "status.json").unlink()
     row = run_status.query_runs(run_status.find_runs(tmp_path))[0][0]
     assert (row.state, row.loss, row.fid["value"], row.error) == ("failed", 0.5, 3.25, ["OSError: gone"])
 
@@ -206,7 +206,7 @@ def buried(monkeypatch):
     calls = []
     publish = lambda run, config, word, error: calls.append((run.path.name, word, error))  # noqa: E731
     monkeypatch.setattr("bench.records.failures.publish_failure", publish)
-    monkeypatch.setattr(RunFolder, "config", lambda self: None)
+    monkeypatch.setattr(run_status, "load_config", lambda path: None)
     return calls
 
 
@@ -227,7 +227,7 @@ def test_results_that_cannot_be_written_to_are_shown_and_the_run_says_so(tmp_pat
     def refused(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(sys.modules["bench.failures"], "publish", refused)
+    monkeypatch.setattr("bench.records.failures.publish_failure", refused)
     fake.answer("sacct", sacct(j7="FAILED", j8="CANCELLED"))
     row = one(tmp_path, status=AT_7, jobs=CHAIN, reap=True)
     assert row.state == "failed" and row.error[-1].endswith("written: [Errno 30] Read-only file system")

@@ -39,61 +39,61 @@ def tell(number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_end_is_noted_and_ends_nothing(number):
-    before, told = signal.getsignal(number), SignalHandler()
-    with told.listening():
-        assert not told.stop
+    before, handler = signal.getsignal(number), SignalHandler()
+    with handler.installed():
+        assert not handler.stop_requested
         tell(number)
-        assert told.stop and not told.requeue
-        told.leave(requeue=False)  # outside of SLURM there is nothing to wait for
+        assert handler.stop_requested and not handler.requeue_requested
+        handler.end_job(requeue=False)  # outside of SLURM there is nothing to wait for
     assert signal.getsignal(number) is before
 
 
 def test_a_notice_of_slurm_waits_until_the_work_has_saved(on_slurm):
-    handler, told = Submitit(), SignalHandler(60.0)
-    on_slurm(handler)
-    with told.listening():
+    submitit_handler, handler = Submitit(), SignalHandler(60.0)
+    on_slurm(submitit_handler)
+    with handler.installed():
         tell(signal.SIGUSR2)
-        assert told.stop and told.requeue and not handler.calls
+        assert handler.stop_requested and handler.requeue_requested and not submitit_handler.calls
         with pytest.raises(SystemExit):
-            told.leave(requeue=told.requeue)
-    assert handler.calls == 1 and signal.getsignal(signal.SIGUSR2) is handler
+            handler.end_job(requeue=handler.requeue_requested)
+    assert submitit_handler.calls == 1 and signal.getsignal(signal.SIGUSR2) is submitit_handler
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 @pytest.mark.parametrize("away", [0, 2])
 def test_work_that_does_not_stop_is_queued_again_before_the_notice_is_over(on_slurm, away):
-    handler, told = Submitit(away), SignalHandler(0.5)
-    on_slurm(handler)
+    submitit_handler, handler = Submitit(away), SignalHandler(0.5)
+    on_slurm(submitit_handler)
     began = time.monotonic()
-    with told.listening(), pytest.raises(SystemExit):
+    with handler.installed(), pytest.raises(SystemExit):
         tell(signal.SIGUSR2)
         while time.monotonic() - began < 5:
             time.sleep(0.01)
-    assert 0.3 <= time.monotonic() - began < 0.6 + away * 0.3 and handler.calls == away + 1
+    assert 0.3 <= time.monotonic() - began < 0.6 + away * 0.3 and submitit_handler.calls == away + 1
 
 
 def test_a_controller_that_is_away_is_asked_again(on_slurm):
-    handler, told = Submitit(away=2), SignalHandler()
-    on_slurm(handler)
-    with told.listening(), pytest.raises(SystemExit):
-        told.leave(requeue=True)  # another process was told
-    assert handler.calls == 3
+    submitit_handler, handler = Submitit(away=2), SignalHandler()
+    on_slurm(submitit_handler)
+    with handler.installed(), pytest.raises(SystemExit):
+        handler.end_job(requeue=True)  # another process was told
+    assert submitit_handler.calls == 3
 
 
 def test_a_process_that_is_not_the_first_asks_once_and_waits_to_be_ended(on_slurm, monkeypatch):
     monkeypatch.setattr(signals, "REQUEUE_TIMEOUT_SECONDS", 0.3)
-    handler, told = Submitit(ends=False), SignalHandler()
-    on_slurm(handler)
-    with told.listening(), pytest.raises(RuntimeError, match="was not ended; submit it again"):
-        told.leave(requeue=True)
-    assert handler.calls == 1
+    submitit_handler, handler = Submitit(ends=False), SignalHandler()
+    on_slurm(submitit_handler)
+    with handler.installed(), pytest.raises(RuntimeError, match="was not ended; submit it again"):
+        handler.end_job(requeue=True)
+    assert submitit_handler.calls == 1
 
 
 def test_a_sigterm_alone_waits_for_the_end_and_takes_a_notice_that_comes_later(on_slurm):
-    handler, told = Submitit(), SignalHandler()
-    on_slurm(handler)
-    with told.listening(), pytest.raises(SystemExit):
+    submitit_handler, handler = Submitit(), SignalHandler()
+    on_slurm(submitit_handler)
+    with handler.installed(), pytest.raises(SystemExit):
         tell(signal.SIGTERM)
         subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -USR2 {os.getpid()}"])
-        told.leave(requeue=False)
-    assert handler.calls == 1
+        handler.end_job(requeue=False)
+    assert submitit_handler.calls == 1

@@ -72,7 +72,9 @@ def stored(run, point, images_NCHW, weights, labels=10):
     def extract(numbers, images):
         return feature_extraction.extract_in_batches(net, numbers, images.transpose(0, 3, 1, 2))
 
-    features = feature_store.FeatureStoreWriter(run.features(point), len(images_NCHW), labels, made, layers, extract)
+    features = feature_store.FeatureStoreWriter(
+        run.features_path(point), len(images_NCHW), labels, made, layers, extract
+    )
     features.add(np.arange(len(images_NCHW)), images_NCHW.transpose(0, 2, 3, 1))
     features.finish()
 
@@ -104,7 +106,7 @@ def test_a_store_needs_no_weights_against_statistics(measured, command, capsys, 
     run, _ = measured
     (run.results / "cache").unlink()
     capsys.readouterr()
-    statistics = run.features(48) / "statistics.npz"
+    statistics = run.features_path(48) / "statistics.npz"
     status, out, _ = command(run.path, "--reference", statistics, "--json", weights=None)
     found = json.loads(out)
     assert status == 0 and list(found["metrics"]) == ["fid[digits-cnn]", "is[digits-cnn]", "class_accuracy[digits-cnn]"]
@@ -131,17 +133,17 @@ def test_other_weights_than_the_stores_need_the_images(measured, digits, command
     other, images_ = tmp_path / "other.safetensors", digits.held_out[:40].transpose(0, 2, 3, 1)
     save_file({k: 2 * v for k, v in load_file(run.cache / "digits-cnn.safetensors").items()}, other)
     if exported == "npz":
-        run.exported(96, "npz").parent.mkdir()
-        np.savez(run.exported(96, "npz"), arr_0=images_, labels=np.arange(40) % 10)
+        run.export_path(96, "npz").parent.mkdir()
+        np.savez(run.export_path(96, "npz"), arr_0=images_, labels=np.arange(40) % 10)
     if exported == "png":
-        save_folder(run.exported(96, "png"), images_)
+        save_folder(run.export_path(96, "png"), images_)
     capsys.readouterr()
     status, out, err = command(run.path, "--reference", run.path, "--json", weights=other)
     if exported == "nothing":
         assert status == 2 and err.count("\n") == 1 and "run it again with --export npz, which makes them" in err
         return
     found = json.loads(out)
-    assert found["samples"]["path"] == str(run.exported(96, exported)) and found["samples"]["count"] == 40
+    assert found["samples"]["path"] == str(run.export_path(96, exported)) and found["samples"]["count"] == 40
     assert found["metrics"]["fid[digits-cnn]"] != metrics_["fid[digits-cnn]"]
     assert ("class_accuracy[digits-cnn]" in found["metrics"]) == (exported == "npz")
 

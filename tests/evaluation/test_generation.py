@@ -49,9 +49,7 @@ def run(results):
     net = architectures.build("dit", config.model.size, io=presets.network_io(config), args=config.model.network)
     for p in net.parameters():
         p.data = torch.randn(p.shape) * 0.2
-    tensor_files.save_tensors(
-        made.file("snapshots", 96, "safetensors"), net.state_dict(), spec=net.spec.to_dict(), images=96
-    )
+    tensor_files.save_tensors(made.snapshot_path(96), net.state_dict(), spec=net.spec.to_dict(), images=96)
     return made
 
 
@@ -91,7 +89,7 @@ def test_samples_are_kept_as_features_and_where_asked_in_adms_layout(run):
     with np.load(run.path / NPZ, allow_pickle=False) as z:
         assert z["arr_0"].shape == (43, 8, 8, 1) and z["arr_0"].dtype == np.uint8 and z["arr_0"].std() > 10
         assert z["labels"].tolist() == [i % 10 for i in range(43)]
-    found = feature_store.FeatureStore(run.features(96))
+    found = feature_store.FeatureStore(run.features_path(96))
     rows = found.rows()
     assert {k: (v.shape, v.dtype) for k, v in rows.items()} == {
         "64": ((43, 64), np.float32),
@@ -111,7 +109,7 @@ def test_the_features_are_those_of_the_images(run, cache):
     go(run)
     weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
     net = extractor_registry.build_network("digits-cnn", weights, ("64", "logits"))
-    found = feature_store.FeatureStore(run.features(96))
+    found = feature_store.FeatureStore(run.features_path(96))
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
     for layer, x in extractor_registry.extract_features(net, pixels).items():
         np.testing.assert_allclose(found.rows()[layer], x, rtol=1e-5, atol=1e-5)
@@ -212,7 +210,7 @@ def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
     made = generation.target_factory(other, config, CPU)(96)
 
     def net():
-        return generation.load_snapshot(run.file("snapshots", 96, "safetensors"), CPU)
+        return generation.load_snapshot(run.snapshot_path(96), CPU)
 
     for rank in reversed(range(world)):
         assert not any(target.done for target in made)
@@ -255,7 +253,7 @@ def test_a_run_whose_images_are_asked_for_later_makes_them_without_its_features(
 def test_exported_pngs_are_the_images_of_the_npz(run):
     go(run)
     go(run, replaced(load_config(run.path), "compute", export="png"))
-    folder = run.exported(96, "png")
+    folder = run.export_path(96, "png")
     names = sorted(p.name for p in folder.iterdir())
     assert names == [f"{i:08d}.png" for i in range(43)]
     pngs = np.stack([np.asarray(Image.open(folder / name)) for name in names])
@@ -301,7 +299,7 @@ def spoil(folder, name, old, new):
 )
 def test_a_store_that_was_damaged_is_refused(run, name, old, new, words, digits, cache):
     go(run)
-    spoil(run.features(96), name, old, new)
+    spoil(run.features_path(96), name, old, new)
     weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
     evaluator = run_metrics.Evaluator(load_config(run.path), weights, digits)
     with pytest.raises(ValueError, match=words):
@@ -313,7 +311,7 @@ def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
     weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
     evaluator = run_metrics.Evaluator(load_config(run.path), weights, digits)
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
-    found = evaluator.stored(feature_store.FeatureStore(run.features(96)), intervals=True)
+    found = evaluator.stored(feature_store.FeatureStore(run.features_path(96)), intervals=True)
     direct = evaluator(pixels, np.arange(43) % 10, intervals=True)
     for name, metric in direct.items():
         assert found[name]["value"] == pytest.approx(metric["value"], rel=1e-6)

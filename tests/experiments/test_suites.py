@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 
 from bench import run
+from bench.config.identity import RESOLVED, SEED, configuration_key
 from bench.config.overrides import config_from_dict
 from bench.experiments import presets, resolve, suites
 from bench.experiments.presets import RunRequest
@@ -62,7 +63,7 @@ def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
     for wish in suites.suite_requests(name, "digits", RunRequest(seed=7, track=""), 1):
         config = resolve.solve_size(presets.compose_config(wish))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, hash="filled in"))
-        found.append(suites.key(json.loads(json.dumps(config.identity()))))
+        found.append(configuration_key(json.loads(json.dumps(config.identity())), SEED + RESOLVED))
     assert len(found) == len(set(found)) and set(found) == set(keys.values())
 
 
@@ -75,7 +76,7 @@ def test_a_family_is_of_one_design_at_all_three_costs():
 def test_another_budget_is_another_cell():
     config = presets.compose_config(suites.suite_variants("matched", "digits")[0].wish)
     other = config_from_dict({**config.to_dict(), "budget": {"images": 10, "points": 1}})
-    assert suites.key(config.identity()) != suites.key(other.identity())
+    assert configuration_key(config.identity(), SEED + RESOLVED) != configuration_key(other.identity(), SEED + RESOLVED)
 
 
 def test_paper_scale_takes_the_papers_recipes_and_sizes_and_the_matched_grid_the_shared_one():
@@ -118,7 +119,7 @@ def test_the_studies_of_the_readme_are_the_committed_records():
     readme = (root / "README.md").read_text()
     found = {}
     for r in read_records(root / "results"):
-        found.setdefault(suites.key(r.config) if r.config else r.label, []).append(r)
+        found.setdefault(configuration_key(r.config, SEED + RESOLVED) if r.config else r.label, []).append(r)
     cells = {name: found[key] for name, key in suites.variant_keys("matched", "digits").items()}
     assert all(len(runs) == suites.SUITES["matched"].seeds["digits"] for runs in cells.values())
     for cost in suites.MATCHED_REFERENCES["digits"]:

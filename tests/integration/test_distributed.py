@@ -67,7 +67,7 @@ def losses(run):
 
 def weights(run):
     config = load_config(run.path)
-    return tensor_files.load_tensors(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load_tensors(run.snapshot_path(config.budget.images))[0]
 
 
 def events(run, name):

@@ -79,7 +79,7 @@ class Story:
         return "\n".join([accounts, *(p.read_text() for p in logs), (self.run.path / "log.jsonl").read_text()])
 
     def tensors(self):
-        return tensor_files.load_tensors(self.run.file("snapshots", SETTINGS["budget.images"], "safetensors"))[0]
+        return tensor_files.load_tensors(self.run.snapshot_path(SETTINGS["budget.images"]))[0]
 
     def weights(self):
         return tensor_files.tensors_crc32(self.tensors())
@@ -148,13 +148,13 @@ def task(job, rank):
 def test_all_stories_end_in_a_record(stories):
     for name, story in stories.items():
         assert state_of(story.evaluate) == "COMPLETED", f"{name}\n{story.told()}"
-        assert read_record(story.run.record()).status == "done"
+        assert read_record(story.run.record_path).status == "done"
 
 
 @pytest.mark.parametrize("name", [name for name in STORIES if name not in ("quiet", "one process")])
 def test_an_interrupted_run_ends_with_the_weights_and_the_metrics_of_a_quiet_one(stories, name):
     quiet, other = stories["quiet"], stories[name]
-    one, two = read_record(quiet.run.record()), read_record(other.run.record())
+    one, two = read_record(quiet.run.record_path), read_record(other.run.record_path)
     assert other.weights() == quiet.weights() and two.checkpoint == one.checkpoint
     assert two.metrics == one.metrics and two.id == one.id
     assert not one.incidents, "the quiet run was disturbed"
@@ -172,7 +172,7 @@ ENDS = {
 @pytest.mark.parametrize("name", ENDS)
 def test_an_interruption_is_counted_and_what_was_saved_is_gone_on_from(stories, name):
     story = stories[name]
-    incident, *_ = read_record(story.run.record()).incidents
+    incident, *_ = read_record(story.run.record_path).incidents
     events = [e for e in story.run.events()[0] if e["event"] in ("train", "stopped", "requeued", "resume")]
     at = next(i for i, e in enumerate(events) if e["event"] == "resume")
     assert incident["kind"] == "restart" and incident["after"] == ENDS[name], story.told()
@@ -185,14 +185,14 @@ def test_an_interruption_is_counted_and_what_was_saved_is_gone_on_from(stories, 
 def test_four_processes_of_which_one_is_told_stop_together_and_end_near_one_alone(stories):
     one, four = ({**story.tensors()} for story in (stories["quiet"], stories["one process"]))
     assert all(torch.allclose(one[k], four[k], rtol=1e-3, atol=1e-5) for k in one)
-    record = read_record(stories["one process"].run.record())
+    record = read_record(stories["one process"].run.record_path)
     assert record.environment["world_size"] == 4
     started = [e for e in stories["one process"].run.events()[0] if e["event"] == "start" and e["stage"] == "train"]
     assert len(started) == 2, "all processes of a turn are one start"
 
 
 def test_a_running_job_does_not_notice_a_new_controller(stories):
-    assert not read_record(stories["controller"].run.record()).incidents and stories["controller"].turns() == 1
+    assert not read_record(stories["controller"].run.record_path).incidents and stories["controller"].turns() == 1
 
 
 def test_the_dead_node_is_not_where_the_run_ended(stories):

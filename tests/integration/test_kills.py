@@ -105,7 +105,7 @@ def quiet(victims, place):
             run = place(arch)
             victims.finish(run)
             made[arch] = outcome(run)
-            assert not record.read_record(run.record()).incidents
+            assert not record.read_record(run.record_path).incidents
         return made[arch]
 
     return one
@@ -113,7 +113,7 @@ def quiet(victims, place):
 
 def outcome(run):
     """The record without what is of a day and of a machine, the whole training state, and the bytes of all samples."""
-    one = dataclasses.asdict(record.read_record(run.record()))
+    one = dataclasses.asdict(record.read_record(run.record_path))
     (own,) = (r for r in record.read_records(run.results) if r.kind == "model")
     assert dataclasses.asdict(own) == one and one["status"] == "done"
     state, metadata, warnings = tensor_files.load_newest_checkpoint(run.path / "checkpoints")
@@ -138,11 +138,11 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(arch, victims, 
         until(lambda pid=pid, ahead=ahead: ended(pid) or len(run.events()[0]) >= ahead, "no progress")
         time.sleep(rng.uniform(0, 0.03))
         killed += victims.kill(pid, arch, (run.events()[0] or [{"event": "start"}])[-1]["event"])
-        if killed == RANDOM[arch] or run.record().is_file():
+        if killed == RANDOM[arch] or run.record_path.is_file():
             break
     victims.finish(run)
     assert outcome(run) == expected
-    restarts = [i for i in record.read_record(run.record()).incidents if i["kind"] == "restart"]
+    restarts = [i for i in record.read_record(run.record_path).incidents if i["kind"] == "restart"]
     assert killed >= RANDOM[arch] // 2 and len(restarts) <= killed + 1
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_newest_checkpoint_costs_the_way_from_the_one_before_and_the_r
     newest.write_bytes(newest.read_bytes()[:-1000])
     victims.finish(run)
     assert outcome(run) == quiet("dit")
-    (restart,) = record.read_record(run.record()).incidents
+    (restart,) = record.read_record(run.record_path).incidents
     (warning,) = restart["warnings"]
     assert restart["images"] < int(newest.stem)
     assert warning.startswith(f"runs/{run.path.name}/checkpoints/{newest.name} ") and "damaged" in warning
@@ -215,7 +215,7 @@ def test_one_that_takes_over_from_a_dead_one_may_die_of_it_and_the_next_goes_on(
     rivals = [victims.start(run) for _ in range(2)]
     assert sorted(victims.wait(pid) for pid in rivals) == [0, 0]  # the second waits, and finds all done
     assert outcome(run) == quiet("dit") and len(list(run.path.glob("claim-*"))) == 1
-    assert [i["kind"] for i in record.read_record(run.record()).incidents] == ["restart"]
+    assert [i["kind"] for i in record.read_record(run.record_path).incidents] == ["restart"]
 
 
 def test_there_were_at_least_twenty_kills():

@@ -145,7 +145,7 @@ def test_two_nodes_of_two_processes_give_the_losses_and_the_samples_of_one_proce
     assert state_of(job) == "COMPLETED", (many.path / "log.jsonl").read_text()
     assert mean_loss(many) == pytest.approx(mean_loss(one), rel=1e-5)
     assert {e["processes"] for e in many.events()[0] if e["event"] == "train"} == {4}
-    images = [np.load(own.exported(480, "npz"))["arr_0"].astype(int) for own in (one, many)]
+    images = [np.load(own.export_path(480, "npz"))["arr_0"].astype(int) for own in (one, many)]
     assert np.abs(images[0] - images[1]).max() <= 1 and (images[0] == images[1]).mean() > 0.999
 
 

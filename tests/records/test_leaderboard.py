@@ -296,16 +296,16 @@ def test_a_terminal_shows_the_columns_that_fit_and_where_all_are(mixed, capsys, 
 
 
 def test_at_equal_compute_each_run_stands_at_its_nearest_point_which_is_said(tmp_path):
-    """120 FLOPs for 1,000 images: 30, 60 and 120 are the points; 80 is nearer to 60 in ratio, 90 to 120."""
+    """Points at 30, 60 and 120 kFLOPs: 80 k is nearer to 60 k in ratio, 90 k to 120 k."""
     curve = [(250, 9.0), (500, 3.0), (1000, 1.0)]
     seeds = [made("a", 1.0 + s / 100, seed=s, curve=[(i, f + s / 100) for i, f in curve]) for s in range(3)]
     published(tmp_path, *seeds, made("b", 2.0, curve=[(250, 8.0), (500, 4.0), (1000, 2.0)]))
-    at_80 = {x["model"]: x for x in views(tmp_path, "--at-compute", "80")}
+    at_80 = {x["model"]: x for x in views(tmp_path, "--at-compute", "80e3")}
     said = [at_80["a"][column] for column in ("at images", "training FLOPs", "of those asked")]
-    assert said == ["500", "6.00e+01", "x 0.75"]
+    assert said == ["500", "6.00e+04", "x 0.75"]
     assert at_80["a"]["fid[digits-cnn] ↓"] == "3.010 ± 0.010 (3)" and at_80["a"]["rank"] == "1"
     assert at_80["b"]["rank"] == "–", "one seed has no interval there"
-    at_90 = {x["model"]: x for x in views(tmp_path, "--at-compute", "90")}
+    at_90 = {x["model"]: x for x in views(tmp_path, "--at-compute", "90e3")}
     assert at_90["b"]["at images"] == "1,000" and at_90["b"]["rank"] == "2" and at_90["a"]["rank"] == "1"
 
 
@@ -338,9 +338,9 @@ def test_the_target_is_told_in_training_flops_and_hours_of_the_median_seed(tmp_p
     runs = [made("a", end, seed=s, curve=[(10, 4.0), (1000, end)]) for s, end in ends.items()]
     published(tmp_path, *runs, made("b", 1.0, curve=[(10, 2.5), (1000, 1.0)]), made("c", 9.0, curve=[(1000, 9.0)]))
     rows = {x["model"]: x for x in views(tmp_path, "--target", "fid=3")}
-    # seed 1 goes from 4 to 2, so it is at 3 half-way from 10 to 1,000 images: 100, of 120 FLOPs and 0.1 h for 1,000
-    assert (rows["a"]["training FLOPs"], rows["a"]["hours"], rows["a"]["seeds"]) == ("1.20e+01", "0.01", "2 of 3")
-    assert (rows["b"]["training FLOPs"], rows["b"]["seeds"]) == ("≤ 1.20e+00", "1 of 1")
+    # seed 1 goes from 4 to 2, so it is at 3 half-way from 10 to 1,000 images: 100, of 120 kFLOPs and 0.1 h for 1,000
+    assert (rows["a"]["training FLOPs"], rows["a"]["hours"], rows["a"]["seeds"]) == ("1.20e+04", "0.01", "2 of 3")
+    assert (rows["b"]["training FLOPs"], rows["b"]["seeds"]) == ("≤ 1.20e+03", "1 of 1")
     assert (rows["c"]["training FLOPs"], rows["c"]["hours"], rows["c"]["seeds"]) == ("not reached", "", "0 of 1")
     assert [x["model"] for x in views(tmp_path, "--target", "fid=3")] == ["b", "a", "c"]
 

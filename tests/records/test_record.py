@@ -12,6 +12,7 @@ from helpers import make_run, replaced, tiny_config
 from made_records import made, metric
 
 from bench import leaderboard
+from bench.config.identity import RESOLVED, SEED, configuration_key
 from bench.config.overrides import load_config
 from bench.experiments import presets, suites
 from bench.records import failures, leaderboard_files, protocol, record, text_tables
@@ -95,7 +96,7 @@ def test_the_committed_quickstart_keeps_its_bars():
     records = list(record.read_records(REPOSITORY))
     noise = next(r for r in records if r.label == "noise").metrics["fid[digits-cnn]"].value
     keys = suites.variant_keys("quickstart", "digits").values()
-    models = {r.label: r for r in records if r.kind == "model" and suites.key(r.config) in keys}
+    models = {r.label: r for r in records if r.kind == "model" and configuration_key(r.config, SEED + RESOLVED) in keys}
     assert set(models) == {"dit", "uvit", "unet"}
     for r in models.values():
         assert r.metrics["fid[digits-cnn]"].value < noise / 10

@@ -250,29 +250,46 @@ def test_the_keyboard_skips_to_the_content(browser, page):
     assert browser.js("location.hash") == ""
 
 
-PLOT = "document.querySelectorAll('.plot')[1]?.querySelector('svg')"
-"""The second of a run's page, its FID."""
-
-
-def test_arrow_keys_read_a_plot_and_say_its_values(browser, page):
+def test_a_run_draws_its_curves_and_lists_their_values(browser, page):
     browser.open(page, where=where("RUN"))
-    browser.wait(f"{PLOT} != null")
-    browser.js(f"{PLOT}.focus()")
-    browser.press("ArrowRight", times=2)
-    said = browser.js("document.querySelector('#said').textContent")
-    assert said == "fid; fid[digits-cnn] ↓: 1.65; training images: 40000"
-    assert browser.js(f"{PLOT}.parentNode.querySelector('.tip').hidden") is False
-    browser.press("Escape")
-    assert browser.js(f"{PLOT}.parentNode.querySelector('.tip').hidden") is True
+    lines = browser.js(
+        "[...document.querySelectorAll('.sparks figure')].map((f) => [f.querySelector('h3').textContent, "
+        "f.querySelector('polyline').getAttribute('points'), f.querySelector('figcaption').textContent])"
+    )
+    assert [title for title, *_ in lines][:2] == ["Training loss ↓", "fid[digits-cnn] ↓"] and len(lines) == 6
+    assert lines[1][1] == "3.0,3.0 150.0,49.7 297.0,77.0", "logarithmic: 3.3, 1.65 and 1.1"
+    assert lines[1][2] == "3.3 after 20,000 images, 1.1 after 60,000."
+    rows = "[...document.querySelectorAll('.sparks + .scroll tbody tr')]"
+    cells = browser.js(f"{rows}.map((r) => [r.cells[0].textContent, r.cells[1].textContent])")
+    assert cells == [["20,000", "3.3"], ["40,000", "1.65"], ["60,000", "1.1"]]
 
 
-def test_the_pointer_reads_a_plot(browser, page):
-    browser.open(page, where=where("RUN"))
-    browser.wait(f"{PLOT} != null")
-    mark = f"{PLOT}.querySelector('g').getBoundingClientRect()"
-    browser.js(f"{PLOT}.scrollIntoView()")
-    browser.point(browser.js(f"{mark}.x + 3"), browser.js(f"{mark}.y + 3"))
-    assert "training images: 20000" in browser.js(f"{PLOT}.parentNode.querySelector('.tip').textContent")
+FIGURE = "document.querySelector('#figure-matched-macs, #figure-dit-scaling')"
+
+
+def test_figures_are_drawn_before_and_only_copied(browser, page):
+    browser.open(page, where="#scaling")
+    assert browser.js("document.querySelectorAll('.plot svg').length") == page.read_text().count("<svg ")
+    assert browser.js(f"{FIGURE}.querySelector('svg use title').textContent").startswith(
+        "DiT-S · S/8\nFID-50K ↓: 153.6"
+    )
+    rows = browser.js(f"[...{FIGURE}.querySelectorAll('tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))")
+    assert rows[0][:4] == ["DiT-S", "S/8", "360 M MACs of one image", "153.6"] and len(rows) == 12
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_in_figures_can_be_read(browser, page, dark):
+    browser.open(page, dark=dark, where="#scaling")
+    inks = browser.js("[...new Set([...document.querySelectorAll('.plot text')].map((e) => getComputedStyle(e).fill))]")
+    ground = browser.js("getComputedStyle(document.body).backgroundColor")
+    assert len(inks) >= 5, "of axes, ticks and series"
+    for ink in inks:
+        assert contrast(*(hexadecimal(colour) for colour in (ink, ground))) >= 4.5, ink
+
+
+def hexadecimal(rgb):
+    """rgb(0, 80, 125) as #00507d."""
+    return "#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", rgb)[:3])
 
 
 def test_samples_stand_side_by_side_a_column_a_model_a_row_a_seed(browser, page):
@@ -303,8 +320,9 @@ def test_a_table_of_a_paper_keeps_published_and_measured_apart(browser, page):
 
 
 def test_published_and_measured_points_never_share_axes(page):
-    panels = [panel for figure in block(page.read_text(), "data")["figures"] for panel in figure["panels"]]
-    assert panels and all(len({series["kind"] for series in panel["series"]}) == 1 for panel in panels)
+    plots = re.findall(r"<svg .*?</svg>", page.read_text(), re.DOTALL)
+    fills = [re.findall(r'<use [^>]*?fill="([^"]*)"[^>]*><title>', plot) for plot in plots]
+    assert any(fills) and all(len({fill == "var(--page)" for fill in own}) <= 1 for own in fills), "hollow or filled"
 
 
 def test_a_run_that_did_not_finish_says_why_on_its_page(browser, page):
@@ -323,6 +341,7 @@ def test_the_back_button_leads_back(browser, page):
 def test_all_text_has_the_contrast_that_reading_needs(browser, page):
     """WCAG AA, 4.5 to 1, of the inks on the page in both schemes."""
     pairs = [("ink", "page"), ("soft", "page"), ("link", "page"), ("soft", "wash"), ("ink", "wash"), ("link", "wash")]
+    pairs += [(f"t{i}", "page") for i in range(6)]
     pairs += [(v, f"{v}-wash") for v in ("good", "fair", "bad", "none")]
     for dark in (False, True):
         browser.open(page, dark=dark)

@@ -138,7 +138,7 @@ def test_where_all_failed_nothing_is_submitted_and_the_status_says_so(tmp_path, 
 def test_runs_that_are_trained_are_told_from_those_that_are_not(tmp_path):
     one, two = runs(tmp_path, 0, 1).values()
     for images in (48, 96):
-        path = two.file("snapshots", images, "safetensors")
+        path = two.snapshot_path(images)
         path.parent.mkdir(exist_ok=True)
         path.touch()
     assert dispatch.split_by_stage([one, two]) == ([one], [two])

@@ -295,7 +295,7 @@ def test_a_start_clears_away_the_partials_of_the_dead_alone(start, tmp_path):
     inside.parent.mkdir()
     inside.touch()
     gone.append(inside)
-    with place.claim(0):
+    with place.lease(0):
         assert all(map(os.path.exists, kept)) and not any(map(os.path.exists, [*gone, old, folder]))
 
 

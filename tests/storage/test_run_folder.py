@@ -5,7 +5,8 @@ import json
 import pytest
 
 from bench.storage import run_folder
-from bench.storage.run_folder import EMPTY_STATUS, RunFolder
+from bench.storage.run_folder import RunFolder
+from bench.storage.run_log import EMPTY_STATUS
 
 EVENTS = [
     ("start", dict(pid=3, host="node-1", job="12_0")),
@@ -53,11 +54,11 @@ def test_the_status_goes_on_in_another_process_and_a_start_forgets_the_error(tmp
 
 
 @pytest.mark.parametrize("lost", [None, "", "[]", '{"event": "tra', '{"event": "train"}'])
-def test_a_status_that_is_lost_or_torn_is_made_again_from_the_log(tmp_path, lost):
-    logged(tmp_path)
+def test_a_lost_status_is_folded_from_the_log_again(tmp_path, lost):
+    before = logged(tmp_path).status()
     path = tmp_path / "status.json"
     path.unlink() if lost is None else path.write_text(lost)
-    assert RunFolder(tmp_path).status() == {}
+    assert RunFolder(tmp_path).status() == before
     again = logged(tmp_path, EVENTS[:1]).status()
     assert (again["starts"], again["rollbacks"], again["fid"]) == (2, 1, SAYS["fid"])
 
@@ -82,4 +83,4 @@ def test_a_loss_that_is_no_number_leaves_a_status_that_is_json(tmp_path):
 
 
 def test_a_folder_without_a_log_has_no_status(tmp_path):
-    assert RunFolder(tmp_path / "nothing").status() == {}
+    assert RunFolder(tmp_path / "nothing").status() == EMPTY_STATUS

@@ -70,3 +70,12 @@ def test_only_the_newest_are_kept(tmp_path):
         tensor_files.save_tensors(tmp_path / f"{i}.safetensors", tensors())
     tensor_files.prune_checkpoints(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3.safetensors", "4.safetensors"]
+
+
+def test_digests_are_those_of_committed_records():
+    strided = torch.arange(6.0).reshape(2, 3).t().contiguous().t()
+    some = {"b": strided, "a": torch.tensor(5), "h": torch.ones(2).half()}
+    assert tensor_files.tensors_crc32(some) == "a7b2d6c2"
+    assert tensor_files.tensors_sha256(some).startswith("b39c6d003d80db0193b2")
+    assert tensor_files.tensors_sha256(some, dtypes=False).startswith("127f981c75625f7d")
+    assert tensor_files.tensors_sha256(some, prefix=b"{}").startswith("bf73e4b99e01f7f4")

@@ -37,7 +37,7 @@ def trained(path, config, digits, stop=lambda: False):
 
 
 def weights(run, config):
-    return tensor_files.load_tensors(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load_tensors(run.snapshot_path(config.budget.images))[0]
 
 
 def told(run):

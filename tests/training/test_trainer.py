@@ -21,7 +21,7 @@ from bench.training import trainer, training_batch
 
 
 def weights(run, config):
-    return tensor_files.load_tensors(run.file("snapshots", config.budget.images, "safetensors"))[0]
+    return tensor_files.load_tensors(run.snapshot_path(config.budget.images))[0]
 
 
 def trained(path, config, digits, stops=()):
@@ -74,7 +74,7 @@ def test_the_budget_is_kept_to_the_image(tmp_path, digits):
     _, run = trained(tmp_path, config, digits)
     events = [e for e in run.events()[0] if e["event"] == "train"]
     assert events[-1]["images"] == 70 and BudgetConfig(images=70, points=2).evaluation_points == [35, 70]
-    assert all(run.file("snapshots", p, "safetensors").is_file() for p in (35, 70))
+    assert all(run.snapshot_path(p).is_file() for p in (35, 70))
 
 
 def test_a_batch_is_a_function_of_seed_and_step(digits):
@@ -222,13 +222,13 @@ def test_a_loss_that_explodes_goes_back_though_it_is_finite(tmp_path, digits, mo
 def test_nothing_is_written_once_another_process_has_the_run(tmp_path, digits):
     config, run, calls = tiny_config(), make_run(tmp_path, tiny_config()), []
 
-    def owned():
+    def check_lease():
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("taken over")
 
     with pytest.raises(RuntimeError, match="taken over"):
-        trainer.train(run, config, digits, presets.network_io(config), lambda: False, owned=owned)
+        trainer.train(run, config, digits, presets.network_io(config), lambda: False, check_lease=check_lease)
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
         "000000000016.safetensors",
         "000000000032.safetensors",
@@ -244,7 +244,7 @@ def test_a_run_that_was_stopped_at_an_evaluation_point_still_leaves_its_snapshot
             trainer.train(run, config, digits, presets.network_io(config), lambda at=at: next(calls) == at)
     trainer.train(run, config, digits, presets.network_io(config), lambda: False)
     assert [e["images"] for e in run.events()[0] if e["event"] == "resume"] == [48, 96]
-    assert run.file("snapshots", 48, "safetensors").is_file()
+    assert run.snapshot_path(48).is_file()
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
 
 

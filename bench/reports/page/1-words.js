@@ -55,12 +55,6 @@ function trimmed(value, digits = 4) {
 const whole = (value) => (value === null || value === undefined ? "" : value.toLocaleString("en"));
 const fixed = (value) => (value === null || value === undefined ? "" : value.toFixed(3));
 
-// A value on an axis, with its unit.
-function measured(value, axis) {
-  if (axis.unit || Math.abs(value) >= 1e6) return `${human(value)}${axis.unit ? ` ${axis.unit}` : ""}`;
-  return trimmed(value);
-}
-
 // The text of a record, digit for digit as it was written, from the pieces that records share.
 const recordText = (id) => data.records[id].map((piece) => data.pieces[piece]).join("");
 

@@ -61,16 +61,33 @@ function metricsOf(record) {
   return scrolling("Metrics", make("table", {}, head, make("tbody", {}, rows)));
 }
 
+// A line for the loss and for each metric, and the metrics as a table.
 function curvesOf(record) {
-  const x = { name: "training images" }, panels = [];
-  const joined = (name, points) => [{ name, points, kind: "measured", joined: true }];
-  if (record.losses?.length > 1) panels.push({ title: "Training loss", x, y: { name: "loss ↓", log: record.losses.every(([, v]) => v > 0) }, series: joined("loss", record.losses.map(([images, loss]) => ({ x: images, y: loss }))) });
-  for (const [name, metric] of Object.entries(record.metrics)) {
-    const points = record.curve.filter((p) => name in p.metrics).map((p) => ({ x: p.images, y: p.metrics[name] }));
-    const arrow = metric.direction === "lower" ? "↓" : "↑";
-    if (points.length > 1) panels.push({ title: name, x, y: { name: `${name} ${arrow}`, log: name.startsWith("fid") && points.every((p) => p.y > 0) }, series: joined(name.split("[")[0], points) });
+  const losses = record.losses ?? [], metrics = Object.entries(record.metrics), lines = [];
+  if (losses.length > 1) lines.push(sparkline("Training loss ↓", losses, true));
+  for (const [name, { direction }] of metrics) {
+    const points = record.curve.filter((p) => name in p.metrics).map((p) => [p.images, p.metrics[name]]);
+    if (points.length > 1) lines.push(sparkline(`${name} ${direction === "lower" ? "↓" : "↑"}`, points, name.startsWith("fid")));
   }
-  return panels.length ? [make("h2", { text: "Curves" }), make("div", { class: "plots" }, panels.map(plot))] : [];
+  if (!lines.length) return [];
+  const names = metrics.map(([name]) => name), right = [0, ...names.map((_, i) => i + 1)];
+  const rows = record.curve.map((p) => make("tr", {}, [whole(p.images), ...names.map((name) => (name in p.metrics ? trimmed(p.metrics[name]) : ""))].map((text) => make("td", { class: "number", text }))));
+  const table = rows.length ? scrolling("Metrics while training", make("table", {}, headsOf(["training images", ...names], right), make("tbody", {}, rows))) : null;
+  return [make("h2", { text: "Curves" }), make("div", { class: "sparks" }, lines), table];
+}
+
+// The shape of a curve [[images, value], ...], without axes: its caption says where it begins and ends.
+function sparkline(title, points, log) {
+  const up = points.map(([, value]) => (log && points.every(([, v]) => v > 0) ? Math.log(value) : value));
+  const shares = (values) => {
+    const low = Math.min(...values), span = Math.max(...values) - low || 1;
+    return values.map((value) => (value - low) / span);
+  };
+  const heights = shares(up), line = shares(points.map(([images]) => images)).map((x, i) => `${(3 + 294 * x).toFixed(1)},${(77 - 74 * heights[i]).toFixed(1)}`);
+  const [[from, first], [to, last]] = [points[0], points.at(-1)];
+  const words = `${trimmed(first)} after ${whole(from)} images, ${trimmed(last)} after ${whole(to)}`;
+  const svg = draw("svg", { viewBox: "0 0 300 80", role: "img", "aria-label": `${title}: ${words}` }, draw("polyline", { points: line.join(" ") }));
+  return make("figure", {}, make("h3", { text: title }), svg, make("figcaption", { text: `${words}.` }));
 }
 
 function gridOf(id, record) {
