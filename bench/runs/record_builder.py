@@ -64,7 +64,7 @@ def publish_record(
             "weights": config.model.weights or "ema",
         },
     )
-    images, labels = feature_store.FeatureStore(run.features_path(config.budget.images)).pictures()
+    images, labels = feature_store.FeatureStore(run.features_path(config.budget.images)).grid_images()
     run_pictures.grid(images, labels, run.path / "samples.png")
     if config.budget.images:
         run_pictures.curves({config.model.label: (run, made.curve)}, run.path / "curves.png")

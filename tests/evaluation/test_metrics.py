@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from extractor_helpers import ImageDataset, features_of_images
 from helpers import tiny_config
 
-from bench.evaluation import metrics, run_metrics, uncertainty
-from bench.evaluation.extractors import extractor_registry, small_cnn
+from bench.evaluation import image_io, metrics, run_metrics, uncertainty
+from bench.evaluation.extractors import extractor_registry, small_cnn, weight_hashes
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,10 @@ def evaluator(cache, digits):
 
 def test_metrics_agree_with_torch_fidelity(evaluator, digits, cache):
     images = digits.held_out
-    ours = evaluator(images, None, intervals=False)
+    ours = evaluator.measure_images(images, None, intervals=False)
     theirs = torch_fidelity.calculate_metrics(
-        input1=extractor_registry.ImageDataset(images),
-        input2=extractor_registry.ImageDataset(digits.reference),
+        input1=ImageDataset(images),
+        input2=ImageDataset(digits.reference),
         feature_extractor="digits-cnn",
         feature_extractor_weights_path=str(cache / "digits-cnn.safetensors"),
         fid=True,
@@ -39,7 +40,7 @@ def test_metrics_agree_with_torch_fidelity(evaluator, digits, cache):
 
 
 def test_the_reference_is_at_distance_zero_from_itself(evaluator, digits):
-    found = evaluator(digits.reference, digits.labels, intervals=False)
+    found = evaluator.measure_images(digits.reference, digits.labels, intervals=False)
     assert found["fid[digits-cnn]"]["value"] == pytest.approx(0, abs=1e-4)
     assert found["precision[digits-cnn]"]["value"] == found["recall[digits-cnn]"]["value"] == 1
     assert found["class_accuracy[digits-cnn]"]["value"] > 0.99
@@ -69,9 +70,9 @@ def test_the_committed_rows_of_held_out_digits_are_found_again(path, evaluator, 
     if platform.machine() != "x86_64":
         pytest.skip("the committed rows are of the digits CNN that x86-64 trains")
     record = json.loads(path.read_text())
-    own_hash = extractor_registry.hash_weights(cache / "digits-cnn.safetensors")
+    own_hash = weight_hashes.hash_weights(cache / "digits-cnn.safetensors")
     assert record["protocol"]["evaluation"]["extractor_hash"] == own_hash
-    found = evaluator(digits.held_out, digits.held_out_labels, intervals=True)
+    found = evaluator.measure_images(digits.held_out, digits.held_out_labels, intervals=True)
     assert list(found) == list(record["metrics"])
     for name, committed in record["metrics"].items():
         assert found[name]["value"] == pytest.approx(committed["value"], rel=1e-6)
@@ -81,12 +82,12 @@ def test_the_committed_rows_of_held_out_digits_are_found_again(path, evaluator, 
 
 
 def test_wrong_labels_have_no_accuracy(evaluator, digits):
-    found = evaluator(digits.held_out, (digits.held_out_labels + 1) % 10, intervals=False)
+    found = evaluator.measure_images(digits.held_out, (digits.held_out_labels + 1) % 10, intervals=False)
     assert found["class_accuracy[digits-cnn]"]["value"] < 0.02
 
 
 def test_intervals_hold_their_value_and_stay_possible(evaluator, digits):
-    found = evaluator(digits.held_out[:100], digits.held_out_labels[:100], intervals=True)
+    found = evaluator.measure_images(digits.held_out[:100], digits.held_out_labels[:100], intervals=True)
     for name, m in found.items():
         low, high = m["interval"]["low"], m["interval"]["high"]
         assert low <= m["value"] <= high and m["samples"] == 100
@@ -103,7 +104,7 @@ def test_intervals_do_not_depend_on_the_order_of_the_labels(evaluator, digits):
     mixed = np.random.RandomState(1).permutation(cyclic)
     widths = []
     for order in (cyclic, mixed):
-        interval = evaluator(digits.images[order], None, intervals=True)["fid[digits-cnn]"]["interval"]
+        interval = evaluator.measure_images(digits.images[order], None, intervals=True)["fid[digits-cnn]"]["interval"]
         widths.append(interval["high"] - interval["low"])
     assert 0.5 < widths[0] / widths[1] < 2
 
@@ -120,7 +121,7 @@ def test_the_jackknife_covers_the_mean_as_often_as_it_says():
 def sides(samples, real=None, **more):
     real = samples if real is None else real
     layers = {"fid": "f", "is": "f", "kid": "f", "prc": "f"}
-    one, two = (metrics.SampleSet(rows={"f": x}, count=len(x)) for x in (samples, real))
+    one, two = (metrics.SampleSet(features={"f": x}, count=len(x)) for x in (samples, real))
     return metrics.MetricInputs(samples=one, reference=two, layers=layers, **more)
 
 
@@ -153,7 +154,7 @@ def test_the_extractor_is_trained_to_the_same_weights_every_time(tmp_path):
 
 def test_the_extractor_classifies_digits_it_has_not_seen(cache, digits):
     weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
-    logits = extractor_registry.features_of_images("digits-cnn", weights, digits.held_out)["logits"]
+    logits = features_of_images("digits-cnn", weights, digits.held_out)["logits"]
     assert (logits.argmax(1).numpy() == digits.held_out_labels).mean() > 0.98
 
 
@@ -165,4 +166,4 @@ def test_missing_inception_weights_say_where_to_put_them(tmp_path, monkeypatch):
 
 def test_images_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="must be uint8"):
-        extractor_registry.ImageDataset(np.zeros((2, 3, 8, 8), np.float32))
+        image_io.ArrayImages(np.zeros((2, 3, 8, 8), np.float32))
