@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .interface import IOSpec
-from .registry import did_you_mean
+from .suggestions import did_you_mean
 
 Ctor = dict[str, Any]
 Translated = tuple[str, IOSpec, dict[str, Any]]
@@ -92,10 +92,10 @@ FAMILIES = tuple(DEFAULTS)
 def check_names(family: str, ctor: Mapping[str, Any]) -> None:
     """Raise ValueError for a family or an argument that does not exist."""
     if family not in DEFAULTS:
-        raise ValueError(f"unknown family {family!r}; {did_you_mean(family, list(FAMILIES))}")
+        raise ValueError(f"unknown family {family!r}; {did_you_mean(family, FAMILIES)}")
     for name in ctor:
         if name not in DEFAULTS[family]:
-            raise ValueError(f"{family} has no argument {name!r}; {did_you_mean(name, list(DEFAULTS[family]))}")
+            raise ValueError(f"{family} has no argument {name!r}; {did_you_mean(name, DEFAULTS[family])}")
 
 
 def missing_arguments(family: str, ctor: Mapping[str, Any]) -> list[str]:

@@ -7,13 +7,14 @@ file and one entry here (the contract test finds it), or leave this table alone 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
+
+from .suggestions import did_you_mean
 
 IMAGENET = "imagenet256-latents"
 ENTRY_POINTS = "backbones"
@@ -189,13 +190,6 @@ ARCHITECTURES: dict[str, Entry] = {
 }
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """A sentence's end: the nearest known names, or all of them."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    near = near or [k for k in known if word and (word.lower() in k.lower() or k.lower() in word.lower())]
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-
-
 def names() -> list[str]:
     """Registered architectures, entry points included."""
     return [*ARCHITECTURES, *(ep.name for ep in entry_points(group=ENTRY_POINTS) if ep.name not in ARCHITECTURES)]
@@ -250,4 +244,4 @@ def size_args(arch: str, size: str | None) -> dict[str, Any]:
     others = [name for name in ARCHITECTURES if name != arch and size in ARCHITECTURES[name].sizes]
     if others:
         raise ValueError(f"size {size!r} belongs to {' and '.join(others)}; {arch} has {', '.join(found.sizes)}")
-    raise ValueError(f"unknown size {size!r} of {arch}; {did_you_mean(size, list(found.sizes))}")
+    raise ValueError(f"unknown size {size!r} of {arch}; {did_you_mean(size, found.sizes)}")

@@ -1,4 +1,4 @@
-"""End runs, on SLURM or on this machine: python -m bench.cancel 'dit*'"""
+"""Cancel runs on SLURM or on this machine: python -m bench.cancel 'dit*'"""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from pathlib import Path
 
 from bench.cluster import run_status
 from bench.cluster.cancellation import ask_and_cancel
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.cancel")
 def main(argv: list[str] | None = None) -> int:
-    made = CommandParser(prog="python -m bench.cancel", description="End runs, on SLURM or on this machine.")
-    made.add_argument("pattern", nargs="*", help="part of a run's name, or a shell pattern")
-    made.add_argument("--all", action="store_true", help="every run of the results folder")
-    made.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
-    made.add_argument("--yes", action="store_true", help="without asking")
-    flags = made.parse_args(argv)
-    try:
-        if bool(flags.pattern) == flags.all:
-            raise ValueError("name the runs to cancel, or --all, and not both")
-        ask_and_cancel(run_status.find_runs(Path(flags.results), flags.pattern), yes=flags.yes)
-    except (ValueError, OSError) as error:
-        print(f"bench.cancel: {error}", file=sys.stderr)
-        return 2
+    p = CommandParser(prog="python -m bench.cancel", description="Cancel runs on SLURM or on this machine.")
+    p.add_argument("pattern", nargs="*", help="part of a run's name, or a shell pattern")
+    p.add_argument("--all", action="store_true", help="every run of the results folder")
+    p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
+    p.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    flags = p.parse_args(argv)
+    if bool(flags.pattern) == flags.all:
+        raise ValueError("name the runs to cancel, or --all, and not both")
+    ask_and_cancel(run_status.find_runs(Path(flags.results), flags.pattern), yes=flags.yes)
     return 0
 
 

@@ -17,9 +17,10 @@ from bench.papers.published_costs import (
     search_networks,
 )
 from bench.storage.atomic import atomic_write
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.cost", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
     """Print the table; status 1 when a count differs from the official definition's."""
     parser = CommandParser(
@@ -30,11 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="unrounded numbers for scripts")
     parser.add_argument("--write", action="store_true", help="write all counts to results/counts.csv, for bench.tables")
     flags = parser.parse_args(argv)
-    try:
-        rows = search_networks([] if flags.write else flags.words)
-    except ValueError as error:
-        print(f"bench.cost: {error}", file=sys.stderr)
-        return 2
+    rows = search_networks([] if flags.write else flags.words)
     found = []
     for i, row in enumerate(rows):
         if sys.stderr.isatty():

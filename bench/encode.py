@@ -1,65 +1,61 @@
-"""Make a set of latents once, to train on: python -m bench.encode DATA --vae PATH
+"""Encode a data set to latents, once, to train on: python -m bench.encode DATA --vae PATH
 
-DATA is what bench.run takes as --data, of RGB pixels; PATH a folder with diffusers' AutoencoderKL or VQModel.
-Kept are the mean and standard deviation of each image's posterior, as it is and mirrored, in 16 bits.
-Train on them with --data latents:OUT.  Run the same command again to go on where it stopped.
+DATA is a data set of RGB pixels, as bench.run takes it with --data; PATH is a folder with diffusers' AutoencoderKL or
+VQModel.  Stored are mean and standard deviation of the posterior of each image and its mirror image, in 16 bits.
+Train with --data latents:OUT.  After an interruption run the same command again.
 
   python -m bench.encode imagenet256 --vae sd-vae-ft-ema           one process for each GPU
   srun -N 4 --ntasks-per-node=8 python -m bench.encode ...         the same, on several nodes
-  python -m bench.encode data/imagenet256-latents --verify         read it all, and name what is damaged
+  python -m bench.encode data/imagenet256-latents --verify         read all files, and name damaged ones
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import get_args
 
-from bench.data import autoencoder, sources
+from bench.data import sources
+from bench.data.autoencoder import Precision
+from bench.data.latent_plan import EncodingOptions
 from bench.data.latent_workers import encode_dataset, verify_latents
-from bench.terminal.cli import CommandParser
-
-
-class Plain(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
+from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
 def parser() -> CommandParser:
-    p = CommandParser(prog="python -m bench.encode", description=__doc__, formatter_class=Plain)
+    p = CommandParser(prog="python -m bench.encode", description=__doc__, formatter_class=PlainHelp)
     p.add_argument("data", metavar="DATA", help="a data set of RGB images (bench.run --list); with --verify, latents")
     p.add_argument("--vae", default="", metavar="PATH", help="folder of the autoencoder: config.json and its weights")
-    p.add_argument("--out", default="", metavar="DIR", help="where to (default: ROOT/NAME-latents)")
-    p.add_argument("--root", default="data", metavar="ROOT", help="where known data sets are (default: data)")
-    p.add_argument("--images", type=int, default=0, metavar="N", help="the first N only (default: all)")
-    p.add_argument("--flips", choices=("auto", "1", "2"), default="auto", help="sides (default: 2 if DATA is mirrored)")
-    p.add_argument("--reference", type=int, default=10_000, metavar="N", help="real images kept (default: 10000)")
-    p.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time (default: 32)")
-    p.add_argument("--shard-mib", type=float, default=256, metavar="N", help="size of a shard (default: 256)")
-    p.add_argument("--precision", choices=get_args(autoencoder.Precision), help="default: tf32 on a GPU, fp32 on a CPU")
+    p.add_argument("--out", default="", metavar="DIR", help="output folder (default: ROOT/NAME-latents)")
+    p.add_argument("--root", default="data", metavar="ROOT", help="folder of the known data sets (default: data)")
+    p.add_argument("--images", type=int, default=0, metavar="N", help="the first N images only (default: all)")
+    p.add_argument("--flips", choices=("auto", "1", "2"), default="auto", help="2: mirrored too (default: as DATA is)")
+    p.add_argument("--reference", type=int, default=10_000, metavar="N", help="reference images (default: 10000)")
+    p.add_argument("--batch", type=int, default=32, metavar="N", help="batch size (default: 32)")
+    p.add_argument("--shard-mib", type=float, default=256, metavar="N", help="size of a shard in MiB (default: 256)")
+    p.add_argument("--precision", choices=get_args(Precision), default="", help="default: tf32 on GPUs, else fp32")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    p.add_argument("--processes", type=int, default=0, metavar="N", help="on this machine (default: its GPUs, or 1)")
-    p.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads each (default: its share of cores)")
-    p.add_argument("--workers", type=int, default=2, metavar="N", help="threads each that read images (default: 2)")
-    p.add_argument("--verify", action="store_true", help="hold every file of a finished set against its checksum")
-    p.add_argument("--dry-run", action="store_true", help="say what would be made, and how large it is")
+    p.add_argument("--processes", type=int, default=0, metavar="N", help="processes (default: one per GPU, or 1)")
+    p.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads per process (default: its share)")
+    p.add_argument("--workers", type=int, default=2, metavar="N", help="reading threads per process (default: 2)")
+    p.add_argument("--verify", action="store_true", help="check every file of a finished set against its SHA-256")
+    p.add_argument("--dry-run", action="store_true", help="print the plan and its size, and stop")
     return p
 
 
+@command("bench.encode", stopped="stopped; finished shards are kept, and the same command goes on from there")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        return (
-            verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX)))
-            if flags.verify
-            else encode_dataset(flags)
-        )
-    except (ValueError, OSError) as error:
-        print(f"bench.encode: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench.encode: stopped; whole shards are kept, the same command goes on from there", file=sys.stderr)
-        return 130
+    if flags.verify:
+        damages, summary = verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX)))
+        for damage in damages:
+            print(f"bench.encode: {damage}", file=sys.stderr)
+        if not damages:
+            print(summary)
+        return int(bool(damages))
+    for line in encode_dataset(EncodingOptions.from_flags(flags), flags.dry_run):
+        print(line)
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ import torch
 from tabulate import tabulate
 
 from bench.benchmarks.evaluation_speed import EVALUATION_PARTS, peak_memory_gib
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.evalspeed", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.evalspeed", description=__doc__.splitlines()[0])
     parser.add_argument(

@@ -14,21 +14,15 @@ from bench.evaluation.comparison_request import request_from_flags
 from bench.evaluation.flags import add_extraction_flags
 from bench.evaluation.precision_recall import DistanceDtype
 from bench.storage.atomic import write_json
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.evaluate", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        result = compare_sample_sets(request_from_flags(flags))
-        if flags.out:
-            write_json(Path(flags.out), result)
-    except (ValueError, OSError) as error:
-        print(f"bench.evaluate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench.evaluate: stopped; nothing was written", file=sys.stderr)
-        return 130
+    result = compare_sample_sets(request_from_flags(flags))
+    if flags.out:
+        write_json(Path(flags.out), result)
     print(json.dumps(result, indent=2, allow_nan=False) if flags.json else format_comparison(result))
     return int(not all(row["ok"] for row in result.get("self_test", [])))
 

@@ -6,37 +6,35 @@ import sys
 from pathlib import Path
 
 from bench.records.record import read_records
-from bench.reports import figure_definitions
-from bench.reports.figure_files import _draw, _empty, _refuse_empty, listed
-from bench.terminal.cli import CommandParser
+from bench.reports.figure_definitions import build_figures
+from bench.reports.figure_files import describe_figure, write_figures
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.figures")
 def main(argv: list[str] | None = None) -> int:
-    """Draw figures, or list them; status 2 for what a user got wrong."""
+    """Draw or list figures; return 2 for a mistake of the user."""
     parser = CommandParser(prog="python -m bench.figures", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all that can be drawn)")
-    parser.add_argument("--list", action="store_true", help="every figure, what it has, and the command for the rest")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw (default: all that have data)")
+    parser.add_argument(
+        "--list", action="store_true", help="list all figures, their panels, and the commands for missing runs"
+    )
     parser.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
-    parser.add_argument("--out", default="", metavar="DIR", help="where to (default: figures/ in the results folder)")
-    parser.add_argument("--format", default="png", choices=("png", "svg"), help="default: png")
+    parser.add_argument(
+        "--out", default="", metavar="DIR", help="output folder (default: figures/ in the results folder)"
+    )
+    parser.add_argument("--format", default="png", choices=("png", "svg"), help="image format (default: png)")
     flags = parser.parse_args(argv)
-    try:
-        results = Path(flags.results)
-        if not results.is_dir():
-            raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        found = figure_definitions.everything(read_records(results), flags.names)
-        if flags.list:
-            print("\n".join(map(listed, found)))
-            return 0
-        _refuse_empty([f for f in found if f.name in flags.names])
-        for figure in found:
-            if figure.panels:
-                print(_draw(figure, Path(flags.out) if flags.out else results / "figures", flags.format))
-            else:
-                print(f"left out: {_empty(figure)}", file=sys.stderr)
-    except (ValueError, OSError) as error:
-        print(f"bench.figures: {error}", file=sys.stderr)
-        return 2
+    results = Path(flags.results)
+    if not results.is_dir():
+        raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
+    figures = build_figures(read_records(results), flags.names)
+    if flags.list:
+        print("\n".join(map(describe_figure, figures)))
+        return 0
+    folder = Path(flags.out) if flags.out else results / "figures"
+    for path in write_figures(figures, folder, flags.format, flags.names):
+        print(path)
     return 0
 
 

@@ -16,7 +16,6 @@ numbers.  Imports no torch.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,14 +24,14 @@ from bench.records import queries, text_tables
 from bench.records.leaderboard import drop_superseded_failures
 from bench.records.leaderboard_files import write_leaderboard
 from bench.records.record import read_records, records_folder
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
 def parser() -> CommandParser:
     p = CommandParser(
         prog="python -m bench.leaderboard",
         description=__doc__.partition("One table")[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=PlainHelp,
     )
     p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
     view = p.add_argument_group("only print; nothing is written")
@@ -46,30 +45,27 @@ def parser() -> CommandParser:
     return p
 
 
+@command("bench.leaderboard")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     results = Path(flags.results)
     asked: Mapping[str, str] = {k: v for k in queries.QUERY_FLAGS if (v := getattr(flags, k)) is not None}
-    try:
-        if not results.is_dir():
-            raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
-        if flags.check and asked:
-            raise ValueError(f"--check looks at whole files; leave out --{', --'.join(asked).replace('_', '-')}")
-        if flags.check:
-            from bench.records import submission_check
+    if not results.is_dir():
+        raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
+    if flags.check and asked:
+        raise ValueError(f"--check looks at whole files; leave out --{', --'.join(asked).replace('_', '-')}")
+    if flags.check:
+        from bench.records import submission_check
 
-            return submission_check.check_files([Path(name) for name in flags.check], results)
-        if not any(records_folder(results).glob("*.json")):
-            raise ValueError(f"{flags.results} has no records yet; python -m bench.run makes them")
-        text = (
-            queries.render_view(drop_superseded_failures(read_records(results)), asked)
-            if asked
-            else write_leaderboard(results)
-        )
-        print(text_tables.fit_terminal(text, f"pipe this into a file, or read {results / 'leaderboard.md'}"))
-    except (ValueError, OSError) as error:
-        print(f"bench.leaderboard: {error}", file=sys.stderr)
-        return 2
+        return submission_check.check_files([Path(name) for name in flags.check], results)
+    if not any(records_folder(results).glob("*.json")):
+        raise ValueError(f"{flags.results} has no records yet; python -m bench.run makes them")
+    text = (
+        queries.render_view(drop_superseded_failures(read_records(results)), asked)
+        if asked
+        else write_leaderboard(results)
+    )
+    print(text_tables.fit_terminal(text, f"pipe this into a file, or read {results / 'leaderboard.md'}"))
     return 0
 
 

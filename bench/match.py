@@ -6,9 +6,10 @@ import sys
 
 from bench.costs.match_table import match_table
 from bench.costs.matching import COST_KEYS
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.match", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.match", description="Configurations of equal cost.")
     parser.add_argument("--to", required=True, metavar="ARCH:SIZE", help="the reference, for example dit:B/2")
@@ -19,11 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tolerance", default="", help="largest relative difference (default: 2%%; by time 5%%)")
     parser.add_argument("--batch", type=int, default=0, help="images a timed step (default: by size and device)")
     flags = parser.parse_args(argv)
-    try:
-        print(match_table(flags))
-    except ValueError as error:
-        print(f"bench.match: {error}", file=sys.stderr)
-        return 2
+    print(match_table(flags))
     return 0
 
 

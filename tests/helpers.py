@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import time
 
+from bench.config.overrides import load_config
 from bench.experiments import presets
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
@@ -40,6 +41,32 @@ def make_run(path, config):
     run.path.mkdir(parents=True, exist_ok=True)
     write_json(run.path / "config.json", config.to_dict())
     return run
+
+
+def run_context(run, config=None, dataset=None, **more):
+    """A run's context; its data set is opened unless it is passed."""
+    from bench.data.sources import open_dataset, open_source
+    from bench.training.distributed import SINGLE_PROCESS, device_of
+    from bench.training.run_context import RunContext
+
+    config = config or load_config(run.path)
+    source = open_source(config.data.name, config.data.root)
+    return RunContext(
+        run=run,
+        config=config,
+        source=source,
+        dataset=dataset or open_dataset(config.data),
+        io=presets.network_io(config, source),
+        device=device_of(config, more.get("world", SINGLE_PROCESS)),
+        **more,
+    )
+
+
+def evaluation_context(run, config=None, dataset=None, **more):
+    """The same with the run's extractor."""
+    from bench.evaluation.evaluator import EvaluationContext
+
+    return EvaluationContext.prepare(run_context(run, config, dataset, **more))
 
 
 def replaced(config, section, **values):

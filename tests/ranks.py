@@ -14,11 +14,10 @@ from pathlib import Path
 import submitit.helpers  # noqa: F401
 import torch
 import torch.distributed.fsdp
+from helpers import evaluation_context, run_context
 
 from bench.config.overrides import load_config
-from bench.data import sources
 from bench.evaluation import generation
-from bench.experiments import presets
 from bench.storage.run_folder import RunFolder
 from bench.training import distributed, execution, metrics_logger, trainer
 
@@ -26,7 +25,7 @@ from bench.training import distributed, execution, metrics_logger, trainer
 def training(world, folder, stop=(), poison=(), different=(), failing=(), every_step=True):
     """Train a run; `stop`, `poison`, `different`, `failing` are (rank, step) of what happens where and when."""
     run, steps = RunFolder(Path(folder)), []
-    arrays, before, build = sources.load_dataset("digits"), trainer.train_step, trainer.architectures.build
+    before, build = trainer.train_step, trainer.architectures.build
 
     def step(state, *rest):
         loss = before(state, *rest)
@@ -50,15 +49,8 @@ def training(world, folder, stop=(), poison=(), different=(), failing=(), every_
     if every_step:
         metrics_logger.MetricsLogger.due = lambda self: True
     try:
-        trainer.train(
-            run,
-            load_config(run.path),
-            arrays,
-            presets.network_io(load_config(run.path)),
-            lambda: asked(world, steps, stop),
-            world,
-        )
-    except trainer.Stopped:
+        trainer.train(run_context(run, world=world, stop_requested=lambda: asked(world, steps, stop)))
+    except distributed.StopRequested:
         return ["stopped", steps[-1]]
     return ["done", steps[-1] if steps else 0]
 
@@ -73,12 +65,12 @@ def sampling(world, folder, stop=()):
     def check():
         batches.append(1)
         if asked(world, batches, stop):
-            raise trainer.Stopped
+            raise distributed.StopRequested
         time.sleep(0.2 if stop else 0)
 
     try:
-        generation.generate(run, load_config(run.path), False, torch.device("cpu"), check, world)
-    except trainer.Stopped:
+        generation.generate(evaluation_context(run, world=world, check_lease=check))
+    except distributed.StopRequested:
         return ["stopped", len(batches)]
     return ["done", len(batches)]
 
@@ -86,20 +78,20 @@ def sampling(world, folder, stop=()):
 def waiting(world, folder, ends):
     def check():
         if world.rank == 1 and ends == "is stopped elsewhere":
-            raise trainer.Stopped
+            raise distributed.StopRequested
 
     def work():
         for _ in range(50 if ends == "is stopped elsewhere" else 3):
             world.check(check)
             time.sleep(0.1)
         if ends == "stops":
-            raise trainer.Stopped
+            raise distributed.StopRequested
         if ends == "fails":
             raise OSError("no space left on device")
 
     try:
         world.alone(work, check)
-    except trainer.Stopped:
+    except distributed.StopRequested:
         return "stopped"
     return "done"
 

@@ -1,7 +1,7 @@
-"""Time and memory of the evaluation at full size, on generated features: python -m bench.evalspeed
+"""Time and peak memory of the evaluation at full size, on random features: python -m bench.evalspeed
 
-Each part runs ours and the other one in the same session.  Features are generated, of Inception's
-widths; no weights are needed.
+Each part times our implementation and another one in the same process.  The features are random, with the widths of
+Inception's layers, so no weights are needed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Result = TypeVar("Result")
 
 @lru_cache
 def mixing_matrix(width: int) -> torch.Tensor:
-    """(width, width) float32 that gives features a spectrum which falls off over three decades."""
+    """(width, width) float32 matrix that gives features a spectrum falling over three decades."""
     noise = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
     return noise * (torch.exp(-torch.arange(width) / (width / 7)) / width**0.25)[:, None]
 
 
 def random_features(seed: int, count: int, width: int, scale: float = 1.0) -> np.ndarray:
-    """(count, width) float32, non-negative: rectified noise, mixed."""
+    """(count, width) float32, non-negative: mixed and rectified Gaussian noise."""
     generator = torch.Generator().manual_seed(seed)
     out = torch.empty(count, width)
     for part in out.split(2500):
@@ -48,14 +48,15 @@ def random_features(seed: int, count: int, width: int, scale: float = 1.0) -> np
     return out.numpy()
 
 
-def timed(what: Callable[[], Result]) -> tuple[Result, float]:
+def time_call(function: Callable[[], Result]) -> tuple[Result, float]:
+    """(result, seconds) of one call."""
     began = time.perf_counter()
-    result = what()
+    result = function()
     return result, time.perf_counter() - began
 
 
 def time_frechet(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Two Gaussians of `width` features against scipy's matrix square root, taking turns."""
+    """Frechet distance of two Gaussians with --width features: ours and scipy's matrix square root, alternating."""
     from scipy.linalg import sqrtm
 
     a, b = (fit_gaussian(random_features(seed, flags.fit, flags.width, scale)) for seed, scale in ((1, 1.0), (2, 1.1)))
@@ -65,39 +66,40 @@ def time_frechet(flags: argparse.Namespace) -> list[dict[str, Any]]:
         root = np.trace(np.asarray(sqrtm(a.sigma @ b.sigma))).real
         return float(difference @ difference + np.trace(a.sigma) + np.trace(b.sigma) - 2 * root)
 
-    runs = [(timed(lambda: frechet_distance(*fresh(a, b))), timed(theirs)) for _ in range(3)]
+    runs = [(time_call(lambda: frechet_distance(*without_factors(a, b))), time_call(theirs)) for _ in range(3)]
     ours, other = (np.median([run[i] for run in runs], axis=0) for i in (0, 1))
     name = f"Frechet distance, {flags.width} features, median of 3"
     return [table_row(name, ours[0], other[0], ours[1], other[1], "scipy sqrtm")]
 
 
-def fresh(*gaussians: Gaussian) -> list[Gaussian]:
-    """Copies that have no factor yet."""
+def without_factors(*gaussians: Gaussian) -> list[Gaussian]:
+    """Copy Gaussians without their cached factors."""
     return [Gaussian(mu=g.mu, sigma=g.sigma) for g in gaussians]
 
 
 def time_precision_recall(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Precision and recall against torch-fidelity's, in its path of bounded memory."""
+    """Precision and recall: ours and torch-fidelity's function with bounded memory."""
     from torch_fidelity.metric_prc import calculate_precision_recall_part
 
     device = "cuda" if flags.cuda else "cpu"
     sets = ((1, flags.samples, 0.9), (2, flags.reference, 1.0))
     fake, real = (torch.from_numpy(random_features(s, n, flags.width, scale)).to(device) for s, n, scale in sets)
-    found, seconds = timed(lambda: compute_precision_recall(real, fake))
+    ours, seconds = time_call(lambda: compute_precision_recall(real, fake))
     rows = []
     if flags.intervals:
-        again, longer = timed(lambda: compute_precision_recall(real, fake, resamples=RESAMPLES))
+        again, longer = time_call(lambda: compute_precision_recall(real, fake, resamples=RESAMPLES))
         rows.append(
-            table_row(f"the same with {RESAMPLES} resamples", again.recall, found.recall, longer, seconds, "without")
+            table_row(f"the same with {RESAMPLES} resamples", again.recall, ours.recall, longer, seconds, "without")
         )
-    other, other_seconds = timed(lambda: calculate_precision_recall_part(fake, real))
+    other, other_seconds = time_call(lambda: calculate_precision_recall_part(fake, real))
     name = f"{{}} of {flags.samples:,} against {flags.reference:,}, {device}"
-    pairs = zip(("precision", "recall"), (found.precision, found.recall), other, strict=True)
+    pairs = zip(("precision", "recall"), (ours.precision, ours.recall), other, strict=True)
     both = [table_row(name.format(n), o, t, seconds, other_seconds, "torch-fidelity") for n, o, t in pairs]
     return both + rows
 
 
 def table_row(name: str, ours: float, other: float, seconds: float, other_seconds: float, whose: str) -> dict[str, Any]:
+    """Compare a value and its time with another implementation's."""
     return {
         "what": name,
         "ours": f"{ours:.8g}",
@@ -111,7 +113,7 @@ def table_row(name: str, ours: float, other: float, seconds: float, other_second
 
 
 def time_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """All metrics of features that sampling has stored, in batches: seconds, and peak memory."""
+    """Seconds and peak memory of every metric of features in a feature store."""
     with tempfile.TemporaryDirectory() as folder:
         stored = stored_features(Path(folder) / "features", flags.samples)
         rows = [{"what": "features of the samples stored on disk", "peak GiB": peak_memory_gib()}]
@@ -120,35 +122,37 @@ def time_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
             reference.add(feature_batch(2 * 10**6, numbers))
         samples = read_store(stored, LAYERS)
         inputs = metrics.MetricInputs(samples=samples, reference=reference.sample_set(), layers=LAYERS)
-        return rows + timed_metrics(inputs, flags.intervals)
+        return rows + time_metrics(inputs, flags.intervals)
 
 
 def feature_batch(seed: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """{layer: (B, F) float32} of random features for image numbers (B,)."""
     return {layer: random_features(seed + int(numbers[0]), len(numbers), width) for layer, width in WIDTHS.items()}
 
 
 def stored_features(path: Path, count: int) -> FeatureStore:
-    """A feature store, made as sampling makes it, of images of one pixel."""
-    made = FeatureProvenance(extractor="generated", weights="", sha256="")
-    target = FeatureStoreWriter(path, count, 0, made, LAYERS, lambda numbers, _: feature_batch(10**6, numbers))
-    for numbers in missing_batches(target.shards.look(), 250):
+    """Write a feature store like sampling does, with images of one pixel."""
+    provenance = FeatureProvenance(extractor="generated", weights="", sha256="")
+    target = FeatureStoreWriter(path, count, 0, provenance, LAYERS, lambda numbers, _: feature_batch(10**6, numbers))
+    for numbers in missing_batches(target.shards.scan(), 250):
         target.add(numbers, np.zeros((len(numbers), 1, 1, 3), np.uint8))
     target.finish()
     return FeatureStore(path)
 
 
-def timed_metrics(comparison: metrics.MetricInputs, intervals: bool) -> list[dict[str, Any]]:
+def time_metrics(comparison: metrics.MetricInputs, intervals: bool) -> list[dict[str, Any]]:
+    """Rows of seconds and peak memory, one per metric."""
     rows: list[dict[str, Any]] = [{"what": "features opened", "peak GiB": peak_memory_gib()}]
-    for wanted in (["fid"], ["sfid"], ["is"], ["kid"], ["precision", "recall"]):
-        for also in (False, True) if intervals else (False,):
-            _, seconds = timed(partial(metrics.compute_metrics, comparison, intervals=also, wanted=wanted))
-            name = " and ".join(wanted) + (", with its interval" if also else "")
+    for names in (["fid"], ["sfid"], ["is"], ["kid"], ["precision", "recall"]):
+        for with_interval in (False, True) if intervals else (False,):
+            _, seconds = time_call(partial(metrics.compute_metrics, comparison, intervals=with_interval, wanted=names))
+            name = " and ".join(names) + (", with its interval" if with_interval else "")
             rows.append({"what": name, "seconds": f"{seconds:.1f}", "peak GiB": peak_memory_gib()})
     return rows
 
 
 def peak_memory_gib() -> str:
-    """Largest resident memory of this process so far, GiB."""
+    """Peak resident memory of this process in GiB, as text."""
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}"
 
 

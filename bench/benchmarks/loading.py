@@ -13,21 +13,21 @@ from bench.data.prefetch import PrefetchLoader
 from bench.training.training_batch import draw_batch
 
 WARM_UP_SECONDS = 0.5
-"""Seconds of `rate` that are not counted, while threads start and files come into memory."""
+"""Seconds of warm-up: threads start and files are read into memory."""
 
 
-def loader_throughput(config: RunConfig, arrays: Dataset, seconds: float, workers: int) -> float:
-    """Images a second of the loader alone, over at least `seconds`, at the recipe's batch."""
+def loader_throughput(config: RunConfig, dataset: Dataset, seconds: float, workers: int) -> float:
+    """Images per second of the loader alone at the recipe's batch, measured for at least `seconds`."""
     size = config.recipe.batch
     steps = ((i, i * size, size) for i in itertools.count())
     count, began = 0, time.perf_counter()
     with PrefetchLoader(
-        lambda *step: draw_batch(config, arrays, 0, *step), steps, workers, torch.cuda.is_available()
+        lambda *step: draw_batch(config, dataset, 0, *step), steps, workers, torch.cuda.is_available()
     ) as loader:
         for _ in loader:
             now = time.perf_counter()
             if not count and now - began >= WARM_UP_SECONDS:
-                count, began = 1, now  # the batches before are the start's
+                count, began = 1, now  # earlier batches belong to the warm-up
             elif count:
                 count += 1
                 if now - began >= seconds:

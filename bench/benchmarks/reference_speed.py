@@ -1,8 +1,8 @@
-"""Our networks against plain ones of equal configuration: python -m bench.speed
+"""Compare the speed of our networks with other implementations of equal configuration: python -m bench.speed
 
-DiT against diffusers' DiTTransformer2DModel, the U-Net against its UNet2DModel, and U-ViT, which
-diffusers does not have, against one put together from timm's blocks.  Both sides have the same
-parameters and multiply-accumulates (checked), and take turns at forward + backward in one process.
+DiT is compared with diffusers' DiTTransformer2DModel, the U-Net with its UNet2DModel.  diffusers has no U-ViT; that
+one is compared with a network made of timm's blocks.  Both networks of a pair have the same parameters and MACs (the
+table shows both).  Their forward and backward passes alternate in one process.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SIZES = {
     "small": {"dit": "S/2", "uvit": "S/2", "unet": 128},
     "large": {"dit": "XL/2", "uvit": "H/2", "unet": 256},
 }
-"""DiT's and U-ViT's registered sizes, and the U-Net's channels."""
+"""Registered sizes of DiT and U-ViT, and channels of the U-Net."""
 
 
 class DiffusersDiT(nn.Module):
-    """diffusers' DiT behind our call."""
+    """diffusers' DiT with our call signature."""
 
     def __init__(self, ours: nn.Module) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class DiffusersDiT(nn.Module):
 
 
 class DiffusersUNet(nn.Module):
-    """diffusers' DDPM U-Net behind our call."""
+    """diffusers' DDPM U-Net with our call signature."""
 
     def __init__(self, io: IOSpec, channels: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class DiffusersUNet(nn.Module):
 
 
 class TimmUViT(nn.Module):
-    """U-ViT (arXiv:2209.12152, Section 3) from timm's blocks."""
+    """U-ViT (arXiv:2209.12152, Section 3) made of timm's blocks."""
 
     def __init__(self, io: IOSpec, *, depth: int, width: int, heads: int, patch: int, head: str = "after") -> None:
         super().__init__()
@@ -90,20 +90,20 @@ class TimmUViT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         tokens = self.embed(x).flatten(2).mT
         extra = (self.label(label), timestep_embedding(t, self.width))
-        h, kept = torch.cat([*(e[:, None] for e in extra), tokens], dim=1) + self.position, []
+        h, skips = torch.cat([*(e[:, None] for e in extra), tokens], dim=1) + self.position, []
         for block in self.down:
             h = block(h)
-            kept.append(h)
+            skips.append(h)
         h = self.middle(h)
         for block, skip in zip(self.up, self.skips, strict=True):
-            h = block(skip(torch.cat([h, kept.pop()], dim=-1)))
+            h = block(skip(torch.cat([h, skips.pop()], dim=-1)))
         grid, p = x.shape[-1] // self.patch, self.patch
         patches = self.decode(self.norm(h))[:, 2:].reshape(len(x), grid, grid, p, p, -1)
         return self.conv(patches.permute(0, 5, 1, 3, 2, 4).reshape(x.shape))
 
 
 def unet_args(channels: int) -> dict[str, Any]:
-    """Our U-Net with the switches of DDPM's, which UNet2DModel has."""
+    """Arguments that give our U-Net the layers of DDPM's, which UNet2DModel implements."""
     return dict(
         channels=channels,
         channel_mult=(1, 2, 2),
@@ -116,7 +116,7 @@ def unet_args(channels: int) -> dict[str, Any]:
 
 
 def network_pair(family: str, size: Any) -> tuple[nn.Module, nn.Module, IOSpec]:
-    """(ours, the plain one, problem) of equal configuration."""
+    """(our network, the other one, its IOSpec), of equal configuration."""
     if family == "dit":
         ours = architectures.build("dit", size, io=LEARNED_RANGE_IO)
         return ours, DiffusersDiT(ours), LEARNED_RANGE_IO
@@ -128,14 +128,14 @@ def network_pair(family: str, size: Any) -> tuple[nn.Module, nn.Module, IOSpec]:
 
 
 def counted_cost(net: nn.Module, io: IOSpec) -> tuple[int, int]:
-    """(trainable parameters used once, multiply-accumulates of one image)."""
+    """(trainable parameters, MACs of one image)."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(*timing.inputs_for(io, 1, next(net.parameters()).device))
     return sum(p.numel() for p in net.parameters() if p.requires_grad), counter.get_total_flops() // 2
 
 
 def measure_pair(family: str, size: Any, batch: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """Rows for the plain network, ours, and for the U-Net ours in channels_last."""
+    """Rows of the other network, ours, and for the U-Net also ours in channels_last."""
     torch.manual_seed(0)
     ours, plain, io = network_pair(family, size)
     ours, plain = ours.to(device), plain.to(device)
@@ -143,20 +143,20 @@ def measure_pair(family: str, size: Any, batch: int, rounds: int, device: torch.
     names = {"ours": "ours", "plain": {"dit": "diffusers", "unet": "diffusers", "uvit": "timm blocks"}[family]}
     works = {"plain": timing.training_work(plain, inputs), "ours": timing.training_work(ours, inputs)}
     if family == "unet":
-        last = architectures.build("unet", io=io, args=unet_args(size)).to(device)
-        last = last.to(memory_format=torch.channels_last)
-        moved = (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
-        works["last"], names["last"] = timing.training_work(last, moved), "ours, channels_last"
+        channels_last = architectures.build("unet", io=io, args=unet_args(size)).to(device)
+        channels_last = channels_last.to(memory_format=torch.channels_last)
+        converted = (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
+        works["last"], names["last"] = timing.training_work(channels_last, converted), "ours, channels_last"
     seconds = timing.time_alternately(works, rounds)
-    found = {"plain": counted_cost(plain, io), "ours": counted_cost(ours, io), "last": counted_cost(ours, io)}
+    costs = {"plain": counted_cost(plain, io), "ours": counted_cost(ours, io), "last": counted_cost(ours, io)}
     return [
         {
             "network": f"{family} {size}",
             "implementation": names[work],
-            "params (M)": f"{found[work][0] / 1e6:.2f}",
-            "MACs (G)": f"{found[work][1] / 1e9:.3f}",
+            "params (M)": f"{costs[work][0] / 1e6:.2f}",
+            "MACs (G)": f"{costs[work][1] / 1e9:.3f}",
             "images/s": f"{batch / median(seconds[work]):.3g}",
-            "speed relative to the plain one": f"{1 / timing.median_ratio(seconds, work, 'plain'):.2f}",
+            "speed relative to the other": f"{1 / timing.median_ratio(seconds, work, 'plain'):.2f}",
         }
         for work in works
     ]

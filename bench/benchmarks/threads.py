@@ -1,7 +1,7 @@
-"""Training images a second by processes, threads and batch: python -m bench.threads
+"""Measure training throughput by processes, threads and batch: python -m bench.threads
 
-Every setting is timed in this one session, the settings taking turns, so that ratios between rows
-hold even where the machine's speed drifts.  `relative` is to the first row of each architecture.
+The settings alternate in one session, so that ratios between rows hold when the machine's speed drifts.  `relative`
+is to the first row of each architecture.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.training.trainer import device_of, new_training_state, train_step
 
 @dataclass(frozen=True)
 class ThreadLayout:
-    """One row: so many processes, each with so many threads and such a batch."""
+    """One row: processes, threads per process, and batch per process."""
 
     arch: str
     processes: int
@@ -30,7 +30,7 @@ class ThreadLayout:
 
 
 def train_throughput(config: RunConfig, threads: int, seconds: float) -> float:
-    """Training images a second of one process on noise."""
+    """Images per second of one process that trains on noise."""
     torch.set_num_threads(threads)
     device, io = device_of(config), presets.network_io(config)
     state = new_training_state(config, io, device)
@@ -46,35 +46,35 @@ def train_throughput(config: RunConfig, threads: int, seconds: float) -> float:
     return images / (time.perf_counter() - began)
 
 
-def measure_layout(case: ThreadLayout, config: RunConfig, seconds: float) -> float:
-    """Images a second of all processes of a case together."""
-    sized = replace(config, recipe=replace(config.recipe, batch=case.batch))
-    with multiprocessing.get_context("spawn").Pool(case.processes) as pool:
-        return sum(pool.starmap(train_throughput, [(sized, case.threads, seconds)] * case.processes))
+def measure_layout(layout: ThreadLayout, config: RunConfig, seconds: float) -> float:
+    """Images per second of all processes together."""
+    sized = replace(config, recipe=replace(config.recipe, batch=layout.batch))
+    with multiprocessing.get_context("spawn").Pool(layout.processes) as pool:
+        return sum(pool.starmap(train_throughput, [(sized, layout.threads, seconds)] * layout.processes))
 
 
 def parse_layout(text: str) -> tuple[int, int]:
-    """ "2x1" is two processes of one thread each."""
+    """(processes, threads) of text such as "2x1"; ValueError for anything else."""
     processes, _, threads = text.partition("x")
     if not (processes.isdigit() and threads.isdigit() and int(processes) and int(threads)):
         raise ValueError(f"layout is {text!r}; write PROCESSESxTHREADS, for example 2x1")
     return int(processes), int(threads)
 
 
-def throughput_table(rates: dict[ThreadLayout, list[float]]) -> list[dict[str, object]]:
-    """Rows with the median rate and its ratio to the architecture's first row."""
+def throughput_table(throughputs: dict[ThreadLayout, list[float]]) -> list[dict[str, object]]:
+    """Rows of median throughput, and its ratio to the architecture's first row."""
     rows: list[dict[str, object]] = []
     first: dict[str, float] = {}
-    for case, found in rates.items():
-        middle = median(found)
-        base = first.setdefault(case.arch, middle)
+    for layout, values in throughputs.items():
+        throughput = median(values)
+        base = first.setdefault(layout.arch, throughput)
         rows.append(
             {
-                "arch": case.arch,
-                "processes x threads": f"{case.processes} x {case.threads}",
-                "batch": case.batch,
-                "images/s": round(middle),
-                "relative": f"{middle / base:.2f}",
+                "arch": layout.arch,
+                "processes x threads": f"{layout.processes} x {layout.threads}",
+                "batch": layout.batch,
+                "images/s": round(throughput),
+                "relative": f"{throughput / base:.2f}",
             }
         )
     return rows

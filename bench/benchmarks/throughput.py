@@ -1,8 +1,8 @@
-"""Images a second of training, forward passes and sampling: python -m bench.throughput
+"""Measure images per second of training, forward passes and sampling: python -m bench.throughput
 
-Each network is timed as a run computes it and, with --baseline eager, as the published loops do: no compile,
-float32 (TF32 in training on a GPU), the loss read at each step.  Both are in this process and take turns, so that
-their ratio holds where the machine drifts.  Tables go to results/benchmark-{train,infer}-PRECISION-DEVICE.csv.
+Each network is timed with our execution settings and, with --baseline eager, like the published loops: no compile,
+float32 (TF32 in training on a GPU), loss.item() at each step.  Both implementations alternate in one process, so that
+their ratio holds when the machine's speed drifts.  Tables: results/benchmark-{train,infer}-PRECISION-DEVICE.csv.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import csv
 import gc
+import logging
 import math
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +33,8 @@ from bench.terminal.cli import parse_assignments
 from bench.training import execution, hardware, micro_batching
 from bench.training.trainer import loader_workers
 
+log = logging.getLogger(__name__)
+
 MODES = ("train", "forward", "sample", "loader")
 SUITES: dict[str, tuple[str, ...]] = {
     "small": ("dit:nano/2", "uvit:nano/2", "unet:nano"),
@@ -47,7 +49,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "unet:LDM-8@imagenet256-latents",
     ),
 }
-"""ADM-64 is ADM's network for its smallest images, here at 32x32 latents of 256 pixels."""
+"""ADM-64 is ADM's network for 64x64 pixels, here with 32x32 latents of 256x256 images."""
 COLUMNS = (
     "model",
     "mode",
@@ -75,15 +77,15 @@ COLUMNS = (
     "torch",
     "note",
 )
-"""results/README.md says what each is."""
+"""Columns of the CSV; results/README.md explains them."""
 ROW_KEY = ("model", "mode", "way", "precision", "compile", "batch", "steps", "device")
-"""What two rows share of which the later replaces the earlier."""
+"""A new row replaces an earlier one with the same values of these columns."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSession:
-    """What all rows share."""
+    """Device and settings that all rows share."""
 
     device: torch.device
     name: str
@@ -94,22 +96,25 @@ class BenchmarkSession:
     baseline: bool
 
     def row(self, label: str, mode: str, way: str, config: RunConfig, **more: Any) -> Row:
-        """A row, its network counted; `flops` are those of one image."""
-        io, price = presets.network_io(config), counting.cost_of_config(config, presets.network_io(config))
-        chosen = (execution.training_execution if mode == "train" else execution.sampling_execution)(
+        """Make a row with counted cost, TFLOP/s and MFU; `flops` are those of one image."""
+        io, cost = presets.network_io(config), counting.cost_of_config(config, presets.network_io(config))
+        settings = (execution.training_execution if mode == "train" else execution.sampling_execution)(
             config, self.device
         )
-        rate, flops = more.get("images_per_second"), more.pop("flops", 0)
-        speed = {"tflops": rate * flops / 1e12, "mfu": hardware.mfu(rate, flops, self.peak)} if rate else {}
+        throughput, flops = more.get("images_per_second"), more.pop("flops", 0)
+        speed = {}
+        if throughput:
+            mfu = hardware.mfu(throughput, flops, self.peak)
+            speed = {"tflops": throughput * flops / 1e12, "mfu": mfu}
         return {
             "model": label,
             "mode": mode,
             "way": way,
             "img_size": io.size,
-            "params_millions": price.params / 1e6,
-            "gmacs": price.macs / 1e9,
-            "precision": chosen.precision,
-            "compile": chosen.compile,
+            "params_millions": cost.params / 1e6,
+            "gmacs": cost.macs / 1e9,
+            "precision": settings.precision,
+            "compile": settings.compile,
             "peak_tflops": self.peak,
             "peak_source": self.source,
             "device": self.name,
@@ -120,12 +125,12 @@ class BenchmarkSession:
 
 
 def open_session(device: torch.device, flags: argparse.Namespace) -> BenchmarkSession:
-    """The device, and its dense peak: bf16 from the table, or measured, on a CPU in float32."""
+    """Name the device and find its dense peak: bf16 from the table, or measured (float32 on a CPU)."""
     name = hardware.accelerator_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     peak, source = hardware.known_peak(name), "bf16, table"
     if peak is None:
-        kind = "bf16" if device.type == "cuda" else "fp32"
-        peak, source = hardware.measure_peak(device, kind), f"{kind}, measured"
+        precision = "bf16" if device.type == "cuda" else "fp32"
+        peak, source = hardware.measure_peak(device, precision), f"{precision}, measured"
     return BenchmarkSession(
         device=device,
         name=name,
@@ -137,31 +142,31 @@ def open_session(device: torch.device, flags: argparse.Namespace) -> BenchmarkSe
     )
 
 
-def timed(made: dict[str, workloads.NetworkWorkload], session: BenchmarkSession) -> dict[str, dict[str, Any]]:
-    """Rate, latency and spread of works that take turns, in windows of about so many seconds."""
-    calls = {name: window(work.call, session) for name, work in made.items()}
+def time_workloads(
+    prepared: dict[str, workloads.NetworkWorkload], session: BenchmarkSession
+) -> dict[str, dict[str, Any]]:
+    """Throughput, latency and relative range of workloads that alternate, in windows of about session.seconds."""
+    calls = {name: repeat_for_window(work.call, session) for name, work in prepared.items()}
     seconds = timing.time_alternately({name: call for name, (call, _) in calls.items()}, session.rounds)
-    found = {}
-    for name, work in made.items():
-        each = [s / calls[name][1] for s in seconds[name]]
-        found[name] = {
+    results = {}
+    per_call = {name: [s / calls[name][1] for s in times] for name, times in seconds.items()}
+    for name, work in prepared.items():
+        each = per_call[name]
+        results[name] = {
             "images_per_second": work.images / median(each),
             "latency_ms": 1e3 * median(each),
             "spread": (max(each) - min(each)) / median(each),
-            "relative": 1
-            / timing.median_ratio({k: [s / calls[k][1] for s in v] for k, v in seconds.items()}, name, "eager")
-            if "eager" in made
-            else None,
+            "relative": 1 / timing.median_ratio(per_call, name, "eager") if "eager" in prepared else None,
             "compile_seconds": work.compile_seconds,
             "peak_memory_gib": work.peak_bytes / 2**30 if work.peak_bytes is not None else None,
             "micro_batch": work.micro_batch(),
             "batch": work.images,
         }
-    return found
+    return results
 
 
-def window(call: workloads.Call, session: BenchmarkSession) -> tuple[workloads.Call, int]:
-    """(so many calls that fill a window, how many); the device is waited for at its end only."""
+def repeat_for_window(call: workloads.Call, session: BenchmarkSession) -> tuple[workloads.Call, int]:
+    """(a function that repeats `call` for one window, repetitions); it waits for the device at its end only."""
     began = time.perf_counter()
     call()
     workloads.synchronize(session.device)
@@ -182,25 +187,27 @@ Makers = dict[str, Callable[[], tuple[workloads.Call, Callable[[], int]]]]
 def compare_implementations(
     label: str, mode: str, config: RunConfig, batch: int, flops: int, makers: Makers, s: BenchmarkSession
 ) -> list[Row]:
-    """Rows of one network, one a way; one that does not fit into memory says so."""
+    """Rows of one network, one per implementation; a note says if one does not fit into memory."""
     configs = {"ours": config, "eager": workloads.eager_baseline(config, s.device)}
-    made, rows = {}, []
+    prepared, rows = {}, []
     for way, maker in makers.items():
-        before = workloads.allocated(s.device)
+        before = workloads.reset_peak_memory(s.device)
         try:
-            made[way] = workloads.ready(maker(), batch, s.device, before)
+            prepared[way] = workloads.warm_up(maker(), batch, s.device, before)
         except (torch.OutOfMemoryError, micro_batching.MicroBatchTooLarge) as error:
             why = str(error).splitlines()[0]
             rows.append(s.row(label, mode, way, configs[way], batch=batch, note=f"out of memory: {why}"))
-    found = timed(made, s) if made else {}
-    return [s.row(label, mode, way, configs[way], flops=flops, **found[way]) for way in found] + rows
+    results = time_workloads(prepared, s) if prepared else {}
+    return [s.row(label, mode, way, configs[way], flops=flops, **results[way]) for way in results] + rows
 
 
 def implementations(session: BenchmarkSession, ours: Any, eager: Any) -> Makers:
+    """Ours, and the published way if the session has a baseline."""
     return {"ours": ours, "eager": eager} if session.baseline else {"ours": ours}
 
 
 def train_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
+    """Rows of train steps at the recipe's batch."""
     flops = counting.cost_of_config(config, presets.network_io(config)).training_flops
     makers = implementations(
         s,
@@ -211,21 +218,19 @@ def train_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Benc
 
 
 def forward_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
-    flops, batch, plain = (
-        counting.cost_of_config(config, presets.network_io(config)).flops,
-        flags.batch,
-        workloads.eager_baseline(config, s.device),
-    )
+    """Rows of forward passes at --batch."""
+    flops, batch = counting.cost_of_config(config, presets.network_io(config)).flops, flags.batch
+    baseline = workloads.eager_baseline(config, s.device)
     makers = implementations(
         s,
         lambda: workloads.forward_workload(config, s.device, batch),
-        lambda: workloads.forward_workload(plain, s.device, batch),
+        lambda: workloads.forward_workload(baseline, s.device, batch),
     )
     return compare_implementations(label, "forward", config, batch, flops, makers, s)
 
 
 def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
-    """Whole guided sampling for each number of steps, in turns, after two steps to warm up."""
+    """Rows of whole guided sampling for each number of steps, alternating, after two steps of warm-up."""
     configs = {"ours": config, "eager": workloads.eager_baseline(config, s.device)}
     io, rows = presets.network_io(config), []
     flops = counting.cost_of_config(config, io).flops * (2 if io.num_classes else 1)
@@ -233,35 +238,36 @@ def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Ben
         samplers = {
             w: workloads.sampling_workload(configs[w], s.device, flags.batch) for w in implementations(s, None, None)
         }
-        first, again = ({way: clocked(sampler, 2, s)[1] for way, sampler in samplers.items()} for _ in range(2))
+        first, again = ({way: time_sampler(sampler, 2, s)[1] for way, sampler in samplers.items()} for _ in range(2))
         for steps in flags.steps:
-            for way, found in sampled(samplers, steps, s).items():
+            for way, result in time_samplers(samplers, steps, s).items():
                 more = {"batch": flags.batch, "steps": steps, "compile_seconds": max(0.0, first[way] - again[way])}
-                found["images_per_second"] = flags.batch / found["latency_ms"] * 1e3
-                rows.append(s.row(label, "sample", way, configs[way], flops=flops * steps, **found, **more))
+                result["images_per_second"] = flags.batch / result["latency_ms"] * 1e3
+                rows.append(s.row(label, "sample", way, configs[way], flops=flops * steps, **result, **more))
     except torch.OutOfMemoryError as error:
         rows.append(s.row(label, "sample", "ours", config, batch=flags.batch, note=f"out of memory: {error}"))
     return rows
 
 
-def sampled(samplers: dict[str, Sampler], steps: int, session: BenchmarkSession) -> dict[str, Row]:
-    """Latency of samplers that take turns until the time of a row is over, once at least; how far images differ."""
+def time_samplers(samplers: dict[str, Sampler], steps: int, session: BenchmarkSession) -> dict[str, Row]:
+    """Latency of samplers that alternate for the time of a row, at least once; RMS difference of their images."""
     seconds: dict[str, list[float]] = {way: [] for way in samplers}
     images: dict[str, torch.Tensor] = {}
     began = time.perf_counter()
     while not images or time.perf_counter() - began < session.seconds * session.rounds:
         for way, sampler in samplers.items():
-            images[way], spent = clocked(sampler, steps, session)
-            seconds[way].append(spent)
-    found: dict[str, Row] = {way: {"latency_ms": 1e3 * median(each)} for way, each in seconds.items()}
+            images[way], elapsed = time_sampler(sampler, steps, session)
+            seconds[way].append(elapsed)
+    results: dict[str, Row] = {way: {"latency_ms": 1e3 * median(each)} for way, each in seconds.items()}
     if "eager" in samplers:
         for way in samplers:
-            found[way]["relative"] = 1 / timing.median_ratio(seconds, way, "eager")
-        found["ours"]["difference"] = workloads.max_difference(images["ours"], images["eager"])
-    return found
+            results[way]["relative"] = 1 / timing.median_ratio(seconds, way, "eager")
+        results["ours"]["difference"] = workloads.relative_rms_difference(images["ours"], images["eager"])
+    return results
 
 
-def clocked(sampler: Sampler, steps: int, session: BenchmarkSession) -> tuple[torch.Tensor, float]:
+def time_sampler(sampler: Sampler, steps: int, session: BenchmarkSession) -> tuple[torch.Tensor, float]:
+    """Sample once: (images, seconds)."""
     began = time.perf_counter()
     images = sampler(steps)
     workloads.synchronize(session.device)
@@ -269,17 +275,17 @@ def clocked(sampler: Sampler, steps: int, session: BenchmarkSession) -> tuple[to
 
 
 def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s: BenchmarkSession) -> list[Row]:
-    """Images a second of the loader alone, relative to what the fastest network trains on."""
-    arrays, rows = sources.open_dataset(config.data), []
+    """Rows of the loader alone, relative to the fastest network that was trained."""
+    dataset, rows = sources.open_dataset(config.data), []
     for workers in flags.workers or [loader_workers(config, s.device)]:
-        rate = loading.loader_throughput(config, arrays, s.seconds * s.rounds, workers)
+        throughput = loading.loader_throughput(config, dataset, s.seconds * s.rounds, workers)
         row = {
             "model": config.data.title,
             "mode": "loader",
             "way": f"{workers} workers",
-            "images_per_second": rate,
+            "images_per_second": throughput,
             "batch": config.recipe.batch,
-            "relative": rate / fastest if fastest else None,
+            "relative": throughput / fastest if fastest else None,
             "device": s.name,
             "torch": torch.__version__,
             "note": "relative to the fastest network that was trained",
@@ -292,41 +298,42 @@ ROW_MAKERS = {"train": train_rows, "forward": forward_rows, "sample": sample_row
 
 
 def network_configs(flags: argparse.Namespace, device: torch.device) -> dict[str, RunConfig]:
-    """The networks by the name they were asked for; ValueError for what is unknown."""
+    """Configs of the networks by the name on the command line; ValueError for an unknown name."""
     settings = dict(parse_assignments(flags))
     if device.type == "cuda" and execution.has_bf16():
         settings.setdefault("evaluation.precision", "bf16")
-    found = {}
+    configs = {}
     for word in flags.net or SUITES[flags.suite or ("h100" if device.type == "cuda" else "small")]:
         name, _, source = word.partition("@")
         label = f"{name}@{dataset_title(source)}" if source else name
         arch, _, size = name.partition(":")
         wish = presets.RunRequest(arch=arch, size=size, data=source, track=flags.track, settings=settings)
-        found[label] = resolve.solve_size(presets.compose_config(wish))
-    return found
+        configs[label] = resolve.solve_size(presets.compose_config(wish))
+    return configs
 
 
 def measure_rows(flags: argparse.Namespace, configs: dict[str, RunConfig], s: BenchmarkSession) -> Iterator[Row]:
+    """Yield the rows of all networks and modes, then the loader's."""
     fastest = 0.0
     for label, config in configs.items():
         for mode in flags.mode:
             if mode not in ROW_MAKERS:
                 continue
-            print(f"{label}: {mode}", file=sys.stderr, flush=True)
+            log.info("%s: %s", label, mode)
             rows = ROW_MAKERS[mode](label, config, flags, s)
             fastest = max([fastest, *(r.get("images_per_second", 0) for r in rows if mode == "train")])
             yield from rows
             del rows
-            release(s.device)
+            release_memory(s.device)
     if "loader" in flags.mode:
         first = next(iter(configs.values()))
         for source in flags.data or [first.data.name]:
-            own = replace(first, data=sources.resolve_data(DataConfig(name=source, root=first.data.root)))
-            yield from loader_rows(flags, own, fastest, s)
+            config = replace(first, data=sources.resolve_data(DataConfig(name=source, root=first.data.root)))
+            yield from loader_rows(flags, config, fastest, s)
 
 
-def release(device: torch.device) -> None:
-    """Let go of a network's memory and compiled code."""
+def release_memory(device: torch.device) -> None:
+    """Free a network's memory and compiled code."""
     torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":
@@ -334,18 +341,18 @@ def release(device: torch.device) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """A table with every column, in full or not at all; rows of before stay, unless they were measured anew."""
-    told = [{k: format_cell(v) for k, v in row.items()} for row in rows]
-    new = {tuple(row.get(k, "") for k in ROW_KEY) for row in told}
-    told = [row for row in read_csv(path) if tuple(row.get(k, "") for k in ROW_KEY) not in new] + told
+    """Write a table atomically; earlier rows stay unless they were measured again."""
+    cells = [{k: format_cell(v) for k, v in row.items()} for row in rows]
+    new = {tuple(row.get(k, "") for k in ROW_KEY) for row in cells}
+    earlier = [row for row in read_csv(path) if tuple(row.get(k, "") for k in ROW_KEY) not in new]
     with atomic_write(path) as partial, partial.open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(told)
+        table.writerows(earlier + cells)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table; none where there is none, or one of other columns."""
+    """Read the rows of a table; none if the file is missing or has other columns."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -354,19 +361,21 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def format_cell(value: Any) -> str:
+    """Five significant digits for floats, nothing for None."""
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def slug(name: str) -> str:
+    """Lower-case name with hyphens, for file names."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def csv_files(rows: Sequence[Row], device: torch.device, out: Path) -> dict[Path, list[Row]]:
-    """Which rows go into which table: training and the loader's, and forward passes and samples."""
-    short, found = slug(hardware.accelerator_name(device)), {}
+    """Group the rows by file: training and loader in one, forward passes and sampling in the other."""
+    device_slug, files = slug(hardware.accelerator_name(device)), {}
     for kind, modes in (("train", ("train", "loader")), ("infer", ("forward", "sample"))):
-        own = [row for row in rows if row["mode"] in modes]
-        precision = next((r["precision"] for r in own if r.get("way") == "ours"), "fp32")
-        if own:
-            found[out / f"benchmark-{kind}-{precision}-{short}.csv"] = own
-    return found
+        selected = [row for row in rows if row["mode"] in modes]
+        precision = next((r["precision"] for r in selected if r.get("way") == "ours"), "fp32")
+        if selected:
+            files[out / f"benchmark-{kind}-{precision}-{device_slug}.csv"] = selected
+    return files

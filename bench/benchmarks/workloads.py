@@ -1,4 +1,4 @@
-"""What bench.throughput times: a training step, a forward pass and sampling, as a run makes them and as published ones.
+"""Workloads timed by bench.throughput: train step, forward pass, sampling; ours and the published implementations.
 
 B batch, C channels, H W image size.
 """
@@ -27,27 +27,30 @@ from bench.training import execution, micro_batching
 from bench.training.trainer import backward, new_training_state, train_step
 
 GUIDANCE = 1.5
-"""Scale where a configuration has none."""
+"""Guidance scale if the config has none."""
 Call = Callable[[], Any]
 
 
 @dataclass(kw_only=True)
 class NetworkWorkload:
-    """Something that is ready to be timed."""
+    """A call that is warmed up and ready to be timed."""
 
     call: Call
     images: int
-    """Of one call."""
+    """Images per call."""
     compile_seconds: float
-    """What the first call took more than the second: compiling, and finding what fits."""
+    """Seconds by which the first call exceeds later ones: compilation and micro-batch search."""
     peak_bytes: int | None
-    """Of GPU memory, what was there before it left out."""
+    """Peak GPU memory, without what was allocated before."""
     micro_batch: Callable[[], int] = lambda: 0
+    """Images per forward pass that a training workload settled on; 0 is the whole batch."""
 
 
-def ready(made: tuple[Call, Callable[[], int]], images: int, device: torch.device, before: int) -> NetworkWorkload:
-    """Call it until it is warm; torch.OutOfMemoryError where that does not fit.  `before` was allocated for others."""
-    call, micro_batch = made
+def warm_up(
+    workload: tuple[Call, Callable[[], int]], images: int, device: torch.device, before: int
+) -> NetworkWorkload:
+    """Call a workload three times; torch.OutOfMemoryError if it does not fit.  `before` bytes belong to others."""
+    call, micro_batch = workload
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
@@ -55,19 +58,22 @@ def ready(made: tuple[Call, Callable[[], int]], images: int, device: torch.devic
         synchronize(device)
         seconds.append(time.perf_counter() - began)
         if len(seconds) == 1:
-            allocated(device)  # from here on, without what was tried and did not fit
+            reset_peak_memory(device)  # leaves out micro-batches that did not fit
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None
-    spent = max(0.0, seconds[0] - min(seconds[1:]))
-    return NetworkWorkload(call=call, images=images, compile_seconds=spent, peak_bytes=peak, micro_batch=micro_batch)
+    compile_seconds = max(0.0, seconds[0] - min(seconds[1:]))
+    return NetworkWorkload(
+        call=call, images=images, compile_seconds=compile_seconds, peak_bytes=peak, micro_batch=micro_batch
+    )
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait for a GPU; a CPU needs no wait."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def allocated(device: torch.device) -> int:
-    """Bytes of GPU memory in use, from which the next peak is counted."""
+def reset_peak_memory(device: torch.device) -> int:
+    """Reset the peak of GPU memory and return the bytes in use; 0 on a CPU."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)
@@ -75,32 +81,32 @@ def allocated(device: torch.device) -> int:
 
 
 def eager_baseline(config: RunConfig, device: torch.device) -> RunConfig:
-    """The configuration without any of what makes it fast here: TF32 where there is a GPU, as the published loops."""
-    plain = replace(
+    """The config as the published loops run: no compile, no channels_last, TF32 on a GPU and float32 on a CPU."""
+    compute = replace(
         config.compute,
         precision="tf32" if device.type == "cuda" else "fp32",
         compile="none",
         activation_checkpointing="none",
         channels_last="off",
     )
-    return replace(config, compute=plain, evaluation=replace(config.evaluation, precision="fp32"))
+    return replace(config, compute=compute, evaluation=replace(config.evaluation, precision="fp32"))
 
 
-def noise(config: RunConfig, device: torch.device, count: int = 4) -> Any:
-    """Batches (x0, t, eps, labels) without end, on the CPU as the loader gives them."""
+def cycle_noise_batches(config: RunConfig, device: torch.device, count: int = 4) -> Any:
+    """Repeat `count` random batches (x0, t, eps, labels) endlessly, on the CPU like the loader's."""
     io, generator = presets.network_io(config), torch.Generator().manual_seed(0)
-    shape, made = (config.recipe.batch, io.channels, io.size, io.size), []
+    shape, batches = (config.recipe.batch, io.channels, io.size, io.size), []
     for _ in range(count):
         x, eps = (torch.randn(shape, generator=generator) for _ in range(2))
         labels = torch.randint(0, io.num_classes + 1, shape[:1], generator=generator)
         batch = (x, draw_timesteps(config.diffusion, shape[0], generator), eps, labels)
-        made.append(tuple(z.pin_memory() for z in batch) if device.type == "cuda" else batch)
-    return cycle(made)
+        batches.append(tuple(z.pin_memory() for z in batch) if device.type == "cuda" else batch)
+    return cycle(batches)
 
 
 def training_workload(config: RunConfig, device: torch.device) -> tuple[Call, Callable[[], int]]:
-    """The trainer's own step, which does not wait for the device."""
-    state, batches = new_training_state(config, presets.network_io(config), device), noise(config, device)
+    """Train step of the trainer, which does not wait for the device."""
+    state, batches = new_training_state(config, presets.network_io(config), device), cycle_noise_batches(config, device)
     diffusion = make_diffusion(config.diffusion, device)
 
     def call() -> None:
@@ -111,11 +117,11 @@ def training_workload(config: RunConfig, device: torch.device) -> tuple[Call, Ca
 
 
 def published_training_workload(config: RunConfig, device: torch.device) -> tuple[Call, Callable[[], int]]:
-    """The step of the published loops: AdamW that is not fused, an average parameter by parameter, the loss read."""
+    """Train step of the published loops: AdamW without fusion, EMA one parameter at a time, loss.item() each step."""
     config = eager_baseline(config, device)
-    state, batches = new_training_state(config, presets.network_io(config), device), noise(config, device)
-    diffusion, own = make_diffusion(config.diffusion, device), list(state.net.parameters())
-    state.optimizer = torch.optim.AdamW(own, lr=config.recipe.lr, weight_decay=config.recipe.weight_decay)
+    state, batches = new_training_state(config, presets.network_io(config), device), cycle_noise_batches(config, device)
+    diffusion, parameters = make_diffusion(config.diffusion, device), list(state.net.parameters())
+    state.optimizer = torch.optim.AdamW(parameters, lr=config.recipe.lr, weight_decay=config.recipe.weight_decay)
 
     def accumulate(batch: tuple[Tensor, ...]) -> Tensor:
         state.optimizer.zero_grad()
@@ -129,15 +135,15 @@ def published_training_workload(config: RunConfig, device: torch.device) -> tupl
             loss = micro_batching.accumulate_with_retry(lambda: accumulate(batch), state, len(batch[0]), search=True)
             state.optimizer.step()
         with torch.no_grad():
-            for kept, new in zip(state.ema.parameters(), own, strict=True):
-                kept.mul_(config.recipe.ema).add_(new, alpha=1 - config.recipe.ema)
+            for average, new in zip(state.ema.parameters(), parameters, strict=True):
+                average.mul_(config.recipe.ema).add_(new, alpha=1 - config.recipe.ema)
         loss.item()
 
     return call, lambda: state.micro_batch
 
 
 def live_network(config: RunConfig, device: torch.device) -> torch.nn.Module:
-    """A network whose every branch is alive, for sampling."""
+    """Build a network for sampling whose zero-initialised layers are random, so that no branch is skipped."""
     torch.manual_seed(derive_seed(config.seed, "init"))
     model = config.model
     net = architectures.build(model.arch, model.size or None, io=presets.network_io(config), args=model.network)
@@ -145,7 +151,7 @@ def live_network(config: RunConfig, device: torch.device) -> torch.nn.Module:
 
 
 def forward_workload(config: RunConfig, device: torch.device, batch: int) -> tuple[Call, Callable[[], int]]:
-    """One evaluation of the network as samplers make it."""
+    """One forward pass, executed as in sampling."""
     call = execution.sampling_execution(config, device).sampler(live_network(config, device))
     inputs = timing.inputs_for(presets.network_io(config), batch, device)
 
@@ -158,21 +164,23 @@ def forward_workload(config: RunConfig, device: torch.device, batch: int) -> tup
 
 
 def sampling_workload(config: RunConfig, device: torch.device, batch: int) -> Callable[[int], Tensor]:
-    """Images (B, C, H, W) of a guided sampler of so many steps; the same noise each time."""
+    """Make a function of the number of steps that samples images (B, C, H, W) with guidance, from the same noise."""
     io, e = presets.network_io(config), config.evaluation
     net = execution.sampling_execution(config, device).sampler(live_network(config, device))
     guidance = (e.guidance if e.guidance != 1 else GUIDANCE) if io.num_classes else 1.0
     labels = torch.arange(batch, device=device) % io.num_classes if io.num_classes else None
 
     def images(steps: int) -> Tensor:
-        own = dataclasses.replace(config, evaluation=replace(e, steps=steps, guidance=guidance))
-        made = samplers.guide_from_config(net, own, io.num_classes)
+        with_steps = dataclasses.replace(config, evaluation=replace(e, steps=steps, guidance=guidance))
+        guided = samplers.guide_from_config(net, with_steps, io.num_classes)
         with torch.inference_mode():
-            return samplers.sample_images(made, own, (io.channels, io.size, io.size), range(batch), labels, device)
+            return samplers.sample_images(
+                guided, with_steps, (io.channels, io.size, io.size), range(batch), labels, device
+            )
 
     return images
 
 
-def max_difference(ours: Tensor, theirs: Tensor) -> float:
-    """Root mean square of the difference of images, relative to that of `theirs`."""
+def relative_rms_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Root mean square of the difference of two image batches, relative to the root mean square of `theirs`."""
     return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())

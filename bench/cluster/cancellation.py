@@ -1,4 +1,4 @@
-"""Cancel runs: scancel their jobs, or signal their local processes.  Imports no torch."""
+"""Cancel runs: scancel their jobs, or send SIGTERM to their local processes.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,62 +13,65 @@ from bench.storage.run_folder import RunFolder
 
 
 def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]:
-    """Name what lives of the runs, ask (unless `yes`), and end it; the names of the runs that were ended.
+    """List those of the runs that are queued or running, ask the user (unless `yes`), and end them.
 
-    ValueError when SLURM does not answer, or there is nobody to ask.
+    Returns their names.  ValueError if SLURM does not answer, or there is no terminal to ask on.
     """
-    rows, note = run_status.query_runs(runs, reap=False)
-    if note and any(r.jobs for r in rows):
+    statuses, note = run_status.query_runs(runs, record_failures=False)
+    if note and any(status.jobs for status in statuses):
         raise ValueError(f"{note}; nothing was cancelled")
-    living = [r for r in rows if r.alive or r.pid]
-    if not living:
-        print("nothing of this is queued or running")
+    active = [status for status in statuses if status.alive or status.pid]
+    if not active:
+        print("none of these runs is queued or running")
         return []
-    for r in living:
-        print(f"{r.run}  {r.state}{f' ({r.why})' if r.why else ''}  {describe_location(r)}")
-    if not (yes or confirm_cancellation(living)):
+    for status in active:
+        reason = f" ({status.why})" if status.why else ""
+        print(f"{status.run}  {status.state}{reason}  {describe_location(status)}")
+    if not (yes or confirm_cancellation(active)):
         print("nothing was cancelled")
         return []
-    end_runs(living)
-    print(f"cancelled {describe_counts(living)}; checkpoints are kept, the same bench.run command goes on from them")
-    return [r.run for r in living]
+    end_runs(active)
+    print(f"cancelled {describe_counts(active)}; checkpoints are kept, the same bench.run command goes on from them")
+    return [status.run for status in active]
 
 
-def describe_location(r: RunStatus) -> str:
-    """The jobs or the process that a run lives in."""
-    if r.pid:
-        return f"process {r.pid}"
-    return ", ".join(f"{stage} {id_}" for stage, id_ in r.jobs.items() if id_ in r.alive)
+def describe_location(status: RunStatus) -> str:
+    """The jobs or the process of an active run: "train 7_0, evaluate 8_0" or "process 123"."""
+    if status.pid:
+        return f"process {status.pid}"
+    return ", ".join(f"{stage} {id_}" for stage, id_ in status.jobs.items() if id_ in status.alive)
 
 
-def describe_counts(rows: Sequence[RunStatus]) -> str:
-    """2 runs (4 jobs, 0 processes)."""
-    counts = {"job": sum(len(r.alive) for r in rows), "process": sum(bool(r.pid) for r in rows)}
-    plural = {"job": "jobs", "process": "processes"}
-    parts = [f"{n} {word if n == 1 else plural[word]}" for word, n in counts.items() if n]
-    return f"{len(rows)} run{'s'[: len(rows) != 1]} ({', '.join(parts)})"
+def describe_counts(statuses: Sequence[RunStatus]) -> str:
+    """The numbers of runs, jobs and processes: "2 runs (4 jobs)"."""
+    jobs, processes = sum(len(s.alive) for s in statuses), sum(bool(s.pid) for s in statuses)
+    parts = [f"{jobs} job{'s' * (jobs != 1)}"] if jobs else []
+    parts += [f"{processes} process{'es' * (processes != 1)}"] if processes else []
+    return f"{len(statuses)} run{'s' * (len(statuses) != 1)} ({', '.join(parts)})"
 
 
-def confirm_cancellation(rows: Sequence[RunStatus]) -> bool:
-    """Whether the user says y; no, Ctrl-C and the end of input leave everything as it is."""
+def confirm_cancellation(statuses: Sequence[RunStatus]) -> bool:
+    """Ask the user; True for y or yes.  ValueError without a terminal."""
     if not sys.stdin.isatty():
-        raise ValueError(f"{describe_counts(rows)} would be cancelled, and there is no terminal to ask on; use --yes")
+        raise ValueError(
+            f"{describe_counts(statuses)} would be cancelled, but there is no terminal to ask on; use --yes"
+        )
     try:
-        return input(f"cancel {describe_counts(rows)}? [y/N] ").strip().lower() in ("y", "yes")
+        return input(f"cancel {describe_counts(statuses)}? [y/N] ").strip().lower() in ("y", "yes")
     except (EOFError, KeyboardInterrupt):
         print()
         return False
 
 
-def end_runs(rows: Sequence[RunStatus]) -> None:
-    """One scancel for all jobs, and SIGTERM for processes, which save and stop."""
-    if jobs := [id_ for r in rows for id_ in r.alive]:
+def end_runs(statuses: Sequence[RunStatus]) -> None:
+    """End all jobs with one scancel, and send SIGTERM to local processes, which save a checkpoint and stop."""
+    if jobs := [id_ for status in statuses for id_ in status.alive]:
         slurm.cancel_jobs(jobs)
-    for r in rows:
-        if r.pid:
+    for status in statuses:
+        if status.pid:
             try:
-                os.kill(r.pid, signal.SIGTERM)
+                os.kill(status.pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue
             except PermissionError:
-                raise ValueError(f"process {r.pid} of {r.run} is another user's, who must end it") from None
+                raise ValueError(f"process {status.pid} of {status.run} belongs to another user") from None

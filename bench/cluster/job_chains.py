@@ -1,7 +1,8 @@
-"""Runs on SLURM: each a chain of two jobs, train -> evaluate; a suite is an array of each.  Imports no torch.
+"""Submit runs to SLURM: each is a training job and an evaluation job that depends on it; a suite is two job arrays.
 
-A submission is announced in results/runs/jobs/submissions/UID.json, made, noted in each run's jobs.json, and the
-announcement removed; what a killed submission has left is cancelled and made again.
+Before anything is submitted, results/runs/jobs/submissions/UID.json announces the names of the jobs.  It is removed
+once their ids are in each run's jobs.json, so the jobs of a submission that was killed in between can be found and
+cancelled.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from bench.storage.run_folder import RunFolder
 
 MAX_TIMEOUTS = 1_000_000
 IGNORING_SIGNALS = """bash -c 'trap "" USR2 TERM; exec "$0" "$@"'"""
-"""Notices that come while Python starts would kill the job, and SLURM would call that a failure."""
+"""Starts Python with SIGUSR2 and SIGTERM ignored: before it has its handlers they would end the job as failed."""
 
 JobFactory = Callable[..., Callable[[], Any]]
-"""(folder of a run, stage, seconds of notice) -> what its job calls."""
+"""(path of the run folder, stage, signal_seconds) -> the callable that the job executes."""
 
 
 class SlurmExecutor(submitit.SlurmExecutor):
-    """submitit's, which also writes its request where there is no SLURM."""
+    """submitit's executor, which can also write its sbatch script on a machine without SLURM."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -43,17 +44,17 @@ class SlurmExecutor(submitit.SlurmExecutor):
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What all jobs of one submission share."""
+    """The properties that all jobs of one submission share."""
 
     results: Path
     profile: SlurmProfile
     code: Path
-    """For PYTHONPATH."""
-    make: JobFactory
+    """The code copy, which goes on PYTHONPATH (bench/cluster/code_snapshot.py)."""
+    job_factory: JobFactory
     label: str
     """Part of the jobs' names: the suite, or the run."""
     parallel: int | None = None
-    """Most jobs of an array at a time."""
+    """Maximum number of tasks of an array that run at a time."""
 
     @property
     def jobs(self) -> Path:
@@ -61,59 +62,58 @@ class Submission:
 
 
 def jobs_folder(results: Path) -> Path:
-    """Code copies, logs and pickles of jobs."""
+    """The folder of code copies, logs and pickles of jobs."""
     return results.absolute() / "runs" / "jobs"
 
 
 def make_slurm_executor(folder: Path, request: JobRequest, code: Path, name: str, **more: Any) -> SlurmExecutor:
-    """An executor for a request; jobs import the code copy, whatever folder they start in."""
+    """An executor for a request, with `more` of submitit's parameters; its jobs import the code copy."""
     python = f"{IGNORING_SIGNALS} {request.python or shlex.quote(sys.executable)}"
-    made = SlurmExecutor(folder=folder / "%j", max_num_timeout=MAX_TIMEOUTS, python=python)
-    own = request.parameters()
+    executor = SlurmExecutor(folder=folder / "%j", max_num_timeout=MAX_TIMEOUTS, python=python)
+    parameters = request.parameters()
     path = f"export PYTHONSAFEPATH=1 PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"
-    own["setup"] = [*own["setup"], path]
-    more["additional_parameters"] = {**own.pop("additional_parameters"), **more.pop("additional_parameters", {})}
-    made.update_parameters(**own, job_name=name, stderr_to_stdout=False, **more)
-    return made
+    parameters["setup"] = [*parameters["setup"], path]
+    additional = {**parameters.pop("additional_parameters"), **more.pop("additional_parameters", {})}
+    more["additional_parameters"] = additional
+    executor.update_parameters(**parameters, job_name=name, stderr_to_stdout=False, **more)
+    return executor
 
 
 def submission_scripts(
     results: Path, profile: SlurmProfile, count: int, parallel: int | None, label: str
 ) -> dict[str, str]:
-    """{stage: its sbatch request in full}, as `count` runs would be submitted; writes nothing."""
-    found = {}
+    """{stage: sbatch script} for a submission of `count` runs; writes nothing."""
+    scripts = {}
     for stage in ("train", "evaluate"):
         request = getattr(profile, stage)
         more = dependency_parameters("ID_OF_TRAINING", count) if stage == "evaluate" else {}
         folder = jobs_folder(results)
-        made = make_slurm_executor(folder, request, folder / "code" / "HASH", f"{stage}-{label}-UID", **more)
+        executor = make_slurm_executor(folder, request, folder / "code" / "HASH", f"{stage}-{label}-UID", **more)
         if count > 1:
-            made.parameters |= {"map_count": count, "array_parallelism": parallel or count}
-        found[stage] = made._make_submission_file_text(made._submitit_command_str, "UID")
-    return found
+            executor.parameters |= {"map_count": count, "array_parallelism": parallel or count}
+        scripts[stage] = executor._make_submission_file_text(executor._submitit_command_str, "UID")
+    return scripts
 
 
 def dependency_parameters(job: str, count: int) -> dict[str, Any]:
-    """Parameters of a job that needs another's success: task by task in arrays, cancelled when it fails."""
-    kind = "aftercorr" if count > 1 else "afterok"
-    return {"dependency": f"{kind}:{job}", "additional_parameters": {"kill-on-invalid-dep": "yes"}}
+    """Parameters of a job that depends on the success of `job` (in arrays, task by task), else SLURM cancels it."""
+    dependency = "aftercorr" if count > 1 else "afterok"
+    return {"dependency": f"{dependency}:{job}", "additional_parameters": {"kill-on-invalid-dep": "yes"}}
 
 
 def submit_runs(submission: Submission, train: Sequence[RunFolder], evaluate: Sequence[RunFolder]) -> Iterator[str]:
-    """Submit whole chains for `train` and the second half for `evaluate`; a line for each run.
+    """Submit both jobs of the runs in `train` and the evaluation job of those in `evaluate`; yield a line for each run.
 
-    Raises ValueError with SLURM's reason when it refuses a request; what was part of that submission is
-    cancelled again.
+    ValueError with SLURM's reason if it refuses a request; the jobs of that submission are cancelled then.
     """
-    size, before = max(1, slurm.query_limits().array), ""
+    size, previous = max(1, slurm.query_limits().array), ""
     for chunk in split_into_arrays(train, size):
-        first = {"dependency": f"afterany:{before}"} if before and submission.parallel else {}
+        first = {"dependency": f"afterany:{previous}"} if previous and submission.parallel else {}
         with announced_submission(submission, chunk) as uid:
             jobs = {"train": submit_stage(submission, chunk, "train", uid, first)}
-            before = jobs["train"][0].job_id.partition("_")[0]
-            jobs["evaluate"] = submit_stage(
-                submission, chunk, "evaluate", uid, dependency_parameters(before, len(chunk))
-            )
+            previous = jobs["train"][0].job_id.partition("_")[0]
+            dependency = dependency_parameters(previous, len(chunk))
+            jobs["evaluate"] = submit_stage(submission, chunk, "evaluate", uid, dependency)
             write_jobs_files(chunk, jobs)
         yield from describe_jobs(chunk, jobs)
     for chunk in split_into_arrays(evaluate, size):
@@ -124,7 +124,7 @@ def submit_runs(submission: Submission, train: Sequence[RunFolder], evaluate: Se
 
 
 def split_into_arrays(runs: Sequence[RunFolder], size: int) -> Iterator[Sequence[RunFolder]]:
-    """Arrays that the cluster takes."""
+    """Split runs into job arrays of at most `size` tasks."""
     for start in range(0, len(runs), size):
         yield runs[start : start + size]
 
@@ -132,39 +132,41 @@ def split_into_arrays(runs: Sequence[RunFolder], size: int) -> Iterator[Sequence
 def submit_stage(
     submission: Submission, runs: Sequence[RunFolder], stage: str, uid: str, more: dict[str, Any]
 ) -> list[submitit.Job[Any]]:
-    """One job, or one array, of a stage."""
+    """Submit one stage of the runs as one job, or one array; ValueError with SLURM's reason if it refuses."""
     request: JobRequest = getattr(submission.profile, stage)
     name = f"{stage}-{submission.label}-{uid}"
     parallel = {"array_parallelism": submission.parallel or len(runs)}
-    made = make_slurm_executor(submission.jobs, request, submission.code, name, **parallel, **more)
-    calls = [submission.make(str(run.path.absolute()), stage, float(request.signal_seconds)) for run in runs]
+    executor = make_slurm_executor(submission.jobs, request, submission.code, name, **parallel, **more)
+    signal_seconds = float(request.signal_seconds)
+    calls = [submission.job_factory(str(run.path.absolute()), stage, signal_seconds) for run in runs]
     try:
-        with made.batch():
-            sent: list[submitit.Job[Any]] = [made.submit(call) for call in calls]
+        with executor.batch():
+            jobs: list[submitit.Job[Any]] = [executor.submit(call) for call in calls]
     except FailedJobError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sbatch: error: ")
         hint = "change the profile in slurm/, or --set slurm.KEY=VALUE"
         raise ValueError(f"SLURM does not take {name}: {reason}; {hint}") from error
-    return sent
+    return jobs
 
 
 def write_jobs_files(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> None:
-    """Write each run's jobs.json."""
+    """Write each run's jobs.json: {"submitted": Unix time, "jobs": {stage: {"id", "log"}}}."""
     for i, run in enumerate(runs):
-        own = {stage: found[i] for stage, found in jobs.items()}
-        told = {stage: {"id": job.job_id, "log": str(job.paths.stdout)} for stage, job in own.items()}
-        write_json(run.path / "jobs.json", {"submitted": time.time(), "jobs": told})
+        stages = {
+            stage: {"id": of_runs[i].job_id, "log": str(of_runs[i].paths.stdout)} for stage, of_runs in jobs.items()
+        }
+        write_json(run.path / "jobs.json", {"submitted": time.time(), "jobs": stages})
 
 
 def describe_jobs(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> Iterator[str]:
-    """What was submitted, a line for each run."""
+    """Yield "RUN: train ID -> evaluate ID" for each run."""
     for i, run in enumerate(runs):
-        yield f"{run.path.name}: " + " -> ".join(f"{stage} {found[i].job_id}" for stage, found in jobs.items())
+        yield f"{run.path.name}: " + " -> ".join(f"{stage} {of_runs[i].job_id}" for stage, of_runs in jobs.items())
 
 
 @contextmanager
 def announced_submission(submission: Submission, runs: Sequence[RunFolder]) -> Iterator[str]:
-    """The uid of a submission; whatever ends it before its jobs are noted cancels them."""
+    """Announce a submission and yield its uid; any error before its jobs are written to jobs.json cancels them."""
     uid = uuid.uuid4().hex[:8]
     names = [f"{stage}-{submission.label}-{uid}" for stage in ("train", "evaluate")]
     path = submission.jobs / "submissions" / f"{uid}.json"
@@ -172,7 +174,7 @@ def announced_submission(submission: Submission, runs: Sequence[RunFolder]) -> I
     try:
         yield uid
     except BaseException:
-        with suppress(slurm.SlurmUnavailable):  # then the announcement stays, and the next submission cancels them
+        with suppress(slurm.SlurmUnavailable):  # then the file stays, and the next submission cancels the jobs
             slurm.cancel_jobs_by_name(names)
             path.unlink()
         raise
@@ -180,11 +182,14 @@ def announced_submission(submission: Submission, runs: Sequence[RunFolder]) -> I
 
 
 def cancel_orphans(results: Path) -> list[str]:
-    """Cancel what submissions that were killed have left; names of their runs.  NoAnswer as `slurm.cancel`."""
-    left = []
+    """Cancel the jobs of submissions that were killed; the names of their runs.
+
+    SlurmUnavailable if SLURM does not answer.
+    """
+    runs = []
     for path in sorted((jobs_folder(results) / "submissions").glob("*.json")):
-        told = json.loads(path.read_text())
-        slurm.cancel_jobs_by_name(told["names"])
-        left += told["runs"]
+        announcement = json.loads(path.read_text())
+        slurm.cancel_jobs_by_name(announcement["names"])
+        runs += announcement["runs"]
         path.unlink()
-    return left
+    return runs

@@ -1,7 +1,8 @@
-"""Which cluster there is, and the queue of this machine: processes through submitit.  Imports no torch."""
+"""The choice of a cluster, and the job queue of this machine: processes through submitit.  Imports no torch."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -13,12 +14,15 @@ from typing import Any
 
 import submitit
 
+logger = logging.getLogger(__name__)
+
 CLUSTERS = ("auto", "local", "debug", "slurm")
 TIMEOUT_MINUTES = 60 * 24 * 365
+"""submitit wants a limit; local runs have none."""
 
 
 def resolve_cluster(name: str) -> str:
-    """auto is SLURM where sbatch finds its configuration, or else local; ValueError for slurm where it does not."""
+    """Resolve "auto": "slurm" if sbatch works here, otherwise "local".  ValueError for "slurm" if it does not work."""
     if name not in ("auto", "slurm"):
         return name
     if not shutil.which("sbatch"):
@@ -29,48 +33,49 @@ def resolve_cluster(name: str) -> str:
         return "slurm"
     if name == "auto":
         if shutil.which("sbatch"):
-            print("sbatch finds no configuration of a SLURM (is SLURM_CONF right?): this runs on this machine")
+            logger.warning("sbatch finds no configuration of a SLURM (is SLURM_CONF right?): this runs on this machine")
         return "local"
     raise ValueError(f"--cluster slurm {problem}; use --cluster local")
 
 
 def sbatch_is_configured() -> bool:
-    """Whether sbatch is more than an installed package: it reads its configuration before it tells its version."""
-    if not Path(os.environ.get("SLURM_CONF") or "/").exists():  # which sbatch would wait two minutes for
+    """Whether sbatch finds a configuration, without which even --version fails."""
+    if not Path(os.environ.get("SLURM_CONF") or "/").exists():  # sbatch would wait two minutes for it
         return False
     return subprocess.run(["sbatch", "--version"], capture_output=True).returncode == 0
 
 
 def make_local_executor(cluster: str, folder: Path, gpus: int = 0, processes: int = 1) -> submitit.AutoExecutor:
-    """A submitit executor of this machine, local or debug, whose logs are kept in `folder`."""
-    made = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
-    made.update_parameters(timeout_min=TIMEOUT_MINUTES, gpus_per_node=gpus, tasks_per_node=processes, nodes=1)
-    return made
+    """A submitit executor for this machine ("local" or "debug"); it writes its logs to `folder`."""
+    executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
+    executor.update_parameters(timeout_min=TIMEOUT_MINUTES, gpus_per_node=gpus, tasks_per_node=processes, nodes=1)
+    return executor
 
 
 def count_gpus() -> int:
-    """GPUs of this machine as the driver's device files tell."""
+    """Number of NVIDIA GPUs by their device files, which needs no torch; 0 if CUDA_VISIBLE_DEVICES is empty."""
     return len(list(Path("/dev").glob("nvidia[0-9]*"))) if os.environ.get("CUDA_VISIBLE_DEVICES") != "" else 0
 
 
 class LocalQueue:
-    """Submits jobs, at most `parallel` at a time, in the order given."""
+    """A first-in first-out queue that runs at most `parallel` jobs at a time."""
 
-    def __init__(self, make: submitit.AutoExecutor, parallel: int) -> None:
-        self.make, self.parallel = make, parallel
+    def __init__(self, executor: submitit.AutoExecutor, parallel: int) -> None:
+        self.executor, self.parallel = executor, parallel
         self.waiting: list[tuple[str, Callable[[], Any]]] = []
         self.jobs: dict[str, submitit.Job[Any]] = {}
 
     def add(self, name: str, job: Callable[[], Any]) -> None:
+        """Append a job."""
         self.waiting.append((name, job))
 
     def advance(self) -> bool:
-        """Submit what there is room for; True while anything is waiting or running."""
+        """Start as many jobs as there is room for; whether any job is still waiting or running."""
         running = [job for job in self.jobs.values() if not job.done()]
         while self.waiting and len(running) < self.parallel:
             name, callable_ = self.waiting.pop(0)
             with sigint_ignored():
-                job = self.make.submit(callable_)
+                job = self.executor.submit(callable_)
             self.jobs[name] = job
             running.append(job)
         return bool(running or self.waiting)
@@ -78,12 +83,12 @@ class LocalQueue:
 
 @contextmanager
 def sigint_ignored() -> Iterator[None]:
-    """Processes started here ignore SIGINT, so that submitit's controller does not die of a Ctrl-C.
+    """Ignore SIGINT in processes started here, since a Ctrl-C would kill submitit's controller process.
 
-    A Job listens for it by itself, and stops, saved, when the door that started it is gone.
+    The job itself installs a handler, and also stops after saving once the launcher no longer runs.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)

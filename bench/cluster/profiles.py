@@ -1,13 +1,12 @@
-"""What a job asks SLURM for: slurm/NAME.toml with `--set slurm.KEY=VALUE` over it.  Imports no torch.
+"""SLURM profiles: the resources of a run's jobs, from slurm/NAME.toml and `--set slurm.KEY=VALUE`.
 
-Top-level keys are for training.  Evaluation asks for the same on one node and one GPU, and for what the table
-[evaluate] says.
+Top-level keys are for the training job.  The evaluation job requests the same on one node with one GPU; the table
+[evaluate] overrides single keys.  Imports no torch.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
+import math
 import re
 import shlex
 import tomllib
@@ -15,36 +14,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from bench.config.fields import iterate_settings, parse_json_or_text
+from architectures.suggestions import did_you_mean
+from bench.cluster.slurm_time import parse_slurm_time
+from bench.config.fields import iterate_settings
+from bench.config.overrides import parse_json_or_text
+from bench.config.validation import SETTINGS, validate
 from bench.storage.paths import data_file
 
 PROFILES_FOLDER = data_file("slurm")
-
-
 RESERVED_OPTIONS = (
-    "array",
-    "dependency",
-    "error",
-    "job-name",
-    "kill-on-invalid-dep",
-    "open-mode",
-    "output",
-    "requeue",
-    "signal",
+    *("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "open-mode", "output", "requeue", "signal"),
 )
-"""Options of sbatch that the chain of a run decides itself."""
+"""Options of sbatch that bench sets itself (bench/cluster/job_chains.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRequest:
-    """The request of one job; names are sbatch's where sbatch has one."""
+    """The resources that one job requests; fields are named as the options of sbatch where there is one."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+    __pydantic_config__ = SETTINGS
 
     partition: str = ""
-    """Partitions, comma-separated; "" leaves the cluster's default, as for the next three."""
+    """Partitions, comma-separated; "" is the cluster's default, here and for the next three."""
     account: str = ""
     """Account that is charged."""
     qos: str = ""
@@ -54,19 +45,19 @@ class JobRequest:
     nodes: int = 1
     """Nodes of a training job."""
     gpus_per_node: int = 1
-    """GPUs on each; 0 asks for none."""
+    """GPUs on each node; 0 requests none."""
     tasks_per_node: int = 0
-    """Processes on each; 0 is one a GPU, or one."""
+    """Processes on each node; 0 is one per GPU, or one."""
     cpus_per_task: int = 8
-    """CPU cores a process."""
+    """CPU cores per process."""
     mem_gb: float = 64.0
-    """Memory a node in GiB; 0 is all of it, as sbatch has it."""
+    """Memory per node in GiB; 0 is all of it, as for sbatch."""
     time: str = "24:00:00"
-    """Limit of one job, as sbatch writes it (minutes, H:M:S, D-H:M:S); a run goes on in the next one."""
+    """Time limit of one job as sbatch takes it (minutes, H:M:S, D-H:M:S); a requeued job continues the run."""
     signal_seconds: int = 120
-    """Notice before the limit, in which a run saves and asks for its next turn."""
+    """Seconds before the limit at which SLURM signals the job, which then saves and is requeued."""
     setup: tuple[str, ...] = ()
-    """Shell lines before the job: modules, conda, a virtual environment."""
+    """Shell lines that run before the job: modules, conda, a virtual environment."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables of the job."""
     python: str = ""
@@ -74,7 +65,7 @@ class JobRequest:
     container: str = ""
     """Image for srun --container-image (pyxis, enroot)."""
     mounts: str = ""
-    """srun --container-mounts; the folder of the results must be among them."""
+    """srun --container-mounts; must include the results folder."""
     srun: tuple[str, ...] = ()
     """Further arguments of srun."""
     options: dict[str, str | int | bool] = field(default_factory=dict)
@@ -87,40 +78,49 @@ class JobRequest:
         for name in ("gpus_per_node", "tasks_per_node", "mem_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"slurm.{name} is {getattr(self, name)}; it must be at least 0")
-        if parse_time_limit(self.time) * 60 <= self.signal_seconds:
-            raise ValueError(f"slurm.time is {self.time}, no longer than the notice, slurm.signal_seconds")
+        if self.time_minutes * 60 <= self.signal_seconds:
+            raise ValueError(f"slurm.time is {self.time}, which must be longer than slurm.signal_seconds")
         self._check_names()
 
     def _check_names(self) -> None:
         for name in self.options:
             if name.replace("_", "-") in RESERVED_OPTIONS:
-                raise ValueError(f"slurm.options.{name} is not free: runs depend on what bench asks for there")
+                raise ValueError(f"slurm.options.{name} is set by bench and cannot be changed")
         if any("\n" in str(value) for value in (self.partition, self.account, self.qos, *self.options.values())):
-            raise ValueError("slurm.* holds a line break, which no option of sbatch may")
+            raise ValueError("slurm.* holds a line break, which sbatch does not allow")
         for name in self.env:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):
-                raise ValueError(f"slurm.env.{name} is no name of an environment variable")
+                raise ValueError(f"slurm.env.{name} is not a valid name of an environment variable")
+
+    @property
+    def time_minutes(self) -> int:
+        """The time limit in minutes, rounded up; ValueError if sbatch could not read it."""
+        try:
+            return math.ceil(parse_slurm_time(self.time) / 60)
+        except ValueError:
+            formats = "write it as sbatch does: minutes, H:M:S or D-H:M:S"
+            raise ValueError(f"slurm.time is {self.time!r}; {formats}") from None
 
     @property
     def tasks(self) -> int:
-        """Processes a node."""
+        """Processes per node."""
         return self.tasks_per_node or max(1, self.gpus_per_node)
 
     def parameters(self) -> dict[str, Any]:
-        """submitit's parameters of this request."""
+        """The parameters of submitit's executor for this request."""
         srun = [f"--cpus-per-task={self.cpus_per_task}", "--kill-on-bad-exit=1", *self.srun]
         srun += [f"--container-image={self.container}"] if self.container else []
         srun += [f"--container-mounts={self.mounts}"] if self.mounts else []
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self.env.items()]
-        own = {name: getattr(self, name) or None for name in ("partition", "account", "qos", "constraint")}
+        names = ("partition", "account", "qos", "constraint")
         return {
-            **{name: value for name, value in own.items() if value},
+            **{name: getattr(self, name) for name in names if getattr(self, name)},
             "nodes": self.nodes,
             "ntasks_per_node": self.tasks,
             "cpus_per_task": self.cpus_per_task,
             **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
             "mem": f"{round(self.mem_gb * 1024)}M" if self.mem_gb else "0",
-            "time": parse_time_limit(self.time),
+            "time": self.time_minutes,
             "signal_delay_s": self.signal_seconds,
             "setup": [*self.setup, *exports],
             "srun_args": srun,
@@ -130,64 +130,48 @@ class JobRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlurmProfile:
-    """The requests of a run's two jobs."""
+    """The requests of a run's training job and evaluation job."""
 
     train: JobRequest
     evaluate: JobRequest
 
 
-def parse_time_limit(text: str) -> int:
-    """Minutes of a time as sbatch writes it, rounded up; ValueError for anything else."""
-    found = re.fullmatch(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?)|(?:(\d+)(?::(\d+))?(?::(\d+))?)", text.strip())
-    if not found:
-        raise ValueError(f"slurm.time is {text!r}; write it as sbatch does: minutes, H:M:S or D-H:M:S")
-    days, *parts = found.groups()
-    if days is not None:
-        hours, mins, seconds = (int(x or 0) for x in parts[:3])
-        return int(days) * 1440 + hours * 60 + mins + (seconds > 0)
-    one, two, three = parts[3:]
-    if two is None:
-        return int(one)
-    if three is None:  # sbatch reads M:S
-        return int(one) + (int(two) > 0)
-    return int(one) * 60 + int(two) + (int(three) > 0)
-
-
 def load_profile(name: str, settings: Mapping[str, str] | None = None) -> SlurmProfile:
-    """slurm/NAME.toml with {"time": "4:00:00", "evaluate.time": ...} over it; ValueError says what is wrong."""
+    """Read slurm/NAME.toml and override keys with {"time": "4:00:00", "evaluate.time": ...}.
+
+    ValueError for an unknown profile or key, or an invalid value.
+    """
     table = read_profile_table(name)
     evaluate = table.pop("evaluate", {})
     if not isinstance(evaluate, dict):
         raise ValueError(f"slurm/{name}.toml: evaluate is {evaluate!r}; it must be a table, [evaluate]")
     for key, text in (settings or {}).items():
-        own = key.removeprefix("evaluate.")
-        apply_setting(evaluate if own != key else table, own, text)
+        name_in_table = key.removeprefix("evaluate.")
+        apply_setting(evaluate if name_in_table != key else table, name_in_table, text)
     train = build_request(table, name)
     small = {"nodes": 1, "gpus_per_node": min(1, train.gpus_per_node), "tasks_per_node": 0}
     return SlurmProfile(train=train, evaluate=build_request({**table, **small, **evaluate}, name))
 
 
 def read_profile_table(name: str) -> dict[str, Any]:
-    """The table of slurm/NAME.toml; ValueError names the profiles there are."""
+    """The content of slurm/NAME.toml; ValueError lists the existing profiles."""
     path = PROFILES_FOLDER / f"{name}.toml"
     if not path.is_file():
         known = sorted(p.stem for p in PROFILES_FOLDER.glob("*.toml"))
-        near = difflib.get_close_matches(name, known, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-        raise ValueError(f"no profile {name!r} in slurm/; {hint}")
+        raise ValueError(f"no profile {name!r} in slurm/; {did_you_mean(name, known)}")
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"slurm/{path.name} is no valid TOML: {error}") from error
+        raise ValueError(f"slurm/{path.name} is not valid TOML: {error}") from error
 
 
 def apply_setting(table: dict[str, Any], key: str, text: str) -> None:
-    """One `--set slurm.KEY=TEXT`; a list may be given as JSON or as its one entry."""
+    """Apply one `--set slurm.KEY=TEXT` to a table; a list is given as JSON, or as its only entry."""
     first, dot, rest = key.partition(".")
     if dot:
         table[first] = {**table.get(first, {}), rest: parse_json_or_text(text) if first == "options" else text}
     elif first in ("env", "options"):
-        raise ValueError(f"--set slurm.{key}: write slurm.{first}.NAME=VALUE, one for each")
+        raise ValueError(f"--set slurm.{key}: write slurm.{first}.NAME=VALUE, once for each name")
     elif first in ("setup", "srun"):
         value = parse_json_or_text(text)
         table[first] = value if isinstance(value, list) else [text]
@@ -196,25 +180,16 @@ def apply_setting(table: dict[str, Any], key: str, text: str) -> None:
 
 
 def build_request(table: Mapping[str, Any], name: str) -> JobRequest:
-    """A request from plain data; ValueError names the key and what would be right."""
-    known = [f.name for f in dataclasses.fields(JobRequest)]
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean slurm.{near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown setting slurm.{key} (profile {name}); {hint}")
+    """Validate a table as a request; ValueError names the key and the allowed values."""
     try:
-        return TypeAdapter(JobRequest).validate_python({k: str(v) if k == "time" else v for k, v in table.items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        said = first.get("ctx", {}).get("error") or f"slurm.{where} is {first['input']!r}; {first['msg'].lower()}"
-        raise ValueError(f"{said} (profile {name})") from None
+        return validate(JobRequest, {k: str(v) if k == "time" else v for k, v in table.items()}, prefix="slurm.")
+    except ValueError as error:
+        raise ValueError(f"{error} (profile {name})") from None
 
 
 def slurm_help_lines() -> list[str]:
-    """Every setting with its type, default and meaning."""
-    lines = ["\n  slurm (slurm/NAME.toml; slurm.evaluate.KEY is for the evaluation job alone)"]
+    """One line of `bench.run --help` for each setting: type, meaning and default."""
+    lines = ["\n  slurm (slurm/NAME.toml; slurm.evaluate.KEY is for the evaluation job only)"]
     for key, kind, default, doc in iterate_settings(JobRequest):
         shown = "" if default in ("", {}, ()) else f" [{default}]"
         name = f"slurm.{key}.NAME=TEXT" if kind == "key=value" else f"slurm.{key}={kind.upper()}"

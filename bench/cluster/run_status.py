@@ -1,13 +1,12 @@
-"""How runs stand, from their files and one question to SLURM.  Imports no torch.
+"""The status of runs: from their files, and from one query to SLURM for all of them.  Imports no torch.
 
-Of each run only status.json, jobs.json and record.json are read; of a run from before status.json the end of its log.
+Of each run only status.json, jobs.json and record.json are read, and its log if status.json is missing.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,103 +25,105 @@ RUN_STATES = (
     *("training", "sampling", "evaluating", "requeued", "waiting", "queued"),
     *("failed", "diverged", "lost", "cancelled", "stopped", "done"),
 )
-"""Every state a run may be in; those of runs that go on by themselves come first."""
+"""Every state of a run; first the ACTIVE_STATES, which a run leaves without a user's command."""
 ACTIVE_STATES = frozenset(RUN_STATES[:6])
 FAILED_STATES = frozenset(["failed", "diverged", "lost"])
 EVENT_STATES = {"resume": "training", "train": "training", "rollback": "training"} | {
     **{"trained": "sampling", "damaged": "sampling", "sample": "sampling", "evaluate": "evaluating"},
 }
+"""Event of the log -> state of the run after it."""
 END_EVENTS = frozenset(["failed", "diverged", "stopped", "done"])
 STALE_SECONDS = 60.0
-"""After which a run's rate is no longer believed."""
+"""Age of a status after which its rate and ETA are not shown."""
 LOST_SECONDS = 3600.0
-"""After which a run of another machine without a SLURM job counts as lost."""
+"""Age of a status after which a run on another host, without a SLURM job, counts as lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """One run; what --json prints."""
+    """The status of one run; the fields are the keys that `bench.status --json` prints."""
 
     run: str
     state: str = ""
     why: str = ""
-    """What it waits for, or what ended it."""
+    """What the run waits for, or what ended it."""
     stage_images: int | None = None
-    """Images of the present stage that are done, and of how many; evaluating: points of the curve."""
+    """Images that the present stage has processed; in evaluation, points of the FID curve."""
     stage_of: int | None = None
+    """Images (or points) of the whole stage."""
     rate: float | None = None
-    """Images a second."""
+    """Images per second."""
     eta_seconds: int | None = None
-    """To the end of the present stage."""
+    """Time to the end of the present stage."""
     loss: float | None = None
     fid: dict[str, Any] | None = None
-    """The latest: name, value, images."""
+    """The latest FID: name, value, images."""
     restarts: int = 0
     """Starts beyond the first of each of its jobs."""
     rollbacks: int = 0
     node: str = ""
     pid: int | None = None
-    """Of a run that lives on this machine, outside SLURM."""
+    """Process id, if the run is active on this host outside SLURM."""
     jobs: dict[str, str] = field(default_factory=dict)
-    """Ids of its SLURM jobs, by stage."""
+    """{stage: SLURM job id}."""
     alive: list[str] = field(default_factory=list)
-    """Those that SLURM still has."""
+    """Ids of those jobs that are queued or running."""
     log: str = ""
     updated: float | None = None
-    """When the run last wrote, in Unix seconds."""
+    """Unix time of the last logged event."""
     error: list[str] = field(default_factory=list)
-    """The last lines of what ended it."""
+    """Last lines of the error that ended the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """What one run's files say."""
+    """The content of one run's files."""
 
     run: RunFolder
     status: dict[str, Any]
     jobs: dict[str, dict[str, str]]
-    """{stage: {"id", "log"}} while SLURM is, as far as the files say, where it runs."""
+    """{stage: {"id", "log"}}; empty if the run was never submitted, or continued outside SLURM since."""
     record: dict[str, Any]
-    """Of a run that is done, or else empty."""
+    """The record of a finished run, otherwise empty."""
 
 
 def find_runs(results: Path, patterns: Sequence[str] = ()) -> list[RunFolder]:
-    """The runs of a results folder whose names match: shell patterns, or any part of a name.
+    """The runs of a results folder whose names match any pattern: a shell pattern, or part of a name.
 
-    ValueError when there is no such folder, or a pattern matches nothing.
+    ValueError if there is no such folder, or a pattern matches no run.
     """
     if not results.is_dir():
-        raise ValueError(f"{results} is no folder; name a results folder with --results")
-    names = sorted(e.name for e in os.scandir(results / "runs") if e.is_dir()) if (results / "runs").is_dir() else []
-    names = [n for n in names if is_run_folder(results / "runs" / n)]
+        raise ValueError(f"there is no folder {results}; name a results folder with --results")
+    folder = results / "runs"
+    names = sorted(path.name for path in folder.iterdir() if is_run_folder(path)) if folder.is_dir() else []
     for pattern in patterns:
         if not any(matches_pattern(n, pattern) for n in names):
             raise ValueError(f"no run of {results} matches {pattern!r}; python -m bench.status shows them all")
-    return [
-        RunFolder(results / "runs" / n) for n in names if not patterns or any(matches_pattern(n, p) for p in patterns)
-    ]
+    return [RunFolder(folder / n) for n in names if not patterns or any(matches_pattern(n, p) for p in patterns)]
 
 
 def is_run_folder(path: Path) -> bool:
+    """Whether a folder is that of a run, not of logs."""
     return (path / "config.json").is_file() or (path / "jobs.json").is_file()
 
 
 def matches_pattern(name: str, pattern: str) -> bool:
+    """Whether a name matches a shell pattern or, without wildcards, contains the text."""
     return fnmatchcase(name, pattern) if set(pattern) & set("*?[") else pattern in name
 
 
 def read_run_files(run: RunFolder) -> RunFiles:
-    """What the files of a run say; torn or missing ones say nothing."""
+    """Read the files of a run; a missing or incomplete one counts as empty."""
     status = run.status()
     jobs = read_json_object(run.path / "jobs.json")
-    # a run that went on outside of SLURM is no longer to be asked about there
-    moved = status.get("job") is None and (status.get("time") or 0) > jobs.get("submitted", 0)
+    left_slurm = status["job"] is None and (status["time"] or 0) > jobs.get("submitted", 0)
     record = read_json_object(run.record_path)
-    done = record if record.get("status") == "done" else {}
-    return RunFiles(run=run, status=status, jobs={} if moved else jobs.get("jobs", {}), record=done)
+    finished = record if record.get("status") == "done" else {}
+    return RunFiles(run=run, status=status, jobs={} if left_slurm else jobs.get("jobs", {}), record=finished)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON object; {} if the file is missing, incomplete or holds anything else."""
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -130,10 +131,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def query_runs(runs: Iterable[RunFolder], *, reap: bool = True) -> tuple[list[RunStatus], str]:
-    """(a row a run, a note when SLURM could not be asked); one sacct call, and one squeue call at most.
+def query_runs(runs: Iterable[RunFolder], *, record_failures: bool = True) -> tuple[list[RunStatus], str]:
+    """(status of each run, a note if SLURM did not answer); at most one sacct and one squeue call.
 
-    With `reap`, a run whose job ended without a word is given its error.txt and its record.
+    With `record_failures`, a run that SLURM killed before it could log an error gets its error.txt and its record.
     """
     files = [read_run_files(run) for run in runs]
     ids = [job["id"] for f in files if not f.record for job in f.jobs.values()]
@@ -143,26 +144,41 @@ def query_runs(runs: Iterable[RunFolder], *, reap: bool = True) -> tuple[list[Ru
         states = slurm.query_job_states(ids)
     except slurm.SlurmUnavailable as error:
         note = str(error)
-    rows = []
+    statuses = []
     for f in files:
-        found = derive_run_status(f, states)
-        unwritten = mark_failed(f, found) if reap and found.state == "failed" else ""
-        rows.append(replace(found, error=[*error_lines(f, found), *filter(None, [unwritten])]))
-    return rows, note
+        status = derive_run_status(f, states)
+        problem = mark_failed(f, status) if record_failures and status.state == "failed" else ""
+        statuses.append(replace(status, error=[*error_lines(f, status), *filter(None, [problem])]))
+    return statuses, note
+
+
+def query_local_runs(runs: Iterable[RunFolder], since: float) -> list[RunStatus]:
+    """The status of runs in this machine's queue since a Unix time, without a query to SLURM.
+
+    A run whose last event is older has not started yet: it is queued, whatever an earlier attempt logged.
+    """
+    statuses = []
+    for run in runs:
+        files = replace(read_run_files(run), jobs={})
+        status = derive_run_status(files, None)
+        if not files.record and (status.updated or 0) < since:
+            status = RunStatus(run=status.run, state="queued", log=status.log)
+        statuses.append(replace(status, error=error_lines(files, status)))
+    return statuses
 
 
 def derive_run_status(files: RunFiles, states: Mapping[str, slurm.JobState] | None) -> RunStatus:
-    """One run's row; `states` is None when SLURM does not answer."""
+    """The status of one run from its files and its jobs' states; `states` is None if SLURM did not answer."""
     s = files.status
-    told = {stage: states.get(job["id"], slurm.JobState()) for stage, job in files.jobs.items()} if states else {}
-    state, why = derive_state(files, told)
-    silent = time.time() - s["time"] if state in ("training", "sampling", "evaluating") and s.get("time") else 0.0
-    why = f"silent for {silent / 60:.0f} min" if silent > STALE_SECONDS else why
-    stage = current_stage(files, told)
+    jobs = {stage: states.get(job["id"], slurm.JobState()) for stage, job in files.jobs.items()} if states else {}
+    state, why = derive_state(files, jobs)
+    age = time.time() - s["time"] if state in ("training", "sampling", "evaluating") and s["time"] else 0.0
+    why = f"silent for {age / 60:.0f} min" if age > STALE_SECONDS else why
+    stage = current_stage(files, jobs)
     images, of = stage_progress(files, state)
-    going = state in ("training", "sampling") and images is not None and silent <= STALE_SECONDS
-    rate = finite_or_none(s.get("rate")) if going else None
-    chained = "train" in files.jobs and s.get("job") == files.jobs.get("evaluate", {}).get("id", "")
+    is_fresh = state in ("training", "sampling") and images is not None and age <= STALE_SECONDS
+    rate = finite_or_none(s["rate"]) if is_fresh else None
+    second_job_started = "train" in files.jobs and s["job"] == files.jobs.get("evaluate", {}).get("id", "")
     return RunStatus(
         run=files.run.path.name,
         state=state,
@@ -171,112 +187,115 @@ def derive_run_status(files: RunFiles, states: Mapping[str, slurm.JobState] | No
         stage_of=of,
         rate=rate,
         eta_seconds=int((of - images) / rate) if rate and of and images is not None else None,
-        loss=None if s.get("loss") is None else float(s["loss"]),
+        loss=None if s["loss"] is None else float(s["loss"]),
         fid=latest_fid(files),
-        restarts=max(sum(j.restarts for j in told.values()), s.get("starts", 0) - 1 - chained, 0),
-        rollbacks=s.get("rollbacks", 0),
-        node=(told[stage].node if stage in told else "") or s.get("host") or "",
-        pid=s.get("pid") if not files.jobs and state in ACTIVE_STATES and is_writer_running(s) else None,
+        restarts=max(sum(j.restarts for j in jobs.values()), s["starts"] - 1 - second_job_started, 0),
+        rollbacks=s["rollbacks"],
+        node=(jobs[stage].node if stage in jobs else "") or s["host"] or "",
+        pid=s["pid"] if not files.jobs and state in ACTIVE_STATES and is_writer_running(s) else None,
         jobs={stage: job["id"] for stage, job in files.jobs.items()},
-        alive=[files.jobs[stage]["id"] for stage, job in told.items() if job.alive],
+        alive=[files.jobs[stage]["id"] for stage, job in jobs.items() if job.alive],
         log=files.jobs[stage]["log"] if stage else str(files.run.path / "log.jsonl"),
-        updated=s.get("time"),
+        updated=s["time"],
     )
 
 
 def finite_or_none(value: Any) -> float | None:
-    """A number; None for none, and for what status.json holds as the words nan and inf."""
+    """A finite number; None for None, NaN and infinity (status.json holds the latter two as strings)."""
     number = float("nan") if value is None else float(value)
     return number if math.isfinite(number) else None
 
 
 def stage_progress(files: RunFiles, state: str) -> tuple[int | None, int | None]:
-    """(done, of how many) images of the stage that a run is in."""
+    """(images done, images in all) of the present stage; (None, None) before its first event."""
     s = files.status
     if state == "done":
         budget = files.record.get("config", {}).get("budget", {}).get("images")
         return budget, budget
-    if state in ("sampling", "evaluating") and (
-        s.get("event") == "trained" or EVENT_STATES.get(s.get("event") or "") != state
-    ):
+    belongs_to_state = s["event"] != "trained" and EVENT_STATES.get(s["event"] or "") == state
+    if state in ("sampling", "evaluating") and not belongs_to_state:
         return None, None
-    return s.get("images"), s.get("of")
+    return s["images"], s["of"]
 
 
 def latest_fid(files: RunFiles) -> dict[str, Any] | None:
-    """The latest FID: of a finished run its record's."""
+    """The latest FID {name, value, images}; that of the record if the run is finished."""
     for name, metric in files.record.get("metrics", {}).items():
         if name.startswith("fid"):
             images = files.record.get("config", {}).get("budget", {}).get("images")
             return {"name": name, "value": metric["value"], "images": images}
-    fid = files.status.get("fid")
+    fid = files.status["fid"]
     return {**fid, "value": finite_or_none(fid["value"])} if fid else None
 
 
-def current_stage(files: RunFiles, told: Mapping[str, slurm.JobState]) -> str | None:
-    """The stage whose job is at work, or else the first that is not finished; None without jobs."""
+def current_stage(files: RunFiles, jobs: Mapping[str, slurm.JobState]) -> str | None:
+    """The stage whose job runs, otherwise the first unfinished one; None without jobs."""
     stages = [stage for stage in ("train", "evaluate") if stage in files.jobs]
     if files.record:
         return next(iter(stages[-1:]), None)
-    working = [s for s in stages if s in told and told[s].alive and not told[s].queued]
-    if not told:  # the job that wrote last
-        working = [s for s in stages if files.jobs[s]["id"] == files.status.get("job")]
-    going = any(job.alive for job in told.values())  # then one that SLURM has forgotten went well
-    open_ = [s for s in stages if s in told and not (told[s].finished or (going and told[s].word == slurm.UNKNOWN))]
-    return next(iter(working or open_ or stages[-1:]), None)
+    working = [s for s in stages if s in jobs and jobs[s].alive and not jobs[s].queued]
+    if not jobs:  # SLURM does not answer: take the job that logged last
+        working = [s for s in stages if files.jobs[s]["id"] == files.status["job"]]
+    any_alive = any(job.alive for job in jobs.values())  # then a job that SLURM has forgotten was successful
+    unfinished = [
+        s
+        for s in stages
+        if s in jobs and not (jobs[s].finished or (any_alive and jobs[s].state == slurm.UNKNOWN_STATE))
+    ]
+    return next(iter(working or unfinished or stages[-1:]), None)
 
 
-def derive_state(files: RunFiles, told: Mapping[str, slurm.JobState]) -> tuple[str, str]:
+def derive_state(files: RunFiles, jobs: Mapping[str, slurm.JobState]) -> tuple[str, str]:
     """(state, why) of a run."""
-    event = files.status.get("event") or ""
+    event = files.status["event"] or ""
     if files.record:
         return "done", ""
-    if not told:
+    if not jobs:
         return state_from_files(files, event)
-    if any(job.alive for job in told.values()):
-        return live_job_state(files, told, event)
+    if any(job.alive for job in jobs.values()):
+        return live_job_state(files, jobs, event)
     if event in ("diverged", "failed"):
-        return event, str(files.status.get("error") or "")
-    stage = next((stage for stage, job in told.items() if not job.finished), None)
-    if stage is None or (told[stage].finished and event == "stopped"):
+        return event, str(files.status["error"] or "")
+    stage = next((stage for stage, job in jobs.items() if not job.finished), None)
+    if stage is None or (jobs[stage].finished and event == "stopped"):
         return ("stopped", "") if event == "stopped" else ("lost", "its jobs ended without a record")
-    return ended_job_state(stage, told[stage])
+    return ended_job_state(stage, jobs[stage])
 
 
-def live_job_state(files: RunFiles, told: Mapping[str, slurm.JobState], event: str) -> tuple[str, str]:
-    """Of a run that SLURM still has."""
-    stage = current_stage(files, told)
+def live_job_state(files: RunFiles, jobs: Mapping[str, slurm.JobState], event: str) -> tuple[str, str]:
+    """(state, why) of a run that has a queued or running job."""
+    stage = current_stage(files, jobs)
     assert stage is not None
-    job = told[stage]
-    if not job.alive:  # a job that can no longer begin waits for its cancellation
+    job = jobs[stage]
+    if not job.alive:  # the other job can no longer begin; SLURM will cancel it
         return ended_job_state(stage, job)
-    mine = files.status.get("job") == files.jobs[stage]["id"]
-    if job.queued or job.word == "REQUEUED":
-        if job.restarts or mine:
-            return "requeued", ", ".join(filter(None, [job.interrupted, job.reason]))
+    has_started = files.status["job"] == files.jobs[stage]["id"]
+    if job.queued or job.state == "REQUEUED":
+        if job.restarts or has_started:
+            return "requeued", ", ".join(filter(None, [job.previous_end, job.reason]))
         if job.reason.startswith("Dependency"):
             return "waiting", "for its training"
         return "queued", job.reason
-    at_work = {"train": "training", "evaluate": "sampling"}[stage]
-    return (EVENT_STATES.get(event, at_work) if mine else at_work), ""
+    first_state = {"train": "training", "evaluate": "sampling"}[stage]
+    return (EVENT_STATES.get(event, first_state) if has_started else first_state), ""
 
 
 def ended_job_state(stage: str, job: slurm.JobState) -> tuple[str, str]:
-    """Of a run whose job of a stage is over and did not finish."""
-    if job.word == slurm.UNKNOWN:
-        return "lost", f"SLURM has no {stage} job of it any more"
-    if job.word == "CANCELLED":
+    """(state, why) of a run whose job for a stage ended without success."""
+    if job.state == slurm.UNKNOWN_STATE:
+        return "lost", f"SLURM no longer knows its {stage} job"
+    if job.state == "CANCELLED":
         return "cancelled", "its training did not finish" if job.reason.startswith("Dependency") else job.reason
-    if job.word in slurm.REQUEUABLE_STATES:
-        return "stopped", f"{stage} job: {job.word}; run the command again"
+    if job.state in slurm.REQUEUABLE_STATES:
+        return "stopped", f"{stage} job: {job.state}; run the command again"
     code = f", exit code {job.exit_code}" if job.exit_code not in ("", "0:0") else ""
-    return "failed", f"{stage} job: {job.word}{code}{f' on {job.node}' if job.node else ''}"
+    return "failed", f"{stage} job: {job.state}{code}{f' on {job.node}' if job.node else ''}"
 
 
 def state_from_files(files: RunFiles, event: str) -> tuple[str, str]:
-    """Of a run that SLURM is not asked about, or does not answer for."""
+    """(state, why) of a run without SLURM jobs, or while SLURM does not answer."""
     if event in END_EVENTS:
-        return event, str(files.status.get("error") or "")
+        return event, str(files.status["error"] or "")
     if files.jobs:
         return ("requeued" if event == "requeued" else EVENT_STATES.get(event, "training" if event else "queued")), ""
     if not event:
@@ -284,70 +303,73 @@ def state_from_files(files: RunFiles, event: str) -> tuple[str, str]:
     if event == "requeued":
         return "stopped", ""
     s = files.status
-    silent = time.time() - s["time"]
-    if not is_writer_running(s) and (is_on_this_host(s) or silent > LOST_SECONDS):
-        return "lost", "its process is gone" if is_on_this_host(
-            s
-        ) else f"{s['host']} is silent for {int(silent / 60)} min"
+    age = time.time() - s["time"]
+    if not is_writer_running(s) and (is_on_this_host(s) or age > LOST_SECONDS):
+        return "lost", "its process is gone" if is_on_this_host(s) else f"{s['host']} is silent for {int(age / 60)} min"
     return EVENT_STATES.get(event, "training"), ""
 
 
 def is_on_this_host(status: Mapping[str, Any]) -> bool:
-    return status.get("host") in (None, socket.gethostname())
+    """Whether a status was written on this host."""
+    return status["host"] in (None, socket.gethostname())
 
 
 def is_writer_running(status: Mapping[str, Any]) -> bool:
     """Whether the process that wrote a status runs on this host."""
-    pid = status.get("pid")
+    pid = status["pid"]
     return pid is not None and is_on_this_host(status) and is_running(pid, seen_at=status["time"])
 
 
-def error_lines(files: RunFiles, found: RunStatus, lines: int = 4) -> list[str]:
-    """The end of error.txt, else of the job's standard error, else what SLURM says; and what that did to the rest."""
-    words: list[str] = []
-    if found.state not in FAILED_STATES | {"cancelled"}:
-        return words
-    if found.state != "cancelled":
-        words = last_lines(files.run.path / "error.txt", 1 if found.state == "diverged" else lines)
-        if not words and files.jobs:
-            words = last_lines(Path(found.log).with_suffix(".err"), lines)
-    words = words or ([found.why] if found.why else [])
-    both = {"train", "evaluate"} <= set(files.jobs)
-    if both and found.state in ("failed", "diverged") and found.log == files.jobs["train"]["log"]:
-        words.append("its evaluation is cancelled: its training failed")
-    return words
+def error_lines(files: RunFiles, status: RunStatus, count: int = 4) -> list[str]:
+    """The last lines of error.txt, otherwise of the job's stderr, otherwise SLURM's reason; and the consequence."""
+    lines: list[str] = []
+    if status.state not in FAILED_STATES | {"cancelled"}:
+        return lines
+    if status.state != "cancelled":
+        lines = last_lines(files.run.path / "error.txt", 1 if status.state == "diverged" else count)
+        if not lines and files.jobs:
+            lines = last_lines(Path(status.log).with_suffix(".err"), count)
+    lines = lines or ([status.why] if status.why else [])
+    has_both = {"train", "evaluate"} <= set(files.jobs)
+    if has_both and status.state in ("failed", "diverged") and status.log == files.jobs["train"]["log"]:
+        lines.append("its evaluation is cancelled: its training failed")
+    return lines
 
 
-def last_lines(path: Path, lines: int) -> list[str]:
-    """The last lines of a file that may be long or missing."""
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last non-empty lines of a file, of which at most 8 KiB are read; [] if there is none."""
     try:
         with path.open("rb") as f:
             f.seek(max(0, path.stat().st_size - 8192))
             text = f.read().decode(errors="replace")
     except OSError:
         return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
 
 
-def mark_failed(files: RunFiles, found: RunStatus) -> str:
-    """Give a run whose job ended without a word an error.txt and a record of status failed; why that cannot be."""
-    error = files.run.path / "error.txt"
-    if error.exists() or files.status.get("event") in END_EVENTS:
+def mark_failed(files: RunFiles, status: RunStatus) -> str:
+    """Write error.txt and a record of status "failed" for a run that SLURM killed before it could log an error.
+
+    Returns the reason if they cannot be written, otherwise "".
+    """
+    error_path = files.run.path / "error.txt"
+    if error_path.exists() or files.status["event"] in END_EVENTS:
         return ""
     if read_json_object(files.run.path / "jobs.json").get("jobs") != files.jobs:
         return ""  # it was submitted again meanwhile
-    from bench.records import failures  # which needs more than the other runs' rows do
+    from bench.records import failures  # imported late: bench.status usually needs no records
 
-    said = "\n".join(last_lines(Path(found.log).with_suffix(".err"), 20))
+    stderr = "\n".join(last_lines(Path(status.log).with_suffix(".err"), 20))
     try:
-        failures.publish_failure(files.run, load_config(files.run.path), "failed", f"SLURM ended it: {found.why}")
-        with atomic_write(error) as partial:
-            partial.write_text(f"{said}\nSLURM ended it: {found.why}\n".lstrip())
+        failures.publish_failure(files.run, load_config(files.run.path), "failed", f"SLURM ended it: {status.why}")
+        with atomic_write(error_path) as partial:
+            partial.write_text(f"{stderr}\nSLURM ended it: {status.why}\n".lstrip())
     except (OSError, ValueError) as problem:
         return f"no record of this was written: {problem}"
     return ""
 
 
-def statuses_as_json(rows: Iterable[RunStatus], note: str) -> dict[str, Any]:
-    """What --json prints; a loss that is no number is null."""
-    return {"time": time.time(), "note": note, "runs": [{**asdict(r), "loss": finite_or_none(r.loss)} for r in rows]}
+def statuses_as_json(statuses: Iterable[RunStatus], note: str) -> dict[str, Any]:
+    """The object that `bench.status --json` prints; a NaN or infinite loss becomes null."""
+    runs = [{**asdict(status), "loss": finite_or_none(status.loss)} for status in statuses]
+    return {"time": time.time(), "note": note, "runs": runs}

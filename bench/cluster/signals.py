@@ -8,6 +8,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import time
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.storage.process_identity import is_slurm_task
+
+logger = logging.getLogger(__name__)
 
 REQUEUE_DEADLINE_SHARE = 0.6
 """Fraction of `signal_seconds` after which the job is requeued even if the work has not stopped."""
@@ -65,7 +68,7 @@ class SignalHandler:
             signal.setitimer(signal.ITIMER_REAL, self.signal_seconds * REQUEUE_DEADLINE_SHARE)
 
     def _requeue_unstopped(self, signum: int, frame: Any) -> None:
-        print("the work did not stop in time; the requeued job continues from the last checkpoint", flush=True)
+        logger.warning("the work did not stop in time; the requeued job continues from the last checkpoint")
         if not self.requeue_job():
             signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
 
@@ -79,7 +82,7 @@ class SignalHandler:
         try:
             self.submitit_handler(signal.SIGUSR2, None)
         except subprocess.SubprocessError as error:  # the controller may be restarting
-            print(f"cannot be requeued yet: {error}", flush=True)
+            logger.warning("cannot be requeued yet: %s", error)
             return False
         return True
 

@@ -1,54 +1,46 @@
-"""What a configuration's fields are called, may be and mean, read from its dataclasses."""
+"""The settings of a configuration with type, default and docstring, from pydantic's JSON schema.  Imports no torch."""
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import inspect
-import json
-from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from bench.config.validation import adapter
 
 
-def iterate_settings(cls: type, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
-    """(key, type, default, docstring) of every field, sections flattened."""
-    docs, hints = _docstrings(cls), get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        hint = hints[f.name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from iterate_settings(hint, f"{prefix}{f.name}.")
+class Setting(NamedTuple):
+    """One setting, as `--set KEY=VALUE` takes it."""
+
+    key: str
+    """With its section: recipe.lr."""
+    type: str
+    """int, float, text, true|false, key=value, list, [low,high], or the choices a|b|c."""
+    default: Any
+    """{} for key=value."""
+    doc: str
+    """The docstring under the field, on one line."""
+
+
+def iterate_settings(cls: type) -> Iterator[Setting]:
+    """Yield every setting of a configuration class; those of its sections stand in their place."""
+    schema = adapter(cls).json_schema()
+    yield from _settings(schema, schema.get("$defs", {}), "")
+
+
+def _settings(schema: Mapping[str, Any], sections: Mapping[str, Any], prefix: str) -> Iterator[Setting]:
+    for name, entry in schema["properties"].items():
+        if "$ref" in entry:
+            section = sections[entry["$ref"].rpartition("/")[2]]
+            yield from _settings(section, sections, f"{prefix}{name}.")
         else:
-            default = f.default if f.default is not dataclasses.MISSING else {}
-            yield f"{prefix}{f.name}", _type_name(hint), default, docs.get(f.name, "")
+            doc = " ".join(entry.get("description", "").split())
+            yield Setting(prefix + name, _type_name(entry), entry.get("default", {}), doc)
 
 
-def _type_name(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "|".join(map(str, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return "list" if get_args(hint)[-1] is Ellipsis else "[low,high]"
-    return {int: "int", float: "float", bool: "true|false", str: "text"}.get(hint, "key=value")
-
-
-def _docstrings(cls: type) -> dict[str, str]:
-    """Attribute docstrings: the string under each field."""
-    body = ast.parse(inspect.getsource(cls)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    docs = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-        ):
-            docs[statement.target.id] = " ".join(str(following.value.value).split())
-    return docs
-
-
-def parse_json_or_text(text: str) -> Any:
-    """JSON, or else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+def _type_name(entry: Mapping[str, Any]) -> str:
+    if "enum" in entry:
+        return "|".join(map(str, entry["enum"]))
+    if entry["type"] == "array":
+        return "[low,high]" if "prefixItems" in entry else "list"
+    names = {"integer": "int", "number": "float", "boolean": "true|false", "string": "text", "object": "key=value"}
+    return names[entry["type"]]

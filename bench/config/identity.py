@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from pydantic import with_config
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 SEED = ("seed",)
 """Training seed.  Runs that differ only in it repeat one experiment: rows of the leaderboard and points of a figure are
@@ -58,3 +61,92 @@ def digest_json(data: Any) -> str:
     """SHA-256 of the canonical JSON of plain data, in hexadecimal."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ModelIdentity(TypedDict, total=False):
+    """The backbone of a ConfigIdentity."""
+
+    arch: str
+    size: str
+    args: dict[str, Any]
+    match: str
+    tolerance: float
+    solved: dict[str, Any]
+    weights: str
+    io: dict[str, Any]
+
+
+class DataIdentity(TypedDict, total=False):
+    """The data set of a ConfigIdentity: `name` without folders, and a hash of its content."""
+
+    name: str
+    flip: str
+    hash: str
+
+
+class DiffusionIdentity(TypedDict, total=False):
+    """The forward process of a ConfigIdentity."""
+
+    steps: int
+    schedule: str
+    time: str
+    variance: str
+
+
+class RecipeIdentity(TypedDict, total=False):
+    """The training recipe of a ConfigIdentity."""
+
+    name: str
+    lr: float
+    beta1: float
+    beta2: float
+    weight_decay: float
+    warmup: int
+    batch: int
+    clip: float
+    ema: float
+    ema_ramp: bool
+    label_drop: float
+
+
+class BudgetIdentity(TypedDict, total=False):
+    """The training budget of a ConfigIdentity."""
+
+    images: int
+    points: int
+
+
+class EvaluationIdentity(TypedDict, total=False):
+    """Sampling and measurement of a ConfigIdentity."""
+
+    extractor: str
+    protocol: str
+    decoder_hash: str
+    samples: int
+    sampler: str
+    eta: float
+    steps: int
+    spacing: str
+    clip: bool
+    guidance: float
+    guidance_channels: str
+    guidance_interval: Sequence[float]
+    seed: int
+    precision: str
+
+
+@with_config(extra="ignore")
+class ConfigIdentity(TypedDict, total=False):
+    """RunConfig.identity(): the settings that decide the result of a run, in which a record's id is hashed.
+
+    Keys may be missing: a record of an older version lacks later settings, and a reference row has no config.
+    """
+
+    track: str
+    seed: int
+    model: ModelIdentity
+    data: DataIdentity
+    diffusion: DiffusionIdentity
+    recipe: RecipeIdentity
+    budget: BudgetIdentity
+    evaluation: EvaluationIdentity

@@ -9,18 +9,15 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from pydantic import ConfigDict
+from typing import Any, Literal, cast
 
 from bench.config import timestep_respacing
-from bench.config.identity import MACHINE, digest_json, without
+from bench.config.identity import MACHINE, ConfigIdentity, digest_json, without
 from bench.config.naming import dataset_title
+from bench.config.validation import SETTINGS
 
 Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def _positive(owner: Any, section: str, *names: str) -> None:
@@ -41,7 +38,7 @@ def _fraction(owner: Any, section: str, *names: str) -> None:
 class ModelConfig:
     """The backbone."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = SETTINGS
 
     arch: str = "dit"
     """Registered name, or package.module:Class."""
@@ -79,7 +76,7 @@ class ModelConfig:
 class DataConfig:
     """What is trained on."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = SETTINGS
 
     name: str = "digits"
     """A name of --list, a path (images, an archive, parquet, arrays) or latents:PATH; PATH@64 crops to 64 pixels."""
@@ -100,7 +97,7 @@ class DataConfig:
 class DiffusionConfig:
     """The forward process and what the network predicts."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = SETTINGS
 
     steps: int = 1000
     """Training timesteps."""
@@ -123,7 +120,7 @@ class DiffusionConfig:
 class RecipeConfig:
     """How the network is trained: AdamW at a constant rate after a linear warm-up."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = SETTINGS
 
     name: str = "shared"
     """Preset that these values come from."""
@@ -160,7 +157,7 @@ class RecipeConfig:
 class BudgetConfig:
     """How long."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = SETTINGS
 
     images: int = 102_400_000
     """Training images seen, over all processes (400,000 steps of 256)."""
@@ -186,7 +183,7 @@ class BudgetConfig:
 class EvaluationConfig:
     """How images are made and measured."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = SETTINGS
 
     extractor: str = "inception-v3-compat"
     """Feature extractor: inception-v3-compat (torch-fidelity's), digits-cnn or shapes-cnn."""
@@ -255,7 +252,7 @@ class EvaluationConfig:
 class ComputeConfig:
     """Where and how fast; nothing here changes a run's identity."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = SETTINGS
 
     device: Device = "auto"
     """auto takes CUDA where there is one."""
@@ -310,7 +307,7 @@ class ComputeConfig:
 class RunConfig:
     """One run: everything that decides its result, and where it runs."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = SETTINGS
 
     track: Track = "shared"
     """shared: one recipe for all; native: each paper's own; published: weights that others trained."""
@@ -351,11 +348,11 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def identity(self) -> dict[str, Any]:
-        """The part that decides the result: no compute, no paths, no sampling batch."""
+    def identity(self) -> ConfigIdentity:
+        """The settings that decide the result: no compute settings, no paths, no sampling batch."""
         identity = without(self.to_dict(), MACHINE)
         identity["data"]["name"] = self.data.title
-        return identity
+        return cast(ConfigIdentity, identity)
 
     @property
     def name(self) -> str:

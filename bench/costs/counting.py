@@ -1,11 +1,8 @@
-"""What a network costs: parameters, multiply-accumulates, FLOPs and memory, counted without computing.
+"""Count parameters, multiply-accumulates, FLOPs and activation memory of a network on the meta device.
 
-    python -m bench.cost                 our count beside every published one
-    python -m bench.cost dit_xl adm      the rows whose names hold one of these words
-
-The papers' "Gflops" are multiply-accumulates (MACs): matrix products and convolutions of one image,
-one multiply and one add counted as one.  FLOPs are twice that; a training step costs three forward
-passes (one forward, two backward); guidance doubles the evaluations of a sampling step.
+The "Gflops" of the papers are multiply-accumulates (MACs): matrix products and convolutions of one image, where
+a multiply and an add count as one.  FLOPs are twice the MACs.  A training step costs three forward passes: one
+forward, and two for the backward pass.  Guidance doubles the network evaluations of a sampling step.
 """
 
 from __future__ import annotations
@@ -26,12 +23,12 @@ from bench.config.schema import RunConfig
 from bench.costs.flops import forward_flops, training_flops
 
 BYTES_PER_PARAMETER = 20
-"""float32 weights, gradients, two AdamW moments and the average."""
+"""Bytes of float32 weights, gradients, two AdamW moments and EMA weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCost:
-    """Counted cost of one network."""
+    """Cost of one network, counted."""
 
     params: int
     """Trainable parameters."""
@@ -40,27 +37,29 @@ class NetworkCost:
 
     @property
     def flops(self) -> int:
+        """FLOPs of one forward pass on one image."""
         return forward_flops(self.macs)
 
     @property
     def training_flops(self) -> int:
-        """FLOPs to train on one image."""
+        """FLOPs of training on one image: three forward passes."""
         return training_flops(self.macs, 1)
 
     def by(self, what: str) -> int:
+        """The parameters ("params") or the MACs (anything else)."""
         return self.params if what == "params" else self.macs
 
 
 def meta_network(arch: str, size: str | None, io: IOSpec, args: Mapping[str, Any]) -> nn.Module:
-    """The network without memory for its weights."""
+    """Build the network on the meta device, without memory for its weights."""
     with torch.device("meta"):
         return architectures.build(arch, size, io=io, args=dict(args)).eval()
 
 
 def meta_inputs(io: IOSpec) -> tuple[Tensor, Tensor, Any]:
-    """x, t and conditions of the right shapes for one image, without memory.
+    """Make x (1, C, H, W), t (1,) and the condition of one image on the meta device.
 
-    A text of open length has one token, as LDM's class condition does.
+    A text condition of variable length gets one token, like LDM's class condition.
     """
     with torch.device("meta"):
         x, t = torch.empty(1, io.channels, io.size, io.size), torch.zeros(1)
@@ -73,23 +72,23 @@ def meta_inputs(io: IOSpec) -> tuple[Tensor, Tensor, Any]:
 
 
 class SkipShapePreservingOps(TorchFunctionMode):
-    """Leaves out what changes no shape and has no MACs; on the meta device these are half of the time."""
+    """Skip operations that keep the shape and have no MACs; they take half of the time on the meta device."""
 
-    LEFT_OUT = frozenset((F.group_norm, F.layer_norm, F.silu, F.gelu, torch.group_norm, torch.layer_norm))
+    SKIPPED = frozenset((F.group_norm, F.layer_norm, F.silu, F.gelu, torch.group_norm, torch.layer_norm))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in self.LEFT_OUT and args:
+        if func in self.SKIPPED and args:
             return args[0]
         return func(*args, **(kwargs or {}))
 
 
 def count_cost(arch: str, size: str | None, io: IOSpec, args: Mapping[str, Any] | None = None) -> NetworkCost:
-    """Cost of a network, counted by torch's FlopCounterMode on the meta device."""
+    """Count the cost of a network with torch's FlopCounterMode on the meta device."""
     return count_module(meta_network(arch, size, io, args or {}), meta_inputs(io))
 
 
 def count_module(net: nn.Module, inputs: Sequence[Any]) -> NetworkCost:
-    """Cost of a network on the meta device; `inputs` are those of one image."""
+    """Count the cost of a network that is on the meta device; `inputs` belong to one image."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter, SkipShapePreservingOps():
         net(*inputs)
     params = sum(p.numel() for p in net.parameters() if p.requires_grad)
@@ -97,34 +96,34 @@ def count_module(net: nn.Module, inputs: Sequence[Any]) -> NetworkCost:
 
 
 def activation_bytes(arch: str, size: str | None, io: IOSpec, args: Mapping[str, Any] | None = None) -> int:
-    """float32 bytes that autograd keeps for one image's backward pass, without checkpointing.
+    """Count the float32 bytes that autograd saves for the backward pass of one image, without checkpointing.
 
-    Counted on the meta device from the saved tensors, parameters left out, each storage once.
+    Counts each storage of the saved tensors once and leaves out the parameters.
     """
     net = meta_network(arch, size, io, args or {})
-    own = {p.untyped_storage()._cdata for p in net.parameters()}
-    seen: dict[int, int] = {}
-    held: list[Tensor] = []  # keeps storages alive, so that none is counted under another's address
+    parameters = {p.untyped_storage()._cdata for p in net.parameters()}
+    storage_bytes: dict[int, int] = {}
+    saved: list[Tensor] = []  # keeps storages alive, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            seen[storage._cdata] = storage.nbytes()
-            held.append(tensor)
+        if storage._cdata not in parameters:
+            storage_bytes[storage._cdata] = storage.nbytes()
+            saved.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         net(*meta_inputs(io))
-    return sum(seen.values())
+    return sum(storage_bytes.values())
 
 
 def cost_of_config(config: RunConfig, io: IOSpec) -> NetworkCost:
-    """Cost of a run's network."""
+    """Count the cost of a run's network."""
     return count_cost(config.model.arch, config.model.size or None, io, config.model.network)
 
 
 def cost_summary(config: RunConfig, cost: NetworkCost) -> dict[str, Any]:
-    """The record's cost columns that follow from the configuration alone."""
+    """The cost columns of a record that follow from the configuration alone; training_flops is for the whole budget."""
     e = config.evaluation
     return {
         "params": cost.params,

@@ -15,11 +15,11 @@ from bench.costs.counting import NetworkCost, count_cost
 from bench.costs.matching import COST_KEYS, Solution, make_clock, parse_match, solve_size, solve_size_by_time
 
 MAX_CPU_MACS = 30_000_000_000
-"""Networks above this, a few seconds an image on a CPU, are timed there only with --by time."""
+"""Networks above this take seconds per image on a CPU; there they are timed only with --by time."""
 
 
 def match_table(flags: argparse.Namespace) -> str:
-    """The table of the reference and each solved architecture, and what the times were measured on."""
+    """Solve each architecture of --arch; the table with the reference on top, and the device that was timed."""
     io, tolerance = parse_problem(flags)
     if flags.to.partition(":")[0] in (*COST_KEYS, "time"):
         raise ValueError(f"--to is {flags.to}; write ARCH:SIZE, and what is made equal with --by")
@@ -30,7 +30,7 @@ def match_table(flags: argparse.Namespace) -> str:
     reference = Solution(args=args, cost=count_cost(match.arch, match.size, io), error=0.0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = flags.batch or timing_batch(reference.cost, device)
-    clock = make_clock(io, batch, device, turns=3 if flags.by == "time" else 1)
+    clock = make_clock(io, batch, device, rounds=3 if flags.by == "time" else 1)
     networks: list[tuple[str, Solution]] = []
     for arch in flags.arch:
         if flags.by == "time":
@@ -38,24 +38,24 @@ def match_table(flags: argparse.Namespace) -> str:
         else:
             networks.append((arch, solve_size(arch, io, match, tolerance)))
     networks = [(match.arch, reference), *((a, s) for a, s in networks if s.args != args or a != match.arch)]
-    most = max(solution.cost.macs for _, solution in networks)
-    heavy = device.type == "cpu" and flags.by != "time" and most > MAX_CPU_MACS
-    seconds = [None] * len(networks) if heavy else clock([(arch, s.args) for arch, s in networks])
-    rows = [_row(arch, s, t) for (arch, s), t in zip(networks, seconds, strict=True)]
-    note = f"time: forward + backward of one image in a batch of {batch}, {timing.device_name(device)}, in turns"
-    if heavy:
-        note = "time: these networks are too slow to time on a CPU in passing; --by time does it"
+    largest = max(solution.cost.macs for _, solution in networks)
+    too_slow = device.type == "cpu" and flags.by != "time" and largest > MAX_CPU_MACS
+    seconds = [None] * len(networks) if too_slow else clock([(arch, s.args) for arch, s in networks])
+    rows = [_table_row(arch, s, t) for (arch, s), t in zip(networks, seconds, strict=True)]
+    note = f"time: forward + backward of one image in a batch of {batch}, {timing.device_name(device)}, alternating"
+    if too_slow:
+        note = "time: not measured, since these networks take seconds per image on a CPU; --by time measures it"
     return f"{tabulate(rows, headers='keys', maxcolwidths=[None, 60, *[None] * 4])}\n{note}"
 
 
 def parse_problem(flags: argparse.Namespace) -> tuple[IOSpec, float]:
-    """The problem and the tolerance; ValueError says how to write them."""
-    wanted = flags.tolerance or ("5%" if flags.by == "time" else "2%")
+    """Read --io, --classes and --tolerance; ValueError says how to write them."""
+    text = flags.tolerance or ("5%" if flags.by == "time" else "2%")
     try:
         channels, height, width = (int(n) for n in flags.io.split("x"))
-        tolerance = float(wanted.rstrip("%")) / (100 if wanted.endswith("%") else 1)
+        tolerance = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        raise ValueError(f"--io {flags.io} --tolerance {wanted}: write 4x32x32 and 2% or 0.02") from None
+        raise ValueError(f"--io {flags.io} --tolerance {text}: write 4x32x32 and 2% or 0.02") from None
     if height != width or not 0 < tolerance < 1:
         raise ValueError("--io must be square and --tolerance between 0 and 100%")
     if flags.batch < 0:
@@ -64,12 +64,13 @@ def parse_problem(flags: argparse.Namespace) -> tuple[IOSpec, float]:
 
 
 def timing_batch(cost: NetworkCost, device: torch.device) -> int:
-    """A batch of about 2 GMACs on a CPU, 2,000 on a GPU, so that a step takes long enough to be timed."""
+    """Choose a batch of about 2 GMACs on a CPU, 2,000 GMACs on a GPU: long enough to time, at most 256 images."""
     budget = 2e12 if device.type == "cuda" else 2e9
     return int(min(256, max(1, budget // cost.macs)))
 
 
-def _row(arch: str, solution: Solution, seconds: float | None) -> dict[str, Any]:
+def _table_row(arch: str, solution: Solution, seconds: float | None) -> dict[str, Any]:
+    """Row of a network; `seconds` per image."""
     args = dict(solution.args)
     if args.get("heads", 0) is None and "width" in args:
         args["heads"] = heads_for(args["width"])

@@ -1,4 +1,4 @@
-"""Timing things against each other: in turns, in one process, so that their ratio holds where the machine drifts."""
+"""Time workloads alternately in one process, so that their ratio holds when the machine's speed drifts."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ Workload = Callable[[], Any]
 
 
 def time_alternately(works: Mapping[str, Workload], rounds: int = 5, seconds: float = 0.0) -> dict[str, list[float]]:
-    """Seconds of each piece of work, taking turns after one untimed turn.
+    """Time each workload once a round, after one round of warm-up; seconds per round of each workload.
 
-    At least `rounds` turns, and more while they have taken less than `seconds` in all.
+    Makes at least `rounds` rounds, and more until `seconds` have passed.
     """
-    found: dict[str, list[float]] = {name: [] for name in works}
-    turn, started = 0, time.perf_counter()
-    while turn <= rounds or time.perf_counter() - started < seconds:
+    times: dict[str, list[float]] = {name: [] for name in works}
+    completed, started = 0, time.perf_counter()
+    while completed <= rounds or time.perf_counter() - started < seconds:
         for name, work in works.items():
             began = time.perf_counter()
             work()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if turn:
-                found[name].append(time.perf_counter() - began)
-        turn += 1
-    return found
+            if completed:
+                times[name].append(time.perf_counter() - began)
+        completed += 1
+    return times
 
 
 def median_ratio(seconds: Mapping[str, list[float]], name: str, to: str) -> float:
-    """Median over the rounds of one time relative to another's in the same round."""
+    """Median over the rounds of one workload's time divided by another's in the same round."""
     return median(a / b for a, b in zip(seconds[name], seconds[to], strict=True))
 
 
 def training_work(net: nn.Module, inputs: tuple[Any, ...]) -> Workload:
-    """A forward and a backward pass of the mean square of the output; gradients are dropped before each."""
+    """Make a workload: forward and backward pass of the mean square of the output, without old gradients."""
 
     def work() -> None:
         for p in net.parameters():
@@ -52,7 +52,7 @@ def training_work(net: nn.Module, inputs: tuple[Any, ...]) -> Workload:
 
 
 def inputs_for(io: IOSpec, batch: int, device: torch.device) -> tuple[Any, ...]:
-    """Noise, times and labels for a network of this problem."""
+    """Make Gaussian images (B, C, H, W), times (B,) and labels (B,) or None on a device."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, io.channels, io.size, io.size, generator=generator)
     label = torch.randint(0, io.num_classes, (batch,), generator=generator).to(device) if io.num_classes else None
@@ -60,7 +60,7 @@ def inputs_for(io: IOSpec, batch: int, device: torch.device) -> tuple[Any, ...]:
 
 
 def device_name(device: torch.device) -> str:
-    """What was measured on, in words: "CPU, 2 threads, float32" or the GPU's name."""
+    """Describe the device: "CPU, 2 threads, float32" or the name of the GPU."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, float32"
     return f"CPU, {torch.get_num_threads()} thread{'s'[: torch.get_num_threads() > 1]}, float32"

@@ -1,4 +1,4 @@
-"""Image sets in one file, read into memory: CIFAR-10's public archive, and .npz.  Imports no torch.
+"""Data sets in one file, read into memory: CIFAR-10's public archive, and .npz.  Imports no torch.
 
 N images, C channels, H W size.
 """
@@ -17,26 +17,27 @@ import numpy as np
 
 from bench.data.dataset import Dataset, DataSource
 from bench.data.decoding import hash_sampled_files, resize_images
+from bench.data.numpy_files import read_npy_header
 
 TAR_ENDINGS = (".tar.gz", ".tgz", ".tar")
 TRAIN_BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST_BATCH = "test_batch.bin"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BYTES_PER_IMAGE = 1 + 3 * 32 * 32
-"""Bytes of an image in CIFAR-10's binary version: the label, then the red, green and blue planes."""
+"""Bytes per image of CIFAR-10's binary version: the label, then the red, green and blue planes."""
 NPZ_KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("arr_0", "labels"))
-"""Names of images and labels in an .npz: ADM's, and plain ones."""
+"""Names of images and labels in an .npz: ADM's, plain ones, and a mixture."""
 
 
 def is_cifar10(path: Path) -> bool:
-    """Whether this is CIFAR-10's archive, or a folder that has it, packed or not."""
+    """Whether a path is CIFAR-10's archive, or a folder that holds it, packed or not."""
     if path.is_file():
         return path.name.lower().endswith(TAR_ENDINGS)
     return find_cifar10(path) is not None
 
 
 def find_cifar10(folder: Path) -> Path | None:
-    """Where in a folder CIFAR-10 lies: the folder of its batches, or its archive."""
+    """Return the folder of CIFAR-10's batches in a folder, or else its archive; None if there is neither."""
     for inside in (folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"):
         if (inside / TRAIN_BATCHES[0]).is_file() or (inside / TRAIN_BATCHES[0].removesuffix(".bin")).is_file():
             return inside
@@ -48,9 +49,9 @@ def _has(folder: Path, kind: str) -> bool:
 
 
 def open_cifar10(path: Path, size: int = 0) -> DataSource:
-    """CIFAR-10; 0 means its 32 pixels."""
+    """Open CIFAR-10 at `size` pixels; 0 is its own 32."""
     where = path if path.is_file() else find_cifar10(path)
-    assert where
+    assert where, "is_cifar10 holds for every path that comes here"
     files = [where] if where.is_file() else [where / name for name in TRAIN_BATCHES if (where / name).is_file()]
     return DataSource(
         channels=3,
@@ -65,29 +66,29 @@ def open_cifar10(path: Path, size: int = 0) -> DataSource:
 
 
 def load_cifar10(path: Path, size: int = 0) -> Dataset:
-    """The binary version, packed or not: 50,000 images are trained on, 10,000 held out.
+    """Load the binary version, packed or not: 50,000 training images, 10,000 held out.
 
-    The Python version is a pickle, which is never read: ValueError asks for the other.
+    The Python version is a pickle, which is never read: its ValueError names the file to use instead.
     """
     where = path if path.is_file() else find_cifar10(path)
     assert where
     with _reader(where) as read:
-        parts = [_batch(read(name), name, where) for name in TRAIN_BATCHES]
-        held, held_labels = _batch(read(TEST_BATCH), TEST_BATCH, where)
-    images = resize_images(np.concatenate([p for p, _ in parts]), size, str(where))
+        batches = [_parse_batch(read(name), name, where) for name in TRAIN_BATCHES]
+        held_out, held_out_labels = _parse_batch(read(TEST_BATCH), TEST_BATCH, where)
+    images = resize_images(np.concatenate([pixels for pixels, _ in batches]), size, str(where))
     return Dataset(
         images=images,
-        labels=np.concatenate([labels for _, labels in parts]),
+        labels=np.concatenate([labels for _, labels in batches]),
         reference=images,
-        held_out=resize_images(held, size, f"the test part of {where}"),
-        held_out_labels=held_labels,
+        held_out=resize_images(held_out, size, f"the test part of {where}"),
+        held_out_labels=held_out_labels,
         flip=True,
     )
 
 
 @contextmanager
 def _reader(where: Path) -> Iterator[Callable[[str], bytes]]:
-    """A function from a batch's name to its bytes."""
+    """Yield a function from a batch's name to its bytes."""
     if where.is_dir():
         _require_binary({p.name for p in where.iterdir()}, where)
         yield lambda name: (where / name).read_bytes()
@@ -104,8 +105,8 @@ def _reader(where: Path) -> Iterator[Callable[[str], bytes]]:
 
             yield read
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{where} is no tar archive, or is damaged or cut short ({why})") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{where} is no tar archive, or is damaged or cut short ({reason})") from None
 
 
 def _require_binary(names: set[str], where: Path) -> None:
@@ -118,8 +119,8 @@ def _require_binary(names: set[str], where: Path) -> None:
         raise ValueError(f"{where} lacks {', '.join(missing)} of CIFAR-10's binary version")
 
 
-def _batch(data: bytes, name: str, where: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(images (N, 3, 32, 32) uint8, labels (N,) int64) of a batch's bytes."""
+def _parse_batch(data: bytes, name: str, where: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (N, 3, 32, 32) uint8 and labels (N,) int64 of a batch."""
     if not data or len(data) % BYTES_PER_IMAGE:
         raise ValueError(
             f"{name} of {where} has {len(data):,} bytes, no multiple of {BYTES_PER_IMAGE:,}; it is cut short"
@@ -131,16 +132,16 @@ def _batch(data: bytes, name: str, where: Path) -> tuple[np.ndarray, np.ndarray]
 
 
 def open_npz(path: Path, size: int = 0) -> DataSource:
-    """The images of an .npz, and its labels if it has any."""
+    """Open the images of an .npz, and its labels if it has any; reads the header of the images, and the labels."""
     with open_npz_arrays(path) as z:
         images_key, labels_key = _keys(path, z)
         with z.zip.open(f"{images_key}.npy") as f:
-            shape = _shape_of(f)
+            shape = read_npy_header(f, f"{images_key} of {path}").shape
         labels = _labels(path, z, labels_key, shape[0])
-    channels, side = _layout(path, images_key, shape)[1:]
+    _, channels, file_size = _layout(path, images_key, shape)
     return DataSource(
-        channels=3 if size and size != side else channels,
-        size=size or side,
+        channels=3 if size and size != file_size else channels,
+        size=size or file_size,
         num_classes=0 if labels is None else int(labels.max()) + 1,
         about="images in an .npz",
         hash=hash_sampled_files([], [path]),
@@ -149,22 +150,23 @@ def open_npz(path: Path, size: int = 0) -> DataSource:
 
 
 def load_npz(path: Path, size: int = 0) -> Dataset:
-    """arr_0 or images, (N, H, W, C) or (N, C, H, W) uint8; arr_1 or labels, (N,), where they are there."""
+    """Load arr_0 or images, (N, H, W, C) or (N, C, H, W) uint8, and arr_1 or labels, (N,), if present."""
     with open_npz_arrays(path) as z:
         images_key, labels_key = _keys(path, z)
         images = z[images_key]
         labels = _labels(path, z, labels_key, len(images))
-    last, _, _ = _layout(path, images_key, images.shape)
+    channels_last, _, _ = _layout(path, images_key, images.shape)
     if images.dtype != np.uint8:
         raise ValueError(f"{images_key} of {path} is {images.dtype}; images must be uint8, 0 to 255")
-    images = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if last else images
-    shown = resize_images(images, size, str(path))
-    return Dataset(images=shown, labels=np.zeros(len(images), np.int64) if labels is None else labels, reference=shown)
+    images = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_last else images
+    resized = resize_images(images, size, str(path))
+    labels = np.zeros(len(images), np.int64) if labels is None else labels
+    return Dataset(images=resized, labels=labels, reference=resized)
 
 
 @contextmanager
 def open_npz_arrays(path: Path) -> Iterator[Any]:
-    """The arrays of an .npz; whatever is wrong with the file is one sentence."""
+    """Yield the arrays of an .npz; ValueError says in one sentence that the file is damaged or no .npz."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is no .npz, or is damaged or cut short")
     try:
@@ -177,28 +179,21 @@ def open_npz_arrays(path: Path) -> Iterator[Any]:
 
 
 def _keys(path: Path, z: Any) -> tuple[str, str]:
-    """Names of images and of labels, which may be missing."""
+    """Return the names of images and labels; the second is "" if there are no labels."""
     for images, labels in sorted(NPZ_KEYS, key=lambda pair: pair[1] not in z.files):
         if images in z.files:
             return images, labels if labels in z.files else ""
     raise ValueError(f"{path} holds {', '.join(z.files) or 'nothing'}; it needs arr_0 or images, and labels if any")
 
 
-def _shape_of(f: Any) -> tuple[int, ...]:
-    version = np.lib.format.read_magic(f)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape: tuple[int, ...] = read(f)[0]
-    return shape
-
-
 def _layout(path: Path, key: str, shape: tuple[int, ...]) -> tuple[bool, int, int]:
-    """(whether channels come last, channels, side); ValueError for what is no square images."""
+    """Return (whether channels come last, channels, edge length); ValueError for images that are not square."""
     if len(shape) == 4 and shape[0]:
-        for last, (c, h, w) in ((True, (shape[3], *shape[1:3])), (False, shape[1:])):
+        for channels_last, (c, h, w) in ((True, (shape[3], *shape[1:3])), (False, shape[1:])):
             if c in (1, 3) and h == w:
-                return last, c, h
-    wanted = "(N, size, size, C) or (N, C, size, size) with 1 or 3 channels"
-    raise ValueError(f"{key} of {path} has shape {shape}; it must be {wanted}")
+                return channels_last, c, h
+    expected = "(N, size, size, C) or (N, C, size, size) with 1 or 3 channels"
+    raise ValueError(f"{key} of {path} has shape {shape}; it must be {expected}")
 
 
 def _labels(path: Path, z: Any, key: str, count: int) -> np.ndarray | None:

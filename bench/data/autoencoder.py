@@ -1,4 +1,4 @@
-"""Between images and what a network makes: pixels as they are, latents through an autoencoder.
+"""Decode samples to pixels and encode images to latents, with diffusers' AutoencoderKL or VQModel.
 
 B images, H W image size, h w latent size, C latent channels, M moments.
 """
@@ -20,18 +20,18 @@ Decoder = Callable[[Tensor], Tensor]
 Encoder = Callable[[np.ndarray], np.ndarray]
 Precision = Literal["fp32", "tf32", "bf16"]
 MAX_DECODED_PIXELS = 2**21
-"""Most pixels decoded at a time, 32 images of 256 x 256: a batch that a network samples would not fit otherwise."""
+"""Pixels decoded at a time, 32 images of 256 x 256: a whole batch of samples would not fit into a GPU's memory."""
 
 
 def to_uint8(x_BCHW: Tensor) -> np.ndarray:
-    """(B, C, H, W) float in [-1, 1] to uint8, values outside clipped."""
+    """Convert (B, C, H, W) floats in [-1, 1] to uint8; values outside are clipped."""
     return ((x_BCHW.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
 
 
 def load_autoencoder(folder: str, expected: str = "") -> Any:
-    """diffusers' AutoencoderKL or VQModel from a local folder; ValueError says what is missing.
+    """Load diffusers' AutoencoderKL or VQModel from a local folder; ValueError says what is missing.
 
-    `expected`, unless empty, is the SHA-256 (`hash_of`) that it must have.
+    `expected`, unless empty, is the SHA-256 (`hash_autoencoder`) that the autoencoder must have.
     """
     if not folder or not (Path(folder) / "config.json").is_file():
         raise ValueError(
@@ -41,29 +41,29 @@ def load_autoencoder(folder: str, expected: str = "") -> Any:
     vae = read_autoencoder(folder)
     if expected and hash_autoencoder(folder, vae) != expected:
         raise ValueError(
-            f"{folder} holds another autoencoder than these latents, or this run, began with; "
+            f"{folder} holds another autoencoder than the one that these latents, or this run, began with; "
             "put that one back, or name it with --set evaluation.decoder=PATH"
         )
     return vae
 
 
 def read_autoencoder(folder: str) -> Any:
-    """The autoencoder of a folder; ValueError where it cannot be read."""
+    """Read the autoencoder of a folder; ValueError if it cannot be read."""
     from diffusers import AutoencoderKL, VQModel
 
     try:
-        kind = json.loads((Path(folder) / "config.json").read_text()).get("_class_name")
-        cls = VQModel if kind == "VQModel" else AutoencoderKL
+        class_name = json.loads((Path(folder) / "config.json").read_text()).get("_class_name")
+        cls = VQModel if class_name == "VQModel" else AutoencoderKL
         return cls.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}") from error
 
 
 def hash_autoencoder(folder: str, vae: Any) -> str:
-    """SHA-256 of an autoencoder's configuration and tensors, in whatever kind of file they are."""
+    """Return the SHA-256 of an autoencoder's configuration and tensors; the format of their files does not matter."""
     config = json.loads((Path(folder) / "config.json").read_text())
-    own = {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}  # not versions and paths
-    return tensors_sha256(vae.state_dict(), prefix=json.dumps(own, sort_keys=True).encode())
+    settings = {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}  # no versions or paths
+    return tensors_sha256(vae.state_dict(), prefix=json.dumps(settings, sort_keys=True).encode())
 
 
 def is_vq(vae: Any) -> bool:
@@ -71,41 +71,49 @@ def is_vq(vae: Any) -> bool:
 
 
 def latent_scaling(vae: Any) -> tuple[float, float]:
-    """(factor, shift): a network sees (latent - shift) * factor.  A VQModel's latents (LDM) are not scaled."""
+    """Return (factor, shift): networks see (latent - shift) * factor.  Latents of a VQModel (LDM) are not scaled."""
     if is_vq(vae):
         return 1.0, 0.0
     return float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
 
 
 def make_decoder(latent: bool, folder: str, device: torch.device, expected: str = "") -> Decoder:
-    """The map from samples to pixels in [-1, 1]; `expected` as for `load_autoencoder`."""
+    """Return the map from samples to pixels in [-1, 1]; `expected` as for `load_autoencoder`."""
     if not latent:
         return lambda x_BCHW: x_BCHW
     vae = load_autoencoder(folder, expected).to(device)
     factor, shift = latent_scaling(vae)
-    by = 2 ** (len(vae.config.block_out_channels) - 1)
+    downsampling = downsampling_of(vae)
 
     def decode(z_BChw: Tensor) -> Tensor:
-        each = max(1, MAX_DECODED_PIXELS // (z_BChw.shape[-2] * z_BChw.shape[-1] * by**2))
-        return torch.cat([vae.decode(z / factor + shift).sample for z in z_BChw.split(each)])
+        pixels_per_image = z_BChw.shape[-2] * z_BChw.shape[-1] * downsampling**2
+        batch = max(1, MAX_DECODED_PIXELS // pixels_per_image)
+        return torch.cat([vae.decode(z / factor + shift).sample for z in z_BChw.split(batch)])
 
     return decode
 
 
+def downsampling_of(vae: Any) -> int:
+    """Return the ratio of the edge lengths of image and latent."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
 def latent_shape(vae: Any, resolution: int) -> tuple[int, int, int]:
-    """(C, h, w) of an image's latent; ValueError for a resolution that the autoencoder would cut off."""
-    by = 2 ** (len(vae.config.block_out_channels) - 1)
-    if resolution % by:
-        raise ValueError(f"images have {resolution} pixels, which this autoencoder needs to be a multiple of {by}")
+    """Return (C, h, w) of an image's latent; ValueError for a resolution that the autoencoder would crop."""
+    downsampling = downsampling_of(vae)
+    if resolution % downsampling:
+        raise ValueError(
+            f"images have {resolution} pixels, which this autoencoder needs to be a multiple of {downsampling}"
+        )
     channels = (vae.config.vq_embed_dim if is_vq(vae) else None) or vae.config.latent_channels
-    return int(channels), resolution // by, resolution // by
+    return int(channels), resolution // downsampling, resolution // downsampling
 
 
 def make_encoder(vae: Any, device: torch.device, precision: Precision) -> Encoder:
-    """The map from images (B, 3, H, W) uint8 to the posterior's moments (B, M, C, h, w) float16, not scaled.
+    """Return the map from images (B, 3, H, W) uint8 to the posterior's moments (B, M, C, h, w) float16, not scaled.
 
-    M is mean and standard deviation; of a VQModel only what its encoder gives, before it is quantised.
-    ValueError for latents beyond 16 bits.
+    The moments are mean and standard deviation; a VQModel has the encoder's output alone, before quantization.
+    The map raises ValueError for latents that are not finite in float16.
     """
     vae = vae.to(device)
     if device.type == "cuda":
@@ -115,8 +123,8 @@ def make_encoder(vae: Any, device: torch.device, precision: Precision) -> Encode
     def encode(images_BCHW: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(np.ascontiguousarray(images_BCHW)).to(device).float() / 127.5 - 1
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            found = vae.encode(x)
-        moments = [found.latents] if is_vq(vae) else [found.latent_dist.mean, found.latent_dist.std]
+            encoded = vae.encode(x)
+        moments = [encoded.latents] if is_vq(vae) else [encoded.latent_dist.mean, encoded.latent_dist.std]
         half = torch.stack([m.float() for m in moments], 1).half()
         if not torch.isfinite(half).all():
             raise ValueError("this autoencoder gives latents that are not finite in 16 bits; is it damaged?")

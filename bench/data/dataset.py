@@ -1,4 +1,4 @@
-"""What a data set is to the trainer: rows that are read when asked, the order they are seen in, what a source tells.
+"""Types of a data set: `DataSource` (known without reading images), `Dataset` (the images), `Rows` (read on demand).
 
 N images, C channels, H W size, B batch.  Imports no torch: the trainer turns arrays into tensors.
 """
@@ -16,9 +16,12 @@ import numpy as np
 
 from bench.config.seeds import derive_seed
 
+REFERENCE_CHUNK = 256
+"""Reference images that are hashed at a time."""
+
 
 class Rows(Protocol):
-    """What is read a batch of rows at a time: an array, or what decodes, draws or maps its rows when asked."""
+    """Rows that are read a batch at a time: an array, or an object that decodes, draws or maps them on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -30,7 +33,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LazyImages:
-    """(N, 3, S, S) uint8 that are made when they are asked for; a subclass has `__getitem__`."""
+    """(N, 3, S, S) uint8 images that are computed on demand; subclasses define `__getitem__`."""
 
     count: int
     size: int
@@ -47,7 +50,7 @@ class LazyImages:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set in memory, memory-mapped, or made when it is asked for."""
+    """Images and labels of a data set, in memory, memory-mapped, or read on demand."""
 
     images: Rows
     """(N, C, H, W) uint8 pixels, or floating-point latents."""
@@ -56,69 +59,77 @@ class Dataset:
     reference: Rows
     """(M, C, H, W) uint8 real images that the metrics compare with."""
     held_out: Rows | None = None
-    """(K, C, H, W) uint8 real images that are never trained on, if any."""
+    """(K, C, H, W) uint8 real images that are never trained on, or None."""
     held_out_labels: np.ndarray | None = None
     files: Mapping[Path, int] = field(default_factory=dict)
-    """What is memory-mapped: file -> bytes."""
+    """Memory-mapped files -> their sizes in bytes."""
     flip: bool = False
     """Whether training mirrors each image with probability one half."""
 
-    def order(self, seed: int, position: int, size: int) -> np.ndarray:
-        """Rows of images number `position` to `position + size` of the training stream, (size,)."""
-        return stream_indices(seed, position, len(self.images), size)
+    def stream_rows(self, seed: int, position: int, count: int) -> np.ndarray:
+        """Return the rows of images `position` to `position + count` of the training stream, (count,)."""
+        return stream_indices(seed, position, len(self.images), count)
 
-    def inputs(self, rows: np.ndarray, seed: int, own: slice = slice(None)) -> np.ndarray:
-        """What the network is trained on, (B, C, H, W) float32: pixels in [-1, 1], or latents.
+    def model_inputs(self, rows: np.ndarray, seed: int, selected: slice = slice(None)) -> np.ndarray:
+        """Return the network's inputs, (B, C, H, W) float32: pixels in [-1, 1], or latents.
 
-        `rows` are the whole batch's, of which `own` are wanted; what is drawn (mirroring) is a function of
-        the seed and the place in the whole batch.
+        `rows` are those of the whole batch; `selected` is the part of it to return.  Mirroring depends on
+        the seed and on the position in the whole batch.
         """
         flips = np.random.Generator(np.random.PCG64(seed)).random(len(rows)) < 0.5 if self.flip else None
-        images = normalise(self.images[rows[own]])
+        images = normalise(self.images[rows[selected]])
         if flips is not None:
-            images[flips[own]] = images[flips[own], ..., ::-1]
+            images[flips[selected]] = images[flips[selected], ..., ::-1]
         return images
 
-    def check(self) -> None:
-        """ValueError when a mapped file is gone or has shrunk, which reading from it would not survive."""
+    def check_files(self) -> None:
+        """Raise ValueError if a memory-mapped file is gone or has shrunk: reading it would kill the process."""
         for path, size in self.files.items():
             try:
-                now = path.stat().st_size
+                current_size = path.stat().st_size
             except OSError as error:
                 raise ValueError(
-                    f"{path} is gone while it is read ({error.strerror}); put it back, and go on"
+                    f"{path} is gone while it is being read ({error.strerror}); put it back and run the same command"
                 ) from None
-            if now < size:
+            if current_size < size:
                 raise ValueError(
-                    f"{path} has shrunk from {size:,} to {now:,} bytes while it is read; put it back whole"
+                    f"{path} has shrunk from {size:,} to {current_size:,} bytes while it is being read; restore it"
                 )
 
     def reference_hash(self) -> str:
-        """SHA-256 of the reference images and their shape."""
+        """Return the SHA-256 of the reference images, their shape and their dtype."""
         h = hashlib.sha256(repr((self.reference.shape, str(self.reference.dtype))).encode())
-        for start in range(0, len(self.reference), 256):
-            h.update(np.ascontiguousarray(self.reference[start : start + 256]).tobytes())
+        for start in range(0, len(self.reference), REFERENCE_CHUNK):
+            h.update(np.ascontiguousarray(self.reference[start : start + REFERENCE_CHUNK]).tobytes())
         return h.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """One data set: what is known without loading it, and its loader."""
+    """Properties of a data set that are known without reading its images, and the function that reads them."""
 
     channels: int
     size: int
     num_classes: int
-    """0: there are no classes."""
+    """0 for a set without classes."""
     latent: bool = False
     vq: bool = False
     """Latents of LDM's VQ autoencoders, which are not scaled."""
     about: str = ""
     hash: str = ""
-    """Short digest of what the set is, wherever it lies; "" for what is built in."""
+    """Short digest of the contents, the same wherever the set lies; "" for sets that are built in."""
     flip: bool = False
-    """The set's own habit: whether training mirrors its images unless it is told otherwise."""
+    """Whether training mirrors the images unless `data.flip` says otherwise."""
     classes: tuple[str, ...] = ()
-    """Names of the classes, where they are known."""
+    """Class names; () if unknown."""
+    decoder: str = ""
+    """Folder of the autoencoder that bench.encode made these latents with."""
+    decoder_hash: str = ""
+    """SHA-256 of that autoencoder."""
+    name: str = ""
+    """The --data string, set by `sources.open_source`."""
+    path: Path = Path()
+    """The folder or file it is read from, set by `sources.open_source`."""
     load: Callable[[Path], Dataset]
 
 
@@ -127,19 +138,19 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(derive_seed(seed, "epoch", epoch))).permutation(count)
 
 
-def stream_indices(seed: int, position: int, count: int, size: int) -> np.ndarray:
-    """Indices of images number `position` to `position + size` of the training stream, (size,).
+def stream_indices(seed: int, position: int, dataset_size: int, count: int) -> np.ndarray:
+    """Return the indices of images `position` to `position + count` of the training stream, (count,).
 
-    The stream visits every image once an epoch, in an order drawn from (seed, epoch): a pure
-    function of its arguments, so a resumed run goes on exactly where it stopped.
+    The stream visits every image once an epoch, in an order drawn from (seed, epoch).  It is a pure
+    function of its arguments, so a resumed run continues exactly where it stopped.
     """
-    positions = np.arange(position, position + size)
-    epochs, offsets = positions // count, positions % count
-    return np.concatenate([_permutation(seed, int(e), count)[offsets[epochs == e]] for e in np.unique(epochs)])
+    positions = np.arange(position, position + count)
+    epochs, offsets = positions // dataset_size, positions % dataset_size
+    return np.concatenate([_permutation(seed, int(e), dataset_size)[offsets[epochs == e]] for e in np.unique(epochs)])
 
 
 def normalise(images: np.ndarray) -> np.ndarray:
-    """uint8 pixels to float32 in [-1, 1]; latents to float32 as they are."""
+    """Convert uint8 pixels to float32 in [-1, 1], and latents to float32 unchanged."""
     if images.dtype == np.uint8:
         return images.astype(np.float32) / 127.5 - 1
     return images.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Images that are decoded when they are asked for, cropped as ADM crops them.
+"""Decode images on demand, crop them as ADM does, and hash files by samples of their content.
 
 B batch, N images, H W size.  Imports no torch.
 """
@@ -19,17 +19,21 @@ from PIL import Image, UnidentifiedImageError
 from bench.data.dataset import LazyImages
 
 MAX_REFERENCE_IMAGES = 10_000
-"""Real images, evenly spread over the set, that the metrics compare with where a set is too large for all."""
+"""Limit of the reference images of a large set, which are evenly spaced over it."""
 DECODE_THREADS = min(8, os.cpu_count() or 1)
+MIN_THREADED_ROWS = 4
+"""Fewer rows are decoded without threads."""
 HASH_BLOCK_BYTES, HASH_BLOCKS = 1 << 16, 16
+"""Size and number of the blocks of a file that are hashed."""
 DECODE_ERRORS = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""What PIL raises for files that it cannot decode."""
+"""Exceptions that PIL raises for files that it cannot decode."""
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The middle square at `size` pixels, exactly as ADM, DiT and U-ViT prepare ImageNet.
+    """Crop the central square to `size` pixels, exactly as ADM, DiT and U-ViT prepare ImageNet.
 
-    Box halving while the shorter side is at least twice the size, then bicubic to the size, then the middle.
+    The image is halved by a box filter while its shorter edge is at least twice the size, resized bicubically so that
+    the shorter edge has the size, and cropped.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -41,38 +45,40 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImages(LazyImages):
-    """Decoded by threads when rows are asked for."""
+    """Images that threads decode when rows are read."""
 
     crop: bool
-    """Whether images are cropped to the size; else they must have it."""
+    """Whether images are cropped to the size; otherwise they must have it."""
     read: Callable[[int], Image.Image]
-    """The image of a row."""
+    """Row -> its image."""
     name: Callable[[int], str]
-    """How a sentence about that image begins."""
+    """Row -> the name of its image in messages."""
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """(B, 3, size, size); ValueError names the image that cannot be used."""
-        wanted = np.arange(self.count)[rows].tolist()
-        found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
+        """Return (B, 3, size, size) uint8; ValueError names an image that cannot be used."""
+        indices = np.arange(self.count)[rows].tolist()
+        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
 
-        def decode(place: int) -> None:
-            found[place] = self._pixels(wanted[place])
+        def decode(position: int) -> None:
+            images[position] = self._decode(indices[position])
 
-        if len(wanted) < 4 or DECODE_THREADS == 1:
-            for place in range(len(wanted)):
-                decode(place)
+        if len(indices) < MIN_THREADED_ROWS or DECODE_THREADS == 1:
+            for position in range(len(indices)):
+                decode(position)
         else:
-            with ThreadPoolExecutor(min(DECODE_THREADS, len(wanted))) as pool:
-                list(pool.map(decode, range(len(wanted))))
-        return found
+            with ThreadPoolExecutor(min(DECODE_THREADS, len(indices))) as pool:
+                list(pool.map(decode, range(len(indices))))
+        return images
 
-    def _pixels(self, row: int) -> np.ndarray:
+    def _decode(self, row: int) -> np.ndarray:
         try:
             with self.read(row) as image:
                 rgb = image.convert("RGB")
         except DECODE_ERRORS as error:
-            why = "no known format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-            raise ValueError(f"{self.name(row)} cannot be read as an image ({why}); mend or remove it") from None
+            reason = (
+                "no known format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+            )
+            raise ValueError(f"{self.name(row)} cannot be read as an image ({reason}); replace or remove it") from None
         if self.crop:
             rgb = centre_crop(rgb, self.size)
         elif rgb.size != (self.size, self.size):
@@ -86,14 +92,14 @@ CROP_HINT = "say which size to crop all to, as in --data PATH@64"
 
 
 def square_edge(image: Image.Image, name: str) -> int:
-    """Height and width of a square image; ValueError for any other."""
+    """Return the edge length of a square image; ValueError for any other."""
     if image.width != image.height:
         raise ValueError(f"{name} is {image.width}x{image.height}; {CROP_HINT}")
     return image.width
 
 
 def resize_images(images: np.ndarray, size: int, name: str) -> np.ndarray | DecodedImages:
-    """Images (N, C, H, W) uint8 in memory, cropped to the size when they are asked for; 0 leaves them as they are."""
+    """Crop images (N, C, H, W) uint8 in memory to the size when they are read; size 0 returns them unchanged."""
     if not size or images.shape[2:] == (size, size):
         return images
 
@@ -103,16 +109,16 @@ def resize_images(images: np.ndarray, size: int, name: str) -> np.ndarray | Deco
     return DecodedImages(count=len(images), size=size, crop=True, read=read, name=lambda row: f"image {row} of {name}")
 
 
-def evenly_spaced(count: int, most: int = MAX_REFERENCE_IMAGES) -> np.ndarray:
-    """Rows evenly spread over a set, (min(count, most),)."""
-    n = min(count, most)
+def evenly_spaced(count: int, limit: int = MAX_REFERENCE_IMAGES) -> np.ndarray:
+    """Return rows evenly spaced over a set, (min(count, limit),)."""
+    n = min(count, limit)
     return np.arange(n) * count // max(n, 1)
 
 
 def hash_sampled_files(names: Sequence[str], samples: Sequence[Path]) -> str:
-    """16 hexadecimal digits of names, and of the size and some blocks of each sampled file.
+    """Return 16 hexadecimal digits of names, and of the size and some blocks of each sampled file.
 
-    Cheap at any size; two sets that differ in less than that are taken for one.
+    The cost does not grow with the files.  Sets that differ only outside of the sampled blocks have the same hash.
     """
     h = hashlib.sha256("\n".join(names).encode())
     for path in samples:

@@ -1,12 +1,12 @@
 """Folders of image files: PATH/CLASS/*, ImageNet's PATH/train/CLASS/*, or, without classes, PATH/*.
 
-Images are read when they are asked for.  Imports no torch.
+Images are decoded on demand.  Imports no torch.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from bench.data.dataset import Dataset, DataSource
 from bench.data.decoding import DecodedImages, evenly_spaced, hash_sampled_files, square_edge
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Endings of image files, of data sets and of evaluated samples."""
 HELD_OUT_FOLDERS = ("val", "validation", "test")
 
 
@@ -26,28 +27,28 @@ class FolderListing:
 
     root: Path
     files: list[str]
-    """Relative to the root, class by class."""
+    """Paths relative to the root, class by class."""
     labels: np.ndarray
-    """(N,) int64; zeros where there are no classes."""
+    """(N,) int64; zeros if there are no classes."""
     classes: tuple[str, ...]
-    """Names of the class folders; () where there are none."""
+    """Names of the class folders; () if there are none."""
     hash: str
 
-    def rows(self, size: int, crop: bool, only: np.ndarray | slice = slice(None)) -> DecodedImages:
-        """The images, or some of them."""
-        chosen = np.arange(len(self.files))[only]
+    def images(self, size: int, crop: bool, rows: np.ndarray | slice = slice(None)) -> DecodedImages:
+        """Return the images of these rows, decoded on demand."""
+        indices = np.arange(len(self.files))[rows]
 
         def path(row: int) -> Path:
-            return self.root / self.files[chosen[row]]
+            return self.root / self.files[indices[row]]
 
         def read(row: int) -> Image.Image:
             return Image.open(path(row))
 
-        return DecodedImages(count=len(chosen), size=size, crop=crop, read=read, name=lambda row: str(path(row)))
+        return DecodedImages(count=len(indices), size=size, crop=crop, read=read, name=lambda row: str(path(row)))
 
 
 def list_folder(path: Path) -> FolderListing:
-    """What is in a folder; ValueError where that is no set of images."""
+    """List the images of a folder; ValueError if it is no set of images.  Cached until a folder changes."""
     root = path / "train" if (path / "train").is_dir() else path
     subfolders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
     stamps = tuple((name, (root / name).stat().st_mtime_ns) for name in subfolders)
@@ -56,20 +57,20 @@ def list_folder(path: Path) -> FolderListing:
 
 @lru_cache(maxsize=8)
 def _listing(root: Path, subfolders: tuple[tuple[str, int], ...], stamp: int) -> FolderListing:
-    found = {name: _images(root / name) for name, _ in subfolders}
-    found = {name: [f"{name}/{file}" for file in files] for name, files in found.items() if files}
-    own = sorted(e.name for e in os.scandir(root) if e.is_file() and _is_image(e.name))
-    if own and found:
-        first = next(iter(found))
-        raise ValueError(f"{root} has images both of its own ({own[0]}) and in folders ({first}); keep one kind")
-    if not own and not found:
+    by_class = {name: _list_images(root / name) for name, _ in subfolders}
+    by_class = {name: [f"{name}/{file}" for file in files] for name, files in by_class.items() if files}
+    top_level = sorted(e.name for e in os.scandir(root) if e.is_file() and _is_image(e.name))
+    if top_level and by_class:
+        folder = next(iter(by_class))
+        raise ValueError(f"{root} has images at its top level ({top_level[0]}) and in folders ({folder}); keep either")
+    if not top_level and not by_class:
         raise ValueError(
             f"{root} holds neither images ({', '.join(IMAGE_ENDINGS)}) nor folders of them, one a class, "
             "nor images.npy "
             "(N, C, size, size) with labels.npy"
         )
-    classes = tuple(found) if len(found) > 1 else ()
-    groups = list(found.values()) or [own]
+    classes = tuple(by_class) if len(by_class) > 1 else ()
+    groups = list(by_class.values()) or [top_level]
     files = [file for group in groups for file in group]
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     samples = [root / files[i] for i in evenly_spaced(len(files), 16)]
@@ -78,10 +79,10 @@ def _listing(root: Path, subfolders: tuple[tuple[str, int], ...], stamp: int) ->
     )
 
 
-def _images(folder: Path) -> list[str]:
-    """Image files anywhere below a folder, relative to it and in order."""
-    found = [os.path.relpath(f"{where}/{f}", folder) for where, _, files in os.walk(folder) for f in files]
-    return sorted(f for f in found if _is_image(f))
+def _list_images(folder: Path) -> list[str]:
+    """Return the image files anywhere below a folder, as sorted relative paths."""
+    files = [os.path.relpath(f"{where}/{f}", folder) for where, _, names in os.walk(folder) for f in names]
+    return sorted(f for f in files if _is_image(f))
 
 
 def _is_image(name: str) -> bool:
@@ -89,39 +90,46 @@ def _is_image(name: str) -> bool:
 
 
 def open_image_folder(path: Path, size: int = 0) -> DataSource:
-    """The set in a folder, cropped to `size`, or with images that are all of one size already."""
-    own = list_folder(path)
+    """Open the set of images in a folder, cropped to `size`; size 0 if they all have the same size already."""
+    listing = list_folder(path)
     return DataSource(
         channels=3,
-        size=size or _first_side(own.root / own.files[0]),
-        num_classes=len(own.classes),
-        about="images in class folders" if own.classes else "images without classes",
-        hash=own.hash,
+        size=size or _first_edge(listing),
+        num_classes=len(listing.classes),
+        about="images in class folders" if listing.classes else "images without classes",
+        hash=listing.hash,
         flip=True,
-        classes=own.classes,
+        classes=listing.classes,
         load=lambda folder: load_image_folder(folder, size),
     )
 
 
-def _first_side(file: Path) -> int:
+def _first_edge(listing: FolderListing) -> int:
+    file = listing.root / listing.files[0]
     try:
         with Image.open(file) as image:
             return square_edge(image, str(file))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{file} cannot be read as an image ({error}); mend or remove it") from None
+        raise ValueError(f"{file} cannot be read as an image ({error}); replace or remove it") from None
 
 
 def load_image_folder(path: Path, size: int = 0) -> Dataset:
-    """The set; its reference is evenly spread over it, and what lies in val or test is held out."""
-    own, side = list_folder(path), size or _first_side(list_folder(path).root / list_folder(path).files[0])
-    held = next((path / name for name in HELD_OUT_FOLDERS if own.root != path and (path / name).is_dir()), None)
-    other = list_folder(held) if held else None
-    only = evenly_spaced(len(other.files) if other else 0)
-    return Dataset(
-        images=own.rows(side, bool(size)),
-        labels=own.labels,
-        reference=own.rows(side, bool(size), evenly_spaced(len(own.files))),
-        held_out=None if other is None else other.rows(side, bool(size), only),
-        held_out_labels=other.labels[only] if other and other.classes == own.classes else None,
+    """Load the set of a folder.  Its reference is evenly spaced over it; images in val or test are held out."""
+    listing = list_folder(path)
+    edge, crop = size or _first_edge(listing), bool(size)
+    subfolders = [path / name for name in HELD_OUT_FOLDERS if listing.root != path and (path / name).is_dir()]
+    dataset = Dataset(
+        images=listing.images(edge, crop),
+        labels=listing.labels,
+        reference=listing.images(edge, crop, evenly_spaced(len(listing.files))),
         flip=True,
+    )
+    if not subfolders:
+        return dataset
+    held_out = list_folder(subfolders[0])
+    rows = evenly_spaced(len(held_out.files))
+    return replace(
+        dataset,
+        held_out=held_out.images(edge, crop, rows),
+        held_out_labels=held_out.labels[rows] if held_out.classes == listing.classes else None,
     )

@@ -1,7 +1,8 @@
-"""Making a set of latents shard by shard, in any number of processes that share nothing but the folder.
+"""Encode a set of latents shard by shard, in any number of processes that share only the folder.
 
-A set in the making has encoding.json (class latents.Facts), and beside each finished shard a shard-00000.json with
-its checksums; whoever sees all shards there writes the manifest.  What was killed leaves whole shards.
+An unfinished set has encoding.json (class latents.LatentSpec) and, beside each finished shard, a file
+shard-00000.json with its checksums.  The process that finds all shards finished writes the manifest.  A process that
+is killed leaves complete shards only.
 
 N images, B batch, C H W latent.
 """
@@ -18,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 
+from bench.config.validation import adapter, validate, validate_json
 from bench.data.autoencoder import Encoder
 from bench.data.dataset import Dataset
 from bench.data.latents import (
     CHECKSUMS_FILE,
-    FORMAT_VERSION,
     LABELS_FILE,
     MANIFEST_FILE,
     REFERENCE_FILE,
@@ -32,6 +32,7 @@ from bench.data.latents import (
     LatentManifest,
     LatentSpec,
     ShardInfo,
+    is_finished_set,
     read_manifest,
     shard_ranges,
 )
@@ -41,59 +42,67 @@ from bench.storage.atomic import atomic_write, file_sha256, write_json
 UNFINISHED_FILE = "encoding.json"
 REFERENCE_CHUNK = 256
 """Reference images read at a time."""
+MAX_SHOWN_VALUES = 60
+"""Characters of two different values that a message shows; longer ones are left out."""
 
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """A finished shard: its line of the manifest and its images' checks, (n, F)."""
+    """A finished shard: its entry of the manifest and the checksums of its images, (n, F)."""
 
-    shard: ShardInfo
+    info: ShardInfo
     checks: list[list[int]]
 
 
-def begin_latents(out: Path, facts: LatentSpec) -> LatentManifest | None:
-    """Begin a set in a folder, or go on with one; its manifest where it was finished before.
+def begin_latents(out: Path, spec: LatentSpec) -> LatentManifest | None:
+    """Begin a set in a folder or continue one.  Returns its manifest if it was finished before.
 
-    ValueError where the folder holds another set.
+    ValueError if the folder holds another set.
     """
-    before = read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
-    there = before or read_unfinished(out)
-    if there is None:
+    manifest = read_manifest(out) if is_finished_set(out) else None
+    existing = manifest or read_unfinished(out)
+    if existing is None:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / UNFINISHED_FILE, TypeAdapter(LatentSpec).dump_python(facts, mode="json"))
+        _write_spec(out, spec)
         return None
-    have, want = there.told(), facts.told()
-    if other := [name for name in want if have[name] != want[name]]:
-        kind = "finished" if before else "unfinished"
-        what = "other images" if other[0] == "data_hash" else f"another {describe_difference(other[0], have, want)}"
-        raise ValueError(f"{out} holds {kind} latents of {what}; name another --out, or remove it to begin anew")
-    if before and not is_complete(out, before):
-        write_json(out / UNFINISHED_FILE, TypeAdapter(LatentSpec).dump_python(facts, mode="json"))
-    return before
+    actual, expected = existing.identity(), spec.identity()
+    if different := [name for name in expected if actual[name] != expected[name]]:
+        state = "finished" if manifest else "unfinished"
+        name = different[0]
+        what = "other images" if name == "data_hash" else f"another {describe_difference(name, actual, expected)}"
+        raise ValueError(f"{out} holds {state} latents of {what}; name another --out, or remove it to begin anew")
+    if manifest and not is_complete(out, manifest):
+        _write_spec(out, spec)
+    return manifest
 
 
-def is_complete(out: Path, m: LatentManifest) -> bool:
-    """Whether a finished set has all its files, by their sizes, and nobody is at work on it."""
+def _write_spec(out: Path, spec: LatentSpec) -> None:
+    write_json(out / UNFINISHED_FILE, adapter(LatentSpec).dump_python(spec, mode="json"))
+
+
+def is_complete(out: Path, manifest: LatentManifest) -> bool:
+    """Whether a finished set has all its files, judged by their sizes, and no process works on it."""
     with suppress(OSError):
-        return all((out / f.file).stat().st_size == f.bytes for f in m.files()) and not (out / UNFINISHED_FILE).exists()
+        all_there = all((out / file.file).stat().st_size == file.bytes for file in manifest.files())
+        return all_there and not (out / UNFINISHED_FILE).exists()
     return False
 
 
-def describe_difference(name: str, have: dict[str, Any], want: dict[str, Any]) -> str:
-    """What differs, in words where they are short."""
-    values = f"{have[name]}, not {want[name]}"
-    return f"{name} ({values})" if len(values) < 60 else name
+def describe_difference(name: str, actual: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Describe a property that differs, with both values if they are short."""
+    values = f"{actual[name]}, not {expected[name]}"
+    return f"{name} ({values})" if len(values) < MAX_SHOWN_VALUES else name
 
 
 def read_unfinished(out: Path) -> LatentSpec | None:
-    """What a folder was begun with; None for one that is new.  ValueError for one that holds other things."""
+    """Return the spec of the unfinished set in a folder, None for a new or empty one; ValueError for any other."""
     path = out / UNFINISHED_FILE
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not path.is_file():
-        raise ValueError(f"{out} holds other things than latents; name an empty or a new folder with --out")
+        raise ValueError(f"{out} holds other files than latents; name an empty or a new folder with --out")
     try:
-        return TypeAdapter(LatentSpec).validate_json(path.read_bytes())
+        return validate_json(LatentSpec, path.read_bytes())
     except ValueError:
         raise ValueError(f"{path} cannot be read; remove {out}, or name another --out") from None
 
@@ -102,121 +111,115 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.npy"
 
 
-def find_finished_shard(
-    out: Path, facts: LatentSpec, index: int, before: LatentManifest | None
-) -> FinishedShard | None:
-    """A shard that is there, whole by its size; None where it is to be made.
+def find_finished_shard(out: Path, index: int, manifest: LatentManifest | None) -> FinishedShard | None:
+    """Return a shard that is finished, judged by its size; None if it has to be encoded.
 
-    Of a set that was finished, a shard whose checksum is wrong is to be made, too.
+    A shard of a set that was finished before also has to be encoded again if its SHA-256 is wrong.
     """
     path = out / shard_name(index)
-    beside = path.with_suffix(".json")
     try:
-        told = json.loads(beside.read_text())
-        found = FinishedShard(TypeAdapter(ShardInfo).validate_python(told["shard"]), told["checks"])
-        return found if path.stat().st_size == found.shard.bytes else None
+        summary = json.loads(path.with_suffix(".json").read_text())
+        shard = FinishedShard(validate(ShardInfo, summary["shard"]), summary["checks"])
+        return shard if path.stat().st_size == shard.info.bytes else None
     except (OSError, ValueError, KeyError):
         pass
-    if before is None or not path.is_file() or file_sha256(path) != before.shards[index].sha256:
+    if manifest is None or not path.is_file() or file_sha256(path) != manifest.shards[index].sha256:
         return None
-    return FinishedShard(before.shards[index], image_checksums(np.load(path, mmap_mode="r", allow_pickle=False)))
+    return FinishedShard(manifest.shards[index], image_checksums(np.load(path, mmap_mode="r", allow_pickle=False)))
 
 
 def image_checksums(latents: np.ndarray) -> list[list[int]]:
-    """CRC-32 of each image's numbers, (n, F)."""
-    return [[zlib.crc32(side.tobytes()) for side in image] for image in latents]
+    """Return the CRC-32 of each image's numbers, (n, F)."""
+    return [[zlib.crc32(moments.tobytes()) for moments in image] for image in latents]
 
 
 def encode_shard(
     out: Path,
-    facts: LatentSpec,
+    spec: LatentSpec,
     index: int,
-    arrays: Dataset,
+    dataset: Dataset,
     encode: Encoder,
     workers: int,
     report: Callable[[int], None],
 ) -> None:
-    """Encode a shard's images, in batches from its beginning, and keep them; `report` is told of each batch."""
-    own = shard_ranges(facts.images, facts.rows)[index]
-    latents = np.empty(facts.shape_of(len(own)), np.float16)
+    """Encode the images of a shard in batches and write it; `report` gets the image count of each batch."""
+    shard_rows = shard_ranges(spec.images, spec.rows)[index]
+    latents = np.empty(spec.shape_of(len(shard_rows)), np.float16)
 
     def read(_: int, first: int, size: int) -> tuple[torch.Tensor]:
-        return (torch.from_numpy(read_rgb_pixels(arrays.images, np.arange(first, first + size), facts.resolution)),)
+        return (torch.from_numpy(read_rgb_pixels(dataset.images, np.arange(first, first + size), spec.resolution)),)
 
-    steps = [(i, first, min(facts.batch, own.stop - first)) for i, first in enumerate(own[:: facts.batch])]
+    steps = [(i, first, min(spec.batch, shard_rows.stop - first)) for i, first in enumerate(shard_rows[:: spec.batch])]
     with PrefetchLoader(read, steps, workers) as batches:
         for (_, first, size), (images,) in zip(steps, batches, strict=True):
-            part = latents[first - own.start : first - own.start + size]
-            for flip in range(facts.flips):
-                part[:, flip] = encode(images.numpy()[..., ::-1] if flip else images.numpy())
+            batch = latents[first - shard_rows.start : first - shard_rows.start + size]
+            for flip in range(spec.flips):
+                batch[:, flip] = encode(images.numpy()[..., ::-1] if flip else images.numpy())
             report(size)
-    written = write_array(out / shard_name(index), latents)
-    shard = ShardInfo(file=written.file, bytes=written.bytes, sha256=written.sha256, images=len(own))
-    told = {"shard": TypeAdapter(ShardInfo).dump_python(shard), "checks": image_checksums(latents)}
-    write_json((out / shard_name(index)).with_suffix(".json"), told)
+    file = write_array(out / shard_name(index), latents)
+    shard = ShardInfo(file=file.file, bytes=file.bytes, sha256=file.sha256, images=len(shard_rows))
+    summary = {"shard": adapter(ShardInfo).dump_python(shard), "checks": image_checksums(latents)}
+    write_json((out / shard_name(index)).with_suffix(".json"), summary)
 
 
 def read_rgb_pixels(images: Any, rows: np.ndarray, resolution: int) -> np.ndarray:
-    """(B, 3, S, S) uint8 of a source; ValueError for images that no autoencoder takes."""
-    found = np.asarray(images[rows])
-    if found.dtype != np.uint8 or found.shape[1:] != (3, resolution, resolution):
-        raise ValueError(f"images are {found.dtype} {found.shape[1:]}; an autoencoder takes RGB pixels")
-    return found
+    """Read (B, 3, S, S) uint8 pixels of a data set; ValueError for images that no autoencoder takes."""
+    pixels = np.asarray(images[rows])
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, resolution, resolution):
+        raise ValueError(f"images are {pixels.dtype} {pixels.shape[1:]}; an autoencoder takes RGB pixels")
+    return pixels
 
 
 def write_array(path: Path, array: np.ndarray) -> FileInfo:
-    """A .npy file, atomically."""
+    """Write a .npy file atomically."""
     with atomic_write(path) as partial:
         with partial.open("wb") as f:
             np.save(f, array, allow_pickle=False)
-        found = FileInfo(file=path.name, bytes=partial.stat().st_size, sha256=file_sha256(partial))
-    return found
+        file = FileInfo(file=path.name, bytes=partial.stat().st_size, sha256=file_sha256(partial))
+    return file
 
 
-def write_reference(out: Path, facts: LatentSpec, arrays: Dataset) -> FileInfo:
-    """Evenly spread real images, as they are given to the encoder."""
-    size, path = facts.resolution, out / REFERENCE_FILE
-    rows = np.linspace(0, len(arrays.reference) - 1, facts.references).round().astype(np.int64)
+def write_reference(out: Path, spec: LatentSpec, dataset: Dataset) -> FileInfo:
+    """Write evenly spaced real images, as the encoder sees them."""
+    size, path = spec.resolution, out / REFERENCE_FILE
+    rows = np.linspace(0, len(dataset.reference) - 1, spec.references).round().astype(np.int64)
     with atomic_write(path) as partial:
-        shape = (facts.references, 3, size, size)
-        made = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        shape = (spec.references, 3, size, size)
+        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         for first in range(0, len(rows), REFERENCE_CHUNK):
-            made[first : first + REFERENCE_CHUNK] = read_rgb_pixels(
-                arrays.reference, rows[first : first + REFERENCE_CHUNK], size
-            )
-        made.flush()
-        found = FileInfo(file=path.name, bytes=partial.stat().st_size, sha256=file_sha256(partial))
-    return found
+            chunk = rows[first : first + REFERENCE_CHUNK]
+            images[first : first + REFERENCE_CHUNK] = read_rgb_pixels(dataset.reference, chunk, size)
+        images.flush()
+        file = FileInfo(file=path.name, bytes=partial.stat().st_size, sha256=file_sha256(partial))
+    return file
 
 
 def finish_latents(
-    out: Path, facts: LatentSpec, arrays: Dataset, before: LatentManifest | None
+    out: Path, spec: LatentSpec, dataset: Dataset, previous: LatentManifest | None
 ) -> LatentManifest | None:
-    """The manifest, where all shards are there: written now, or by another process just before; else None."""
-    entries = [find_finished_shard(out, facts, i, before) for i in range(len(shard_ranges(facts.images, facts.rows)))]
-    found = [e for e in entries if e is not None]
-    if len(found) < len(entries):
-        return read_manifest(out) if (out / MANIFEST_FILE).is_file() and not (out / UNFINISHED_FILE).is_file() else None
-    rows = np.arange(facts.images)
-    made = LatentManifest(
-        **TypeAdapter(LatentSpec).dump_python(facts),
-        shards=tuple(e.shard for e in found),
-        labels=write_array(out / LABELS_FILE, np.asarray(arrays.labels[rows]).astype(np.int64)),
-        checks=write_array(out / CHECKSUMS_FILE, np.array([c for e in found for c in e.checks], np.uint32)),
-        reference=write_reference(out, facts, arrays),
+    """Write the manifest if all shards are finished.
+
+    Returns it, also if another process has written it meanwhile; None if shards are missing.
+    """
+    shards = [find_finished_shard(out, i, previous) for i in range(len(shard_ranges(spec.images, spec.rows)))]
+    finished = [shard for shard in shards if shard is not None]
+    if len(finished) < len(shards):
+        return read_manifest(out) if is_finished_set(out) and not (out / UNFINISHED_FILE).is_file() else None
+    rows = np.arange(spec.images)
+    manifest = LatentManifest(
+        **adapter(LatentSpec).dump_python(spec),
+        shards=tuple(shard.info for shard in finished),
+        labels=write_array(out / LABELS_FILE, np.asarray(dataset.labels[rows]).astype(np.int64)),
+        checks=write_array(out / CHECKSUMS_FILE, np.array([c for s in finished for c in s.checks], np.uint32)),
+        reference=write_reference(out, spec, dataset),
     )
-    write_json(out / MANIFEST_FILE, TypeAdapter(LatentManifest).dump_python(made, mode="json"))
-    remove_files(out, [UNFINISHED_FILE, *(Path(e.shard.file).with_suffix(".json").name for e in found)])
-    return made
+    write_json(out / MANIFEST_FILE, adapter(LatentManifest).dump_python(manifest, mode="json"))
+    remove_files(out, [UNFINISHED_FILE, *(Path(shard.info.file).with_suffix(".json").name for shard in finished)])
+    return manifest
 
 
-def remove_files(out: Path, names: Iterable[str]) -> None:
-    """Remove what only the making needed."""
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove files; it does not matter if another process has removed them already."""
     for name in names:
         with suppress(FileNotFoundError):
-            (out / name).unlink()
-
-
-def new_spec(**known: Any) -> LatentSpec:
-    """Facts of this version's format."""
-    return LatentSpec(format=FORMAT_VERSION, **known)
+            (folder / name).unlink()

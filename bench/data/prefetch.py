@@ -1,6 +1,6 @@
-"""Batches of steps to come, drawn ahead by threads, in the order and with the values of drawing one at a time.
+"""Draw batches ahead of the trainer in threads, in the same order and with the same values as without threads.
 
-Whatever is drawn for a step is a function of (seed, step) alone, so that no thread needs to know of another.
+A batch is a function of (seed, step) alone, so threads need not coordinate.
 
 B batch, C channels, H W image size.
 """
@@ -18,22 +18,22 @@ from torch import Tensor
 
 Batch = tuple[Tensor, ...]
 BatchRequest = tuple[int, int, int]
-"""(step, images seen before it, images of it)."""
+"""(step, images seen before it, images in its batch)."""
 
 
 class PrefetchLoader:
-    """Draws the batches of `steps` in order, `workers` at a time while the network is busy; 0 draws when asked.
+    """Iterator over the batches of `steps`, drawn ahead by `workers` threads; 0 workers draw on demand.
 
-    At most workers + 1 batches wait in memory, in page-locked memory with `pin`, so that copies to a GPU need not be
-    waited for.  What `draw` raises is raised when its step is asked for.  As a context manager it ends its
-    threads, also where the steps are not all taken.
+    At most workers + 1 batches wait in memory.  With `pin` this is page-locked, so copies to a GPU are
+    asynchronous.  An exception of `draw` is raised when its step is requested.  As a context manager it ends its
+    threads, also if not all steps were requested.
     """
 
     def __init__(
         self, draw: Callable[[int, int, int], Batch], steps: Iterable[BatchRequest], workers: int, pin: bool = False
     ) -> None:
         if workers < 0:
-            raise ValueError(f"workers is {workers}; it must be at least 0, which draws in the trainer's own thread")
+            raise ValueError(f"workers is {workers}; it must be at least 0, which draws in the trainer's thread")
         self._draw, self._steps, self._pin, self._ahead = draw, iter(steps), pin, workers + 1
         self._waiting: deque[Future[Batch]] = deque()
         self._threads: ThreadPoolExecutor | None = None
@@ -41,7 +41,7 @@ class PrefetchLoader:
             device = torch.cuda.current_device() if pin else None
             self._threads = ThreadPoolExecutor(workers, "loader", initializer=set_thread_device, initargs=(device,))
 
-    def _made(self, step: BatchRequest) -> Batch:
+    def _draw_batch(self, step: BatchRequest) -> Batch:
         batch = self._draw(*step)
         return tuple(z.pin_memory() for z in batch) if self._pin else batch
 
@@ -49,14 +49,14 @@ class PrefetchLoader:
         if self._threads is None:
             return
         for step in itertools.islice(self._steps, self._ahead - len(self._waiting)):
-            self._waiting.append(self._threads.submit(self._made, step))
+            self._waiting.append(self._threads.submit(self._draw_batch, step))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
         if self._threads is None:
-            return self._made(next(self._steps))
+            return self._draw_batch(next(self._steps))
         self._fill()
         if not self._waiting:
             raise StopIteration
@@ -65,7 +65,7 @@ class PrefetchLoader:
         return batch
 
     def close(self) -> None:
-        """End the threads, which finish what they are drawing; no batch can be asked for any more."""
+        """End the threads after the batches they are drawing; no further batch can be requested."""
         self._steps = iter(())
         self._waiting.clear()
         if self._threads is not None:
@@ -81,6 +81,6 @@ class PrefetchLoader:
 
 
 def set_thread_device(index: int | None) -> None:
-    """Threads begin on the first GPU; page-locked memory is to be this process's own GPU's."""
+    """Set the CUDA device of a new thread: threads start on GPU 0, but pages are locked for the process's GPU."""
     if index is not None:
         torch.cuda.set_device(index)

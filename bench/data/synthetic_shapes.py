@@ -1,11 +1,10 @@
-"""Shapes: a class-conditional set that is drawn, endless, at any resolution.
+"""Shapes: a synthetic class-conditional data set without end, at any resolution.
 
-Ten kinds of shape are the classes; colours, texture, place, size and rotation vary within each, on a
-background that is shaded from corner to corner.  Image i of seed s is a function of (s, i) alone.  What is
-done a pixel is sums, products, quotients, roots and comparisons of float32, which every machine rounds
-alike, so that all draw the same bytes.
+The classes are ten shapes.  Colour, texture, position, size and rotation vary within a class; the background is a
+gradient.  Image i of seed s is a function of (s, i) alone.  Per pixel only sums, products, quotients, roots and
+comparisons of float32 are computed, which every processor rounds alike, so all machines draw the same bytes.
 
-B batch, K numbers an image is drawn from, S size.  Imports no torch.
+B batch, K random numbers per image, S size.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from bench.data.dataset import Dataset, DataSource, LazyImages
 
 F = np.float32
 IMAGES_PER_SEED = 1 << 40
-"""Images of a seed's stream; row = seed * POSITIONS + place in the stream."""
+"""Images of a seed's stream; row = seed * IMAGES_PER_SEED + position in the stream."""
 MAX_SEEDS = 1 << 22
 FIRST_REFERENCE_ROW, FIRST_HELD_OUT_ROW, FIRST_EXTRACTOR_ROW = (
     MAX_SEEDS * IMAGES_PER_SEED + i * IMAGES_PER_SEED for i in range(3)
 )
-"""First rows of images that no stream reaches: to compare with, held out, and for the extractor made here."""
+"""First rows of images in no stream: reference, held-out images, and the training set of the extractor shapes-cnn."""
 LISTED_IMAGES = 100_000
-"""Images of an endless set for those who read all of a set, as bench.encode does: the first of seed 0."""
+"""Length of the endless set for code that reads a whole set, as bench.encode does: the first images of seed 0."""
 NUMBERS_PER_IMAGE = 20
 PIXELS_PER_CHUNK = 1 << 22
 """Pixels drawn at a time."""
 REFERENCE_IMAGES = {64: 10_000, 1024: 2_500}
-"""Up to so many pixels -> real images to compare with; a fifth as many are held out."""
+"""Largest size -> number of reference images; a fifth as many are held out."""
 Grid = np.ndarray
 """(B, S, S) float32."""
 
@@ -68,13 +67,13 @@ def _cross(u: Grid, v: Grid) -> Grid:
 
 
 def _star(u: Grid, v: Grid) -> Grid:
-    """A point is in the pentagram where at least four of its five lines have it on their inner side."""
+    """Pentagram: a point is inside where it is on the inner side of at least four of the five lines."""
     turns = np.arange(5) * (2 * np.pi / 5)
     most = second = np.full_like(u, -np.inf)
     for x, y in zip(np.sin(turns).astype(F), np.cos(turns).astype(F), strict=True):
-        side = x * u + y * v
-        second = np.maximum(second, np.minimum(most, side))
-        most = np.maximum(most, side)
+        distance = x * u + y * v
+        second = np.maximum(second, np.minimum(most, distance))
+        most = np.maximum(most, distance)
     return second - F(0.38)
 
 
@@ -106,11 +105,11 @@ SHAPES: dict[str, Callable[[Grid, Grid], Grid]] = {
     "heart": _heart,
     "arrow": _arrow,
 }
-"""Class -> its signed distance, below 0 inside, in coordinates where the shape is about as wide as the unit disk."""
+"""Class -> signed distance, negative inside, in coordinates in which the shape is about as wide as the unit disk."""
 
 
 def random_numbers(rows: np.ndarray) -> np.ndarray:
-    """(B, K) float64 uniform in [0, 1), a function of each row alone: splitmix64 of (row, k)."""
+    """Return (B, K) float64 uniform in [0, 1), each a function of (row, k): splitmix64."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
         key = _mix(rows.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + golden)
@@ -125,12 +124,12 @@ def _mix(z: np.ndarray) -> np.ndarray:
 
 
 def class_labels(rows: np.ndarray) -> np.ndarray:
-    """(B,) int64: the class of each image."""
+    """Return the class of each image, (B,) int64."""
     return (random_numbers(rows)[:, 0] * len(SHAPES)).astype(np.int64)
 
 
 def draw_images(rows: np.ndarray, size: int) -> np.ndarray:
-    """(B, 3, S, S) uint8: the images of these rows."""
+    """Draw the images of these rows, (B, 3, S, S) uint8."""
     each = max(1, PIXELS_PER_CHUNK // (size * size))
     parts = [_draw(rows[i : i + each], size) for i in range(0, len(rows), each)]
     return np.concatenate(parts) if parts else np.empty((0, 3, size, size), np.uint8)
@@ -141,53 +140,53 @@ def _draw(rows: np.ndarray, size: int) -> np.ndarray:
     radius, centre_x, centre_y = shape_positions(n)
     x, y = _column(centre_x), _column(centre_y)
     at = ((np.arange(size) + 0.5) / size).astype(F)
-    wide, turn = _column(radius), 0.6 * n[:, 4] - 0.3
-    u, v = _turned((at[None, None, :] - x) / wide, (at[None, :, None] - y) / wide, turn)
+    width, angle = _column(radius), 0.6 * n[:, 4] - 0.3
+    u, v = _rotate((at[None, None, :] - x) / width, (at[None, :, None] - y) / width, angle)
     inside, pixels = np.empty((len(rows), size, size), F), _column(radius * size)
-    kinds = (n[:, 0] * len(SHAPES)).astype(np.int64)
-    for kind, distance in enumerate(SHAPES.values()):
-        of = kinds == kind
-        if of.any():
-            inside[of] = np.clip(F(0.5) - distance(u[of], v[of]) * pixels[of], 0, 1)
-    marks = _texture(u, v, n[:, 5:8], pixels)
-    slope = _column(n[:, 8]) * at[None, None, :] + _column(1 - n[:, 8]) * at[None, :, None]
+    classes = (n[:, 0] * len(SHAPES)).astype(np.int64)
+    for label, distance in enumerate(SHAPES.values()):
+        selected = classes == label
+        if selected.any():
+            inside[selected] = np.clip(F(0.5) - distance(u[selected], v[selected]) * pixels[selected], 0, 1)
+    texture = _texture(u, v, n[:, 5:8], pixels)
+    gradient = _column(n[:, 8]) * at[None, None, :] + _column(1 - n[:, 8]) * at[None, :, None]
     image = np.empty((len(rows), 3, size, size), np.uint8)
     colours = _colours(n)
     for c in range(3):
         first, second, near, far = (_column(colour[:, c]) for colour in colours)
-        shape, ground = first + (second - first) * marks, near + (far - near) * slope
-        image[:, c] = (ground + (shape - ground) * inside) * F(255) + F(0.5)
+        shape, background = first + (second - first) * texture, near + (far - near) * gradient
+        image[:, c] = (background + (shape - background) * inside) * F(255) + F(0.5)
     return image
 
 
 def shape_positions(n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(radius, x, y) of each shape, (B,), in widths of the picture, which it is inside of."""
+    """Return (radius, x, y) of each shape, (B,), in units of the image width; the shape is inside the image."""
     radius = 0.28 + 0.14 * n[:, 1]
     x, y = (0.5 + (0.5 - radius) * (1.4 * n[:, k] - 0.7) for k in (2, 3))
     return radius, x, y
 
 
-def _turned(u: Grid, v: Grid, turn: np.ndarray) -> tuple[Grid, Grid]:
-    """Coordinates turned by so many radians."""
-    cos, sin = _column(np.cos(turn)), _column(np.sin(turn))
+def _rotate(u: Grid, v: Grid, angle: np.ndarray) -> tuple[Grid, Grid]:
+    """Rotate coordinates by angles in radians, (B,)."""
+    cos, sin = _column(np.cos(angle)), _column(np.sin(angle))
     return cos * u + sin * v, cos * v - sin * u
 
 
 def _texture(u: Grid, v: Grid, n: np.ndarray, pixels: Grid) -> Grid:
-    """How much of the second colour each point of the shape has: none (half of them), stripes, squares or dots."""
-    wide = _column(0.5 + 0.4 * n[:, 1])
-    across, along = _turned(u / wide, v / wide, 6.0 * n[:, 2])
-    sharp = pixels * wide
+    """Return the weight of the second colour at each point: none (half of the images), stripes, squares or dots."""
+    width = _column(0.5 + 0.4 * n[:, 1])
+    across, along = _rotate(u / width, v / width, 6.0 * n[:, 2])
+    sharp = pixels * width
     waves = [np.abs(w - np.floor(w) - F(0.5)) - F(0.25) for w in (across, along)]
-    kind = (n[:, 0] * 6).astype(np.int64)[:, None, None]
+    style = (n[:, 0] * 6).astype(np.int64)[:, None, None]
     squares = np.where((waves[0] < 0) == (waves[1] < 0), -1, 1) * np.minimum(*(np.abs(w) for w in waves))
     dots = np.sqrt((waves[0] - F(0.25)) ** 2 + (waves[1] - F(0.25)) ** 2) - F(0.3)
-    marks = np.select([kind == 1, kind == 2, kind == 3], [waves[0], squares, dots], F(-1e3))
+    marks = np.select([style == 1, style == 2, style == 3], [waves[0], squares, dots], F(-1e3))
     return np.clip(F(0.5) + marks * sharp, 0, 1)
 
 
 def _colours(n: np.ndarray) -> list[np.ndarray]:
-    """Four (B, 3): the shape's two, of near hues, and the background's ends, dark or pale and hardly coloured."""
+    """Return four colours, (B, 3): two of the shape, of similar hue, and the ends of the background's gradient."""
     pale = n[:, 9] < 0.5
     value, ground = np.where(pale, 0.5, 0.8) + 0.2 * n[:, 11], np.where(pale, 0.8, 0.05)
     shape = _rgb(n[:, 10], 0.7 + 0.3 * n[:, 12], value)
@@ -197,7 +196,7 @@ def _colours(n: np.ndarray) -> list[np.ndarray]:
 
 
 def _rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """(B, 3) of hue (turns), saturation and value, (B,) each."""
+    """Convert hue (in turns), saturation and value, (B,) each, to RGB, (B, 3)."""
     k = (np.array([5.0, 3.0, 1.0]) + 6 * hue[:, None]) % 6
     return value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1))
 
@@ -208,7 +207,7 @@ def _column(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeImages(LazyImages):
-    """Drawn when asked for: rows `first` to `first + count`, and any others."""
+    """Images drawn on demand: rows `first` to `first + count`, and beyond."""
 
     first: int = 0
 
@@ -218,7 +217,7 @@ class ShapeImages(LazyImages):
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeLabels:
-    """(N,) int64: the classes of such images."""
+    """Classes of the images `first` to `first + count`, (N,) int64, computed on demand."""
 
     count: int
     first: int = 0
@@ -237,45 +236,45 @@ class ShapeLabels:
 
 
 def row_numbers(rows: np.ndarray | slice, count: int) -> np.ndarray:
-    """Rows by number; a slice is of the first `count`."""
+    """Convert rows to numbers; a slice selects from the first `count`."""
     return np.arange(count)[rows] if isinstance(rows, slice) else np.asarray(rows, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndlessDataset(Dataset):
-    """A set whose stream never repeats: image i of the run of seed s is drawn from (s, i)."""
+    """A set whose stream never repeats: image i of a run with seed s is drawn from (s, i)."""
 
-    def order(self, seed: int, position: int, size: int) -> np.ndarray:
-        """Rows of images number `position` to `position + size` of the seed's own stream, (size,)."""
-        if not 0 <= seed < MAX_SEEDS or position + size > IMAGES_PER_SEED:
+    def stream_rows(self, seed: int, position: int, count: int) -> np.ndarray:
+        """Return the rows of images `position` to `position + count` of the seed's stream, (count,)."""
+        if not 0 <= seed < MAX_SEEDS or position + count > IMAGES_PER_SEED:
             raise ValueError(
-                f"seed {seed} at image {position + size:,} is beyond what shapes have: seeds below {MAX_SEEDS:,}, and "
-                f"{IMAGES_PER_SEED:,} images of each"
+                f"seed {seed} at image {position + count:,} is beyond the shapes that can be drawn: seeds below "
+                f"{MAX_SEEDS:,}, and {IMAGES_PER_SEED:,} images of each"
             )
-        return seed * IMAGES_PER_SEED + np.arange(position, position + size)
+        return seed * IMAGES_PER_SEED + np.arange(position, position + count)
 
 
 def open_shapes(size: int) -> DataSource:
-    """Shapes of so many pixels; ValueError where that is too few or too many."""
+    """Open shapes of this size; ValueError for a size out of range."""
     if not 16 <= size <= 1024:
         raise ValueError(f"shapes-{size} would be {size} pixels wide; it must be from 16 to 1024")
     return DataSource(
         channels=3,
         size=size,
         num_classes=len(SHAPES),
-        about=f"ten kinds of shape, {size}x{size}, drawn here, endless",
+        about=f"ten classes of shapes, {size}x{size}, synthetic, endless",
         classes=tuple(SHAPES),
         load=lambda folder: load_shapes(size),
     )
 
 
 def load_shapes(size: int) -> EndlessDataset:
-    """Shapes to train on, to compare with, and held out."""
-    real = next(count for pixels, count in REFERENCE_IMAGES.items() if size <= pixels)
+    """Load shapes: the endless training set, the reference and the held-out images."""
+    count = next(count for largest, count in REFERENCE_IMAGES.items() if size <= largest)
     return EndlessDataset(
         images=ShapeImages(size=size, count=LISTED_IMAGES),
         labels=ShapeLabels(count=LISTED_IMAGES),
-        reference=ShapeImages(size=size, count=real, first=FIRST_REFERENCE_ROW),
-        held_out=ShapeImages(size=size, count=real // 5, first=FIRST_HELD_OUT_ROW),
-        held_out_labels=class_labels(FIRST_HELD_OUT_ROW + np.arange(real // 5)),
+        reference=ShapeImages(size=size, count=count, first=FIRST_REFERENCE_ROW),
+        held_out=ShapeImages(size=size, count=count // 5, first=FIRST_HELD_OUT_ROW),
+        held_out_labels=class_labels(FIRST_HELD_OUT_ROW + np.arange(count // 5)),
     )

@@ -1,4 +1,4 @@
-"""Solvers in continuous time that diffusers does not have: U-ViT's DPM-Solver and Euler-Maruyama.
+"""Solvers in continuous time that diffusers lacks: U-ViT's DPM-Solver and Euler-Maruyama.
 
 x_t = alpha x_0 + sigma eps at time t in [0, 1]; lambda = log(alpha / sigma).  Scalars are float64 on the CPU.
 """
@@ -14,43 +14,43 @@ from torch import Tensor
 from bench.diffusion.noise_schedules import VPSDE, NoiseLevels, half_log_snr, sigma
 
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]
-"""(x, t) -> noise prediction, t a scalar."""
+"""(x, t) -> predicted noise; t is a scalar tensor."""
 
 
 def pred_x0(eps: Tensor, x: Tensor, log_alpha: Tensor) -> Tensor:
-    """x_0 of a noise prediction."""
+    """Convert predicted noise to a prediction of x_0."""
     return (x - sigma(log_alpha).to(x) * eps) / log_alpha.exp().to(x)
 
 
 def score(eps: Tensor, log_alpha: Tensor) -> Tensor:
-    """Gradient of log p(x_t) of a noise prediction."""
+    """Convert predicted noise to the gradient of log p(x_t)."""
     return -eps / sigma(log_alpha).to(eps)
 
 
 def solver_orders(steps: int) -> list[int]:
-    """Orders of "DPM-Solver-fast": thirds, ended by lower ones, `steps` network evaluations in all."""
-    thirds, rest = divmod(steps, 3)
-    if rest:
-        return [3] * thirds + [rest]
-    return [3] * (thirds - 1) + [2, 1] if thirds else []
+    """Return the orders of "DPM-Solver-fast": steps of order 3, lower ones last, `steps` network evaluations in all."""
+    order_3_steps, remainder = divmod(steps, 3)
+    if remainder:
+        return [3] * order_3_steps + [remainder]
+    return [3] * (order_3_steps - 1) + [2, 1] if order_3_steps else []
 
 
 def solver_times(levels: NoiseLevels, steps: int, spacing: Literal["time", "snr"], end: float) -> Tensor:
-    """Times from 1 to `end`, (steps + 1,) float64, of which a step of order k takes k + 1, both ends included.
+    """Return times from 1 to `end`, (steps + 1,) float64; a step of order k uses k + 1 of them, both ends included.
 
-    time: uniform in t; snr: steps uniform in lambda, cut into halves or thirds of lambda.
+    time: uniform in t; snr: steps are uniform in lambda, and halved or divided by three in lambda.
     """
     if spacing == "time":
         return torch.linspace(1, end, steps + 1, dtype=torch.float64)
-    own = solver_orders(steps)
+    orders = solver_orders(steps)
     ends = half_log_snr(levels.log_alpha(torch.tensor([1, end], dtype=torch.float64)))
-    outer = torch.linspace(ends[0].item(), ends[1].item(), len(own) + 1, dtype=torch.float64)
-    inner = [a + (b - a) * i / k for k, a, b in zip(own, outer, outer[1:], strict=False) for i in range(k)]
+    outer = torch.linspace(ends[0].item(), ends[1].item(), len(orders) + 1, dtype=torch.float64)
+    inner = [a + (b - a) * i / k for k, a, b in zip(orders, outer, outer[1:], strict=False) for i in range(k)]
     return levels.inverse(torch.stack([*inner, outer[-1]]))
 
 
 def dpm_fast(
-    noise: NoisePredictor,
+    predict_noise: NoisePredictor,
     levels: NoiseLevels,
     x: Tensor,
     steps: int,
@@ -59,44 +59,44 @@ def dpm_fast(
     spacing: Literal["time", "snr"],
     end: float,
 ) -> Tensor:
-    """Single-step DPM-Solver of orders up to three, from t = 1 to `end`, in `steps` network evaluations.
+    """Run single-step DPM-Solver of orders up to three, from t = 1 to `end`, in `steps` network evaluations.
 
-    `data` integrates the clean image (DPM-Solver++, arXiv:2211.01095), else the noise (DPM-Solver,
-    arXiv:2206.00927, Algorithms 1 and 2).  U-ViT samples its discrete models with data, uniform time,
-    end 1e-3 and its continuous ones with noise, uniform SNR, end 1e-4.
+    `data` integrates the prediction of x_0 (DPM-Solver++, arXiv:2211.01095), else that of the noise (DPM-Solver,
+    arXiv:2206.00927, Algorithms 1 and 2).  U-ViT samples its discrete models with data, uniform time and
+    end 1e-3, its continuous ones with noise, uniform SNR and end 1e-4.
 
-    diffusers has no such solver: at U-ViT's setting and 50 evaluations of the goldens' stand-in network, with
-    values up to 30, its DPMSolverSinglestepScheduler of order 3 (whole timesteps, and other inner
-    formulas) is 2e-3 away, its DPMSolverMultistepScheduler of order 3 3e-2 and of order 2 1e-2; at 10
-    evaluations 0.1 to 0.2. In the continuous setting the single-step one is 5.6 of 200 away.
+    diffusers has no such solver.  At U-ViT's setting, with 50 evaluations of the goldens' stand-in network and
+    values up to 30, its DPMSolverSinglestepScheduler of order 3 (integer timesteps, other inner formulas) is
+    off by 2e-3, its DPMSolverMultistepScheduler by 3e-2 (order 3) and 1e-2 (order 2); with 10 evaluations by
+    0.1 to 0.2.  In the continuous setting the single-step scheduler is off by 5.6 of 200.
     """
     times = solver_times(levels, steps, spacing, end)
-    at = 0
+    start = 0
     for order in solver_orders(steps):
-        x = SolverStep(noise, levels, times[at : at + order + 1], data).take(x)
-        at += order
+        x = SolverStep(predict_noise, levels, times[start : start + order + 1], data).solve(x)
+        start += order
     return x
 
 
 class SolverStep:
-    """One step over times s = t_0 > .. > t_k of order k; its last time is where it ends.
+    """One step of order k over times s = t_0 > .. > t_k, which ends at t_k.
 
-    With h the way in lambda and r the share of it, x moves to
-    ratio x_s - scale (phi_1 first + weight difference), phi_1 = exp(-h) - 1 for data, exp(h) - 1 for noise.
+    With h the change of lambda and r a fraction of it, x moves to ratio x_s - scale (phi_1 first + weight difference);
+    phi_1 = exp(-h) - 1 for data, exp(h) - 1 for noise.
     """
 
-    def __init__(self, noise: NoisePredictor, levels: NoiseLevels, times: Tensor, data: bool) -> None:
-        self.noise, self.data, self.times = noise, data, times
+    def __init__(self, predict_noise: NoisePredictor, levels: NoiseLevels, times: Tensor, data: bool) -> None:
+        self.predict_noise, self.data, self.times = predict_noise, data, times
         self.log_alpha = levels.log_alpha(times)
         self.lam = half_log_snr(self.log_alpha)
 
-    def model(self, x: Tensor, i: int) -> Tensor:
-        """What is integrated, at time i: the clean image or the noise."""
-        eps = self.noise(x, self.times[i])
+    def predict(self, x: Tensor, i: int) -> Tensor:
+        """Return the integrated prediction at time i: x_0 or the noise."""
+        eps = self.predict_noise(x, self.times[i])
         return pred_x0(eps, x, self.log_alpha[i]) if self.data else eps
 
-    def move(self, x: Tensor, i: int, first: Tensor, slope: Tensor | None = None, *, third: bool = False) -> Tensor:
-        """x at time i, from its value at the start, the model there, and the model's change over the way."""
+    def advance(self, x: Tensor, i: int, first: Tensor, slope: Tensor | None = None, *, third: bool = False) -> Tensor:
+        """Return x at time i from x and the prediction at the start, and the prediction's change over the step."""
         before, after, h = self.log_alpha[0], self.log_alpha[i], self.lam[i] - self.lam[0]
         sign = -1 if self.data else 1
         ratio, scale = ((after - before).exp(), sigma(after))
@@ -109,32 +109,33 @@ class SolverStep:
         weight = sign * (phi / h - sign) if third else phi / 2
         return moved - (scale * weight).item() * slope
 
-    def take(self, x: Tensor) -> Tensor:
+    def solve(self, x: Tensor) -> Tensor:
+        """Return x at the last time, from x at the first."""
         order = len(self.times) - 1
-        first = self.model(x, 0)
+        first = self.predict(x, 0)
         if order == 1:
-            return self.move(x, 1, first)
-        share = [((at - self.lam[0]) / (self.lam[-1] - self.lam[0])).item() for at in self.lam]
-        second = self.model(self.move(x, 1, first), 1)
+            return self.advance(x, 1, first)
+        fractions = [((lam - self.lam[0]) / (self.lam[-1] - self.lam[0])).item() for lam in self.lam]
+        second = self.predict(self.advance(x, 1, first), 1)
         if order == 2:
-            return self.move(x, 2, first, (second - first) / share[1])
-        slope = (second - first) * (share[2] / share[1])
-        last = self.model(self.move(x, 2, first, slope, third=True), 2)
-        return self.move(x, 3, first, (last - first) / share[2], third=True)
+            return self.advance(x, 2, first, (second - first) / fractions[1])
+        slope = (second - first) * (fractions[2] / fractions[1])
+        last = self.predict(self.advance(x, 2, first, slope, third=True), 2)
+        return self.advance(x, 3, first, (last - first) / fractions[2], third=True)
 
 
 def euler_maruyama(
-    noise: NoisePredictor, sde: VPSDE, x: Tensor, steps: int, draw: Callable[[], Tensor] | None, end: float = 1e-3
+    predict_noise: NoisePredictor, sde: VPSDE, x: Tensor, steps: int, draw: Callable[[], Tensor], end: float = 1e-3
 ) -> Tensor:
-    """The reverse SDE (arXiv:2011.13456, equation 6), or with no `draw` its probability-flow ODE (equation 13).
+    """Solve the reverse SDE (arXiv:2011.13456, equation 6); `draw` returns the noise of a step.
 
-    Times are uniform from 1 to `end` and then 0; no noise is added in the last step.  U-ViT samples
-    CIFAR-10 and CelebA so, with 1000 steps.
+    Times are uniform from 1 to `end`, then 0; the last step adds no noise.  U-ViT samples CIFAR-10 and CelebA
+    so, with 1000 steps.
     """
     times = [0.0, *torch.linspace(end, 1, steps, dtype=torch.float64).tolist()]
     for s, t in zip(times[:0:-1], times[-2::-1], strict=True):
         now = torch.tensor(s, dtype=torch.float64)
-        rate, share = sde.rate(now).item(), 1.0 if draw else 0.5
-        mean = x + (t - s) * (-0.5 * rate * x - share * rate * score(noise(x, now), sde.log_alpha(now)))
-        x = mean + (rate * (s - t)) ** 0.5 * draw() if draw and t > 0 else mean
+        beta = sde.beta(now).item()
+        mean = x + (t - s) * (-0.5 * beta * x - beta * score(predict_noise(x, now), sde.log_alpha(now)))
+        x = mean + (beta * (s - t)) ** 0.5 * draw() if t > 0 else mean
     return x

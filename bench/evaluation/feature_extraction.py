@@ -9,6 +9,7 @@ N images, B images of a batch, C channels, H height, W width, F features.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 
 import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -84,19 +85,18 @@ def collect_features(
     `images.left_out` instead.
     """
     accumulator = FeatureAccumulator(images.count, row_layers, moment_layers)
-    for names, pixels in images.batches(batch):
-        features = extract_features(net, pixels)
-        finite_B = finite_rows(features)
-        for name in (n for n, ok in zip(names, finite_B, strict=True) if not ok):
-            if not skip_bad:
-                raise ValueError(f"{name} {NOT_FINITE}; the weights or the image are damaged")
-            images.left_out.append({"file": name, "reason": NOT_FINITE})
-        if finite_B.any():
-            accumulator.add({layer: x[finite_B] for layer, x in features.items()})
-        if progress:
-            progress.add(len(names))
-    if progress:
-        progress.end()
+    with progress or nullcontext():
+        for names, pixels in images.batches(batch):
+            features = extract_features(net, pixels)
+            finite_B = finite_rows(features)
+            for name in (n for n, ok in zip(names, finite_B, strict=True) if not ok):
+                if not skip_bad:
+                    raise ValueError(f"{name} {NOT_FINITE}; the weights or the image are damaged")
+                images.left_out.append({"file": name, "reason": NOT_FINITE})
+            if finite_B.any():
+                accumulator.add({layer: x[finite_B] for layer, x in features.items()})
+            if progress:
+                progress.add(len(names))
     return accumulator.sample_set(images.name)
 
 

@@ -115,7 +115,7 @@ class FeatureStoreWriter(ShardedOutput):
         info = {"width": 0, "crc32": 0}
 
         def blocks() -> Iterator[np.ndarray]:
-            for block in self.shards.rows(layer, BLOCK_ROWS):
+            for block in self.shards.iterate_rows(layer, BLOCK_ROWS):
                 info["width"], info["crc32"] = block.shape[1], zlib.crc32(block.data, info["crc32"])
                 if moments:
                     moments.add(block)
@@ -131,7 +131,7 @@ class FeatureStoreWriter(ShardedOutput):
         for path, shard_numbers in self.shards.files.items():
             numbers = shard_numbers[in_sample_grid(shard_numbers, self.num_classes)]
             if len(numbers):
-                images |= dict(zip(numbers.tolist(), self.shards.read(path, "pictures"), strict=True))
+                images |= dict(zip(numbers.tolist(), self.shards.read_array(path, "pictures"), strict=True))
         return np.stack([images[i] for i in sorted(images)])
 
 

@@ -24,16 +24,19 @@ import architectures
 from bench.config.schema import RunConfig
 from bench.data.autoencoder import make_decoder, to_uint8
 from bench.diffusion import samplers
+from bench.evaluation.evaluator import EvaluationContext
 from bench.evaluation.extractors import extractor_registry
 from bench.evaluation.feature_extraction import extract_in_batches
-from bench.evaluation.feature_store import FeatureProvenance, FeatureStoreWriter
+from bench.evaluation.feature_store import FeatureStoreWriter
 from bench.evaluation.image_io import export_target
-from bench.experiments import presets
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.storage.shards import ShardedOutput, balanced_labels, missing_batches
+from bench.storage.stage_results import GenerationResult, write_result
 from bench.training import execution
-from bench.training.distributed import SINGLE_PROCESS, StopRequested, World
+from bench.training.distributed import StopRequested, World
+from bench.training.hardware import accelerator_name
+from bench.training.run_context import RunContext
 
 
 def load_snapshot(path: Path, device: torch.device) -> nn.Module:
@@ -66,14 +69,10 @@ def generate_batches(
 
 
 def make_missing_images(
+    context: RunContext,
     net: Callable[[], nn.Module],
-    config: RunConfig,
-    latent: bool,
-    device: torch.device,
     targets: Mapping[ShardedOutput, np.ndarray],
     report: Callable[[int, int], Any],
-    rank: int = 0,
-    world: int = 1,
 ) -> None:
     """Generate the images that an evaluation point's targets lack, or this process's share of them.
 
@@ -81,10 +80,13 @@ def make_missing_images(
     has, (N,) bool.  `report` is called after each batch with the number of images that this call has generated and
     the number that existed before; it may raise to stop.
     """
+    config, world = context.config, context.world
     complete = np.logical_and.reduce(list(targets.values()))
     before, generated = int(complete.sum()), 0
-    batches = missing_batches(complete, config.evaluation.batch, rank, world)
-    for numbers, images in generate_batches(net(), config, latent, device, batches) if batches else ():
+    batches = missing_batches(complete, config.evaluation.batch, world.rank, world.size)
+    if not batches:
+        return
+    for numbers, images in generate_batches(net(), config, context.source.latent, context.device, batches):
         for target, present in targets.items():
             if not present[numbers].all():
                 target.add(numbers, images)
@@ -92,30 +94,24 @@ def make_missing_images(
         report(generated, before)
 
 
-def generate(
-    run: RunFolder,
-    config: RunConfig,
-    latent: bool,
-    device: torch.device,
-    check: Callable[[], None],
-    world: World = SINGLE_PROCESS,
-) -> None:
-    """Sample from the snapshot of every evaluation point whose features, or exported images, are not there yet.
+def generate(context: EvaluationContext) -> GenerationResult:
+    """Generate the samples of every evaluation point whose features or exported images are missing.
 
-    `check` is called after each batch and may raise Stopped, which all processes then do.  Each makes every
-    world.size-th batch, so that networks see the same batches whatever the number of processes; process 0
-    puts them together.
+    Each process generates every world.size-th batch, so the networks see the same batches for any number of
+    processes.  A stop request is checked after each batch and stops all processes.  Rank 0 assembles the shards and
+    writes generate.json.
     """
+    run, config, world = context.run, context.config, context.world
     points = config.budget.evaluation_points
-    targets = target_factory(run, config, device, world)
+    peak = context.log_peak_memory() if world.first else 0
+    targets = target_factory(context)
     for done, point in enumerate(points):
         unfinished = scan_targets(run, targets(point), world)
-        net = partial(load_snapshot, run.snapshot_path(point), device)
-        report = progress_reporter(run, config, done, world, check)
+        net = partial(load_snapshot, run.snapshot_path(point), context.device)
         stopped = False
         if unfinished:
             try:
-                make_missing_images(net, config, latent, device, unfinished, report, world.rank, world.size)
+                make_missing_images(context, net, unfinished, progress_reporter(context, done))
             except StopRequested:
                 stopped = True
         if world.agree(stopped)[0]:
@@ -124,6 +120,17 @@ def generate(
             for target in targets(point):
                 target.finish()
         world.barrier()
+    result = GenerationResult(
+        images=len(points) * config.evaluation.samples,
+        device=accelerator_name(context.device),
+        precision=config.evaluation.precision,
+        processes=world.size,
+        peak_memory_bytes=peak,
+    )
+    if world.first:
+        context.check_lease()
+        write_result(run, result)
+    return result
 
 
 def scan_targets(run: RunFolder, targets: list[ShardedOutput], world: World) -> dict[ShardedOutput, np.ndarray]:
@@ -138,55 +145,49 @@ def scan_targets(run: RunFolder, targets: list[ShardedOutput], world: World) -> 
 
 def scan_target(run: RunFolder, target: ShardedOutput) -> np.ndarray:
     """Return the images that a target has, (N,) bool; shards that cannot be read are logged and removed."""
-    present = target.shards.look()
+    present = target.shards.scan()
     for name in target.shards.damaged:
         run.log("damaged", file=f"{target.shards.folder.parent.name}/{target.shards.folder.name}/{name}")
     return present
 
 
-def progress_reporter(
-    run: RunFolder, config: RunConfig, done: int, world: World, check: Callable[[], None]
-) -> Callable[[int, int], None]:
+def progress_reporter(context: RunContext, done: int) -> Callable[[int, int], None]:
     """Return a `report` function for `make_missing_images` after `done` evaluation points: it logs, then checks.
 
     Rank 0 logs an estimate for all processes, which assumes that they are equally fast.
     """
-    points, samples, start = config.budget.points, config.evaluation.samples, time.monotonic()
+    run, world, samples = context.run, context.world, context.config.evaluation.samples
+    points, start = context.config.budget.points, time.monotonic()
 
     def report(generated: int, before: int) -> None:
         everywhere = min(generated * world.size, samples - before)
         if world.first:
             throughput = everywhere / max(1e-9, time.monotonic() - start)
             run.log("sample", images=done * samples + before + everywhere, of=points * samples, rate=throughput)
-        world.check(check)
+        context.raise_if_any_stopped()
 
     return report
 
 
-def target_factory(
-    run: RunFolder, config: RunConfig, device: torch.device, world: World = SINGLE_PROCESS
-) -> Callable[[int], list[ShardedOutput]]:
-    """Return a function from an evaluation point to its targets: a feature store, and an export if there is one.
-
-    Rank 0 prepares the extractor's weights first, since it may have to train them.
-    """
-    e, classes = config.evaluation, presets.network_io(config).num_classes
-    if world.first:
-        extractor_registry.prepare_weights(e.extractor, e.weights, run.cache)
-    world.barrier()
-    weights, sha256 = extractor_registry.prepare_weights(e.extractor, e.weights, run.cache)
-    provenance = FeatureProvenance(extractor=e.extractor, weights=weights.name, sha256=sha256)
-    purposes = extractor_registry.EXTRACTORS[e.extractor].layers
+def target_factory(context: EvaluationContext) -> Callable[[int], list[ShardedOutput]]:
+    """Return a function from an evaluation point to its targets: a feature store, and an export if there is one."""
+    run, config, extractor = context.run, context.config, context.extractor
+    e, classes = config.evaluation, context.io.num_classes
+    purposes = extractor_registry.EXTRACTORS[extractor.name].layers
 
     @cache
     def network() -> FeatureExtractorBase:
-        return extractor_registry.build_network(e.extractor, weights, purposes.values(), device.type == "cuda")
+        return extractor_registry.build_network(
+            extractor.name, extractor.path, purposes.values(), context.device.type == "cuda"
+        )
 
     def extract(numbers: np.ndarray, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         return extract_in_batches(network(), numbers, images_BHWC.transpose(0, 3, 1, 2))
 
     def targets(point: int) -> list[ShardedOutput]:
-        features = FeatureStoreWriter(run.features_path(point), e.samples, classes, provenance, purposes, extract)
+        features = FeatureStoreWriter(
+            run.features_path(point), e.samples, classes, extractor.provenance, purposes, extract
+        )
         exports = [run.export_path(point, config.compute.export)] if config.compute.export != "none" else []
         return [features, *(export_target(path, e.samples, classes) for path in exports)]
 

@@ -22,10 +22,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from bench.data.dataset import Rows
+from bench.data.image_folder import IMAGE_ENDINGS
+from bench.data.numpy_files import read_npy_header
 from bench.storage.atomic import atomic_folder, atomic_write
 from bench.storage.shards import ShardedOutput, balanced_labels, open_npz_member, write_npy_rows
 
-ENDINGS = (".png", ".jpg", ".jpeg")
 PIL_MODES = {1: ("L",), 3: ("RGB",)}
 MODE_NAMES = {"L": "grey", "LA": "grey with transparency", "RGBA": "RGBA", "P": "of a palette", "1": "black and white"}
 ImageBatch = tuple[list[str], np.ndarray]
@@ -99,7 +100,7 @@ class NpzImages:
 
 
 class FolderImages:
-    """Image files of a folder in order of their names; subfolders are not searched.
+    """Image files (IMAGE_ENDINGS) of a folder in order of their names; subfolders are not searched.
 
     All headers are read on opening, so that a wrong mode or size is reported before any work.  ValueError if there
     is no usable image.
@@ -108,9 +109,9 @@ class FolderImages:
     def __init__(self, path: Path, channels: tuple[int, ...] = (3,), skip_bad: bool = False) -> None:
         self.name, self.skip_bad, self.left_out = str(path), skip_bad, list[dict[str, str]]()
         self.modes = {mode: c for c in channels for mode in PIL_MODES[c]}
-        files = [f for f in sorted(path.iterdir()) if f.suffix.lower() in ENDINGS]
+        files = [f for f in sorted(path.iterdir()) if f.suffix.lower() in IMAGE_ENDINGS]
         if not files:
-            raise ValueError(f"{path} holds no {', '.join(ENDINGS)} files (subfolders are not searched)")
+            raise ValueError(f"{path} holds no {', '.join(IMAGE_ENDINGS)} files (subfolders are not searched)")
         headers = [(f, self._read_size(f)) for f in files]
         sizes = Counter(h for _, h in headers if isinstance(h, tuple))
         if sizes:
@@ -203,16 +204,11 @@ def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
 
 
 def _header(path: Path, f: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of a .npy stream; ValueError for pickles and column order."""
-    try:
-        version = np.lib.format.read_magic(f)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(f)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"arr_0 of {path} is no array: {error}") from None
+    """Read shape and dtype of a .npy stream; ValueError for pickles and column order."""
+    shape, fortran_order, dtype = read_npy_header(f, f"arr_0 of {path}")
     if dtype.hasobject:
         raise ValueError(f"arr_0 of {path} holds pickled objects, which are never read; it must be uint8 (N, H, W, 3)")
-    if fortran:
+    if fortran_order:
         raise ValueError(f"arr_0 of {path} is stored by columns; save it again with numpy.ascontiguousarray")
     return shape, dtype
 
@@ -237,7 +233,7 @@ class NpzExport(ImageExport):
         labels = balanced_labels(np.arange(count), self.num_classes)
         with atomic_write(self.path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as z:
             with open_npz_member(z, "arr_0.npy") as f:
-                write_npy_rows(f, self.shards.rows("images"), count)
+                write_npy_rows(f, self.shards.iterate_rows("images"), count)
             with open_npz_member(z, "labels.npy") as f:
                 np.lib.format.write_array(f, np.zeros(0, np.int64) if labels is None else labels)
 
@@ -247,7 +243,7 @@ class PngExport(ImageExport):
 
     def assemble(self) -> None:
         with atomic_folder(self.path) as partial:
-            for i, image in enumerate(chain.from_iterable(self.shards.rows("images"))):
+            for i, image in enumerate(chain.from_iterable(self.shards.iterate_rows("images"))):
                 Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(partial / f"{i:08d}.png")
 
 

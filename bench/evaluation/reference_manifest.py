@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 from pydantic.dataclasses import dataclass
+
+from bench.config.validation import STRICT, adapter, validate_json
 
 MANIFEST_FORMAT = 1
 MANIFEST_KEY, FEATURES_KEY = "manifest", "features"
@@ -26,7 +28,7 @@ FACTS = {
 """Fields that two sample sets must share -> their names in messages."""
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReferenceManifest:
     """Contents of a manifest."""
 
@@ -52,7 +54,7 @@ class ReferenceManifest:
     versions: dict[str, str]
 
     def to_json(self) -> str:
-        return TypeAdapter(ReferenceManifest).dump_json(self, indent=2).decode()
+        return adapter(ReferenceManifest).dump_json(self, indent=2).decode()
 
 
 def summarize_manifest(fields: Mapping[str, Any]) -> str:
@@ -65,11 +67,9 @@ def summarize_manifest(fields: Mapping[str, Any]) -> str:
 def parse_manifest(text: str, name: str) -> ReferenceManifest:
     """Parse a manifest; ValueError names the file and the first field that is wrong."""
     try:
-        manifest = TypeAdapter(ReferenceManifest).validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{name} has a manifest that cannot be read: {where}: {first['msg']}") from None
+        manifest = validate_json(ReferenceManifest, text)
+    except ValueError as error:
+        raise ValueError(f"{name} has a manifest that cannot be read: {error}") from None
     if manifest.format != MANIFEST_FORMAT:
         raise ValueError(f"{name} has a manifest of format {manifest.format}; this version reads {MANIFEST_FORMAT}")
     return manifest

@@ -16,13 +16,14 @@ from bench.config.identity import digest_json
 from bench.config.naming import dataset_title
 from bench.config.schema import DataConfig, EvaluationConfig, RunConfig
 from bench.data import sources
+from bench.data.image_folder import IMAGE_ENDINGS
 from bench.evaluation import metrics
 from bench.evaluation.extractors.extractor_registry import EXTRACTORS, INCEPTION, build_network, check_image_size
 from bench.evaluation.extractors.weight_hashes import hash_weights
 from bench.evaluation.feature_extraction import collect_features
 from bench.evaluation.feature_store import STATISTICS_KEYS
 from bench.evaluation.flags import check_batch, use_cuda
-from bench.evaluation.image_io import ENDINGS, ImageSource
+from bench.evaluation.image_io import ImageSource
 from bench.evaluation.inputs import open_input, open_reference_array, read_file_manifest, read_run_config
 from bench.evaluation.reference_manifest import FEATURES_KEY, MANIFEST_FORMAT, MANIFEST_KEY, ReferenceManifest
 from bench.experiments import presets
@@ -125,7 +126,7 @@ def is_data_source(name: str) -> bool:
     if name in sources.KNOWN_SOURCES or not path.exists():
         return True
     if path.is_dir():
-        return not any(f.suffix.lower() in ENDINGS for f in path.iterdir() if f.is_file())
+        return not any(f.suffix.lower() in IMAGE_ENDINGS for f in path.iterdir() if f.is_file())
     return path.suffix != ".npz"
 
 

@@ -298,11 +298,11 @@ def native_preset(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def network_io(config: RunConfig) -> IOSpec:
-    """What the network of a run is built for."""
+def network_io(config: RunConfig, source: DataSource | None = None) -> IOSpec:
+    """Return the input and output shape of a run's network; opens the run's data source unless it is passed."""
     if config.model.io:
         return IOSpec(**config.model.io)
-    what = open_source(config.data.name, config.data.root)
+    source = source or open_source(config.data.name, config.data.root)
     return IOSpec(
-        channels=what.channels, size=what.size, num_classes=what.num_classes, variance=config.diffusion.variance
+        channels=source.channels, size=source.size, num_classes=source.num_classes, variance=config.diffusion.variance
     )

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from bench.config.fields import parse_json_or_text
+from bench.config.overrides import parse_json_or_text
 from bench.config.schema import RunConfig
 from bench.costs import matching
-from bench.data import autoencoder, dataset, latents, sources
+from bench.data import autoencoder, dataset, sources
 from bench.experiments import presets, pretrained_weights
 from bench.storage.run_folder import RunFolder
 
@@ -78,14 +78,14 @@ def solve_size(config: RunConfig) -> RunConfig:
 def with_decoder(config: RunConfig) -> RunConfig:
     """The config with the autoencoder that decodes its latents: that which made them, unless another is named."""
     d, e = config.data, config.evaluation
-    if not sources.open_source(d.name, d.root).latent:
+    source = sources.open_source(d.name, d.root)
+    if not source.latent:
         return config
     folder, sha256 = e.decoder, ""
     if folder and (Path(folder) / "config.json").is_file():
         sha256 = autoencoder.hash_autoencoder(folder, autoencoder.read_autoencoder(folder))
-    elif not folder and sources.is_encoded(d.name, d.root):
-        vae = latents.read_manifest(sources.data_folder(d.name, d.root)).vae
-        folder, sha256 = vae.path, vae.sha256
+    elif not folder:
+        folder, sha256 = source.decoder, source.decoder_hash
     return replace(config, evaluation=replace(e, decoder=folder, decoder_hash=sha256))
 
 

@@ -1,6 +1,6 @@
 """The papers' tables and figures, read from results/published/tables/*.toml on first use.
 
-results/published/README.md says how to write one.  Imports no torch.
+results/published/README.md explains how to write one.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -9,24 +9,23 @@ import csv
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from pydantic import TypeAdapter, ValidationError
-
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
+from bench.config.validation import STRICT, validate
 from bench.experiments import suites
 from bench.experiments.suites import Scale
 from bench.papers.published_networks import PUBLISHED_FOLDER
-from bench.papers.schema import STRICT, PaperFigure, PaperRun, PaperTable
+from bench.papers.schema import PaperFigure, PaperTable
 
 TomlTable = dict[str, Any]
 
 
 class Catalog(NamedTuple):
-    """All tables and figures by name, in the order in which they are listed."""
+    """All tables and figures by name, in the order of listings."""
 
     tables: dict[str, PaperTable]
     figures: dict[str, PaperFigure]
@@ -34,33 +33,33 @@ class Catalog(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperFile:
-    """The tables and figures of a paper, as its file has them."""
+    """Content of the TOML file of a paper."""
 
     __pydantic_config__ = STRICT
 
     position: int
-    """Rank of the file in listings."""
+    """Position of the file in listings."""
     paper: str
-    """The paper of every entry that names no other."""
+    """Paper of every entry, unless the entry names another."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Notes that tables share, by the name that their `shared_note` has."""
+    """Notes that several tables share, by the name in their `shared_note`."""
     tables: Mapping[str, TomlTable] = field(default_factory=dict)
     figures: Mapping[str, TomlTable] = field(default_factory=dict)
 
 
 def tables() -> Mapping[str, PaperTable]:
-    """Every table by name."""
+    """All tables by name."""
     return read_catalog(PUBLISHED_FOLDER / "tables").tables
 
 
 def figures() -> Mapping[str, PaperFigure]:
-    """Every figure by name."""
+    """All figures by name."""
     return read_catalog(PUBLISHED_FOLDER / "tables").figures
 
 
 @cache
 def read_catalog(folder: Path) -> Catalog:
-    """The catalogue of a folder; ValueError names the file and the entry that is wrong, and why."""
+    """Read the files of a folder; ValueError names the file, the entry and the reason."""
     catalog = Catalog({}, {})
     files = [(path, _parse_file(path)) for path in sorted(folder.glob("*.toml"))]
     if not files:
@@ -81,49 +80,22 @@ def read_catalog(folder: Path) -> Catalog:
 
 @contextmanager
 def _located(where: str) -> Iterator[None]:
-    """Begin the sentence of a ValueError with the place it is about."""
+    """Prefix a ValueError with the file and the entry that it is about."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _validate(kind: Any, data: TomlTable) -> Any:
-    try:
-        return _adapter(kind).validate_python(data)
-    except ValidationError as error:
-        raise ValueError(_sentence(error, kind)) from None
-
-
-def _sentence(error: ValidationError, kind: Any) -> str:
-    """The first problem that pydantic found, in words."""
-    first = error.errors()[0]
-    path, last = first["loc"][:-1], str(first["loc"][-1]) if first["loc"] else ""
-    key = ".".join(map(str, first["loc"]))
-    if "error" in first.get("ctx", {}):
-        return str(first["ctx"]["error"])
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == "unexpected_keyword_argument":
-        known = [f.name for f in fields(PaperRun if path[:1] == ("runs",) else kind) if f.name != "name"]
-        return f"there is no key {key}; {did_you_mean(last, known)}"
-    return f"{key} is {first['input']!r}; {first['msg'].replace('Input should', 'it should')}"
-
-
 def _parse_file(path: Path) -> PaperFile:
     with _located(str(path)):
-        file: PaperFile = _validate(PaperFile, tomllib.loads(path.read_text()))
+        file: PaperFile = validate(PaperFile, tomllib.loads(path.read_text()))
     return file
 
 
 def _check_name(name: str, entry: TomlTable, catalog: Catalog) -> None:
     if "name" in entry:
-        raise ValueError("its name is that of its section; there is no key name")
+        raise ValueError("the name is that of the section; there is no key name")
     if name in catalog.tables or name in catalog.figures:
         raise ValueError("another table or figure has this name")
 
@@ -131,11 +103,11 @@ def _check_name(name: str, entry: TomlTable, catalog: Catalog) -> None:
 def _refuse_unknown(names: Iterable[str], known: Iterable[str], kind: str, place: str = "") -> None:
     for name in names:
         if name not in set(known):
-            raise ValueError(f"there is no {kind} {name!r}{place}; {did_you_mean(name, list(known))}")
+            raise ValueError(f"there is no {kind} {name!r}{place}; {did_you_mean(name, known)}")
 
 
 def _parse_figure(name: str, entry: TomlTable, file: PaperFile, catalog: Catalog) -> PaperFigure:
-    figure: PaperFigure = _validate(PaperFigure, {"paper": file.paper, **entry, "name": name})
+    figure: PaperFigure = validate(PaperFigure, {"paper": file.paper, **entry, "name": name})
     _refuse_unknown(figure.tables, catalog.tables, "table")
     return figure
 
@@ -149,13 +121,13 @@ def _parse_table(name: str, entry: TomlTable, file: PaperFile) -> PaperTable:
         if "note" in data:
             raise ValueError("it has a note and a shared_note; one of them is enough")
         data["note"] = file.notes[shared]
-    table: PaperTable = _validate(PaperTable, data)
+    table: PaperTable = validate(PaperTable, data)
     _check_references(table)
     return table
 
 
 def _group_by_scale(cells: TomlTable) -> TomlTable:
-    """Line -> cell, or line -> scale -> cell where the scales differ, as scale -> line -> cell."""
+    """Turn line -> variant, or line -> scale -> variant, into scale -> line -> variant."""
     scales: TomlTable = {scale: {} for scale in get_args(Scale)}
     for line, cell in cells.items():
         at = cell if isinstance(cell, dict) else dict.fromkeys(get_args(Scale), cell)
@@ -165,7 +137,7 @@ def _group_by_scale(cells: TomlTable) -> TomlTable:
 
 
 def _check_references(table: PaperTable) -> None:
-    """Refuse columns that the file of values lacks, suites, and cells that the suite lacks."""
+    """Refuse columns that the file of values lacks, unknown suites, and variants that the suite lacks."""
     _refuse_unknown([*table.where, *table.key], _columns(table.file), "column", f" in {table.file}.csv")
     if table.file == "models":
         _refuse_unknown(table.columns, _columns("models"), "column", " in models.csv")
@@ -173,7 +145,7 @@ def _check_references(table: PaperTable) -> None:
         _refuse_unknown([table.suite], suites.SUITES, "suite")
     for scale, cells in table.cells.items():
         _refuse_unknown(
-            cells.values(), [c.name for c in suites.suite_variants(table.suite, scale)], "cell", f" at {scale} scale"
+            cells.values(), [v.name for v in suites.suite_variants(table.suite, scale)], "variant", f" at {scale} scale"
         )
 
 

@@ -1,20 +1,21 @@
-"""Paper tables filled from records: what was published beside what was measured, and the verdict.
+"""Fill the papers' tables: published values, measured values from records, and verdicts.
 
-The two have fields of their own and neither is ever made from the other.  Imports no torch.
+Published and measured values have separate fields, and neither is ever computed from the other.  Imports no torch.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
 from bench.config.metric_specs import METRIC_SPECS, metric_type
 from bench.experiments import suites
 from bench.experiments.suites import Scale
 from bench.papers import catalog, published_networks, published_results, verdicts
+from bench.papers.published_networks import PublishedNetwork
 from bench.papers.published_results import PublishedValue
 from bench.papers.run_matching import RecordIndex, find_records, run_command
 from bench.papers.schema import PaperTable
@@ -26,35 +27,37 @@ from bench.records.record import Metric, Record
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow:
-    """One value of a paper's table."""
+    """One value of a paper's table, published and measured.  Field names are columns of the CSV."""
 
     line: str
-    """The row of the table, as the paper names it."""
+    """Row of the table, as the paper names it."""
     metric: str
     direction: str
-    """lower or higher, whichever is better; "" for what is neither."""
+    """The better direction, lower or higher; "" if there is none."""
     published: float | None
     printed: str
-    """The published number as it was printed; "" where there is none."""
+    """The published number as printed; "" if there is none."""
     words: str
-    """The outcome where the paper has no number."""
+    """The outcome in words, if the paper has no number."""
     source: str
     verified: str
     note: str
     cell: str
-    """What was, or would be, measured at this scale: a cell of the suite, or a network; "" for nothing."""
+    """The variant of the suite, or the network, that measures the line at this scale; "" if none does."""
     measured: float | None
+    """Mean over the seeds."""
     low: float | None
+    """Lower end of the 95 % interval."""
     high: float | None
     deviation: float | None
-    """Over seeds; None of one."""
+    """Standard deviation over the seeds; None for one seed."""
     seeds: int
     records: tuple[str, ...]
-    """Ids."""
+    """Ids of the records."""
     difference: float | None
-    """Measured minus published; only in the paper's own setting."""
+    """Measured minus published, in the paper's own setting; otherwise None."""
     verdict: Verdict | Literal["", "reference"]
-    """Of the number; "reference" where nothing here can be run; "" where only the order can be judged."""
+    """Verdict on the number; "reference" if nothing here can be run; "" if only the order can be judged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,25 +70,25 @@ class FilledTable:
     scale: Scale
     rows: tuple[TableRow, ...]
     order: OrderComparison | None
-    """Of the variants; None where not all are measured, or the table has no order to judge."""
+    """Order of the variants; None if not all are measured, or the table has no order."""
     verdict: Verdict | Literal["reference"]
-    """Of the whole table."""
+    """Verdict on the whole table."""
     cells: int
-    """Lines that can be measured at this scale."""
+    """Number of lines that can be measured at this scale."""
     run: int
-    """Lines that are, with all the seeds that their suite asks for."""
+    """Number of lines that are measured, with all seeds of their suite."""
     commands: tuple[str, ...]
-    """What runs the rest."""
+    """Commands that run the missing lines."""
     notes: tuple[str, ...]
     protocol: str = ""
-    """In words, of what was measured; "" where nothing was."""
+    """Protocol of the measurements in words; "" if there are none."""
 
 
 METRIC_TYPES: Mapping[str, str] = {
     **dict.fromkeys(("FID", "FID-50K", "FID-30K", "FID-10K", "FID-5K"), "fid"),
     **{"sFID": "sfid", "IS": "is", "precision": "precision", "recall": "recall"},
 }
-"""A paper's metric -> its kind in records."""
+"""Metric of a paper -> metric type of records."""
 COUNT_LABELS = {
     "param_m": "parameters (M)",
     "gflops": "MACs (G)",
@@ -93,17 +96,17 @@ COUNT_LABELS = {
     "hidden": "width",
     "heads": "heads",
 }
-"""Columns of models.csv that are compared, and what they are called."""
+"""Columns of models.csv that are compared -> their labels."""
 
 
 def values_by_line(table: PaperTable) -> dict[str, list[PublishedValue]]:
-    """Line -> its published values, in the file's order; of results.csv and ablations.csv."""
+    """Line -> its published values, in the file's order, for a table of results.csv or ablations.csv."""
     assert table.file != "models"
-    found: dict[str, list[PublishedValue]] = {}
+    by_line: dict[str, list[PublishedValue]] = {}
     for value in published_results.select_values(table.file, **table.where):
         words = [_format_key(column, value.columns[column]) for column in table.key]
-        found.setdefault(", ".join(filter(None, words)), []).append(value)
-    return found
+        by_line.setdefault(", ".join(filter(None, words)), []).append(value)
+    return by_line
 
 
 def _format_key(column: str, text: str) -> str:
@@ -116,39 +119,39 @@ def _format_key(column: str, text: str) -> str:
     return f"{text} px" if column == "resolution" and text else text
 
 
-def fill_table(name: str, scale: Scale, ledger: RecordIndex) -> FilledTable:
-    """A table at a scale, with what the records say; ValueError for a table or a scale that there is not."""
+def fill_table(name: str, scale: Scale, index: RecordIndex) -> FilledTable:
+    """Fill a table at a scale from records; ValueError for an unknown table or scale."""
     tables = catalog.tables()
     if name not in tables:
-        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, list(tables))}")
+        raise ValueError(f"there is no table {name!r}; {did_you_mean(name, tables)}")
     table = tables[name]
     if scale not in available_scales(table):
         raise ValueError(f"{name} has no scale {scale}; it has {' and '.join(available_scales(table))}")
     if table.file == "models":
         return _fill_from_counts(table)
-    return _fill_from_suite(table, scale, ledger) if table.suite else _fill_from_runs(table, ledger)
+    return _fill_from_suite(table, scale, index) if table.suite else _fill_from_runs(table, index)
 
 
 def fill_all_tables(records: Iterable[Record]) -> list[FilledTable]:
-    """Every table at every scale it has."""
-    ledger = RecordIndex(records)
+    """Fill every table at every scale it has."""
+    index = RecordIndex(records)
     return [
-        fill_table(name, scale, ledger) for name, table in catalog.tables().items() for scale in available_scales(table)
+        fill_table(name, scale, index) for name, table in catalog.tables().items() for scale in available_scales(table)
     ]
 
 
-def table_to_dict(one: FilledTable) -> dict[str, Any]:
-    """As JSON takes it, with the order's figures in words as `order_words`."""
-    return {**asdict(one), "order_words": one.order.sentence() if one.order else ""}
+def table_to_dict(table: FilledTable) -> dict[str, Any]:
+    """Plain data for JSON, with a sentence about the order as `order_words`."""
+    return {**asdict(table), "order_words": table.order.describe() if table.order else ""}
 
 
 def available_scales(table: PaperTable) -> tuple[Scale, ...]:
-    """The scales at which a table can be asked for; one without a suite has the paper's alone."""
+    """The scales of a table; a table without a suite has only the paper's."""
     return ("paper", "digits", "shapes") if table.suite else ("paper",)
 
 
-def _table_row(line: str, value: PublishedValue, **more: Any) -> TableRow:
-    """A row with its published half; `more` is the measured one."""
+def _table_row(line: str, value: PublishedValue, **measured: Any) -> TableRow:
+    """A row with the published value; `measured` are the other fields, if the line can be measured."""
     empty: dict[str, Any] = dict(cell="", measured=None, low=None, high=None, deviation=None, seeds=0, records=())
     return TableRow(
         line=line,
@@ -160,220 +163,219 @@ def _table_row(line: str, value: PublishedValue, **more: Any) -> TableRow:
         source=value.source,
         verified=value.verified,
         note=value.note,
-        **{**empty, "difference": None, "verdict": "reference", **more},
+        **{**empty, "difference": None, "verdict": "reference", **measured},
     )
 
 
 def _matching_metrics(value: PublishedValue, records: Iterable[Record]) -> list[tuple[str, Metric]]:
-    """(record's id, its metric) for a published value's metric."""
+    """(id, metric) of each record's metric of the same type as the published one."""
     if value.metric not in METRIC_TYPES:
         return []
-    wanted = METRIC_TYPES[value.metric]
-    return [(r.id, m) for r in records for name, m in r.metrics.items() if metric_type(name) == wanted]
+    type_ = METRIC_TYPES[value.metric]
+    return [(r.id, m) for r in records for name, m in r.metrics.items() if metric_type(name) == type_]
 
 
 def _measured_fields(
     value: PublishedValue, records: Iterable[Record], *, trained: bool, compare: bool
 ) -> dict[str, Any]:
-    """The measured half of a row.
-
-    `compare`: these records are of the paper's own setting, so that the numbers may be held to each other.
-    """
-    found = _matching_metrics(value, records)
-    if not found:
+    """The measured fields of a row; `compare` judges the number, for records in the paper's own setting."""
+    matching = _matching_metrics(value, records)
+    if not matching:
         return dict(verdict="not run")
-    m = metric_statistics([metric for _, metric in found])
-    half: dict[str, Any] = dict(measured=m.mean, low=m.low, high=m.high, deviation=m.deviation, seeds=m.n)
-    half |= dict(records=tuple(id_ for id_, _ in found), verdict="")
-    if compare and value.number is not None and value.sure:
-        half["difference"] = m.mean - value.number
-        half["verdict"] = verdicts.judge_number(value.metric, value.number, m.mean, trained=trained)
-    return half
+    m = metric_statistics([metric for _, metric in matching])
+    fields: dict[str, Any] = dict(measured=m.mean, low=m.low, high=m.high, deviation=m.std, seeds=m.n)
+    fields |= dict(records=tuple(id_ for id_, _ in matching), verdict="")
+    if compare and value.number is not None and value.certain:
+        fields["difference"] = m.mean - value.number
+        fields["verdict"] = verdicts.judge_number(value.metric, value.number, m.mean, trained=trained)
+    return fields
 
 
-def _select_one_evaluation(found: Mapping[str, list[Record]]) -> tuple[dict[str, list[Record]], int]:
-    """The records that share the commonest protocol of evaluation, one a seed, and how many are left out."""
-    every = [r for records in found.values() for r in records]
-    if not every:
+def _newest_of_each_seed(records: Iterable[Record]) -> list[Record]:
+    return list({r.seed: r for r in sorted(records, key=lambda r: r.created)}.values())
+
+
+def _select_one_evaluation(by_line: Mapping[str, list[Record]]) -> tuple[dict[str, list[Record]], int]:
+    """Keep the records with the most frequent evaluation protocol, one per seed; also return how many are left out."""
+    everything = [r for records in by_line.values() for r in records]
+    if not everything:
         return {}, 0
-    counted = Counter(r.evaluation_fingerprint for r in every)
-    newest = {r.evaluation_fingerprint: r.created for r in sorted(every, key=lambda r: r.created)}
-    chosen = max(counted, key=lambda print_: (counted[print_], newest[print_]))
-    kept = {}
-    for line, records in found.items():
-        own = sorted((r for r in records if r.evaluation_fingerprint == chosen), key=lambda r: r.created)
-        kept[line] = list({r.config["seed"]: r for r in own}.values())
-    return kept, len(every) - sum(map(len, kept.values()))
+    counts = Counter(r.evaluation_fingerprint for r in everything)
+    newest = {r.evaluation_fingerprint: r.created for r in sorted(everything, key=lambda r: r.created)}
+    chosen = max(counts, key=lambda fingerprint: (counts[fingerprint], newest[fingerprint]))
+    selected = {
+        line: _newest_of_each_seed(r for r in records if r.evaluation_fingerprint == chosen)
+        for line, records in by_line.items()
+    }
+    return selected, len(everything) - sum(map(len, selected.values()))
 
 
-def _fill_from_suite(table: PaperTable, scale: Scale, ledger: RecordIndex) -> FilledTable:
+def _fill_from_suite(table: PaperTable, scale: Scale, index: RecordIndex) -> FilledTable:
     keys = suites.variant_keys(table.suite, scale)
-    lines = table.cells.get(scale, {})
-    found, left_out = _select_one_evaluation({line: ledger.by_key.get(keys[cell], []) for line, cell in lines.items()})
+    variants = table.cells.get(scale, {})
+    by_line, left_out = _select_one_evaluation(
+        {line: index.by_variant.get(keys[variant], []) for line, variant in variants.items()}
+    )
     compare = scale == "paper" and not table.order_only
     rows = []
     for line, values in values_by_line(table).items():
         for value in values:
-            more: dict[str, Any] = dict(verdict="reference")
-            if line in lines:
-                more = _measured_fields(value, found.get(line, []), trained=True, compare=compare)
-                more["cell"] = lines[line]
-            rows.append(_table_row(line, value, **more))
+            fields: dict[str, Any] = dict(verdict="reference")
+            if line in variants:
+                fields = _measured_fields(value, by_line.get(line, []), trained=True, compare=compare)
+                fields["cell"] = variants[line]
+            rows.append(_table_row(line, value, **fields))
     seeds = suites.SUITES[table.suite].seeds[scale]
-    done = [line for line in lines if len(found.get(line, [])) >= seeds]
-    order = _judge_table_order(table, rows, lines) if len(done) == len(lines) else None
-    run = f"python -m bench.run --suite {table.suite} --scale {scale}"
-    without = len({r.line for r in rows} - set(lines))
+    done = [line for line in variants if len(by_line.get(line, [])) >= seeds]
+    missing = len({r.line for r in rows} - set(variants))
     notes = [
         table.note,
-        f"{without} lines have no cell at this scale." if without and scale != "paper" else "",
-        f"{left_out} records of other protocols of evaluation are left out." if left_out else "",
+        f"{missing} lines have no variant at this scale." if missing and scale != "paper" else "",
+        f"{left_out} records of other evaluation protocols are left out." if left_out else "",
     ]
     return _filled_table(
         table,
         rows,
         scale=scale,
-        order=order,
-        cells=len(lines),
+        order=_judge_table_order(table, rows, variants) if len(done) == len(variants) else None,
+        cells=len(variants),
         run=len(done),
-        commands=(run,) if len(done) < len(lines) else (),
+        commands=[f"python -m bench.run --suite {table.suite} --scale {scale}"] if len(done) < len(variants) else [],
         notes=notes,
-        of=found,
+        records=[r for records in by_line.values() for r in records],
     )
 
 
 def _judge_table_order(table: PaperTable, rows: list[TableRow], lines: Iterable[str]) -> OrderComparison | None:
-    """The published order of the measured lines, judged by the first metric."""
+    """Judge the published order of the measured lines by the table's first metric; None if there is no order."""
     metric = rows[0].metric
-    own = {r.line: r for r in rows if r.line in set(lines) and r.metric == metric}
+    by_line = {r.line: r for r in rows if r.line in set(lines) and r.metric == metric}
     measured = {
-        line: SeedStatistics(mean=r.measured, low=r.low, high=r.high, deviation=r.deviation, n=r.seeds)
-        for line, r in own.items()
+        line: SeedStatistics(mean=r.measured, low=r.low, high=r.high, std=r.deviation, n=r.seeds)
+        for line, r in by_line.items()
         if r.measured is not None
     }
     lower = METRIC_SPECS[METRIC_TYPES[metric]][0] == "lower"
-    published = {line: r.published for line, r in own.items() if r.published is not None}
-    pairs = [p for p in table.better if set(p) <= set(own)] or verdicts.published_pairs(published, lower=lower)
-    no_gain = [p for p in table.no_gain if set(p) <= set(own)]
+    published = {line: r.published for line, r in by_line.items() if r.published is not None}
+    pairs = [p for p in table.better if set(p) <= set(by_line)] or verdicts.published_pairs(published, lower=lower)
+    no_gain = [p for p in table.no_gain if set(p) <= set(by_line)]
     return verdicts.judge_order(pairs, measured, lower=lower, no_gain=no_gain) if pairs else None
 
 
 def _filled_table(
     table: PaperTable,
-    rows: Iterable[TableRow],
+    rows: Sequence[TableRow],
     *,
     scale: Scale = "paper",
     order: OrderComparison | None = None,
+    cells: int,
+    run: int,
+    commands: Iterable[str] = (),
     notes: Iterable[str],
-    of: Mapping[str, Iterable[Record]] | None = None,
-    **more: Any,
+    records: Sequence[Record] = (),
 ) -> FilledTable:
-    """The table with its verdict; `of` are the records of its lines, whose protocol is told."""
-    one = next((r for records in (of or {}).values() for r in records), None)
+    """The table with its verdict; `records` are those of its lines, which share a protocol."""
     return FilledTable(
-        **{"name": table.name, "title": table.title, "paper": table.paper, "commands": (), **more},
+        name=table.name,
+        title=table.title,
+        paper=table.paper,
         scale=scale,
         rows=tuple(rows),
         order=order,
         verdict=_table_verdict(rows, order),
+        cells=cells,
+        run=run,
+        commands=tuple(commands),
         notes=tuple(filter(None, notes)),
-        protocol=describe_protocol(one.protocol) if one else "",
+        protocol=describe_protocol(records[0].protocol) if records else "",
     )
 
 
 def _table_verdict(rows: Iterable[TableRow], order: OrderComparison | None) -> Verdict | Literal["reference"]:
-    """The verdict of a table: its numbers where all were held to the paper's, or else its order.
+    """The verdict on a table: on its numbers if all were judged, otherwise on its order.
 
-    A table of which cells are missing is `not run`, or `not reproduced` where a number already is not.
+    A table with missing lines is `not run`, or `not reproduced` if one number already is.
     """
-    own = [r for r in rows if r.verdict != "reference"]
-    if not own:
+    judged = [r for r in rows if r.verdict != "reference"]
+    if not judged:
         return "reference"
-    if all(r.verdict == "reproduced" for r in own):
+    if all(r.verdict == "reproduced" for r in judged):
         return "reproduced"
     if order:
         return order.verdict
-    return "not reproduced" if any(r.verdict == "not reproduced" for r in own) else "not run"
+    return "not reproduced" if any(r.verdict == "not reproduced" for r in judged) else "not run"
 
 
-def _fill_from_runs(table: PaperTable, ledger: RecordIndex) -> FilledTable:
-    rows, commands, order = [], [], None
-    found = {}
+def _fill_from_runs(table: PaperTable, index: RecordIndex) -> FilledTable:
     values = values_by_line(table)
+    rows, commands = [], []
+    by_line: dict[str, list[Record]] = {}
     for line, run in table.runs.items():
-        found[line], trained = find_records(run, values[line][0], ledger)
-        if not found[line]:
+        records, trained = find_records(run, values[line][0], index)
+        by_line[line] = _newest_of_each_seed(records)
+        if not records:
             commands.append(run_command(run, values[line][0]))
-        found[line] = list({r.config["seed"]: r for r in sorted(found[line], key=lambda r: r.created)}.values())
         for value in values[line]:
-            rows.append(
-                _table_row(
-                    line,
-                    value,
-                    cell=f"{run.arch} {run.size}",
-                    **_measured_fields(value, found[line], trained=trained, compare=True),
-                )
-            )
-    rows += [_table_row(line, v) for line, own in values.items() if line not in table.runs for v in own]
-    order_of = list(values)
-    rows.sort(key=lambda r: order_of.index(r.line))
-    done = sum(map(bool, found.values()))
-    if table.better and done == len(table.runs):
-        order = _judge_table_order(table, rows, table.runs)
-    weights = any(r.config["track"] == "published" for records in found.values() for r in records)
+            fields = _measured_fields(value, by_line[line], trained=trained, compare=True)
+            rows.append(_table_row(line, value, cell=f"{run.arch} {run.size}", **fields))
+    rows += [_table_row(line, v) for line, others in values.items() if line not in table.runs for v in others]
+    position = list(values)
+    rows.sort(key=lambda r: position.index(r.line))
+    done = sum(map(bool, by_line.values()))
+    measured = [r for records in by_line.values() for r in records]
     return _filled_table(
         table,
         rows,
-        order=order,
+        order=_judge_table_order(table, rows, table.runs) if table.better and done == len(table.runs) else None,
         cells=len(table.runs),
         run=done,
-        commands=tuple(commands),
-        notes=[table.note, WEIGHTS_NOTE if weights else ""],
-        of=found,
+        commands=commands,
+        notes=[table.note, WEIGHTS_NOTE if any(r.track == "published" for r in measured) else ""],
+        records=measured,
     )
 
 
 def _fill_from_counts(table: PaperTable) -> FilledTable:
-    """A table of sizes and costs: the published definitions against what is counted here."""
+    """Compare the published sizes and costs with those counted here."""
     rows = []
-    for found in published_networks.select_networks(**table.where):
-        words = [_format_key(column, found.columns[column]) for column in table.key]
-        for column in table.columns:
-            if not (printed := found.columns[column]):
-                continue
-            ours = published_networks.counted_value(found.id, column)
-            allowed = verdicts.COUNT_TOLERANCE * float(printed)
-            close = ours is not None and (
-                published_networks.matches_printed(ours, printed, found) or abs(ours - float(printed)) <= allowed
-            )
-            verdict: Any = "reference" if ours is None else "reproduced" if close else "not reproduced"
-            rows.append(
-                TableRow(
-                    line=", ".join(words),
-                    metric=COUNT_LABELS[column],
-                    direction="",
-                    published=float(printed),
-                    printed=printed,
-                    words="",
-                    source=found.source,
-                    verified=found.columns["verified"],
-                    note=found.columns["note"],
-                    cell=found.id if ours is not None else "",
-                    measured=ours,
-                    low=None,
-                    high=None,
-                    deviation=None,
-                    seeds=0,
-                    records=(),
-                    difference=None if ours is None else ours - float(printed),
-                    verdict=verdict,
-                )
-            )
+    for network in published_networks.select_networks(**table.where):
+        words = [_format_key(column, network.columns[column]) for column in table.key]
+        rows += [_count_row(", ".join(words), network, column) for column in table.columns if network.columns[column]]
     counted = len({r.cell for r in rows if r.cell})
     return _filled_table(table, rows, cells=counted, run=counted, notes=[table.note, COUNTS_NOTE])
 
 
+def _count_row(line: str, network: PublishedNetwork, column: str) -> TableRow:
+    printed = network.columns[column]
+    published, counted = float(printed), published_networks.counted_value(network.id, column)
+    verdict: Verdict | Literal["reference"] = "reference"
+    if counted is not None:
+        within = abs(counted - published) <= verdicts.COUNT_TOLERANCE * published
+        agrees = published_networks.matches_printed(counted, printed, network) or within
+        verdict = "reproduced" if agrees else "not reproduced"
+    return TableRow(
+        line=line,
+        metric=COUNT_LABELS[column],
+        direction="",
+        published=published,
+        printed=printed,
+        words="",
+        source=network.source,
+        verified=network.columns["verified"],
+        note=network.columns["note"],
+        cell=network.id if counted is not None else "",
+        measured=counted,
+        low=None,
+        high=None,
+        deviation=None,
+        seeds=0,
+        records=(),
+        difference=None if counted is None else counted - published,
+        verdict=verdict,
+    )
+
+
 WEIGHTS_NOTE = (
-    "A record has the hash of the weights it was made with; that they are the file named here is its author's word."
+    "A record has the hash of the weights it was sampled from; only its author knows that they are the file named here."
 )
 COUNTS_NOTE = "Counted here on the networks of architectures/ (python -m bench.cost), without any run."

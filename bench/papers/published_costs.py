@@ -8,28 +8,28 @@ from typing import Any
 
 import torch
 
-import architectures
 from architectures.classifier import SIZES, NoisyClassifier
+from architectures.suggestions import did_you_mean
 from bench.costs.counting import NetworkCost, count_cost, count_module, meta_inputs
 from bench.papers import published_networks
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostComparison:
-    """A published network's cost as counted here, and what it was said to be."""
+    """Cost of a published network as counted here, beside the published one."""
 
     row: published_networks.PublishedNetwork
     cost: NetworkCost | None
-    """None where the publication does not say enough to build the network."""
+    """None if the publication does not define the network completely."""
     guidance: int | None
-    """Network evaluations of one classifier-free guided step: 2 with a null condition, or else 1."""
+    """Network evaluations of a step with classifier-free guidance: 2 with a null condition, otherwise 1."""
 
     def verdict(self) -> str:
-        """What agrees and what does not.
+        """Compare with the official definition, or else with the printed numbers.
 
-        "exact": parameters equal to the official definition's, MACs within 0.1 % of it.  "as printed":
-        there is only a printed number, and ours is within half of its last digit or 0.1 %.  A printed
-        number that disagrees is named.
+        "exact": parameters equal the official definition's, and MACs are within 0.1 % of it.  "as printed": only
+        numbers are printed, and ours are within half of their last digit or 0.1 %.  Printed numbers that disagree are
+        listed.
         """
         if self.cost is None:
             return f"not counted: {published_networks.NOT_PUBLISHED[self.row.id]}"
@@ -70,9 +70,9 @@ def _count_published(network: published_networks.NetworkDefinition) -> NetworkCo
         return count_module(NoisyClassifier(**SIZES[network.io.size]).eval(), meta_inputs(network.io)[:2])
 
 
-def comparison_to_dict(found: CostComparison) -> dict[str, Any]:
-    """Every number of a row, unrounded; None where there is none."""
-    row, cost = found.row, found.cost
+def comparison_to_dict(comparison: CostComparison) -> dict[str, Any]:
+    """All numbers of a comparison, unrounded; missing ones are None."""
+    row, cost = comparison.row, comparison.cost
     return {
         "row": row.id,
         "paper": row.paper,
@@ -86,21 +86,21 @@ def comparison_to_dict(found: CostComparison) -> dict[str, Any]:
         "gflops_printed": float(row.gflops_printed) if row.gflops_printed else None,
         "flops": cost and cost.flops,
         "training_flops": cost and cost.training_flops,
-        "guidance_multiplier": found.guidance,
-        "verdict": found.verdict(),
+        "guidance_multiplier": comparison.guidance,
+        "verdict": comparison.verdict(),
         "source": row.source,
     }
 
 
-def format_counts_csv(found: Sequence[CostComparison]) -> str:
-    """What bench.tables reads, so that it needs no torch: the counts of each network that can be built."""
-    lines = [f"{f.row.id},{f.cost.params},{f.cost.macs}" for f in found if f.cost]
+def format_counts_csv(comparisons: Sequence[CostComparison]) -> str:
+    """Counts of each network that can be built, as CSV: bench.tables reads them, so that it needs no torch."""
+    lines = [f"{f.row.id},{f.cost.params},{f.cost.macs}" for f in comparisons if f.cost]
     return "\n".join(["model_id,params,macs", *lines, ""])
 
 
-def comparison_row(found: CostComparison) -> dict[str, Any]:
-    """A line of the table; differences are to the official definition where there is one."""
-    row, cost = found.row, found.cost
+def comparison_row(comparison: CostComparison) -> dict[str, Any]:
+    """A row of the table; differences are to the official definition if there is one."""
+    row, cost = comparison.row, comparison.cost
     gmacs = cost.macs / 1e9 if cost else None
     params = row.params_official or (float(row.params_printed) * 1e6 if row.params_printed else None)
     theirs = row.gmacs_official or (float(row.gflops_printed) if row.gflops_printed else None)
@@ -116,17 +116,20 @@ def comparison_row(found: CostComparison) -> dict[str, Any]:
         "difference ": f"{gmacs / theirs - 1:+.2%}" if gmacs and theirs else "",
         "FLOPs (G)": f"{cost.flops / 1e9:.2f}" if cost else "",
         "training FLOPs (G)": f"{cost.training_flops / 1e9:.1f}" if cost else "",
-        "guided": f"x {found.guidance}" if found.guidance else "",
-        "verdict": found.verdict(),
+        "guided": f"x {comparison.guidance}" if comparison.guidance else "",
+        "verdict": comparison.verdict(),
     }
 
 
 def search_networks(words: Sequence[str]) -> list[published_networks.PublishedNetwork]:
-    """The published networks whose names hold one of the words; all without words."""
+    """Select the published networks whose names contain one of the words; no word selects all.
+
+    ValueError for a word that no name contains.
+    """
     rows, words = published_networks.read_networks(), [word.lower() for word in words]
     for word in words:
         if not any(word in row.id for row in rows):
-            near = architectures.registry.did_you_mean(word, [row.id for row in rows])
+            near = did_you_mean(word, [row.id for row in rows])
             raise ValueError(f"no published network is called {word!r}; {near}")
     return [row for row in rows if not words or any(word in row.id for word in words)]
 

@@ -1,7 +1,7 @@
-"""The published networks: what papers and official code say they cost, and how to build each here.
+"""Published networks: their cost according to papers and official code, and their definitions here.
 
-The numbers are results/published/models.csv, whose README explains the columns; nothing in it was
-measured by this project.  Imports no torch.
+The numbers are in results/published/models.csv; the README there explains the columns.  Nothing in it was measured by
+this project.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from architectures.official_ctor import PUBLISHED, translate
 from bench.storage.paths import data_file
 
 CLASSIFIER = "classifier"
-"""Stands for ADM's noisy classifier, which is no denoiser and so is not in the registry."""
+"""Name of ADM's noisy classifier, which is no denoiser and therefore not in the registry."""
 PUBLISHED_FOLDER = data_file("results/published")
 COUNTS_FILE = data_file("results/counts.csv")
-"""Our own counts of them, exact, by the definitions in architectures/."""
+"""Exact counts of the same networks as architectures/ defines them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkDefinition:
-    """How a published network is built here."""
+    """The arguments that build a published network here."""
 
     arch: str
     size: str = ""
@@ -37,14 +37,14 @@ class NetworkDefinition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedNetwork:
-    """One published network; numbers are None where none was published."""
+    """A published network; unpublished numbers are None."""
 
     id: str
     paper: str
     model: str
     resolution: str
     params_printed: str
-    """Millions, as printed: the number of digits says how exact it is."""
+    """Millions, as printed: the digits show the precision."""
     gflops_printed: str
     """The papers' "Gflops", multiply-accumulates in 1e9, as printed."""
     params_official: int | None
@@ -53,11 +53,11 @@ class PublishedNetwork:
     """Multiply-accumulates of the official definition, in 1e9, one image."""
     source: str
     columns: Mapping[str, str]
-    """The row of the file, as it stands there."""
+    """The row of the file, unchanged."""
 
 
 def read_networks(folder: Path = PUBLISHED_FOLDER) -> list[PublishedNetwork]:
-    """Every published network, in the file's order."""
+    """Read all published networks, in the file's order."""
     with (folder / "models.csv").open(newline="") as f:
         return [_parse_network(line) for line in csv.DictReader(f)]
 
@@ -78,15 +78,15 @@ def _parse_network(line: Mapping[str, str]) -> PublishedNetwork:
 
 
 def select_networks(**columns: str | tuple[str, ...]) -> list[PublishedNetwork]:
-    """The published networks whose columns are, or are among, what is given."""
-    wanted = {name: (value,) if isinstance(value, str) else value for name, value in columns.items()}
-    return [row for row in read_networks() if all(row.columns[name] in accepted for name, accepted in wanted.items())]
+    """Select the published networks whose columns have the given texts, or one of them."""
+    accepted = {name: (value,) if isinstance(value, str) else value for name, value in columns.items()}
+    return [row for row in read_networks() if all(row.columns[name] in texts for name, texts in accepted.items())]
 
 
 def matches_printed(value: float, printed: str, row: PublishedNetwork) -> bool:
-    """Whether a count is the printed number: within half of its last digit, or 0.1 %.
+    """Whether a count agrees with the printed number: within half of its last digit, or 0.1 %.
 
-    DiT's Gflops hold elementwise operations too: 0.02 G are allowed, 0.1 G at 512 pixels.
+    DiT's Gflops include elementwise operations: 0.02 G are allowed, 0.1 G at 512 pixels.
     """
     decimals = len(printed.partition(".")[2])
     allowed = max(0.5 * 10**-decimals, 1e-3 * float(printed))
@@ -97,7 +97,7 @@ def matches_printed(value: float, printed: str, row: PublishedNetwork) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkCounts:
-    """What a published network is counted to cost here."""
+    """Cost of a published network, counted here."""
 
     params: int
     macs: int
@@ -105,7 +105,7 @@ class NetworkCounts:
 
 @cache
 def read_counts(path: Path = COUNTS_FILE) -> dict[str, NetworkCounts]:
-    """Row -> its counts, which `python -m bench.cost --write` wrote; rows that cannot be built are left out."""
+    """Read the file of `python -m bench.cost --write`: network -> counts; some cannot be built and are left out."""
     with path.open(newline="") as f:
         return {
             line["model_id"]: NetworkCounts(params=int(line["params"]), macs=int(line["macs"]))
@@ -114,14 +114,14 @@ def read_counts(path: Path = COUNTS_FILE) -> dict[str, NetworkCounts]:
 
 
 def counted_value(row_id: str, column: str) -> float | None:
-    """What is built here in the units of a column of models.csv; None where nothing is.
+    """Our value of a column of models.csv, in its units; None for a network that cannot be built.
 
-    Parameters and multiply-accumulates are counted; DiT's depth, width and heads are the registry's.
+    Parameters and multiply-accumulates are counted; DiT's depth, width and heads come from the registry.
     """
     if column in ("param_m", "gflops"):
-        if (found := read_counts().get(row_id)) is None:
+        if (counts := read_counts().get(row_id)) is None:
             return None
-        return found.params / 1e6 if column == "param_m" else found.macs / 1e9
+        return counts.params / 1e6 if column == "param_m" else counts.macs / 1e9
     network = NETWORKS[row_id]
     return float(registry.size_args(network.arch, network.size)[{"hidden": "width"}.get(column, column)])
 
@@ -134,17 +134,17 @@ def _dit() -> dict[str, NetworkDefinition]:
     """arXiv:2212.09748, Tables 1 and 4: noise and variance of four latent channels."""
     learned: dict[str, Any] = dict(null=True, variance="learned_range")
     small, large = _io(4, 32, 1000, **learned), _io(4, 64, 1000, **learned)
-    found = {
+    networks = {
         f"dit_{name.lower()}_{patch}": NetworkDefinition(arch="dit", size=f"{name}/{patch}", io=small)
         for name in ("S", "B", "L", "XL")
         for patch in (8, 4, 2)
     }
-    found["dit_xl_2_512"] = NetworkDefinition(arch="dit", size="XL/2", io=large)
+    networks["dit_xl_2_512"] = NetworkDefinition(arch="dit", size="XL/2", io=large)
     for short, conditioning in (("incontext", "in_context"), ("crossattn", "cross_attention"), ("adaln", "adaln")):
-        found[f"dit_xl_2_{short}"] = NetworkDefinition(
+        networks[f"dit_xl_2_{short}"] = NetworkDefinition(
             arch="dit", size="XL/2", io=small, args={"conditioning": conditioning}
         )
-    return found
+    return networks
 
 
 def _uvit() -> dict[str, NetworkDefinition]:
@@ -167,18 +167,18 @@ def _uvit() -> dict[str, NetworkDefinition]:
 
 def _adm() -> dict[str, NetworkDefinition]:
     """arXiv:2105.05233, Tables 11 to 13, and the flags of the official repository."""
-    found = {
+    networks = {
         f"adm_{size}": NetworkDefinition(
             arch="unet", size=f"ADM-{size}", io=_io(3, size, 1000, variance="learned_range")
         )
         for size in (64, 128, 256, 512)
     }
     free = NetworkDefinition(arch="unet", size="ADM-256", io=_io(3, 256, variance="learned_range"))
-    found |= {"adm_256_uncond": free, "adm_lsun256": free}
+    networks |= {"adm_256_uncond": free, "adm_lsun256": free}
     for id_, name in (("admu_64_256", "64 to 256"), ("admu_128_512", "128 to 512")):
         arch, io, args = translate("adm", PUBLISHED["adm"][name])
-        found[id_] = NetworkDefinition(arch=arch, io=io, args=args)
-    return found | {
+        networks[id_] = NetworkDefinition(arch=arch, io=io, args=args)
+    return networks | {
         f"adm_cls_{size}": NetworkDefinition(arch=CLASSIFIER, io=_io(3, size)) for size in (64, 128, 256, 512)
     }
 
@@ -198,7 +198,7 @@ def _ldm() -> dict[str, NetworkDefinition]:
     """arXiv:2112.10752, Tables 12 to 15: ImageNet attends to a class token, CelebA-HQ is unconditional."""
     shapes = {1: (3, 256), 2: (2, 128), 4: (3, 64), 8: (4, 32), 16: (8, 16), 32: (32, 8)}
     mults = {1: (1, 1, 2, 2, 4, 4), 2: (1, 2, 2, 4, 4), 4: (1, 2, 3, 5)}
-    found = {
+    networks = {
         "ldm_4_cin256": NetworkDefinition(arch="unet", size="LDM-4", io=_io(3, 64, text_dim=512)),
         "ldm_8_cin256": NetworkDefinition(arch="unet", size="LDM-8", io=_io(4, 32, text_dim=512)),
     }
@@ -208,7 +208,7 @@ def _ldm() -> dict[str, NetworkDefinition]:
         width = 192 if factor < 8 else 256
         shared: dict[str, Any] = dict(res_blocks=2, attention=attention, norm="add", resample="conv")
         shared |= dict(channel_mult=mult, channels=width)
-        found[f"ldm_{factor}_analysis"] = NetworkDefinition(
+        networks[f"ldm_{factor}_analysis"] = NetworkDefinition(
             arch="unet",
             io=_io(channels, size, text_dim=512),
             args=dict(shared, attention_kind="transformer", heads=1, head_channels=None),
@@ -216,8 +216,8 @@ def _ldm() -> dict[str, NetworkDefinition]:
         alone = dict(shared, head_channels=32)
         if factor == 4:
             alone |= dict(channels=224, channel_mult=(1, 2, 3, 4))
-        found[f"ldm_{factor}_celeba"] = NetworkDefinition(arch="unet", io=_io(channels, size), args=alone)
-    return found
+        networks[f"ldm_{factor}_celeba"] = NetworkDefinition(arch="unet", io=_io(channels, size), args=alone)
+    return networks
 
 
 def _genvit() -> dict[str, NetworkDefinition]:
@@ -236,13 +236,13 @@ def _genvit() -> dict[str, NetworkDefinition]:
 
 
 NETWORKS: Mapping[str, NetworkDefinition] = {**_dit(), **_uvit(), **_adm(), **_ldm(), **_genvit(), **_ddpm()}
-"""Row -> how its network is built here."""
+"""Network -> its definition here."""
 
 CASCADES: Mapping[str, tuple[str, ...]] = {
     "admu_256_total": ("adm_64", "admu_64_256"),
     "admu_512_total": ("adm_128", "admu_128_512"),
 }
-"""Row -> the rows of which it is the sum."""
+"""Cascade -> the networks whose costs are added."""
 
 NOT_PUBLISHED: Mapping[str, str] = {
     "uvit_unet_appE": "its channels and depth are not published",
@@ -250,4 +250,4 @@ NOT_PUBLISHED: Mapping[str, str] = {
     "gentron_xl_2": "its text projections are not published",
     "gentron_g_2": "its text projections are not published",
 }
-"""Row -> why it cannot be built."""
+"""Network -> the reason why it cannot be built."""

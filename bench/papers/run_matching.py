@@ -1,4 +1,4 @@
-"""A published row as a run here: what bench.run is asked for, and which records are of that setting; no torch."""
+"""Match published rows with runs: the request that reproduces a row, and the records in its setting.  No torch."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ from bench.papers.published_results import PublishedValue
 from bench.papers.schema import PaperRun
 from bench.records.record import Record
 
-Columns = Mapping[str, str]
-
 
 def request_of(run: PaperRun, value: PublishedValue) -> RunRequest:
-    """The run of a published row by the paper's own recipe: its steps, guidance, sampler and samples."""
+    """The request that reproduces a published row: the paper's recipe, with the row's steps, guidance and samples."""
     columns = value.columns
-    what = run.data or presets.compose_config(RunRequest(arch=run.arch, size=run.size)).data.name
+    data = run.data or presets.compose_config(RunRequest(arch=run.arch, size=run.size)).data.name
     settings = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
-    latent = sources.open_source(what, "data").latent
+    latent = sources.open_source(data, "data").latent
     batch = recipes.native_recipe(run.arch, run.size, latent).recipe.batch
     settings["budget.images"] = str(int(columns["steps"]) * batch)
     if columns.get("cfg_w"):
@@ -44,7 +42,7 @@ def request_of(run: PaperRun, value: PublishedValue) -> RunRequest:
     if columns["paper"].startswith(("LDM", "GenViT")):
         settings["evaluation.protocol"] = "torch-fidelity"
     settings |= run.settings
-    return RunRequest(arch=run.arch, size=run.size, data=what, track="native", settings=settings)
+    return RunRequest(arch=run.arch, size=run.size, data=data, track="native", settings=settings)
 
 
 def _text(value: Any) -> str:
@@ -65,55 +63,58 @@ def setting_key(config: Mapping[str, Any], *, trained: bool) -> str:
 
 
 class RecordIndex:
-    """The finished models of a results folder, looked up by what they are runs of."""
+    """The finished models of a results folder, by configuration."""
 
     def __init__(self, records: Iterable[Record]) -> None:
-        self.by_key: dict[str, list[Record]] = {}
-        """Of a suite's cell."""
+        self.by_variant: dict[str, list[Record]] = {}
+        """Key of a suite's variant -> records of all seeds."""
         self.by_setting: dict[str, list[Record]] = {}
-        """Of a paper's own recipe, or of its published weights."""
+        """setting_key -> records with a paper's own recipe, or with its published weights."""
         for r in records:
             if r.kind != "model" or r.status != "done" or "model" not in r.config:
                 continue
-            self.by_key.setdefault(configuration_key(r.config, SEED + RESOLVED), []).append(r)
+            self.by_variant.setdefault(configuration_key(r.config, SEED + RESOLVED), []).append(r)
             if r.config["track"] != "shared":
-                own = setting_key(r.config, trained=r.config["track"] == "native")
-                self.by_setting.setdefault(own, []).append(r)
+                key = setting_key(r.config, trained=r.config["track"] == "native")
+                self.by_setting.setdefault(key, []).append(r)
 
 
-def find_records(run: PaperRun, value: PublishedValue, ledger: RecordIndex) -> tuple[list[Record], bool]:
-    """(the records in a published row's setting, whether they were trained here).
+def find_records(run: PaperRun, value: PublishedValue, index: RecordIndex) -> tuple[list[Record], bool]:
+    """The records in a published row's setting, and whether the network was trained here.
 
-    Published weights come first: they are the very network that was measured.
+    Records of published weights come first, because they are the network that the paper measured.
     """
-    if not run.identifiable or not ledger.by_setting:
+    if not run.identifiable or not index.by_setting:
         return [], False
     config = json.loads(json.dumps(presets.compose_config(request_of(run, value)).to_dict()))
     for trained in (False, True) if run.weights else (True,):
-        if found := ledger.by_setting.get(setting_key(config, trained=trained)):
-            return found, trained
+        if records := index.by_setting.get(setting_key(config, trained=trained)):
+            return records, trained
     return [], False
 
 
 def run_command(run: PaperRun, value: PublishedValue) -> str:
-    """What measures a row: its published weights where there are some, or else a training."""
-    wish = request_of(run, value)
-    base = presets.compose_config(replace(wish, settings={}))
+    """The command that measures a row: with its published weights if there are any, otherwise by training."""
+    request = request_of(run, value)
+    base = presets.compose_config(replace(request, settings={}))
     if run.weights:
         sampling = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
-        base, words = apply_overrides(base, sampling), ["--checkpoint", run.weights, "--data", wish.data]
+        base, flags = apply_overrides(base, sampling), ["--checkpoint", run.weights, "--data", request.data]
     else:
-        words = ["--arch", wish.arch, "--size", wish.size, *(["--data", wish.data] if run.data else [])]
-    sets = [f"--set {quote(f'{key}={text}')}" for key, text in sorted(_explicit_settings(base, run, wish).items())]
-    return " ".join(["python -m bench.run", *map(quote, words), "--track native", *sets])
+        flags = ["--arch", request.arch, "--size", request.size, *(["--data", request.data] if run.data else [])]
+    sets = [f"--set {quote(f'{key}={text}')}" for key, text in sorted(_explicit_settings(base, run, request).items())]
+    return " ".join(["python -m bench.run", *map(quote, flags), "--track native", *sets])
 
 
-def _explicit_settings(base: RunConfig, run: PaperRun, wish: RunRequest) -> dict[str, str]:
-    """Settings that have to be said: not what is implied, nor the steps of weights, nor how no guidance is given."""
-    away = {"budget.images"} if run.weights else set()
-    if wish.settings.get("evaluation.guidance") == "1":
-        away.add("evaluation.guidance_channels")
-    settings = {key: text for key, text in wish.settings.items() if key not in away}
+def _explicit_settings(base: RunConfig, run: PaperRun, request: RunRequest) -> dict[str, str]:
+    """The settings that the command must name: those that differ from `base` and matter for the run.
+
+    The budget does not matter for published weights, and neither do the guided channels without guidance.
+    """
+    irrelevant = {"budget.images"} if run.weights else set()
+    if request.settings.get("evaluation.guidance") == "1":
+        irrelevant.add("evaluation.guidance_channels")
+    settings = {key: text for key, text in request.settings.items() if key not in irrelevant}
     before, after = base.to_dict(), apply_overrides(base, settings).to_dict()
     parts = {key: key.split(".") for key in settings}
     return {key: settings[key] for key, (part, name) in parts.items() if before[part][name] != after[part][name]}

@@ -1,7 +1,7 @@
-"""Schema of a paper's table: the published values it holds, and what would measure them.
+"""Schema of a paper's table: its published values, and the runs that measure them.
 
-A line of a table is measured by a cell of a suite (experiments/suites.py), by a run of the paper's own network and
-recipe or its published weights, or by nothing here: then it is a published reference.  Imports no torch.
+A line of a table is measured by a variant of a suite (experiments/suites.py), or by a run of the paper's own network
+with its recipe or its published weights.  A line without either is a published reference.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
+from bench.config.validation import STRICT
 from bench.experiments.suites import Scale
 from bench.papers.verdicts import OrderedPair
 
-STRICT = ConfigDict(extra="forbid")
 TableFile = Literal["results", "ablations", "models"]
 DEFAULT_KEYS: Mapping[TableFile, tuple[str, ...]] = {
     "results": ("model",),
     "ablations": ("variant",),
     "models": ("model", "resolution"),
 }
-"""Columns that name a line of a table which names none."""
+"""Columns that name a line, unless the table names others."""
 
 
 def _listed(value: Any) -> Any:
@@ -31,24 +31,24 @@ def _listed(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperRun:
-    """The paper's own network; guidance, steps and samples are those of the published row."""
+    """A run of the paper's own network; guidance, steps and samples are those of the published row."""
 
     __pydantic_config__ = STRICT
 
     arch: str
     size: str
     data: str = ""
-    """"" is the paper's, as bench.run implies it."""
+    """Data set; "" is the paper's, as bench.run chooses it."""
     weights: str = ""
-    """File of the published weights that the row was measured on; "" where the row can only be trained."""
+    """File of the published weights that the row was measured on; "" if the row can only be trained."""
     settings: Mapping[str, str] = field(default_factory=dict)
     identifiable: bool = True
-    """Whether a record holds everything that distinguishes this row from the others."""
+    """False if a record cannot distinguish this row from others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperTable:
-    """A table, or the numbers behind a figure."""
+    """A table of a paper, or the numbers behind a figure."""
 
     __pydantic_config__ = STRICT
 
@@ -61,18 +61,18 @@ class PaperTable:
     key: tuple[str, ...] = ()
     """Columns whose texts name a line; () becomes those of KEYS."""
     columns: tuple[str, ...] = ("param_m", "gflops")
-    """Columns of models.csv that are shown."""
+    """Columns of models.csv to compare."""
     suite: str = ""
     cells: Mapping[Scale, Mapping[str, str]] = field(default_factory=dict)
-    """Scale -> line -> cell of the suite."""
+    """Scale -> line -> variant of the suite."""
     order_only: bool = False
-    """Whether the suite's paper scale is another setting than the paper's, so that only the order is judged."""
+    """True if the suite's paper scale differs from the paper's setting, so that only the order is judged."""
     runs: Mapping[str, PaperRun] = field(default_factory=dict)
-    """Line -> its run, where no suite has it."""
+    """Line -> its run, for lines that no suite measures."""
     better: tuple[OrderedPair, ...] = ()
-    """(better, worse) lines, where the paper says it in words; else the printed numbers order the lines."""
+    """(better, worse) lines, if the paper orders them in words; otherwise the printed numbers order the lines."""
     no_gain: tuple[OrderedPair, ...] = ()
-    """(variant, other): the paper finds the first no better."""
+    """(variant, other) lines: in the paper the variant is no better than the other."""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class PaperTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperFigure:
-    """A figure whose points are the numbers of tables; python -m bench.figures draws the like from records."""
+    """A figure whose points are the numbers of tables; python -m bench.figures draws a similar one from records."""
 
     __pydantic_config__ = STRICT
 
@@ -93,4 +93,4 @@ class PaperFigure:
     paper: str
     tables: tuple[str, ...]
     drawn: str
-    """Its like in bench.figures."""
+    """Name of the similar figure in bench.figures."""

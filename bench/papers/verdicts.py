@@ -1,4 +1,4 @@
-"""What a measurement says about a published number, and about a published order.
+"""Judge measurements against a published number, and a measured order against a published order.
 
 A verdict is `reproduced`, `order reproduced`, `not reproduced` or `not run`.  Imports no torch.
 """
@@ -20,49 +20,46 @@ OrderedPair = tuple[str, str]
 """(better, worse)."""
 
 SAMPLED_TOLERANCE = 0.03
-"""Relative difference allowed when published weights are sampled again: the authors of DiT got 2.21 for their own
+"""Allowed relative difference when published weights are sampled again: the authors of DiT got 2.21 for their own
 2.27, and re-evaluations of U-ViT and LDM came within 2 %."""
 TRAINED_TOLERANCE = 0.08
-"""The same when a network is trained again: the authors of DiT got 18.1 for their own 19.47 (7 %), third parties
-came within 4 %, and the 167.5 for 153.6 (9 %) of one user was called a failure by that user."""
+"""Allowed relative difference when a network is trained again: the authors of DiT got 18.1 for their own 19.47 (7 %),
+third parties came within 4 %, and one user called 167.5 for 153.6 (9 %) a failure."""
 FRACTION_TOLERANCE = 0.02
-"""Absolute difference allowed of precision and recall, which are printed to two decimals: their sampling error at
+"""Allowed absolute difference of precision and recall, which are printed to two decimals: their sampling error at
 10,000 reference images is about half of it."""
 COUNT_TOLERANCE = 0.01
-"""Relative difference allowed of counted costs, beyond the rounding of the printed number: U-ViT's counter adds layer
+"""Allowed relative difference of counted costs, beyond the rounding of the printed number: U-ViT's counter adds layer
 norms (76.5 for 76.46, printed as 77), and LDM's sizes are printed with and without their class table."""
 FRACTION_METRICS = ("precision", "recall")
 
 MIN_TAU = 0.8
-"""Kendall's tau of an order that holds: nine pairs in ten."""
+"""Smallest Kendall's tau of a reproduced order: nine pairs in ten agree."""
 ALPHA = 0.05
-"""Chance of so good an order among variants that do not differ, above which it proves nothing; and of each test
-of two variants."""
+"""Significance level: of the p-value of an order, and of the test between two variants."""
 MAX_VARIANTS = 9
-"""Variants up to which all permutations are gone through."""
+"""Limit of variants in a partial order, whose p-value enumerates all permutations."""
 
 RULES = f"""\
-- `reproduced`: measured in the paper's own setting and within {TRAINED_TOLERANCE:.0%} of the published value \
-where a network was
-  trained again, {SAMPLED_TOLERANCE:.0%} where published weights were sampled again; \
-precision and recall within {FRACTION_TOLERANCE};
-  counted costs within {COUNT_TOLERANCE:.0%} or the rounding of the printed number.
-- `order reproduced`: the ranking of the variants holds, whatever the values. Kendall's tau over the means is at least
-  {MIN_TAU}, which is nine published pairs in ten lying the same way; as many do of the pairs that the seeds tell
-  apart (Welch's test, {ALPHA:.0%}); and the exact chance p of so good an order is at most {ALPHA:.0%}. Where a paper
-  orders too few
-  pairs to get there (two or three variants, or a part of them), each must lie the same way and be told apart by the
-  seeds. Where it says that nothing is gained, the seeds must not tell a gain.
-- `not reproduced`: measured, and neither holds, also where the seeds cannot tell.
+- `reproduced`: measured in the paper's own setting and within a tolerance of the published value:
+  {TRAINED_TOLERANCE:.0%} if a network was trained again, {SAMPLED_TOLERANCE:.0%} if published weights were sampled
+  again, {FRACTION_TOLERANCE} for precision and recall, and {COUNT_TOLERANCE:.0%} or the rounding of the printed number
+  for counted costs.
+- `order reproduced`: the variants are ranked as published, whatever their values. Kendall's tau over the means is at
+  least {MIN_TAU}: nine published pairs in ten agree. The same holds among the pairs that differ significantly over the
+  seeds (Welch's test, {ALPHA:.0%}), and the exact p-value of the order is at most {ALPHA:.0%}. If a paper orders too
+  few pairs for that p-value (two or three variants, or a part of them), every pair must agree and differ
+  significantly. If it reports no gain, there must be no significant gain here.
+- `not reproduced`: measured, and neither of these, also if the seeds cannot decide.
 - `not run`: nothing is measured, or not every line. `reference`: nothing here can be run.
 
-At digits and shapes scale toy networks take the same switches, and only orders are judged. Why the tolerances are
-what they are stands beside them in `bench/papers/verdicts.py`.
+At digits and shapes scale, toy networks have the same switches, and only orders are judged. The reasons for the
+tolerances are next to them in `bench/papers/verdicts.py`.
 """
 
 
 def tolerance(metric: str, published: float, *, trained: bool) -> float:
-    """How far a measurement may be from a published number and still be the same."""
+    """Largest absolute difference between a published number and a measurement that reproduces it."""
     return (
         FRACTION_TOLERANCE
         if metric in FRACTION_METRICS
@@ -71,33 +68,34 @@ def tolerance(metric: str, published: float, *, trained: bool) -> float:
 
 
 def judge_number(metric: str, published: float, measured: float, *, trained: bool) -> Verdict:
-    """`reproduced` where the difference is within what is allowed; only for the paper's own setting."""
+    """Judge a measurement in the paper's own setting: `reproduced` if it is within the tolerance."""
     close = abs(measured - published) <= tolerance(metric, published, trained=trained) + 1e-12
     return "reproduced" if close else "not reproduced"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrderComparison:
-    """How a measured order compares with a published one."""
+    """Agreement of a measured order with a published one."""
 
     verdict: Verdict
     variants: int
     pairs: int
-    """Pairs of variants that the paper orders."""
+    """Number of pairs of variants that the paper orders."""
     agree: int
-    """Of them, those whose means lie the same way."""
+    """Number of pairs whose measured means are in the published order."""
     apart: int
-    """Of them, those that the seeds tell apart (Welch's test, 5 %)."""
+    """Number of pairs that differ significantly (Welch's test over the seeds, 5 %)."""
     apart_agree: int
+    """Number of these that are in the published order."""
     tau: float
-    """(agreeing - disagreeing) / pairs; Kendall's tau where the paper orders all."""
+    """(agreeing - disagreeing) / pairs, which is Kendall's tau if the paper orders all pairs."""
     p: float
-    """Share of all permutations of the measured values that agree at least as well."""
+    """Share of all permutations of the measured values that agree with at least as many pairs."""
     gains: tuple[OrderedPair, ...] = ()
-    """(variant, other) that the paper finds no better than the other, and the seeds do."""
+    """(variant, other) pairs without a gain in the paper and with a significant gain here."""
 
-    def sentence(self) -> str:
-        """The figures in words."""
+    def describe(self) -> str:
+        """The numbers in a sentence."""
         words = f"{self.agree} of {self.pairs} published pairs lie the same way (tau {self.tau:.2f}, "
         words += f"p {_format_p(self.p)}); "
         words += f"the seeds tell {self.apart} apart, of which {self.apart_agree} agree"
@@ -117,17 +115,18 @@ def judge_order(
     lower: bool,
     no_gain: Sequence[OrderedPair] = (),
 ) -> OrderComparison:
-    """Judge a published order: pairs of (better, worse), and of (variant, other) where no gain was found.
+    """Judge a published order, given as (better, worse) pairs, and (variant, other) pairs without a gain.
 
-    It holds where tau is at least LEAST_TAU, among the pairs that the seeds tell apart too, and chance does as well
-    with a probability of at most ALPHA.  Too few pairs for that, as two or three variants have, hold where all lie
-    the same way and the seeds tell each apart.
+    `measured` are the statistics by variant; `lower` says that lower is better.  The order is reproduced if tau is at
+    least MIN_TAU, also among the significantly different pairs, and p is at most ALPHA.  Two or three variants have too
+    few pairs for that p; their order is reproduced if every pair agrees and differs significantly.  A significant gain
+    in a `no_gain` pair makes the verdict `not reproduced`.
     """
     sign = 1 if lower else -1
     values = {name: sign * m.mean for name, m in measured.items()}
     agree = [values[better] < values[worse] for better, worse in pairs]
-    apart = [differ_significantly(measured[a], measured[b]) for a, b in pairs]
-    apart_agree = sum(a and t for a, t in zip(agree, apart, strict=True))
+    significant = [differ_significantly(measured[a], measured[b]) for a, b in pairs]
+    both = sum(a and s for a, s in zip(agree, significant, strict=True))
     ties = sum(values[a] == values[b] for a, b in pairs)
     tau = (2 * sum(agree) + ties - len(pairs)) / len(pairs)
     names = sorted({name for pair in pairs for name in pair})
@@ -135,16 +134,16 @@ def judge_order(
     gains = tuple(
         (a, b) for a, b in no_gain if values[a] < values[b] and differ_significantly(measured[a], measured[b])
     )
-    few = order_p_value(pairs, len(pairs)) > ALPHA
-    clear = all(agree) and all(apart) if few else tau >= MIN_TAU and p <= ALPHA
-    steady = 2 * apart_agree - sum(apart) >= MIN_TAU * sum(apart)
+    too_few = order_p_value(pairs, len(pairs)) > ALPHA
+    holds = all(agree) and all(significant) if too_few else tau >= MIN_TAU and p <= ALPHA
+    holds_where_significant = 2 * both - sum(significant) >= MIN_TAU * sum(significant)
     return OrderComparison(
-        verdict="order reproduced" if clear and steady and not gains else "not reproduced",
+        verdict="order reproduced" if holds and holds_where_significant and not gains else "not reproduced",
         variants=len(names),
         pairs=len(pairs),
         agree=sum(agree),
-        apart=sum(apart),
-        apart_agree=apart_agree,
+        apart=sum(significant),
+        apart_agree=both,
         tau=tau,
         p=p,
         gains=gains,
@@ -152,21 +151,21 @@ def judge_order(
 
 
 def differ_significantly(a: SeedStatistics, b: SeedStatistics) -> bool:
-    """Whether the seeds tell two variants apart: Welch's two-sided test at ALPHA; one seed tells nothing."""
-    if a.deviation is None or b.deviation is None:
+    """Test whether two variants differ: Welch's two-sided t-test over the seeds at ALPHA; False for a single seed."""
+    if a.std is None or b.std is None:
         return False
-    if a.deviation == b.deviation == 0:
+    if a.std == b.std == 0:
         return a.mean != b.mean
     from scipy import stats  # takes a second to import
 
-    test = stats.ttest_ind_from_stats(a.mean, a.deviation, a.n, b.mean, b.deviation, b.n, equal_var=False)
+    test = stats.ttest_ind_from_stats(a.mean, a.std, a.n, b.mean, b.std, b.n, equal_var=False)
     return bool(test.pvalue <= ALPHA)
 
 
 def order_p_value(pairs: Sequence[OrderedPair], agree: int) -> float:
-    """Exact probability that a random order of the variants agrees with at least so many pairs.
+    """Exact probability that a random order of the variants agrees with at least `agree` pairs.
 
-    A complete order has Kendall's distribution; of others, all permutations are counted.
+    For a complete order this is Kendall's distribution; for a partial order all permutations are enumerated.
     """
     names = sorted({name for pair in pairs for name in pair})
     n = len(names)
@@ -180,36 +179,36 @@ def order_p_value(pairs: Sequence[OrderedPair], agree: int) -> float:
 
 
 def _consistent(pairs: Sequence[OrderedPair], n: int) -> bool:
-    """Whether pairs, all there, are one ranking without circles: then each variant beats another number of others."""
+    """Whether the pairs, one for every two variants, have no cycle: then the numbers of wins are 0 to n - 1."""
     wins = {name: sum(better == name for better, _ in pairs) for pair in pairs for name in pair}
     return sorted(wins.values()) == list(range(n))
 
 
 def _kendall_p_value(n: int, agree: int) -> float:
-    """Exact one-sided p-value of Kendall's tau for n variants, of whose pairs `agree` lie in order and no pair is tied.
+    """Exact one-sided p-value of Kendall's tau for n variants without ties, if `agree` pairs are in order.
 
-    scipy takes two rankings, so one with that many pairs in order is built.
+    scipy takes two rankings, so one with that many pairs in order is constructed.
     """
     from scipy import stats  # takes a second to import
 
     order, rest, discordant = [], list(range(n)), comb(n, 2) - agree
     for last in reversed(range(n)):
-        place = min(discordant, last)
-        order.append(rest.pop(place))  # comes before `place` smaller ones
-        discordant -= place
+        smaller = min(discordant, last)
+        order.append(rest.pop(smaller))  # precedes so many smaller ones
+        discordant -= smaller
     return float(stats.kendalltau(range(n), order, method="exact", alternative="greater").pvalue)
 
 
 def _permutations(n: int) -> np.ndarray:
     """All n! permutations, (n!, n)."""
-    found = np.zeros((1, 1), dtype=np.int8)
+    permutations = np.zeros((1, 1), dtype=np.int8)
     for size in range(1, n):
-        found = np.concatenate([np.insert(found, i, size, axis=1) for i in range(size + 1)])
-    return found
+        permutations = np.concatenate([np.insert(permutations, i, size, axis=1) for i in range(size + 1)])
+    return permutations
 
 
 def published_pairs(published: Mapping[str, float], *, lower: bool) -> list[OrderedPair]:
-    """(better, worse) of all variants whose published numbers differ."""
+    """(better, worse) pairs of all variants whose published numbers differ."""
     sign = 1 if lower else -1
     best = sorted(published, key=lambda name: sign * published[name])
     return [(a, b) for a, b in combinations(best, 2) if published[a] != published[b]]

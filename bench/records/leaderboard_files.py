@@ -21,53 +21,52 @@ from bench.records.leaderboard import (
     group_id,
 )
 from bench.records.ranking import SeedStatistics
-from bench.records.record import Record, read_records, records_folder
+from bench.records.record import Metric, Record, read_records, records_folder
 from bench.storage.atomic import atomic_write
 
 COST_COLUMNS = ("params", "macs", "training_flops", "accelerator_hours", "images_per_second")
 METRIC_HEADING = re.compile(rf"({'|'.join(METRIC_SPECS)})(\[.*\])?")
-"""A metric's heading."""
+"""Column of a metric."""
 MAX_REBUILDS = 5
-"""How often it is rebuilt at most; whoever publishes after that rebuilds it too."""
+"""Limit of rebuilds; a process that publishes a record later rebuilds the files too."""
 SIGNIFICANT_DIGITS = 10
-"""Significant digits of what is computed from records, so that no machine's rounding shows."""
+"""Significant digits of computed values, so that rounding does not depend on the machine."""
 
 
-def csv_rows(records: Iterable[Record], whole: Sequence[LeaderboardTable] | None = None) -> list[dict[str, Any]]:
-    """One row a record, best first within each fingerprint; metrics in columns of their own.
+def csv_rows(records: Iterable[Record], tables: Sequence[LeaderboardTable] | None = None) -> list[dict[str, Any]]:
+    """One row per record, best first within each fingerprint; each metric has columns of its own.
 
-    rank and those after it are of the row's group, whose runs differ in their seed alone; rank_low and rank_high are
-    the interval that ranks are made from, NAME mean and NAME deviation over the seeds.  `whole` are the boards, where
-    they are made already.
+    rank, rank_worst, rank_low and rank_high, and NAME mean and NAME deviation, are those of the row's entry; rank_low
+    and rank_high are the interval that ranks are computed from.  `tables` saves building them again.
     """
-    there = list(records)
-    whole = build_tables(there) if whole is None else whole
-    of = {r.id: (board, line) for board in whole for line in board.lines for r in line.runs}
-    place = {id_: i for i, id_ in enumerate(of)}
-    there.sort(key=lambda r: (r.fingerprint, place.get(r.id, len(place)), r.label, r.id))
-    return [_csv_row(r, *of.get(r.id, (None, None))) for r in there]
+    everything = list(records)
+    tables = build_tables(everything) if tables is None else tables
+    entry_of = {r.id: (table, entry) for table in tables for entry in table.entries for r in entry.runs}
+    position = {id_: i for i, id_ in enumerate(entry_of)}
+    everything.sort(key=lambda r: (r.fingerprint, position.get(r.id, len(position)), r.label, r.id))
+    return [_csv_row(r, *entry_of.get(r.id, (None, None))) for r in everything]
 
 
-def _csv_row(r: Record, board: LeaderboardTable | None, line: LeaderboardEntry | None) -> dict[str, Any]:
-    training = r.protocol.get("training", {})
-    best = line.metrics.get(board.headline) if board and line else None
+def _csv_row(r: Record, table: LeaderboardTable | None, entry: LeaderboardEntry | None) -> dict[str, Any]:
+    rank = entry.rank if entry else None
+    headline = entry.metrics.get(table.headline) if table and entry else None
     row: dict[str, Any] = {
         "fingerprint": r.fingerprint,
         "evaluation": r.evaluation_fingerprint,
-        "data": r.protocol["evaluation"]["data"],
-        "track": training.get("track"),
-        "images": training.get("images"),
-        "rank": line.place.best if line and line.place else None,
-        "rank_worst": line.place.worst if line and line.place else None,
-        "rank_low": _round_value(best.low if best else None),
-        "rank_high": _round_value(best.high if best else None),
+        "data": r.data,
+        "track": r.track,
+        "images": r.budget,
+        "rank": rank.best if rank else None,
+        "rank_worst": rank.worst if rank else None,
+        "rank_low": _round_value(headline.low if headline else None),
+        "rank_high": _round_value(headline.high if headline else None),
         "model": r.label,
-        "arch": r.config.get("model", {}).get("arch"),
+        "arch": r.arch or None,
         "kind": r.kind,
         "status": r.status,
-        "seed": r.config.get("seed"),
-        "seeds": len(line.runs) if line else None,
-        "group": line.group if line else group_id(r),
+        "seed": r.seed,
+        "seeds": len(entry.runs) if entry else None,
+        "group": entry.group if entry else group_id(r),
         "incidents": len(r.incidents),
         "device": r.environment.get("device"),
         "date": r.created[:10],
@@ -80,54 +79,59 @@ def _csv_row(r: Record, board: LeaderboardTable | None, line: LeaderboardEntry |
         row[name] = getattr(r.cost, name, None)
     row["samples"] = next((m.samples for m in r.metrics.values()), None)
     for name, metric in r.metrics.items():
-        over: SeedStatistics | None = line.metrics[name] if line else None
-        row[name] = metric.value
-        row[f"{name} low"] = metric.interval.low if metric.interval else None
-        row[f"{name} high"] = metric.interval.high if metric.interval else None
-        row[f"{name} mean"] = _round_value(over.mean if over else None)
-        row[f"{name} deviation"] = _round_value(over.deviation if over else None)
+        row |= _metric_columns(name, metric, entry.metrics[name] if entry else None)
     return row
+
+
+def _metric_columns(name: str, metric: Metric, over_seeds: SeedStatistics | None) -> dict[str, float | None]:
+    return {
+        name: metric.value,
+        f"{name} low": metric.interval.low if metric.interval else None,
+        f"{name} high": metric.interval.high if metric.interval else None,
+        f"{name} mean": _round_value(over_seeds.mean if over_seeds else None),
+        f"{name} deviation": _round_value(over_seeds.std if over_seeds else None),
+    }
 
 
 def _round_value(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
-def format_csv(table: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, which needs no pandas to import; the headings of metrics have the arrow of the better direction."""
-    columns = list({name: 0 for row in table for name in row})
+def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, without pandas, which is slow to import; metrics have the arrow of their better direction."""
+    columns = list({name: 0 for row in rows for name in row})
     arrows = {c: f" {ARROWS[METRIC_SPECS[metric_type(c)][0]]}" for c in columns if METRIC_HEADING.fullmatch(c)}
     text = StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writerow({c: c + arrows.get(c, "") for c in columns})
-    writer.writerows(table)
+    writer.writerows(rows)
     return text.getvalue()
 
 
 def build_leaderboard(results: Path) -> tuple[str, str]:
-    """(CSV, Markdown) of a results folder's records."""
+    """(CSV, Markdown) of the records of a results folder."""
     with paused_garbage_collection():
         records = drop_superseded_failures(read_records(results))
-        whole = build_tables(records)
-        return format_csv(csv_rows(records, whole)), format_markdown(records, whole)
+        tables = build_tables(records)
+        return format_csv(csv_rows(records, tables)), format_markdown(records, tables)
 
 
 @contextmanager
 def paused_garbage_collection() -> Iterator[None]:
-    """Without Python's search for garbage: among 10,000 records, all in use, it takes a fifth of the time."""
-    was = gc.isenabled()
+    """Pause Python's cyclic garbage collection, which takes a fifth of the time for 10,000 records, all in use."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
-def format_markdown(records: Sequence[Record], whole: Sequence[LeaderboardTable]) -> str:
-    """A table a protocol, with its caption, and what did not finish."""
+def format_markdown(records: Sequence[Record], tables: Sequence[LeaderboardTable]) -> str:
+    """One captioned table per protocol, the legend, and the runs that did not finish."""
     parts = ["# Leaderboard\n\nMade by `python -m bench.leaderboard` from the records; do not edit.\n"]
-    parts += [text_tables.table_section(board) for board in whole]
+    parts += [text_tables.table_section(table) for table in tables]
     parts.append(text_tables.LEGEND)
     if failed := [r for r in records if r.status != "done"]:
         parts.append(text_tables.unfinished_section(failed))
@@ -135,9 +139,9 @@ def format_markdown(records: Sequence[Record], whole: Sequence[LeaderboardTable]
 
 
 def write_leaderboard(results: Path) -> str:
-    """Rebuild leaderboard.csv and leaderboard.md; the Markdown is returned.
+    """Rebuild leaderboard.csv and leaderboard.md, and return the Markdown.
 
-    Where another process has published meanwhile it is done again, so that the last to write knows all.
+    If another process has published a record meanwhile, rebuild again, so that the last writer has seen all records.
     """
     for _ in range(MAX_REBUILDS):
         before = ledger_state(results)
@@ -151,10 +155,10 @@ def write_leaderboard(results: Path) -> str:
 
 
 def ledger_state(results: Path) -> set[tuple[str, int, int]]:
-    """What the leaderboard is made of: other records are another set."""
-    found = set()
+    """(name, inode, modification time) of every record file; the set changes with any record."""
+    files = set()
     for path in records_folder(results).glob("*.json"):
         with suppress(FileNotFoundError):
             stat = path.stat()
-            found.add((path.name, stat.st_ino, stat.st_mtime_ns))
-    return found
+            files.add((path.name, stat.st_ino, stat.st_mtime_ns))
+    return files

@@ -1,4 +1,4 @@
-"""Whether a record's numbers can be true, and fit each other; each check yields what is wrong.  Imports no torch."""
+"""Check that the numbers of a record are possible and consistent; each check yields its problems.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from architectures import registry
+from architectures.suggestions import did_you_mean
 from bench.config.metric_specs import HEADLINE_TYPE, METRIC_SPECS, headline_metric, metric_type
 from bench.config.schema import RunConfig
 from bench.costs.flops import forward_flops, training_flops
 from bench.records.record import Record
 
 MAX_FLOPS_PER_SECOND = 5e15
-"""FLOP/s that no accelerator trains at: over twice the dense bf16 peak of a B200."""
+"""Training speed that no accelerator reaches: over twice the dense bf16 peak of a B200."""
 MAX_CLOCK_SKEW = timedelta(hours=1)
-"""How far a clock may be ahead."""
+"""Tolerance for a clock that is ahead."""
 MIN_TIMED_SHARE = 0.9
-"""Of a run's images its log has at least these: what is after the last report is not in its rate."""
+"""Share of the images that the measured time must cover; images after the last log line are not timed."""
 LOCAL_PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|root|Users|mnt|scratch|data|tmp|work|var|opt)/|[A-Za-z]:\\)\S*")
 
 
 def check_metrics(r: Record) -> Iterator[str]:
-    """Each number in its range, in its interval, of the right count and name."""
+    """Check each metric's name, direction, range, interval and number of samples."""
     e = r.protocol["evaluation"]
     if r.status == "done" and not headline_metric(r.metrics):
         yield f"metrics have no {HEADLINE_TYPE}, which rows are ranked by"
     for name, m in r.metrics.items():
-        kind, suffix = metric_type(name), name[len(metric_type(name)) :]
-        if kind not in METRIC_SPECS:
-            yield f"metrics.{name} is unknown; {registry.did_you_mean(kind, list(METRIC_SPECS))}"
+        type_, suffix = metric_type(name), name[len(metric_type(name)) :]
+        if type_ not in METRIC_SPECS:
+            yield f"metrics.{name} is unknown; {did_you_mean(type_, METRIC_SPECS)}"
             continue
-        direction, least, most = METRIC_SPECS[kind]
+        direction, least, most = METRIC_SPECS[type_]
         if suffix and suffix != f"[{e['extractor']}]":
             yield f"metrics.{name} is of other features than the protocol's {e['extractor']}"
         if m.direction != direction:
-            yield f"metrics.{name}.direction is {m.direction}; of {kind} {direction} is better"
+            yield f"metrics.{name}.direction is {m.direction}; of {type_} {direction} is better"
         if not least <= m.value <= most:
             yield f"metrics.{name}.value is {m.value:g}; it must be from {least:g} to {most:g}"
         if r.kind == "model" and m.samples != e["samples"]:
@@ -50,7 +50,7 @@ def check_metrics(r: Record) -> Iterator[str]:
 
 
 def check_origin(r: Record) -> Iterator[str]:
-    """When, and by which code."""
+    """Check the date and the commit."""
     try:
         created = datetime.fromisoformat(r.created)
         if created.tzinfo is None:
@@ -67,7 +67,7 @@ def check_origin(r: Record) -> Iterator[str]:
 
 
 def check_paths(r: Record) -> Iterator[str]:
-    """Folders of somebody's machine, which are nobody's business."""
+    """Refuse absolute paths of a machine."""
     pending: list[tuple[str, Any]] = [(key, getattr(r, key)) for key in ("config", "incidents", "environment", "error")]
     while pending:
         where, value = pending.pop()
@@ -75,12 +75,12 @@ def check_paths(r: Record) -> Iterator[str]:
             pending += [(f"{where}.{key}", v) for key, v in value.items()]
         elif isinstance(value, list):
             pending += [(where, v) for v in value]
-        elif isinstance(value, str) and (found := LOCAL_PATH.search(value)):
-            yield f"{where} names a folder of a machine, {found[0]}"
+        elif isinstance(value, str) and (match := LOCAL_PATH.search(value)):
+            yield f"{where} names a folder of a machine, {match[0]}"
 
 
 def check_curve(r: Record, config: RunConfig) -> Iterator[str]:
-    """The evaluation points, the last of which is the record's own."""
+    """Check the evaluation points, which end with the record's own metrics."""
     images = [p["images"] for p in r.curve]
     points = config.budget.points
     if len(images) != points or sorted(set(images)) != images:
@@ -89,8 +89,8 @@ def check_curve(r: Record, config: RunConfig) -> Iterator[str]:
         yield f"curve ends at {images[-1]} images; the budget is {config.budget.images}"
     if r.curve and r.curve[-1]["metrics"] != {name: m.value for name, m in r.metrics.items()}:
         yield "the last point of curve is not what metrics say"
-    seen = [images for images, _ in r.losses]
-    if sorted(set(seen)) != seen or (seen and not 0 < seen[0] <= seen[-1] <= config.budget.images):
+    logged = [images for images, _ in r.losses]
+    if sorted(set(logged)) != logged or (logged and not 0 < logged[0] <= logged[-1] <= config.budget.images):
         yield f"losses are not at rising numbers of images up to {config.budget.images}"
     if other := [p["images"] for p in r.curve[:-1] if set(p["metrics"]) != set(r.metrics)]:
         yield f"curve has other metrics than the record's at {other} images"
@@ -102,25 +102,25 @@ def check_curve(r: Record, config: RunConfig) -> Iterator[str]:
 
 
 def check_counted_costs(r: Record, config: RunConfig) -> Iterator[str]:
-    """Costs that follow from each other."""
+    """Check the counted costs that follow from each other."""
     assert r.cost is not None
     c, e = r.cost, config.evaluation
-    right = {
+    expected = {
         "flops": forward_flops(c.macs),
         "training_flops": training_flops(c.macs, config.budget.images) or None,
         "guidance_multiplier": 1 if e.guidance == 1 else 2,
-        "sampling_flops_per_image": c.flops * e.forward_passes,
+        "sampling_flops_per_image": forward_flops(c.macs) * e.forward_passes,
     }
-    for name, value in right.items():
-        if (own := getattr(c, name)) != value:
-            yield f"cost.{name} is {own}; from the rest of the record it would be {value}"
+    for name, value in expected.items():
+        if (actual := getattr(c, name)) != value:
+            yield f"cost.{name} is {actual}; from the rest of the record it would be {value}"
     for name in ("params", "macs"):
         if getattr(c, name) < 1:
             yield f"cost.{name} is {getattr(c, name)}; it must be at least 1"
 
 
 def check_measured_costs(r: Record, config: RunConfig) -> Iterator[str]:
-    """Time, speed and memory that a training can have taken."""
+    """Check that time, speed and memory are possible for the training."""
     assert r.cost is not None
     c, images, seconds = r.cost, config.budget.images, 3600 * r.cost.accelerator_hours
     if c.peak_memory_bytes < 1:
@@ -134,8 +134,8 @@ def check_measured_costs(r: Record, config: RunConfig) -> Iterator[str]:
         return
     assert c.images_per_second
     if c.images_per_second * seconds < MIN_TIMED_SHARE * images:
-        made = c.images_per_second * seconds
-        yield f"cost: {c.images_per_second:,.0f} images a second for {seconds:,.0f} s are {made:,.0f} of {images:,}"
+        timed = c.images_per_second * seconds
+        yield f"cost: {c.images_per_second:,.0f} images a second for {seconds:,.0f} s are {timed:,.0f} of {images:,}"
     if training_flops(float(c.macs), c.images_per_second) > MAX_FLOPS_PER_SECOND * max(
         1, r.environment.get("world_size", 1)
     ):
@@ -147,12 +147,12 @@ def check_measured_costs(r: Record, config: RunConfig) -> Iterator[str]:
 
 
 def check_checkpoint(r: Record, config: RunConfig) -> Iterator[str]:
-    """The weights that were evaluated."""
-    own = r.checkpoint or {}
+    """Check which weights were evaluated."""
+    checkpoint = r.checkpoint or {}
     for key, right in {"images": config.budget.images, "weights": config.model.weights or "ema"}.items():
-        if own.get(key) != right:
-            yield f"checkpoint.{key} is {own.get(key)!r}; by its config it would be {right!r}"
-    if not re.fullmatch(r"[0-9a-f]{8}", str(own.get("crc32"))):
+        if checkpoint.get(key) != right:
+            yield f"checkpoint.{key} is {checkpoint.get(key)!r}; by its config it would be {right!r}"
+    if not re.fullmatch(r"[0-9a-f]{8}", str(checkpoint.get("crc32"))):
         yield "checkpoint.crc32 is no checksum of eight hexadecimal digits"
 
 
@@ -163,4 +163,4 @@ FINISHED_MODEL_CHECKS: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] 
     check_measured_costs,
     check_checkpoint,
 )
-"""Of a finished model with a valid config."""
+"""Checks of a finished model with a valid config."""

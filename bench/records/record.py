@@ -1,30 +1,44 @@
-"""The record of a finished run: one JSON file, checked when it is written and when it is read.
+"""The record of a run: one JSON file, validated when it is written and when it is read.
 
-results/README.md tells the schema in words.  Imports no torch.
+results/README.md describes the schema.  Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
-from bench.config.identity import digest_json
-from bench.records.protocol import fingerprint
+from bench.config.identity import ConfigIdentity, digest_json, without
+from bench.config.validation import STRICT, validate
+from bench.records.protocol import Protocol, fingerprint
 from bench.storage.atomic import disk_errors_explained, write_json
 
 SCHEMA = 1
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+LOADED_FIELDS = ("extractor_hash", "reference_hash", "reference_count")
+"""Fields of the evaluation protocol that are known only after data and weights are loaded."""
+
+
+def _validate_unchanged(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Validate the types of known keys, and return the value itself: hashes cover its every byte.
+
+    `bench.leaderboard --check` names keys that this version does not know.
+    """
+    handler(value)
+    return value
+
+
+T = TypeVar("T")
+Unchanged = Annotated[T, WrapValidator(_validate_unchanged)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """A 95 % interval and how it was found."""
+    """A 95 % interval and the method that estimated it."""
 
     __pydantic_config__ = STRICT
 
@@ -35,7 +49,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """One measured number."""
+    """The estimate of one metric."""
 
     __pydantic_config__ = STRICT
 
@@ -47,7 +61,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCost:
-    """What the run cost; the counted part is exact, the rest was measured."""
+    """Cost of a run.  Parameters, MACs and FLOPs are counted, the rest is measured."""
 
     __pydantic_config__ = STRICT
 
@@ -55,11 +69,11 @@ class RunCost:
     macs: int
     flops: int
     training_flops: int | None
-    """None for weights that others trained."""
+    """None for published weights."""
     guidance_multiplier: int
     sampling_flops_per_image: int
     images_per_second: float | None
-    """Of training; None likewise."""
+    """Of training; None for published weights."""
     mfu: float | None
     peak_memory_bytes: int
     accelerator_hours: float
@@ -67,7 +81,7 @@ class RunCost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A finished run, one that failed or diverged, or a reference row (real images, noise); the first are ranked."""
+    """A run that finished, failed or diverged, or a reference row (real images, noise)."""
 
     __pydantic_config__ = STRICT
 
@@ -76,28 +90,29 @@ class Record:
     kind: Literal["model", "reference"]
     status: Literal["done", "failed", "diverged"] = "done"
     label: str
-    """How a table names it."""
+    """Name in tables."""
     created: str
     """UTC, ISO 8601."""
-    config: dict[str, Any]
-    protocol: dict[str, Any]
+    config: Unchanged[ConfigIdentity]
+    """Empty for a reference row."""
+    protocol: Unchanged[Protocol]
     fingerprint: str
-    """Of the whole protocol; rows are ranked within one fingerprint only."""
+    """Of the whole protocol; rows are ranked within one fingerprint."""
     evaluation_fingerprint: str
-    """Of its evaluation half; reference rows stand beside all tables that share it."""
+    """Of its evaluation half; a reference row is shown in every table with the same one."""
     metrics: dict[str, Metric]
     cost: RunCost | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     """[{images, metrics}] at the evaluation points."""
     losses: list[tuple[int, float]] = field(default_factory=list)
-    """(images, training loss), some points of the log."""
+    """(images, training loss) at some points of the log."""
     incidents: list[dict[str, Any]] = field(default_factory=list)
     """Restarts, damaged checkpoints, rollbacks and failures, in order."""
     environment: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
-    """Checksum of the weights that were evaluated, and at how many images."""
+    """Checksum of the evaluated weights, and the images they were trained on."""
     error: str | None = None
-    """Why a run failed or diverged; None for one that is done."""
+    """Why a run failed or diverged; None if it is done."""
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
@@ -113,55 +128,76 @@ class Record:
         elif self.kind != "model" or not self.error:
             raise ValueError(f"a record of status {self.status} is a model's, and needs its error")
 
+    @property
+    def seed(self) -> int | None:
+        """Training seed; None for a reference row."""
+        return self.config.get("seed")
+
+    @property
+    def arch(self) -> str:
+        """Registered name, or package.module:Class; "" for a reference row."""
+        return self.config.get("model", {}).get("arch", "")
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.protocol["evaluation"]["data"]
+
+    @property
+    def steps(self) -> int:
+        """Sampling steps."""
+        return self.protocol["evaluation"]["steps"]
+
+    @property
+    def track(self) -> str | None:
+        """shared, native or published; None for a reference row."""
+        return self.protocol.get("training", {}).get("track")
+
+    @property
+    def budget(self) -> int | None:
+        """Training images that the protocol asks for; None for published weights and reference rows."""
+        return self.protocol.get("training", {}).get("images")
+
     def _check_done(self) -> None:
         if self.error is not None:
             raise ValueError("a record of status done has no error")
         if self.kind == "model" and (self.cost is None or self.checkpoint is None):
             raise ValueError("a model's record needs its cost and the checkpoint that was evaluated")
         if not self.metrics:
-            raise ValueError("a record without metrics says nothing")
+            raise ValueError("a record of status done needs metrics")
 
 
-def record_id(label: str, config: dict[str, Any], fingerprint_: str) -> str:
-    """A record's id: readable words and twelve digits of a hash of config and protocol."""
+def record_id(label: str, config: Mapping[str, Any], fingerprint_: str) -> str:
+    """The id of a record: the label in letters and digits, and twelve digits of a hash of config and protocol."""
     words = "".join(c if c.isalnum() else "_" for c in label.lower()).strip("_")
     return f"{words}-{digest_json([config, fingerprint_])[:12]}"
 
 
-def protocol_before_loading(protocol: dict[str, Any]) -> dict[str, Any]:
-    """A protocol with nothing in it that is known only once data and weights are loaded, or networks built."""
-    unknown = dict.fromkeys(("extractor_hash", "reference_hash", "reference_count"))
-    known = {**protocol, "evaluation": {**protocol["evaluation"], **unknown}}
-    if "match" in protocol.get("training", {}):
-        match = {k: v for k, v in protocol["training"]["match"].items() if k != "target"}
-        known["training"] = {**protocol["training"], "match": match}
-    return known
+def protocol_before_loading(protocol: Protocol) -> Protocol:
+    """The protocol without the values that are known only after data and weights are loaded and sizes are matched.
+
+    Loaded fields become None; the target of the match is removed.
+    """
+    partial = without(protocol, ("training.match.target",))
+    partial["evaluation"] = {**protocol["evaluation"], **dict.fromkeys(LOADED_FIELDS)}
+    return cast(Protocol, partial)
 
 
 def unfinished_id(record: Record) -> str:
-    """The id under which the ledger keeps a run that failed or diverged, from that or the finished one's record."""
+    """The id of a run's record while it has not finished, from its record before or after."""
     return record_id(record.label, record.config, fingerprint(protocol_before_loading(record.protocol)))
 
 
-@cache
-def record_adapter() -> TypeAdapter[Record]:
-    """Made once: that costs more than a record's validation."""
-    return TypeAdapter(Record)
-
-
 def parse_record(data: Any, name: str) -> Record:
-    """A record from plain data; ValueError names the file and the first thing that is wrong."""
+    """Validate plain data as a record; ValueError names the file and the first error."""
     try:
-        return record_adapter().validate_python(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = str(first.get("ctx", {}).get("error") or f"{where}: {first['msg']}")
-        raise ValueError(f"{name} is no valid record: {reason}") from None
+        return validate(Record, data)
+    except ValueError as error:
+        raise ValueError(f"{name} is no valid record: {error}") from None
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file; ValueError says what is wrong with it."""
+    """Read a record; ValueError names the file and the first error."""
     try:
         data = JSON_DECODER.decode(path.read_text())
     except (OSError, ValueError) as error:
@@ -177,11 +213,11 @@ def _refuse_constant(constant: str) -> None:
 
 
 JSON_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-"""Of JSON without NaN and infinity; made once."""
+"""Refuses NaN and infinity."""
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Validate and write, atomically; NaN and infinity are refused."""
+    """Validate and write a record atomically; ValueError for NaN and infinity."""
     data = asdict(record)
     if record.error is None:
         del data["error"]
@@ -194,14 +230,14 @@ def records_folder(results: Path) -> Path:
 
 
 def sample_grid_path(results: Path, id_: str) -> Path:
-    """Where a record's samples are kept as one small picture."""
+    """The file with a record's sample grid."""
     return results / "samples" / f"{id_}.webp"
 
 
 def publish_record(results: Path, record: Record) -> Path:
-    """Put a record into the ledger, where a newer run of the same config and protocol replaces it.
+    """Write a record into the results folder, in place of an older one of the same config and protocol.
 
-    One that is done also takes away what an earlier try of it left as failed or diverged.
+    A finished record also removes the failed or diverged record of the same run.
     """
     path = records_folder(results) / f"{record.id}.json"
     write_record(path, record)
@@ -212,7 +248,7 @@ def publish_record(results: Path, record: Record) -> Path:
 
 
 def read_records(results: Path, pattern: str = "*.json") -> Iterator[Record]:
-    """Every record of a results folder, in order of file name; others may write and remove some meanwhile."""
+    """Read every record of a results folder, sorted by file name, while others may write and remove some."""
     for path in sorted(records_folder(results).glob(pattern)):
         try:
             yield read_record(path)

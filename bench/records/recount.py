@@ -1,7 +1,8 @@
-"""Counts the networks of records again: python -m bench.records.recount FILE ...
+"""Count the networks of records again: python -m bench.records.recount FILE ...
 
-One line of JSON a file: {params, macs}; {wrong} where the network cannot be built; {unknown} where its data set is not
-on this machine, so that its input has no known shape.  `bench.leaderboard --check`, which imports no torch, asks this.
+Prints one line of JSON per file: {params, macs}; {wrong} if the network cannot be built; {unknown} if its data set is
+not on this machine, so that the shape of its input is not known.  `bench.leaderboard --check` runs it as a process,
+because it imports no torch itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bench.records import record
 
 
 def recount_network(path: Path) -> dict[str, Any]:
-    """What there is to say of a record's network."""
+    """Count the network of a record."""
     config = overrides.config_from_dict(record.read_record(path).config)
     try:
         io = presets.network_io(config)

@@ -1,10 +1,10 @@
-"""Whether a record that somebody wants to add can be right: python -m bench.leaderboard --check FILE
+"""Check a record that somebody wants to add: python -m bench.leaderboard --check FILE
 
-Looked at are its schema, its id and fingerprints, that config and protocol say the same by this version's rules, that
-hashes of what the committed records name too are theirs, that the network is a registered one, and that metrics,
-curve and cost can be true and fit each other.  If all that is right, the network is
-counted again (bench/records/recount.py).  Whether the numbers were measured nobody can see from a file.
-Imports no torch, and nothing that a record names.
+The checks are: schema, id and fingerprints; config and protocol against each other, by the rules of this version;
+hashes and counts against the committed records that name the same data set, extractor or network; a registered
+network; possible and consistent metrics, curve and cost.  If all of them pass, the network is counted again
+(bench/records/recount.py).  No check can tell whether the numbers were measured.  Imports no torch, and nothing that a
+record names.
 """
 
 from __future__ import annotations
@@ -20,43 +20,44 @@ from typing import Any
 from pydantic import ValidationError
 
 from architectures import registry
+from architectures.suggestions import did_you_mean
 from bench.config import identity, overrides
 from bench.config.schema import RunConfig
+from bench.config.validation import adapter, describe_errors
 from bench.experiments import presets
 from bench.records import plausibility, protocol, record
 from bench.records.leaderboard import build_tables
 from bench.records.record import Record
 
 MAX_BYTES = 4 * 2**20
-"""Bytes; a record has some thousands."""
+"""Largest file that is read; a record has some thousands of bytes."""
 STARTUP_SECONDS, SECONDS_PER_NETWORK = 120, 20
-"""Seconds that counting networks may take: to begin with, and for each."""
-LOADED_FIELDS = ("extractor_hash", "reference_hash", "reference_count")
-"""What a protocol has that its config does not tell."""
+"""Time limit for counting networks: a constant, and an addition per network."""
 KnownFacts = dict[tuple[str, str], set[Any]]
+"""(fact, name of its subject) -> the values in the committed records."""
 
 
 def check_files(paths: Sequence[Path], results: Path) -> int:
-    """Say of each file what is wrong, a line each; status 2 when something is."""
+    """Print the problems of each file, one per line; the exit status is 2 if there are any."""
     committed = [r for r in record.read_records(results) if r.status == "done"]
     checked = {path: find_problems(path, committed) for path in paths}
-    counts = recount_networks([path for path, (found, one) in checked.items() if not found and one and one.cost])
+    counts = recount_networks([path for path, (problems, r) in checked.items() if not problems and r and r.cost])
     status = 0
-    for path, (found, one) in checked.items():
-        found += _check_recount(one, counts[path]) if one and path in counts else ()
-        for problem in found:
+    for path, (problems, r) in checked.items():
+        problems += _check_recount(r, counts[path]) if r and path in counts else ()
+        for problem in problems:
             print(f"{path}: {problem}", file=sys.stderr)
-        if found:
+        if problems:
             status = 2
-        elif one:
+        elif r:
             unknown = counts.get(path, {}).get("unknown")
             words = f"; its network was not counted: {unknown}" if unknown else ""
-            print(f"{path} is good: {describe_standing(one, committed)}{words}")
+            print(f"{path} is good: {describe_standing(r, committed)}{words}")
     return status
 
 
 def recount_networks(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-    """What bench.records.recount says of each file, in a process of its own, as it needs torch."""
+    """Run bench.records.recount on the files, in a process of its own because it needs torch."""
     if not paths:
         return {}
     command = [sys.executable, "-m", "bench.records.recount", *map(str, paths)]
@@ -72,7 +73,7 @@ def recount_networks(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
 
 
 def _check_recount(r: Record, count: Mapping[str, Any]) -> Iterator[str]:
-    """Where the network cannot be built, or costs something else."""
+    """Compare the cost of a record with the cost counted again."""
     if "wrong" in count:
         yield f"its network cannot be built: {count['wrong']}"
     for name in ("params", "macs"):
@@ -81,34 +82,34 @@ def _check_recount(r: Record, count: Mapping[str, Any]) -> Iterator[str]:
 
 
 def find_problems(path: Path, committed: Iterable[Record]) -> tuple[list[str], Record | None]:
-    """(everything that is wrong with a file, its record as far as it can be read)."""
+    """All problems of a file, and its record if it can be parsed."""
     try:
         data = _load_json(path)
     except (OSError, ValueError, RecursionError) as error:
         return [f"it is no record: {_describe_read_error(error)}"], None
-    found, one = _parse_leniently(data)
-    if one is None:
-        return found, None
+    problems, r = _parse_leniently(data)
+    if r is None:
+        return problems, None
     if "id" not in data:
-        found.append("id: Field required")
-    if path.stem not in (one.id, "record"):
-        found.append(f"its file is to be called {one.id}.json")
+        problems.append("id is missing")
+    if path.stem not in (r.id, "record"):
+        problems.append(f"its file must be called {r.id}.json")
     try:
-        config = overrides.config_from_dict(one.config) if one.kind == "model" else None
+        config = overrides.config_from_dict(r.config) if r.kind == "model" else None
     except ValueError as error:
-        return [*found, f"config: {error}", *_run_checks(one, None, committed)], one
-    return [*found, *_run_checks(one, config, committed)], one
+        return [*problems, f"config: {error}", *_run_checks(r, None, committed)], r
+    return [*problems, *_run_checks(r, config, committed)], r
 
 
-def _run_checks(one: Record, config: RunConfig | None, committed: Iterable[Record]) -> Iterator[str]:
-    """What each check finds; one that cannot make sense of the record says so."""
-    others = [r for r in committed if r.id != one.id]
-    checks: list[Callable[[], Iterator[str]]] = [partial(of_any, one) for of_any in plausibility.RECORD_CHECKS]
+def _run_checks(r: Record, config: RunConfig | None, committed: Iterable[Record]) -> Iterator[str]:
+    """Yield the problems of every check; a check that fails on missing keys is a problem too."""
+    others = [other for other in committed if other.id != r.id]
+    checks: list[Callable[[], Iterator[str]]] = [partial(check, r) for check in plausibility.RECORD_CHECKS]
     if config is not None:
-        of_model: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] = (_check_protocol, _check_network)
-        of_model += plausibility.FINISHED_MODEL_CHECKS if one.status == "done" else ()
-        checks = [partial(of_one, one, config) for of_one in of_model] + checks
-    checks = [partial(_check_evaluation, one), *checks, partial(_check_shared_facts, one, others)]
+        model_checks: tuple[Callable[[Record, RunConfig], Iterator[str]], ...] = (_check_protocol, _check_network)
+        model_checks += plausibility.FINISHED_MODEL_CHECKS if r.status == "done" else ()
+        checks = [partial(check_model, r, config) for check_model in model_checks] + checks
+    checks = [partial(_check_evaluation, r), *checks, partial(_check_shared_facts, r, others)]
     for check in checks:
         try:
             yield from check()
@@ -130,7 +131,7 @@ def _load_json(path: Path) -> dict[str, Any]:
 
 
 def _describe_read_error(error: Exception) -> str:
-    """Why a file is no JSON object, in words."""
+    """The reason why a file is not a JSON object."""
     match error:
         case FileNotFoundError():
             return "there is no such file"
@@ -148,8 +149,8 @@ def _describe_read_error(error: Exception) -> str:
 
 
 def _parse_leniently(data: dict[str, Any]) -> tuple[list[str], Record | None]:
-    """(what is wrong with schema, id and fingerprints, the record as it would be with the right ones)."""
-    found, right = [], dict(data)
+    """Problems of schema, id and fingerprints, and the record with corrected ones if it is valid then."""
+    problems, right = [], dict(data)
     whole, config, label = (data.get(key) for key in ("protocol", "config", "label"))
     if isinstance(whole, dict) and isinstance(whole.get("evaluation"), dict):
         right["fingerprint"] = protocol.fingerprint(whole)
@@ -157,33 +158,30 @@ def _parse_leniently(data: dict[str, Any]) -> tuple[list[str], Record | None]:
         if isinstance(config, dict) and isinstance(label, str):
             right["id"] = record.record_id(label, config, right["fingerprint"])
     elif isinstance(whole, dict):
-        found.append("protocol has no evaluation")
+        problems.append("protocol has no evaluation")
     for key, of in {"fingerprint": "protocol", "evaluation_fingerprint": "protocol", "id": "content"}.items():
         if key in data and data[key] != right.get(key):
-            found.append(f"{key} is {data[key]!r}; that of its {of} is {right.get(key)!r}")
-    if found and "protocol has no evaluation" in found:
-        return found, None
+            problems.append(f"{key} is {data[key]!r}; that of its {of} is {right.get(key)!r}")
+    if "protocol has no evaluation" in problems:
+        return problems, None
     try:
-        return found, record.record_adapter().validate_python(right)
+        return problems, adapter(Record).validate_python(right)
     except ValidationError as error:
-        for one in error.errors():
-            where = ".".join(str(part) for part in one["loc"])
-            found.append(str(one.get("ctx", {}).get("error") or f"{where}: {one['msg']}"))
-        return found, None
+        return problems + describe_errors(error, Record), None
 
 
-def _differences(where: str, there: Any, right: Any) -> Iterator[str]:
-    """Each leaf at which plain data are not what they should be."""
-    if isinstance(there, dict) and isinstance(right, dict):
-        for key in {**right, **there}:
-            if key not in there:
+def _differences(where: str, actual: Any, right: Any) -> Iterator[str]:
+    """Name each leaf at which plain data differ from the right ones."""
+    if isinstance(actual, dict) and isinstance(right, dict):
+        for key in {**right, **actual}:
+            if key not in actual:
                 yield f"{where}.{key} is missing; it would be {right[key]!r}"
             elif key not in right:
                 yield f"{where}.{key} is unknown to this version"
             else:
-                yield from _differences(f"{where}.{key}", there[key], right[key])
-    elif there != right:
-        yield f"{where} is {there!r}; by its config it would be {right!r}"
+                yield from _differences(f"{where}.{key}", actual[key], right[key])
+    elif actual != right:
+        yield f"{where} is {actual!r}; by its config it would be {right!r}"
 
 
 def _to_json(data: Any) -> Any:
@@ -191,12 +189,12 @@ def _to_json(data: Any) -> Any:
 
 
 def _check_evaluation(r: Record) -> Iterator[str]:
-    """The version of the protocol, its hashes and, of a reference row, its fields."""
+    """Check the version and the hashes of the protocol, and the fields of a reference row."""
     e = r.protocol["evaluation"]
     if e.get("version") != protocol.VERSION:
         yield f"protocol.evaluation.version is {e.get('version')}; this version measures by {protocol.VERSION}"
     if r.status == "done":
-        for key in LOADED_FIELDS:
+        for key in record.LOADED_FIELDS:
             if not e.get(key):
                 yield f"protocol.evaluation.{key} is {e.get(key)!r}"
     if r.kind == "reference":
@@ -205,11 +203,11 @@ def _check_evaluation(r: Record) -> Iterator[str]:
 
 
 def _check_protocol(r: Record, config: RunConfig) -> Iterator[str]:
-    """Config and protocol, which must say the same by the rules of this version."""
+    """Check config, protocol and label against those that this version derives from the config."""
     e, t = r.protocol["evaluation"], r.protocol["training"]
-    hashes: dict[str, Any] = {key: e.get(key) for key in LOADED_FIELDS}
+    hashes: dict[str, Any] = {key: e.get(key) for key in record.LOADED_FIELDS}
     target = t.get("match", {}).get("target")
-    right = {
+    right: protocol.Protocol = {
         "evaluation": protocol.evaluation_protocol(config, **hashes),
         "training": protocol.training_protocol(config, native=presets.native_preset(config), match_target=target),
     }
@@ -222,10 +220,10 @@ def _check_protocol(r: Record, config: RunConfig) -> Iterator[str]:
 
 
 def _check_network(r: Record, config: RunConfig) -> Iterator[str]:
-    """The network, which others must be able to build; nothing is imported by a name in a file."""
+    """Check that others can build the network; nothing that the file names is imported."""
     m = config.model
     if m.arch not in registry.ARCHITECTURES:
-        hint = registry.did_you_mean(m.arch, list(registry.ARCHITECTURES))
+        hint = did_you_mean(m.arch, registry.ARCHITECTURES)
         yield f"config.model.arch is {m.arch!r}, which is not registered in architectures/registry.py; {hint}"
         return
     try:
@@ -238,32 +236,32 @@ def _check_network(r: Record, config: RunConfig) -> Iterator[str]:
     if m.match and r.status == "done" and not (isinstance(target, int) and target > 0):
         yield f"protocol.training.match.target is {target!r}; it must be the cost that was matched"
     elif target and r.cost and by in ("macs", "params"):
-        own = getattr(r.cost, by)
-        if abs(own / target - 1) > m.tolerance:
-            yield f"cost.{by} is {own:,}; it was to be within {m.tolerance:.0%} of {target:,}"
+        cost = getattr(r.cost, by)
+        if abs(cost / target - 1) > m.tolerance:
+            yield f"cost.{by} is {cost:,}; it was to be within {m.tolerance:.0%} of {target:,}"
 
 
 def shared_facts(r: Record) -> dict[tuple[str, str], Any]:
-    """(what, whose) -> what every record that names it must agree on."""
+    """(fact, name of its subject) -> the value on which all records with this subject must agree."""
     e, t = r.protocol["evaluation"], r.protocol.get("training", {})
     data, m = str(e.get("data")), r.config.get("model", {})
-    found: dict[tuple[str, str], Any] = {
+    facts: dict[tuple[str, str], Any] = {
         ("extractor_hash", str(e.get("extractor"))): e.get("extractor_hash"),
         ("reference_hash", data): e.get("reference_hash"),
         ("reference_count", data): e.get("reference_count"),
     }
     if "data" in t:
-        found["training data's hash", data] = t["data"].get("hash")
+        facts["training data's hash", data] = t["data"].get("hash")
     if r.cost and m:
         variance = r.config.get("diffusion", {}).get("variance")
         network = {key: m.get(key) for key in ("arch", "size", "args", "solved", "io")}
         whose = f"{r.label} on {data} ({identity.digest_json([network, variance])[:8]})"
-        found |= {("params", whose): r.cost.params, ("macs", whose): r.cost.macs}
-    return found
+        facts |= {("params", whose): r.cost.params, ("macs", whose): r.cost.macs}
+    return facts
 
 
 def _check_shared_facts(r: Record, others: Iterable[Record]) -> Iterator[str]:
-    """Where it contradicts the committed records about what they name too."""
+    """Compare the facts of a finished record with those of the committed records."""
     if r.status != "done":
         return
     known: KnownFacts = {}
@@ -271,22 +269,22 @@ def _check_shared_facts(r: Record, others: Iterable[Record]) -> Iterator[str]:
         for key, value in shared_facts(other).items():
             known.setdefault(key, set()).add(value)
     for (what, whose), value in shared_facts(r).items():
-        there = known.get((what, whose))
-        if there and value not in there:
-            yield f"{what} of {whose} is {value}; the committed records have {' or '.join(map(str, sorted(there)))}"
+        committed = known.get((what, whose))
+        if committed and value not in committed:
+            yield f"{what} of {whose} is {value}; the committed records have {' or '.join(map(str, sorted(committed)))}"
 
 
 def describe_standing(r: Record, committed: Sequence[Record]) -> str:
-    """Where a record would stand, and what there was nothing to hold against."""
+    """The rank that a record would have, and the hashes that no committed record has to compare with."""
     others = [other for other in committed if other.id != r.id]
     known: Mapping[Any, Any] = {key: 0 for other in others for key in shared_facts(other)}
     new = sorted({whose for what, whose in shared_facts(r) if what.endswith("hash") and (what, whose) not in known})
-    words = "; it replaces the committed one" if any(one.id == r.id and one != r for one in committed) else ""
+    words = "; it replaces the committed one" if any(other.id == r.id and other != r for other in committed) else ""
     words += f"; no other record names {' and '.join(new)}, so that hash is not compared" if new else ""
-    for board in build_tables([*others, r]):
-        for line in board.lines:
-            if any(one.id == r.id for one in line.runs):
-                place = f"rank {line.place.range()} of {len(board.lines)}" if line.place else "unranked"
-                seeds = f"{len(line.runs)} seed{'s' if len(line.runs) > 1 else ''}"
-                return f"{r.label}, {place} of protocol {r.fingerprint}, {seeds}{words}"
+    for table in build_tables([*others, r]):
+        for entry in table.entries:
+            if any(run.id == r.id for run in entry.runs):
+                rank = f"rank {entry.rank.format_range()} of {len(table.entries)}" if entry.rank else "unranked"
+                seeds = f"{len(entry.runs)} seed{'s' if len(entry.runs) > 1 else ''}"
+                return f"{r.label}, {rank} of protocol {r.fingerprint}, {seeds}{words}"
     return f"{r.label}, unranked{words}"

@@ -1,4 +1,4 @@
-"""Boards as Markdown.  Imports no torch."""
+"""Leaderboard tables as Markdown.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,110 +12,102 @@ from bench.config.metric_specs import ARROWS, HEADLINE_TYPE, metric_type
 from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, failure_row
 from bench.records.protocol import describe_protocol
 from bench.records.record import Record
+from bench.terminal.formatting import format_count
 
 NO_VALUE = "–"
 LEGEND = (
-    "rank: one more than the rows that are better beyond their intervals; = where the interval overlaps another row's; "
-    "ranks: all that the row may have. One seed: the value with the half-width of its 95 % interval over the samples. "
-    "Several: mean ± standard deviation over the seeds (their number); the interval is then Student's t of the mean. "
-    "Arrows say which way is better. Hours are accelerator-hours of training; hours and images/s are means over the "
-    "seeds, incidents their sum, the date that of the last run.\n"
+    "rank: one more than the number of rows that are better beyond their intervals; = if the interval overlaps another "
+    "row's; ranks: the range of possible ranks. One seed: the value ± half the width of its 95 % interval over the "
+    "samples. Several seeds: mean ± standard deviation over the seeds (their number), and Student's t interval of the "
+    "mean. Arrows give the better direction. Hours are accelerator-hours of training. Over several seeds, hours and "
+    "images/s are means, incidents a sum, and the date is that of the last run.\n"
 )
 
 
-def table_section(board: LeaderboardTable, rows: Sequence[Mapping[str, str]] | None = None, more: str = "") -> str:
-    """A board's heading, caption and table."""
-    rows = [entry_row(board, line) for line in board.lines] + reference_rows(board) if rows is None else rows
-    return (
-        f"## Protocol {board.fingerprint}\n\n{describe_protocol(dict(board.protocol))}.{more}\n\n{github_table(rows)}\n"
-    )
+def table_section(table: LeaderboardTable, rows: Sequence[Mapping[str, str]] | None = None, about: str = "") -> str:
+    """Heading, caption and rows of a table; `rows` default to its entries and references, `about` ends the caption."""
+    if rows is None:
+        rows = [entry_row(table, entry) for entry in table.entries] + reference_rows(table)
+    caption = f"{describe_protocol(table.protocol)}.{about}"
+    return f"## Protocol {table.fingerprint}\n\n{caption}\n\n{github_table(rows)}\n"
 
 
 def github_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as a Markdown table, numbers as they are."""
     return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
 
 
-def fit_terminal(text: str, whole: str) -> str:
-    """Markdown as it is; on a terminal only the columns that fit, and `whole`, where all are."""
+def fit_terminal(text: str, source: str) -> str:
+    """On a terminal, cut tables to the columns that fit and name the `source` of all; elsewhere return the text."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     lines = text.splitlines()
     if not width or all(len(line) <= width for line in lines if line.startswith("|")):
         return text
     cut = [line[: line.rfind("|", 0, width) + 1] if line.startswith("|") else line for line in lines]
-    return "\n".join([*cut, "", f"Columns that do not fit into {width} characters: {whole}"])
+    return "\n".join([*cut, "", f"Columns that do not fit into {width} characters: {source}"])
 
 
-def rank_columns(line: LeaderboardEntry) -> dict[str, str]:
+def rank_columns(entry: LeaderboardEntry) -> dict[str, str]:
+    """Rank, range of ranks, and label."""
     return {
-        "rank": line.place.words() if line.place else NO_VALUE,
-        "ranks": line.place.range() if line.place else NO_VALUE,
-        "model": line.label,
+        "rank": entry.rank.format() if entry.rank else NO_VALUE,
+        "ranks": entry.rank.format_range() if entry.rank else NO_VALUE,
+        "model": entry.label,
     }
 
 
-def metric_columns(board: LeaderboardTable, line: LeaderboardEntry) -> dict[str, str]:
-    """Every metric with its arrow; that of the ranks also with its interval."""
+def metric_columns(table: LeaderboardTable, entry: LeaderboardEntry) -> dict[str, str]:
+    """Every metric with its arrow; the headline metric also with its interval."""
     cells = {}
-    for name in board.metrics:
-        own = line.metrics.get(name)
-        short = name if name.startswith(HEADLINE_TYPE) else metric_type(name)  # the caption says whose features
-        cells[f"{short} {ARROWS[board.direction(name)]}"] = own.words() if own else ""
-        if name == board.headline:
-            cells["95 %"] = own.interval() if own else ""
+    for name in table.metrics:
+        statistics = entry.metrics.get(name)
+        short = name if name.startswith(HEADLINE_TYPE) else metric_type(name)  # the caption names the features
+        cells[f"{short} {ARROWS[table.direction(name)]}"] = statistics.format() if statistics else ""
+        if name == table.headline:
+            cells["95 %"] = statistics.format_interval() if statistics else ""
     return cells
 
 
 def record_links(runs: Sequence[Record]) -> str:
+    """Links to the files of records, by the last digits of their ids."""
     return " ".join(f"[{r.id[-12:]}]({record_path(r)})" for r in runs)
 
 
 def record_path(r: Record) -> str:
-    """A record's file, from the results folder."""
+    """The file of a record, relative to the results folder."""
     return f"records/v1/{r.id}.json"
 
 
-def entry_row(board: LeaderboardTable, line: LeaderboardEntry) -> dict[str, str]:
-    """A line of the leaderboard."""
-    flops, rate, hours = line.counted("training_flops"), line.measured("images_per_second"), None
-    if rate is not None:
-        hours = line.measured("accelerator_hours")
+def entry_row(table: LeaderboardTable, entry: LeaderboardEntry) -> dict[str, str]:
+    """The row of an entry: column -> text."""
+    flops, speed = entry.counted_cost("training_flops"), entry.mean_cost("images_per_second")
+    hours = entry.mean_cost("accelerator_hours") if speed is not None else None
     return {
-        **rank_columns(line),
-        **metric_columns(board, line),
-        "N": f"{line.samples:,}",
-        "params": human(line.counted("params")),
-        "MACs": human(line.counted("macs")),
+        **rank_columns(entry),
+        **metric_columns(table, entry),
+        "N": f"{entry.samples:,}",
+        "params": format_count(entry.counted_cost("params")),
+        "MACs": format_count(entry.counted_cost("macs")),
         "training FLOPs": f"{flops:.2e}" if flops else "",
         "hours": f"{hours:.3g}" if hours is not None else "",
-        "images/s": f"{rate:,.0f}" if rate is not None else "",
-        "incidents": str(line.incidents),
-        "seeds": ", ".join(str(seed) for seed in line.seeds if seed is not None),
-        "date": line.date,
-        "commit": " ".join(line.commits),
-        "record": record_links(line.runs),
+        "images/s": f"{speed:,.0f}" if speed is not None else "",
+        "incidents": str(entry.incidents),
+        "seeds": ", ".join(str(seed) for seed in entry.seeds if seed is not None),
+        "date": entry.date,
+        "commit": " ".join(entry.commits),
+        "record": record_links(entry.runs),
     }
 
 
-def reference_rows(board: LeaderboardTable) -> list[dict[str, str]]:
+def reference_rows(table: LeaderboardTable) -> list[dict[str, str]]:
     """Rows of held-out images and noise, unranked and without cost."""
-    return [{**entry_row(board, line), "incidents": ""} for line in board.beside]
+    return [{**entry_row(table, entry), "incidents": ""} for entry in table.reference_entries]
 
 
 def unfinished_section(failed: Sequence[Record]) -> str:
     """The section of runs that failed or diverged."""
-    told = [(failure_row(r), r) for r in failed]
-    text = github_table(
-        [{**words, "error": words["error"].replace("|", "/"), "record": record_links([r])} for words, r in told]
-    )
-    return f"## Did not finish\n\nNeither ranked nor averaged.\n\n{text}\n"
-
-
-def human(count: float | None) -> str:
-    """1,234,567 as 1.23 M."""
-    if count is None:
-        return ""
-    for unit in ("", " k", " M", " G"):
-        if abs(count) < 1000:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.4g} T"
+    rows = []
+    for r in failed:
+        row = failure_row(r)
+        rows.append({**row, "error": row["error"].replace("|", "/"), "record": record_links([r])})
+    return f"## Did not finish\n\nNeither ranked nor averaged.\n\n{github_table(rows)}\n"

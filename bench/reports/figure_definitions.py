@@ -1,6 +1,6 @@
-"""The figures' makers: from records to panels, one entry a figure.  Draws nothing, imports no torch.
+"""Build figures from records: one function and one entry in FIGURES per figure.  Draws nothing, imports no torch.
 
-A panel holds runs of one setting: their FIDs come from one protocol, and what is published has panels of its own.
+A panel holds runs of one setting, so all its FIDs come from one protocol; published numbers have panels of their own.
 """
 
 from __future__ import annotations
@@ -12,184 +12,185 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from architectures.registry import did_you_mean
+from architectures.suggestions import did_you_mean
 from bench.config.identity import MATCHED_COST, NETWORK, SAMPLING_STEPS, SEED, configuration_key
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
 from bench.records.equal_compute import training_flops_at
 from bench.records.record import Record
-from bench.reports import published_panels
-from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, engineering, fitted
-from bench.reports.published_panels import COMPUTE, MACS, SAMPLING
+from bench.reports import iso_flop, published_panels
+from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series, fit_points
+from bench.reports.published_panels import MACS_AXIS, SAMPLING_FLOPS_AXIS, TRAINING_FLOPS_AXIS
 from bench.reports.run_groups import (
     VariantRuns,
-    by,
-    by_family,
-    by_key,
-    by_shape,
-    by_size,
-    caption,
-    cost,
-    curve,
-    fid,
-    matched,
-    models,
-    of_suite,
-    seeds,
-    size,
+    describe_protocols,
+    describe_seeds,
+    fid_curve,
+    final_fid,
+    finished_models,
+    group_by,
+    group_by_family,
+    group_by_shape,
+    group_by_size,
+    group_by_variant,
+    group_matched_runs,
+    group_suite_runs,
+    matched_size,
+    run_cost,
 )
+from bench.terminal.formatting import format_count
 
 SCALES: Sequence[suites.Scale] = ("digits", "shapes", "paper")
-TOY = "Toy networks: what orders them here need not order networks of the papers' size."
-LOSSES = Axis(name="training loss ↓", log=True)
-IMAGES = Axis(name="training images")
-LEVELS = tuple(m * 10.0**e for e in range(9, 27) for m in (1, 1.5, 2, 3, 5, 7))
-"""Training FLOPs at which networks may be compared; those that most networks pass are shown."""
-MOST_LEVELS = 4
-APART = 1.6
-"""Times that one of them is at least another, so that the lines can be told apart."""
-WIDE = 5
-"""Times that FIDs of a dot plot span before its axis is logarithmic."""
+TOY_CAVEAT = "Toy networks: their order need not hold at the papers' sizes."
+REPEATED_RUN_NOTE = "A run contributes several correlated points, which makes bands and intervals too narrow."
+LOSS_AXIS = Axis(name="training loss ↓", log=True)
+IMAGES_AXIS = Axis(name="training images")
+LOG_AXIS_RATIO = 5
+"""Ratio of the largest to the smallest FID above which the axis of a dot plot is logarithmic."""
+RESAMPLE_COMMAND = (
+    "python -m bench.run --checkpoint results/runs/RUN/snapshots/FILE --data digits --set evaluation.steps=N"
+)
+"""Samples a finished run again with N steps, without training."""
+BASE_VARIANTS = {"dit-conditioning": "adaLN-Zero", "uvit-ablation": "default"}
+"""Suite -> the paper's default variant, drawn as a line through the dot plot."""
 
 
-class Found(NamedTuple):
-    """Records as the makers need them."""
+class FigureInput(NamedTuple):
+    """Records, indexed for the functions that build figures."""
 
     models: Sequence[Record]
-    keys: Mapping[str, Sequence[Record]]
+    runs_by_key: Mapping[str, Sequence[Record]]
+    """Configuration key without the seed -> finished models."""
     floors: Mapping[str, tuple[tuple[str, float], ...]]
-    """Evaluation fingerprint -> held-out images' FID, the least that can be hoped for."""
+    """Evaluation fingerprint -> name and FID of held-out images, a lower bound in practice."""
 
 
-def found(records: Iterable[Record]) -> Found:
-    every = list(records)
+def index_records(records: Iterable[Record]) -> FigureInput:
+    """Select finished models and held-out references."""
+    records = list(records)
     floors = {
-        r.evaluation_fingerprint: ((r.label, fid(r)),)
-        for r in every
+        r.evaluation_fingerprint: ((r.label, final_fid(r)),)
+        for r in records
         if r.kind == "reference" and r.label == "held-out" and headline_metric(r.metrics)
     }
-    return Found(models=models(every), keys=by_key(every), floors=floors)
+    return FigureInput(models=finished_models(records), runs_by_key=group_by_variant(records), floors=floors)
 
 
-def everything(records: Iterable[Record], names: Sequence[str] = ()) -> list[Figure]:
-    """The figures of these names, or all; ValueError for a name that there is not."""
+def build_figures(records: Iterable[Record], names: Sequence[str] = ()) -> list[Figure]:
+    """Build the named figures, or all of FIGURES; raises ValueError for an unknown name."""
     for name in names:
         if name not in FIGURES:
-            raise ValueError(f"there is no figure {name}; {did_you_mean(name, list(FIGURES))}")
-    data = found(records)
+            raise ValueError(f"there is no figure {name}; {did_you_mean(name, FIGURES)}")
+    data = index_records(records)
     return [FIGURES[name](data) for name in names or FIGURES]
 
 
-def _panel(
-    data: Found,
-    cells: Sequence[VariantRuns],
-    title: str,
-    x: Axis,
-    series: Sequence[Series],
-    note: str = "",
-    **more: Any,
-) -> Panel:
-    """A panel of measured FIDs upwards, with the held-out level and the protocol in its caption."""
-    one = cells[0].runs[0]
-    toy = [TOY] if one.config["data"]["name"] in ("digits", "shapes") else []
-    return Panel(
-        title=title,
-        x=x,
-        y=Axis(name=f"{headline_metric(one.metrics).replace('fid', 'FID')} ↓", log=True),
-        series=tuple(series),
-        levels=data.floors.get(one.evaluation_fingerprint, ()),
-        caption=" ".join([f"{caption(cells)}; {seeds(cells)} a cell.", note, *toy]).replace("  ", " "),
-        **more,
-    )
-
-
-def missing(data: Found, suite: str, scales: Sequence[suites.Scale]) -> str:
-    """The commands for what is not measured yet, with how much is."""
+def missing_commands(data: FigureInput, suite: str, scales: Sequence[suites.Scale]) -> str:
+    """List the commands for the missing runs of a suite, with the number of variants that are measured."""
     lines = []
     for scale in scales:
         if scale in suites.SUITES[suite].shared:
             keys = set(suites.variant_keys(suite, scale).values())
-            if there := keys - set(data.keys):
-                done = f"{len(keys) - len(there)} of {len(keys)} cells measured"
+            if absent := keys - set(data.runs_by_key):
+                done = f"{len(keys) - len(absent)} of {len(keys)} variants measured"
                 lines.append(f"python -m bench.run --suite {suite} --scale {scale}  # {done}")
     return "\n".join(lines)
 
 
-def dit_scaling(data: Found) -> Figure:
-    """FID against MACs over depth, width and patch, as arXiv:2212.09748 Figures 6 and 8."""
-    panels = [published_panels.dit_400k()]
-    for scale in SCALES:
-        for cells in of_suite(data.keys, "dit-scaling", scale).values():
-            series = [
-                Series(name=name, points=tuple(c.point(c.macs, label=c.name.removeprefix("DiT-")) for c in group))
-                for name, group in by_shape(cells).items()
-            ]
-            fit = fitted([p for s in series for p in s.points])
-            panels.append(_panel(data, cells, f"Measured: DiT, {scale}", MACS, series, fits=(fit,)))
-    return Figure(
-        name="dit-scaling",
-        title="FID against a DiT's compute, by depth, width and patch",
-        panels=tuple(panels),
-        missing=missing(data, "dit-scaling", SCALES),
+def _measured_panel(
+    data: FigureInput,
+    variants: Sequence[VariantRuns],
+    title: str,
+    x: Axis,
+    series: Sequence[Series],
+    note: str = "",
+    **fields: Any,
+) -> Panel:
+    """Panel of measured FIDs, with the FID of held-out images as a line and the protocol in its caption."""
+    run = variants[0].runs[0]
+    caveat = TOY_CAVEAT if run.data in ("digits", "shapes") else ""
+    protocol = f"{describe_protocols(variants)}; {describe_seeds(variants)} per variant."
+    return Panel(
+        title=title,
+        x=x,
+        y=Axis(name=f"{headline_metric(run.metrics).replace('fid', 'FID')} ↓", log=True),
+        series=tuple(series),
+        levels=data.floors.get(run.evaluation_fingerprint, ()),
+        caption=" ".join(filter(None, [protocol, note, caveat])),
+        **fields,
     )
 
 
-def matched_macs(data: Found) -> Figure:
-    """FID against MACs of the families whose costs were made equal."""
+def dit_scaling_figure(data: FigureInput) -> Figure:
+    """FID against MACs over depth, width and patch size, as arXiv:2212.09748 Figures 6 and 8."""
+    panels = [published_panels.dit_400k_panel()]
+    for scale in SCALES:
+        for variants in group_suite_runs(data.runs_by_key, "dit-scaling", scale).values():
+            series = [
+                Series(
+                    name=name,
+                    points=tuple(v.mean_point(v.macs, label=v.name.removeprefix("DiT-")) for v in group),
+                )
+                for name, group in group_by_shape(variants).items()
+            ]
+            fit = fit_points([p for s in series for p in s.points])
+            panels.append(_measured_panel(data, variants, f"Measured: DiT, {scale}", MACS_AXIS, series, fits=(fit,)))
+    return Figure(
+        name="dit-scaling",
+        title="FID against a DiT's compute, by depth, width and patch size",
+        panels=tuple(panels),
+        missing=missing_commands(data, "dit-scaling", SCALES),
+    )
+
+
+def matched_macs_figure(data: FigureInput) -> Figure:
+    """FID against MACs of the families at equal cost."""
     panels = []
     for scale in SCALES:
-        for cells in matched(data.models, data.keys, "matched", scale).values():
+        for variants in group_matched_runs(data.models, data.runs_by_key, "matched", scale).values():
             series = [
-                Series(name=name, points=tuple(c.point(c.macs) for c in group), joined=True)
-                for name, group in by_family(cells).items()
+                Series(name=name, points=tuple(v.mean_point(v.macs) for v in group), joined=True)
+                for name, group in group_by_family(variants).items()
             ]
-            fits = tuple(fitted(s.points, s.name) for s in series)
-            panels.append(_panel(data, cells, f"Measured: {scale}", MACS, series, fits=fits))
+            fits = tuple(fit_points(s.points, s.name) for s in series)
+            panels.append(_measured_panel(data, variants, f"Measured: {scale}", MACS_AXIS, series, fits=fits))
     return Figure(
         name="matched-macs",
         title="FID at equal compute: DiT, U-ViT and U-Net",
         panels=tuple(panels),
-        missing=missing(data, "matched", SCALES),
+        missing=missing_commands(data, "matched", SCALES),
     )
 
 
-def _along(cell: VariantRuns) -> Iterator[tuple[int, Point]]:
-    """A cell's mean FID at each evaluation point that all of its seeds have; x is in training FLOPs."""
-    curves = [dict(curve(r)) for r in cell.runs]
+def _curve_points(variant: VariantRuns) -> Iterator[tuple[int, Point]]:
+    """(training images, mean FID) at each evaluation point that all seeds share; x of a point is in training FLOPs."""
+    curves = [dict(fid_curve(r)) for r in variant.runs]
     shared = sorted(set.intersection(*map(set, curves)))
     for images in shared:
         final = images == shared[-1]
-        x = training_flops_at(cell.runs[0], images)
-        yield images, cell.point(x, None if final else partial(_fid_at, images))
+        x = training_flops_at(variant.runs[0], images)
+        yield images, variant.mean_point(x, None if final else partial(_fid_after, images))
 
 
-def _fid_at(images: int, r: Record) -> float:
-    return dict(curve(r))[images]
+def _fid_after(images: int, r: Record) -> float:
+    return dict(fid_curve(r))[images]
 
 
-POINTS_OF_A_RUN = "Several points are of one run, which makes bands and intervals too narrow."
-
-
-def training_compute(data: Found) -> Figure:
-    """FID against training FLOPs, every network at every evaluation point; laws through the best at their cost."""
-    panels = [published_panels.dit_training()]
+def training_compute_figure(data: FigureInput) -> Figure:
+    """FID against training FLOPs of every network at every evaluation point; laws through the Pareto frontier."""
+    panels = [published_panels.dit_training_panel()]
     for scale in SCALES:
-        for cells in matched(data.models, data.keys, "matched", scale).values():
-            series = [
-                Series(name=name, points=tuple(p for c in group for _, p in _along(c)))
-                for name, group in by_family(cells).items()
-            ]
-            fits = tuple(fitted(s.points, s.name, frontier=True) for s in series)
-            title = f"Measured: three families, {scale}"
-            panels.append(_panel(data, cells, title, COMPUTE, series, POINTS_OF_A_RUN, fits=fits))
-        for cells in of_suite(data.keys, "dit-scaling", scale).values():
-            series = [
-                Series(name=name, points=tuple(p for c in group for _, p in _along(c)))
-                for name, group in by_shape(cells).items()
-            ]
-            fit = fitted([p for s in series for p in s.points], frontier=True)
-            panels.append(_panel(data, cells, f"Measured: DiT, {scale}", COMPUTE, series, POINTS_OF_A_RUN, fits=(fit,)))
-    commands = [missing(data, suite, SCALES) for suite in ("matched", "dit-scaling")]
+        for variants in group_matched_runs(data.models, data.runs_by_key, "matched", scale).values():
+            series = _series_of_curves(group_by_family(variants))
+            fits = tuple(fit_points(s.points, s.name, frontier=True) for s in series)
+            title, axis = f"Measured: three families, {scale}", TRAINING_FLOPS_AXIS
+            panels.append(_measured_panel(data, variants, title, axis, series, REPEATED_RUN_NOTE, fits=fits))
+        for variants in group_suite_runs(data.runs_by_key, "dit-scaling", scale).values():
+            series = _series_of_curves(group_by_shape(variants))
+            fit = fit_points([p for s in series for p in s.points], frontier=True)
+            title, axis = f"Measured: DiT, {scale}", TRAINING_FLOPS_AXIS
+            panels.append(_measured_panel(data, variants, title, axis, series, REPEATED_RUN_NOTE, fits=(fit,)))
+    commands = [missing_commands(data, suite, SCALES) for suite in ("matched", "dit-scaling")]
     return Figure(
         name="training-compute",
         title="FID against training compute",
@@ -198,97 +199,65 @@ def training_compute(data: Found) -> Figure:
     )
 
 
-def iso_flop(data: Found, scale: suites.Scale) -> Figure:
-    """FID against a network's MACs at equal training FLOPs, read off the runs' curves; a panel a family."""
+def _series_of_curves(groups: Mapping[str, Sequence[VariantRuns]]) -> list[Series]:
+    return [
+        Series(name=name, points=tuple(p for v in group for _, p in _curve_points(v))) for name, group in groups.items()
+    ]
+
+
+def iso_flop_figure(data: FigureInput, scale: suites.Scale) -> Figure:
+    """FID against MACs at equal training FLOPs, interpolated on the runs' curves; one panel per family."""
+    matched = group_matched_runs(data.models, data.runs_by_key, "matched", scale).values()
+    studies = [group_by_family(variants) for variants in matched]
+    for variants in group_suite_runs(data.runs_by_key, "dit-scaling", scale).values():
+        studies.append({"DiT by depth, width and patch size": sorted(variants, key=lambda v: v.macs)})
     panels = []
-    studies = [by_family(cells) for cells in matched(data.models, data.keys, "matched", scale).values()]
-    dits = of_suite(data.keys, "dit-scaling", scale).values()
-    studies += [{"DiT by depth, width and patch": sorted(cells, key=lambda c: c.macs)} for cells in dits]
     for families in studies:
-        levels = _levels(families.values())
+        levels = iso_flop.common_levels(families.values())
         for name, group in families.items():
             series = [
-                Series(name=f"{engineering(level)}FLOPs", points=points, joined=True)
+                Series(name=f"{format_count(level)}FLOPs", points=points, joined=True)
                 for level in levels
-                if len(points := tuple(_at_compute(group, level))) > 1
+                if len(points := tuple(iso_flop.points_at_compute(group, level))) > 1
             ]
             if series:
-                panels.append(_panel(data, group, f"Measured: {name}, {scale}", MACS, series))
+                panels.append(_measured_panel(data, group, f"Measured: {name}, {scale}", MACS_AXIS, series))
     return Figure(
         name=f"iso-flop-{scale}",
         title="FID against a network's compute at equal training compute",
         panels=tuple(panels),
-        alike=True,
-        missing=missing(data, "matched", [scale]),
+        shared_ranges=True,
+        missing=missing_commands(data, "matched", [scale]),
     )
 
 
-def _levels(families: Iterable[Sequence[VariantRuns]]) -> list[float]:
-    """Up to MOST_LEVELS of the LEVELS, those that most networks pass, APART from each other."""
-    groups = list(families)
-    counts = {level: max((len(list(_at_compute(g, level))) for g in groups), default=0) for level in LEVELS}
-    chosen: list[float] = []
-    for level in sorted((one for one, count in counts.items() if count > 1), key=lambda one: -counts[one]):
-        if all(max(level, other) / min(level, other) > APART for other in chosen):
-            chosen.append(level)
-    return sorted(chosen[:MOST_LEVELS])
+def sampling_compute_figure(data: FigureInput) -> Figure:
+    """FID against the FLOPs of sampling one image, as arXiv:2212.09748 Figure 10.
 
-
-def _at_compute(cells: Sequence[VariantRuns], level: float) -> Iterator[Point]:
-    """Each cell's FID at so many training FLOPs, between evaluation points straight in both logarithms."""
-    for c in cells:
-        if all(_passes(r, level) for r in c.runs):
-            yield c.point(c.macs, partial(_between, level))
-
-
-def _passes(r: Record, level: float) -> bool:
-    compute = [training_flops_at(r, images) for images, _ in curve(r)]
-    return bool(compute) and compute[0] <= level <= compute[-1]
-
-
-def _between(level: float, r: Record) -> float:
-    images, values = zip(*curve(r), strict=True)
-    compute = [training_flops_at(r, i) for i in images]
-    return float(np.exp(np.interp(np.log(level), np.log(compute), np.log(values))))
-
-
-RESAMPLE = "python -m bench.run --checkpoint results/runs/RUN/snapshots/FILE --data digits --set evaluation.steps=N"
-"""Samples a finished run again, for each number of steps; trains nothing."""
-
-
-def sampling_compute(data: Found) -> Figure:
-    """FID against the FLOPs of sampling one image, as arXiv:2212.09748 Figure 10: runs that differ in steps alone."""
-    panels = [published_panels.dit_sampling()]
-    for runs in by(data.models, lambda r: _key_without_steps(r, *SEED, *NETWORK)).values():
-        networks = {k: v for k, v in by(runs, lambda r: _key_without_steps(r, *SEED)).items() if len(_steps(v)) > 1}
+    A series joins runs that differ only in the number of sampling steps.
+    """
+    panels = [published_panels.dit_sampling_panel()]
+    for runs in group_by(data.models, lambda r: _key_without_steps(r, *SEED, *NETWORK)).values():
+        networks = [
+            group for group in group_by(runs, lambda r: _key_without_steps(r, *SEED)).values() if _varies_steps(group)
+        ]
         if not networks:
             continue
-        series, cells = list[Series](), list[VariantRuns]()
-        for group in sorted(networks.values(), key=lambda group: cost(group[0]).macs):
-            own = [
-                VariantRuns(name=steps, runs=tuple(same))
-                for steps, same in by(group, lambda r: f"{r.config['evaluation']['steps']:05d}").items()
-            ]
-            own.sort(key=lambda c: c.name)
-            points = [c.point(cost(c.runs[0]).sampling_flops_per_image, label=f"{int(c.name)}") for c in own]
-            points[-1] = replace(points[-1], label=f"{points[-1].label} steps")
-            name = f"{group[0].config['model']['arch']} of {engineering(cost(group[0]).macs)} MACs"
-            twice = any(s.name == name for s in series)
-            name = group[0].label if twice else name
-            series.append(Series(name=name, points=tuple(points), joined=True))
-            cells += own
-        title = f"Measured: {runs[0].protocol['evaluation']['data']}"
-        panels.append(_panel(data, cells, title, SAMPLING, series))
+        series, shown = list[Series](), list[VariantRuns]()
+        for group in sorted(networks, key=lambda group: run_cost(group[0]).macs):
+            variants = _group_by_steps(group)
+            name = f"{group[0].arch} of {format_count(run_cost(group[0]).macs)} MACs"
+            name = group[0].label if any(s.name == name for s in series) else name
+            series.append(Series(name=name, points=_sampling_points(variants), joined=True))
+            shown += variants
+        title = f"Measured: {runs[0].data}"
+        panels.append(_measured_panel(data, shown, title, SAMPLING_FLOPS_AXIS, series))
     return Figure(
         name="sampling-compute",
         title="A network's compute against its sampling steps",
         panels=tuple(panels),
-        missing="" if len(panels) > 1 else RESAMPLE,
+        missing="" if len(panels) > 1 else RESAMPLE_COMMAND,
     )
-
-
-def _steps(runs: Sequence[Record]) -> set[int]:
-    return {r.config["evaluation"]["steps"] for r in runs}
 
 
 def _key_without_steps(r: Record, *ignored: str) -> str:
@@ -297,88 +266,107 @@ def _key_without_steps(r: Record, *ignored: str) -> str:
     return configuration_key(run, (*SAMPLING_STEPS, *MATCHED_COST, *ignored))
 
 
-def convergence(data: Found, suite: str, scale: suites.Scale) -> Figure:
-    """Loss and FID against training images, a column of panels for each cost that was made equal."""
-    losses, fids = [], []
-    for group in matched(data.models, data.keys, suite, scale).values():
-        for cells in by_size(group).values():
-            what = f"at {size(cells[0].runs[0])}'s MACs"
-            if drawn := [s for c in cells if len((s := _losses(c)).points) > 1]:
-                note = f"{caption(cells)}; mean over {seeds(cells)}."
-                losses.append(Panel(title=f"Loss {what}", x=IMAGES, y=LOSSES, series=tuple(drawn), caption=note))
+def _varies_steps(runs: Sequence[Record]) -> bool:
+    return len({r.steps for r in runs}) > 1
+
+
+def _group_by_steps(runs: Sequence[Record]) -> list[VariantRuns]:
+    """Group runs of one network by their sampling steps, fewest first; the name is the number of steps."""
+    groups = group_by(runs, lambda r: str(r.steps))
+    return [VariantRuns(name=steps, runs=tuple(groups[steps])) for steps in sorted(groups, key=int)]
+
+
+def _sampling_points(variants: Sequence[VariantRuns]) -> tuple[Point, ...]:
+    """Points labelled with their number of steps; the last label has the word "steps" too."""
+    points = [v.mean_point(run_cost(v.runs[0]).sampling_flops_per_image, label=v.name) for v in variants]
+    return (*points[:-1], replace(points[-1], label=f"{points[-1].label} steps"))
+
+
+def convergence_figure(data: FigureInput, suite: str, scale: suites.Scale) -> Figure:
+    """Loss and FID against training images; one column of panels per matched cost."""
+    loss_panels, fid_panels = [], []
+    for group in group_matched_runs(data.models, data.runs_by_key, suite, scale).values():
+        for variants in group_by_size(group).values():
+            cost = f"at {matched_size(variants[0].runs[0])}'s MACs"
+            losses = tuple(s for v in variants if len((s := _mean_loss(v)).points) > 1)
+            if losses:
+                note = f"{describe_protocols(variants)}; mean over {describe_seeds(variants)}."
+                panel = Panel(title=f"Loss {cost}", x=IMAGES_AXIS, y=LOSS_AXIS, series=losses, caption=note)
+                loss_panels.append(panel)
             series = [
-                Series(name=c.runs[0].label, points=tuple(replace(p, x=i) for i, p in _along(c)), joined=True)
-                for c in cells
+                Series(name=v.runs[0].label, points=tuple(replace(p, x=i) for i, p in _curve_points(v)), joined=True)
+                for v in variants
             ]
-            fids.append(_panel(data, cells, f"FID {what}", IMAGES, series))
+            fid_panels.append(_measured_panel(data, variants, f"FID {cost}", IMAGES_AXIS, series))
     return Figure(
         name=f"convergence-{suite}-{scale}",
         title=f"Convergence, {suite} on {scale}",
-        panels=(*losses, *fids),
-        alike=True,
-        missing=missing(data, suite, [scale]),
+        panels=(*loss_panels, *fid_panels),
+        shared_ranges=True,
+        missing=missing_commands(data, suite, [scale]),
     )
 
 
-def _losses(cell: VariantRuns) -> Series:
-    """The mean loss over the seeds, straight between what each logged; no points where one logged nothing.
+def _mean_loss(variant: VariantRuns) -> Series:
+    """The mean loss over the seeds, interpolated linearly; without points if a seed has no losses.
 
-    When a run logs depends on the clock, so seeds have their own images.
+    Logging follows the clock, so each seed has losses at other image counts.
     """
-    own = [np.array(r.losses).T for r in cell.runs if len(r.losses) > 1]
-    if len(own) < len(cell.runs):
-        return Series(name=cell.runs[0].label, points=())
-    shared = np.linspace(max(o[0][0] for o in own), min(o[0][-1] for o in own), min(len(o[0]) for o in own))
-    means = np.mean([np.interp(shared, *o) for o in own], axis=0)
-    records = tuple(r.id for r in cell.runs)
+    curves = [np.array(r.losses).T for r in variant.runs if len(r.losses) > 1]
+    if len(curves) < len(variant.runs):
+        return Series(name=variant.runs[0].label, points=())
+    start, end = max(images[0] for images, _ in curves), min(images[-1] for images, _ in curves)
+    shared = np.linspace(start, end, min(len(images) for images, _ in curves))
+    means = np.mean([np.interp(shared, *curve) for curve in curves], axis=0)
+    records = tuple(r.id for r in variant.runs)
     points = [Point(x=float(x), y=float(y), records=records) for x, y in zip(shared, means, strict=True)]
-    return Series(name=cell.runs[0].label, points=tuple(points), joined=True)
+    return Series(name=variant.runs[0].label, points=tuple(points), joined=True)
 
 
-BASES = {"dit-conditioning": "adaLN-Zero", "uvit-ablation": "default"}
-"""The variant that the paper departs from, drawn as a line through its dot plot."""
-
-
-def dots(data: Found, suite: str, published: Callable[[], Sequence[Panel]] | None = None) -> Figure:
-    """Each variant's FID with its interval and seeds; a part of the names before ": " is a panel for ADM's tables."""
+def ablation_figure(data: FigureInput, suite: str, published: Callable[[], Sequence[Panel]] | None = None) -> Figure:
+    """Dot plots of the FID of each variant with its interval and seeds; ADM's ablations have one panel per table."""
     panels = list(published()) if published else []
     for scale in SCALES:
-        for cells in of_suite(data.keys, suite, scale).values():
-            for part, group in by(cells, _part).items():
-                panels.append(_dots(data, group, f"Measured: {part or suite}, {scale}", part, BASES.get(suite, "")))
+        for variants in group_suite_runs(data.runs_by_key, suite, scale).values():
+            for table, group in group_by(variants, _table_of).items():
+                title = f"Measured: {table or suite}, {scale}"
+                panels.append(_dot_plot(data, group, title, table, BASE_VARIANTS.get(suite, "")))
     return Figure(
         name=suite,
         title=suites.SUITES[suite].about,
         panels=tuple(panels),
-        missing=missing(data, suite, SCALES),
+        missing=missing_commands(data, suite, SCALES),
     )
 
 
-def _part(cell: VariantRuns) -> str:
-    return cell.name.partition(": ")[0] if cell.name.startswith("Table ") else ""
+def _table_of(variant: VariantRuns) -> str:
+    """The table that a variant's name begins with: "Table 1" of "Table 1: depth 4"."""
+    return variant.name.partition(": ")[0] if variant.name.startswith("Table ") else ""
 
 
-def _dots(data: Found, cells: Sequence[VariantRuns], title: str, part: str, base: str) -> Panel:
-    points = [c.point(0) for c in cells]
-    names = tuple(c.name.removeprefix(f"{part}: ") for c in cells)
-    across = [replace(p, x=p.y, y=i) for i, p in enumerate(points)]
-    levels = tuple((base, p.x) for name, p in zip(names, across, strict=True) if name == base)
-    made = _panel(data, cells, title, MACS, [Series(name="mean of the seeds", points=tuple(across))])
-    axis = replace(made.y, log=max(p.y for p in points) > WIDE * min(p.y for p in points))
-    return replace(made, x=axis, y=Axis(name="", categories=names), levels=levels)
+def _dot_plot(data: FigureInput, variants: Sequence[VariantRuns], title: str, table: str, base: str) -> Panel:
+    means = [v.mean_point(0) for v in variants]
+    names = tuple(v.name.removeprefix(f"{table}: ") for v in variants)
+    dots = [replace(p, x=p.y, y=i) for i, p in enumerate(means)]
+    levels = tuple((base, p.x) for name, p in zip(names, dots, strict=True) if name == base)
+    panel = _measured_panel(data, variants, title, MACS_AXIS, [Series(name="mean of the seeds", points=tuple(dots))])
+    log = max(p.y for p in means) > LOG_AXIS_RATIO * min(p.y for p in means)
+    return replace(panel, x=replace(panel.y, log=log), y=Axis(name="", categories=names), levels=levels)
 
 
-FIGURES: Mapping[str, Callable[[Found], Figure]] = {
-    "dit-scaling": dit_scaling,
-    "dit-compared": lambda data: published_panels.compared(),
-    "matched-macs": matched_macs,
-    "training-compute": training_compute,
-    **{f"iso-flop-{scale}": partial(iso_flop, scale=scale) for scale in SCALES},
-    "sampling-compute": sampling_compute,
-    "convergence-quickstart-digits": partial(convergence, suite="quickstart", scale="digits"),
-    **{f"convergence-matched-{scale}": partial(convergence, suite="matched", scale=scale) for scale in SCALES},
-    "dit-conditioning": partial(dots, suite="dit-conditioning", published=published_panels.conditionings),
-    "uvit-ablation": partial(dots, suite="uvit-ablation"),
-    "unet-ablation": partial(dots, suite="unet-ablation", published=published_panels.adm_ablations),
+FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
+    "dit-scaling": dit_scaling_figure,
+    "dit-compared": lambda data: published_panels.dit_compared_figure(),
+    "matched-macs": matched_macs_figure,
+    "training-compute": training_compute_figure,
+    **{f"iso-flop-{scale}": partial(iso_flop_figure, scale=scale) for scale in SCALES},
+    "sampling-compute": sampling_compute_figure,
+    "convergence-quickstart-digits": partial(convergence_figure, suite="quickstart", scale="digits"),
+    **{f"convergence-matched-{scale}": partial(convergence_figure, suite="matched", scale=scale) for scale in SCALES},
+    "dit-conditioning": partial(
+        ablation_figure, suite="dit-conditioning", published=published_panels.conditioning_panels
+    ),
+    "uvit-ablation": partial(ablation_figure, suite="uvit-ablation"),
+    "unet-ablation": partial(ablation_figure, suite="unet-ablation", published=published_panels.adm_ablation_panels),
 }
-"""Every figure, in the order of the page."""
+"""Figure name -> the function that builds it, in the order of the page."""

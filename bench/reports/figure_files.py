@@ -1,35 +1,48 @@
-"""Select figures, draw them to files, or list them.  Imports no torch."""
+"""Write figures to files, and describe them for `bench.figures --list`.  Imports no torch."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.reports.figure_schema import Figure
 
-
-def _refuse_empty(asked: list[Figure]) -> None:
-    for figure in asked:
-        if not figure.panels:
-            raise ValueError(_empty(figure))
+log = logging.getLogger(__name__)
 
 
-def _empty(figure: Figure) -> str:
-    return f"{figure.name} has nothing to show yet; run {figure.missing.partition('  #')[0]}"
+def write_figures(
+    figures: Iterable[Figure], folder: Path, image_format: str, requested: Sequence[str]
+) -> Iterator[Path]:
+    """Draw figures as png or svg into a folder and yield each file; figures without data are logged.
 
-
-def _draw(figure: Figure, out: Path, kind: str) -> Path:
+    Raises ValueError, before anything is written, if a figure that was requested by name has no data.
+    """
     from bench.reports import matplotlib_figures
 
-    path = out / f"{figure.name}.{kind}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    matplotlib_figures.save(figure, path, kind)
-    return path
+    figures = list(figures)
+    for figure in figures:
+        if figure.name in requested and not figure.panels:
+            raise ValueError(describe_missing(figure))
+    for figure in figures:
+        if figure.panels:
+            path = folder / f"{figure.name}.{image_format}"
+            folder.mkdir(parents=True, exist_ok=True)
+            matplotlib_figures.save_figure(figure, path, image_format)
+            yield path
+        else:
+            log.warning("skipped: %s", describe_missing(figure))
 
 
-def listed(figure: Figure) -> str:
-    """A figure in some lines: its name, what it shows, its panels, and the commands for what is missing."""
-    kinds = [s.kind for panel in figure.panels for s in panel.series[:1]]
-    there = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("published", "measured") if kind in kinds)
-    lines = [f"{figure.name:<32}{figure.title} (panels: {there or 'none yet'})"]
+def describe_missing(figure: Figure) -> str:
+    """Name the command that provides the data of an empty figure."""
+    return f"{figure.name} has no data yet; run {figure.missing.partition('  #')[0]}"
+
+
+def describe_figure(figure: Figure) -> str:
+    """Describe a figure in lines: name, title, number of panels, and the commands for missing runs."""
+    origins = [s.origin for panel in figure.panels for s in panel.series[:1]]
+    counts = ", ".join(f"{origins.count(origin)} {origin}" for origin in ("published", "measured") if origin in origins)
+    lines = [f"{figure.name:<32}{figure.title} (panels: {counts or 'none yet'})"]
     lines += [f"    {command}" for command in figure.missing.splitlines()]
     return "\n".join(lines)

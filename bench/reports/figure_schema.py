@@ -1,7 +1,7 @@
-"""What the figures show, as plain data made from records: bench.figures draws it, bench.report too.  Imports no torch.
+"""Data classes of a figure, built from records and drawn by matplotlib for files and for the page.
 
-A figure is one or more panels; a panel is one pair of axes, and holds the FIDs of one protocol only.  What papers
-published has panels of its own.
+A figure has one or more panels.  A panel is one pair of axes and holds the FIDs of one protocol only; published
+numbers have panels of their own.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 
 from bench.reports import power_law
+from bench.terminal.formatting import format_count
 
-DOUBTFUL = 0.05
-"""Share of resamples without an exponent above which the caption says so."""
+MAX_UNDETERMINED = 0.05
+"""Share of resamples without an exponent above which the caption reports it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,61 +24,61 @@ class Axis:
     """One axis of a panel."""
 
     name: str
-    """In words, with the arrow of what is better: "FID ↓"."""
+    """Label, with an arrow for the better direction: "FID ↓"."""
     unit: str = ""
-    """"MACs", "FLOPs", "images"; "" for what has none."""
+    """"MACs", "FLOPs", "images"; "" for a quantity without a unit."""
     log: bool = False
     categories: tuple[str, ...] = ()
-    """Of the upward axis of a dot plot: a point's y is an index into these, the first on top."""
+    """Row names of a dot plot's y axis, from the top: the y of a point is an index into these."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A mean over the seeds of one cell, or one published number."""
+    """A mean over the seeds of one variant, or one published number."""
 
     x: float
     y: float
     low: float | None = None
-    """Ends of the 95 % interval of the measured number (of x in a dot plot); None where there is none."""
+    """Ends of the measured number's 95 % interval (of x in a dot plot); None without one."""
     high: float | None = None
     label: str = ""
     values: tuple[float, ...] = ()
-    """The number of each seed."""
+    """The value of each seed."""
     records: tuple[str, ...] = ()
-    """Ids of the records it was made from; none for what was published."""
+    """Ids of the records behind it; none for a published number."""
     note: str = ""
-    """For the reader who points at it: the interval's method, or the source."""
+    """Method of the interval, or source of a published number, for the table of values."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """Points that belong together, one colour and one name."""
+    """Points that share a name and a colour."""
 
     name: str
     points: tuple[Point, ...]
-    kind: Literal["measured", "published"] = "measured"
+    origin: Literal["measured", "published"] = "measured"
     joined: bool = False
     """Whether a line connects the points, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """y = a + b (x / scale)^-c through a panel's points, with its band; or why there is none."""
+    """y = a + b (x / scale)^-c through the points of a panel, with its band, or the reason why there is none."""
 
-    of: str = ""
-    """The series that it was fitted to; "" for all of the panel."""
-    words: str
-    """Formula, correlation and band in one line, for the caption; or why nothing was fitted."""
+    series: str = ""
+    """Name of the fitted series; "" for all points of the panel."""
+    description: str
+    """One line for the caption: formula, band and correlation, or why nothing was fitted."""
     a: float | None = None
     b: float | None = None
     c: float | None = None
     scale: float | None = None
     r: float | None = None
-    """Pearson's correlation of log x and y; None for fewer than three points."""
+    """Pearson's correlation of log x and y; None for too few points."""
     x: tuple[float, ...] = ()
     y: tuple[float, ...] = ()
     low: tuple[float, ...] = ()
-    """The 95 % band, bootstrapped."""
+    """Ends of the bootstrapped 95 % band at each x."""
     high: tuple[float, ...] = ()
 
 
@@ -91,90 +92,85 @@ class Panel:
     series: tuple[Series, ...]
     fits: tuple[Fit, ...] = ()
     levels: tuple[tuple[str, float], ...] = ()
-    """Named horizontal lines, such as held-out images' FID; vertical ones in a dot plot."""
+    """Named horizontal lines, such as the FID of held-out images; vertical in a dot plot."""
     caption: str = ""
-    """The protocol in words, and what the panel cannot show."""
+    """The protocol and the limits of the panel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """What one file shows."""
+    """One figure: one image file, and one section of the page."""
 
     name: str
-    """Of the file, and on the command line."""
+    """Name of the file, and on the command line."""
     title: str
     panels: tuple[Panel, ...]
-    """Empty where nothing was measured or published yet."""
-    alike: bool = False
-    """Whether panels with the same upward axis have the same ranges."""
+    """Empty where there is neither a measured nor a published number."""
+    shared_ranges: bool = False
+    """Whether panels with the same y axis have the same ranges."""
     missing: str = ""
-    """The commands that run what is not there yet, one a line; "" where nothing is missing."""
+    """Commands for the runs that are missing, one per line; "" if none is."""
 
 
-def fitted(points: Sequence[Point], of: str = "", *, frontier: bool = False) -> Fit:
-    """The law through points, or through those that no cheaper point beats, in the words that a caption needs."""
-    r, correlated = _correlation(points)
-    chosen = best_at_their_cost(points) if frontier else list(points)
-    what = "points that no cheaper one beats" if frontier else "points"
+def fit_points(points: Sequence[Point], series: str = "", *, frontier: bool = False) -> Fit:
+    """Fit a power law through all points, or through the Pareto frontier, and describe it for a caption."""
+    r, correlation = _describe_correlation(points)
+    chosen = pareto_frontier(points) if frontier else list(points)
+    noun = "points of the Pareto frontier" if frontier else "points"
     x, y = [p.x for p in chosen], [p.y for p in chosen]
-    if (count := len(set(x))) < power_law.FEWEST:
-        few = f"{count} {what}: too few for a power law with offset, which needs {power_law.FEWEST}"
-        return Fit(of=of, words="; ".join([few, *correlated]), r=r)
-    law = power_law.fit(x, y)
-    formula = dict(a=law.a, b=law.b, c=law.c, scale=law.scale)
+    if (count := len(set(x))) < power_law.MIN_POINTS:
+        few = f"{count} {noun}: too few for a power law with offset, which needs {power_law.MIN_POINTS}"
+        return Fit(series=series, description="; ".join([few, *correlation]), r=r)
+    law = power_law.fit_power_law(x, y)
     if not law.determined:
-        lost = f"{count} {what} do not determine a power law: the best exponent lies at an end of the search"
-        return Fit(of=of, words="; ".join([lost, *correlated]), r=r)
-    band = power_law.band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
-    offset = f"{law.a:.3g} + " if law.a else ""
-    words = [
-        f"FID = {offset}{law.b:.3g} (C / {engineering(law.scale)})^-{law.c:.2f} through {len(chosen)} {what}, "
-        f"which lie {law.error * 100:.0f} % from it (root mean square)",
-        f"exponent {band.c[0]:.2f} to {band.c[1]:.2f}, offset {band.a[0]:.3g} to {band.a[1]:.3g} in 95 % of "
-        f"{power_law.RESAMPLES:,} resamples",
-    ]
-    if band.undetermined > DOUBTFUL:
-        words.append(f"{band.undetermined:.0%} of them determine no exponent")
+        undetermined = f"{count} {noun} do not determine a power law: the best exponent is at an end of the grid"
+        return Fit(series=series, description="; ".join([undetermined, *correlation]), r=r)
+    band = power_law.bootstrap_band(x, [p.values or (p.y,) for p in chosen], np.geomspace(min(x), max(x), 60))
     return Fit(
-        of=of,
-        words="; ".join([*words, *correlated]),
-        **formula,
+        series=series,
+        description="; ".join([*_describe_law(law, band, f"{len(chosen)} {noun}"), *correlation]),
+        a=law.a,
+        b=law.b,
+        c=law.c,
+        scale=law.scale,
         r=r,
         x=tuple(map(float, band.x)),
-        y=tuple(map(float, law.at(band.x))),
+        y=tuple(map(float, law.evaluate(band.x))),
         low=tuple(map(float, band.low)),
         high=tuple(map(float, band.high)),
     )
 
 
-def _correlation(points: Sequence[Point]) -> tuple[float | None, list[str]]:
-    """Pearson's r and its words; None and none where there is none, or too few points for it to say much."""
-    if len(points) < power_law.FEWEST:
+def _describe_law(law: power_law.PowerLaw, band: power_law.BootstrapBand, points: str) -> list[str]:
+    """Parts of a caption: the formula with its error, and the bootstrap intervals."""
+    offset = f"{law.a:.3g} + " if law.a else ""
+    parts = [
+        f"FID = {offset}{law.b:.3g} (C / {format_count(law.scale)})^-{law.c:.2f} through {points}, "
+        f"RMS relative error {law.rms_error * 100:.0f} %",
+        f"exponent {band.c[0]:.2f} to {band.c[1]:.2f}, offset {band.a[0]:.3g} to {band.a[1]:.3g} in 95 % of "
+        f"{power_law.RESAMPLES:,} resamples",
+    ]
+    if band.undetermined > MAX_UNDETERMINED:
+        parts.append(f"{band.undetermined:.0%} of the resamples determine no exponent")
+    return parts
+
+
+def _describe_correlation(points: Sequence[Point]) -> tuple[float | None, list[str]]:
+    """Pearson's r and its text; (None, []) for too few points or a constant."""
+    if len(points) < power_law.MIN_POINTS:
         return None, []
     try:
-        found = power_law.correlation([p.x for p in points], [p.y for p in points])
+        result = power_law.pearson_correlation([p.x for p in points], [p.y for p in points])
     except ValueError:
         return None, []
-    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}"
-    return found.r, [f"r of log C and FID {found.r:.2f} (n = {len(points)}, {interval})"]
+    interval = f"95 % interval {result.low:.2f} to {result.high:.2f}"
+    return result.r, [f"r of log C and FID {result.r:.2f} (n = {len(points)}, {interval})"]
 
 
-def best_at_their_cost(points: Sequence[Point]) -> list[Point]:
-    """Points that none of at most their x beats, by rising x."""
+def pareto_frontier(points: Sequence[Point]) -> list[Point]:
+    """Select points with a lower y than every point of at most their x, by rising x."""
     best: list[Point] = []
     for p in sorted(points, key=lambda p: (p.x, p.y)):
         if not best or p.y < best[-1].y:
             best.append(p)
     return best
-
-
-def engineering(value: float) -> str:
-    """1,234,567 as 1.23 M; from 1000 T on 1.23e15."""
-    if abs(value) >= 999.5e12:
-        digits, _, power = f"{value:.2e}".partition("e+")
-        return f"{float(digits):g}e{power}"
-    for unit in ("", " k", " M", " G"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g} T"

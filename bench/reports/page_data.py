@@ -1,6 +1,6 @@
-"""What the page shows, as plain data for its scripts: boards, figures, paper tables, samples and whole records.
+"""Collect the data of the page for its scripts: leaderboards, figures, paper tables, sample grids and records.
 
-Every number is the leaderboard's, the figures' or the tables' own; nothing is computed here.  Imports no torch.
+The numbers come from the leaderboard, the figures and the tables; none is computed here.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 from PIL import Image
 
 from bench.config.metric_specs import metric_type
-from bench.papers.filling import fill_all_tables
-from bench.papers.filling import table_to_dict as plain_table
+from bench.papers.filling import fill_all_tables, table_to_dict
 from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, build_tables, failure_row
 from bench.records.protocol import describe_protocol
 from bench.records.ranking import SeedStatistics
@@ -24,194 +23,205 @@ from bench.records.record import Record
 from bench.reports import figure_definitions
 from bench.reports.figure_schema import Panel, Point, Series
 
-NOTES = (
-    "Ranks hold within one protocol, by Fréchet distance. 1= is a rank shared with rows whose 95 % intervals overlap "
-    "its own.",
-    "± after one run is half of its 95 % interval over the finite number of samples; after several it is the deviation "
-    "over their seeds, with their number in parentheses. Point at a value for the interval.",
-    "Arrows say which way is better. A metric's features are named in the protocol: no two are comparable.",
-    "Rows in italics are references: held-out is real images, noise is Gaussian pixels. They are not ranked.",
-    "MACs are multiply-accumulates of one image's forward pass, what papers print as Gflops. Training FLOPs are "
-    "counted: twice that, three forward passes an image.",
+LEADERBOARD_NOTES = (
+    "Ranks hold within one protocol, by Fréchet distance. Rows whose 95 % intervals overlap share a rank: 1=.",
+    "After a single run, ± is half of its 95 % interval over the finite number of samples; after several, it is the "
+    "standard deviation over their seeds, with the number of seeds in parentheses. Point at a value for the interval.",
+    "An arrow shows which direction is better. The protocol names the features of a metric; values in different "
+    "features are not comparable.",
+    "Rows in italics are references and have no rank: held-out is real images, noise is Gaussian pixels.",
+    "MACs are multiply-accumulates of one image's forward pass, which papers print as Gflops. Training FLOPs are "
+    "2 x MACs x 3 forward passes per training image.",
 )
 
-CELLS = (
+PAPER_TABLE_FIELDS = (
     *("line", "metric", "direction", "printed", "words", "source", "verified", "note"),
     *("measured", "low", "high", "seeds", "records", "difference", "verdict"),
 )
-"""What is shown of a row of a paper's table."""
-MOST_POINTS = 20
-"""Points of the longest series that a panel's table lists."""
-KEPT = ("rows",)
-"""What the scripts expect to be there, empty or not."""
+"""Fields of a paper table's row that the page shows."""
+MAX_TABLE_POINTS = 20
+"""Number of points above which the table of a panel leaves out a series."""
+REQUIRED_KEYS = ("rows",)
+"""Keys that the scripts read without a test, so that they stay even if empty."""
 
 
-def pages(records: list[Record]) -> dict[str, Any]:
-    """The boards, and an index of runs: id -> label, seed and status."""
-    found = build_tables(records)
-    beside = {r.id: r for board in found for r in board.references}
+def leaderboard_data(records: list[Record]) -> dict[str, Any]:
+    """Leaderboard tables, unfinished runs, an index {run id: label and seed}, and notes on how to read them."""
+    tables = build_tables(records)
+    references = {r.id: r for table in tables for r in table.references}
     return {
-        "boards": [_board(board) for board in found],
+        "boards": [_leaderboard_table(table) for table in tables],
         "failed": [{"id": r.id, **failure_row(r)} for r in records if r.status != "done"],
-        "runs": {r.id: {"label": r.label, "seed": r.config.get("seed")} for r in records if r.id not in beside}
-        | {id_: {"label": r.label, "seed": None} for id_, r in beside.items()},
-        "notes": NOTES,
+        "runs": {r.id: {"label": r.label, "seed": r.seed} for r in records if r.id not in references}
+        | {id_: {"label": r.label, "seed": None} for id_, r in references.items()},
+        "notes": LEADERBOARD_NOTES,
     }
 
 
-def _board(board: LeaderboardTable) -> dict[str, Any]:
-    training, evaluation = board.protocol.get("training", {}), board.protocol["evaluation"]
+def _leaderboard_table(table: LeaderboardTable) -> dict[str, Any]:
+    training, evaluation = table.protocol.get("training", {}), table.protocol["evaluation"]
     match = training.get("match", {"by": "none"})
-    lines = [_row(line) for line in board.lines] + [_row(line, "reference") for line in board.beside]
+    rows = [_leaderboard_row(entry) for entry in table.entries]
+    rows += [_leaderboard_row(entry, "reference") for entry in table.reference_entries]
     return {
-        "fingerprint": board.fingerprint,
-        "about": describe_protocol(dict(board.protocol)),
+        "fingerprint": table.fingerprint,
+        "about": describe_protocol(table.protocol),
         "data": evaluation["data"],
         "track": training.get("track"),
         "images": training.get("images"),
         "equal": "sizes as they are" if match["by"] == "none" else f"equal {match['by']} with {match['to']}",
-        "metrics": [{"name": n, "title": metric_type(n), "direction": board.direction(n)} for n in board.metrics],
-        "rows": lines,
+        "metrics": [{"name": n, "title": metric_type(n), "direction": table.direction(n)} for n in table.metrics],
+        "rows": rows,
     }
 
 
-def _row(line: LeaderboardEntry, kind: str = "model") -> dict[str, Any]:
+def _leaderboard_row(entry: LeaderboardEntry, kind: str = "model") -> dict[str, Any]:
     return {
-        "label": line.label,
+        "label": entry.label,
         "kind": kind,
-        "arch": line.runs[0].config.get("model", {}).get("arch", "").rpartition(":")[2],
-        "rank": line.place and line.place.best,
-        "rank_words": line.place and line.place.words(),
-        "rank_range": line.place and line.place.range(),
-        "runs": [r.id for r in line.runs],
-        "metrics": {name: _spread(s) for name, s in line.metrics.items()},
-        "samples": line.samples,
-        "params": line.counted("params"),
-        "macs": line.counted("macs"),
-        "training_flops": line.counted("training_flops"),
-        "hours": line.measured("accelerator_hours"),
-        "speed": line.measured("images_per_second"),
-        "incidents": line.incidents,
-        "date": line.date,
-        "commit": ", ".join(line.commits),
+        "arch": entry.runs[0].arch.rpartition(":")[2],
+        "rank": entry.rank and entry.rank.best,
+        "rank_words": entry.rank and entry.rank.format(),
+        "rank_range": entry.rank and entry.rank.format_range(),
+        "runs": [r.id for r in entry.runs],
+        "metrics": {name: _metric_data(s) for name, s in entry.metrics.items()},
+        "samples": entry.samples,
+        "params": entry.counted_cost("params"),
+        "macs": entry.counted_cost("macs"),
+        "training_flops": entry.counted_cost("training_flops"),
+        "hours": entry.mean_cost("accelerator_hours"),
+        "speed": entry.mean_cost("images_per_second"),
+        "incidents": entry.incidents,
+        "date": entry.date,
+        "commit": ", ".join(entry.commits),
     }
 
 
-def _spread(s: SeedStatistics) -> dict[str, Any]:
+def _metric_data(s: SeedStatistics) -> dict[str, Any]:
     half = (s.high - s.low) / 2 if s.low is not None and s.high is not None else None
     return {
         "value": s.mean,
         "n": s.n,
-        "half": half if s.deviation is None else s.deviation,
+        "half": half if s.std is None else s.std,
         "low": s.low,
         "high": s.high,
         "interval": "95 % interval" if s.n == 1 else "95 % interval of the mean over seeds",
     }
 
 
-def tables(records: list[Record]) -> list[dict[str, Any]]:
-    """The papers' tables, each at the paper's scale and at those others that have runs."""
-    shown = [lean(plain_table(t)) for t in fill_all_tables(records) if t.scale == "paper" or t.run]
-    return [{**t, "rows": [{k: v for k, v in row.items() if k in CELLS} for row in t["rows"]]} for t in shown]
+def paper_table_data(records: list[Record]) -> list[dict[str, Any]]:
+    """The papers' tables, each at the paper's scale and at every other scale that has runs."""
+    tables = [drop_empty(table_to_dict(t)) for t in fill_all_tables(records) if t.scale == "paper" or t.run]
+    for table in tables:
+        table["rows"] = [{k: v for k, v in row.items() if k in PAPER_TABLE_FIELDS} for row in table["rows"]]
+    return tables
 
 
-def figures(records: list[Record]) -> list[dict[str, Any]]:
+def figure_data(records: list[Record]) -> list[dict[str, Any]]:
     """Collect the SVG, caption and table of values of each panel that bench.figures draws."""
     from bench.reports import svg
-    from bench.reports.matplotlib_figures import notes
+    from bench.reports.matplotlib_figures import caption_lines
 
-    seeds = {r.id: r.config.get("seed") for r in records}
+    seeds = {r.id: r.seed for r in records}
     return [
         {
             "name": figure.name,
             "title": figure.title,
             "missing": figure.missing,
             "panels": [
-                {"title": panel.title, "svg": element, "notes": notes(panel), **_values(panel, seeds)}
-                for panel, element in zip(figure.panels, svg.elements(figure, f"f{i}"), strict=True)
+                {"title": panel.title, "svg": element, "notes": caption_lines(panel), **_panel_table(panel, seeds)}
+                for panel, element in zip(figure.panels, svg.panel_svgs(figure, f"f{i}"), strict=True)
             ],
         }
-        for i, figure in enumerate(figure_definitions.everything(records))
+        for i, figure in enumerate(figure_definitions.build_figures(records))
     ]
 
 
-def _values(panel: Panel, seeds: Mapping[str, int | None]) -> dict[str, Any]:
-    """Heads and rows of a panel's table; long curves, such as losses, are left to the records."""
+def _panel_table(panel: Panel, seeds: Mapping[str, int | None]) -> dict[str, Any]:
+    """Column heads and rows of a panel's values, without long curves such as losses, which the records hold."""
     axes = [panel.x] if panel.y.categories else [panel.x, panel.y]
-    rows = [_value(panel, s, p, seeds) for s in panel.series if len(s.points) <= MOST_POINTS for p in s.points]
+    rows = [_panel_row(panel, s, p, seeds) for s in panel.series if len(s.points) <= MAX_TABLE_POINTS for p in s.points]
     return {
         "heads": ["series", "point", *(a.name for a in axes), "95 % interval", "runs, by seed", "note"],
         "rows": rows,
     }
 
 
-def _value(panel: Panel, series: Series, p: Point, seeds: Mapping[str, int | None]) -> dict[str, Any]:
+def _panel_row(panel: Panel, series: Series, p: Point, seeds: Mapping[str, int | None]) -> dict[str, Any]:
     from bench.reports import svg
 
     names = panel.y.categories
-    numbers = [svg.written(p.x, panel.x), *([] if names else [svg.written(p.y, panel.y)]), svg.interval(p)]
+    coordinates = [(p.x, panel.x)] if names else [(p.x, panel.x), (p.y, panel.y)]
     return {
         "series": series.name,
         "point": names[int(p.y)] if names else p.label,
-        "numbers": numbers,
+        "numbers": [*(svg.format_value(value, axis) for value, axis in coordinates), svg.format_interval(p)],
         "runs": [(id_, i if seeds.get(id_) is None else seeds[id_]) for i, id_ in enumerate(p.records)],
         "note": p.note,
     }
 
 
-def rounded(value: Any) -> Any:
-    """Plain data to six digits: more is nothing that a reader sees, and differs from machine to machine."""
+def round_floats(value: Any) -> Any:
+    """Round the floats of nested plain data to six digits; later digits differ between machines."""
     if isinstance(value, Mapping):
-        return {k: rounded(v) for k, v in value.items()}
+        return {k: round_floats(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(v) for v in value]
+        return [round_floats(v) for v in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def lean(value: Any) -> Any:
-    """Plain data of nested dataclasses without what is empty: the scripts take its absence for that."""
+def drop_empty(value: Any) -> Any:
+    """Drop empty values of nested plain data, which the scripts treat as absent; REQUIRED_KEYS stay."""
     if isinstance(value, Mapping):
-        return {k: lean(v) for k, v in value.items() if v not in (None, "", (), []) or k in KEPT}
-    return [lean(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: drop_empty(v) for k, v in value.items() if v not in (None, "", (), []) or k in REQUIRED_KEYS}
+    return [drop_empty(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def woven(records: Iterable[Record]) -> dict[str, Any]:
-    """{pieces, records}: each record's JSON text is its pieces joined; records share what is the same in them."""
+def deduplicate_records(records: Iterable[Record]) -> dict[str, Any]:
+    """Split the JSON text of records into pieces and list each distinct piece once.
+
+    Returns {"pieces": [text], "records": {id: [index of a piece]}}; the joined pieces of a record are its JSON text.
+    """
     numbers: dict[str, int] = {}
-    found = {r.id: [numbers.setdefault(piece, len(numbers)) for piece in _pieces(plain(r), depth=2)] for r in records}
-    return {"pieces": list(numbers), "records": found}
+    indices = {
+        r.id: [numbers.setdefault(piece, len(numbers)) for piece in _json_pieces(record_to_dict(r), depth=2)]
+        for r in records
+    }
+    return {"pieces": list(numbers), "records": indices}
 
 
-def plain(r: Record) -> dict[str, Any]:
-    """A record's data, as it is written to its file."""
+def record_to_dict(r: Record) -> dict[str, Any]:
+    """Convert a record to the data of its file."""
     data = asdict(r)
     if r.error is None:
         del data["error"]
     return data
 
 
-def _pieces(value: Any, depth: int) -> Iterator[str]:
-    """The compact JSON text of a value, cut where fields begin, down to a depth."""
+def _json_pieces(value: Any, depth: int) -> Iterator[str]:
+    """Compact JSON text of a value, cut at the fields of `depth` levels of dictionaries."""
     if not depth or not isinstance(value, dict) or not value:
         yield json.dumps(value, separators=(",", ":"), allow_nan=False)
         return
     for i, (key, inner) in enumerate(value.items()):
-        first, *rest = _pieces(inner, depth - 1)
+        first, *rest = _json_pieces(inner, depth - 1)
         yield f"{',' if i else '{'}{json.dumps(key)}:{first}"
         yield from rest
     yield "}"
 
 
-def samples(results: Path, rows: Iterable[list[str]], limit: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """(what is known of the grids, {run: data URI}) of results/samples, at most `limit` bytes of them.
+def embed_sample_grids(results: Path, rows: Iterable[list[str]], limit: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Embed sample grids of results/samples/ up to `limit` bytes.
 
-    `rows` are runs that differ in their seed alone; the first of each comes first, then the second.
+    `rows` holds the run ids of each leaderboard row; grids of first runs have precedence over those of second runs.
+    Returns an index (embedded ids, sizes in pixels, number of grids, limit) and the grids as {run id: data URI}.
     """
-    lines = [list(row) for row in rows]
-    turns = [row[i] for i in range(max(map(len, lines), default=0)) for row in lines if i < len(row)]
-    paths = {id_: results / "samples" / f"{id_}.webp" for id_ in turns}
+    ids_by_row = [list(row) for row in rows]
+    longest = max(map(len, ids_by_row), default=0)
+    ids = [row[i] for i in range(longest) for row in ids_by_row if i < len(row)]
+    paths = {id_: results / "samples" / f"{id_}.webp" for id_ in ids}
     paths = {id_: path for id_, path in paths.items() if path.is_file()}
-    there: dict[str, str] = {}
+    grids: dict[str, str] = {}
     sizes: dict[str, tuple[int, int]] = {}
     used = 0
     for id_, path in paths.items():
@@ -219,8 +229,8 @@ def samples(results: Path, rows: Iterable[list[str]], limit: int) -> tuple[dict[
         if used + len(picture) > limit:
             continue
         used += len(picture)
-        there[id_] = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+        grids[id_] = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
         with Image.open(path) as image:
             sizes[id_] = image.size
-    known = {"there": list(there), "size": sizes, "of": len(paths), "limit": f"{limit / 2**20:g} MiB"}
-    return known, there
+    index = {"embedded": list(grids), "size": sizes, "total": len(paths), "limit": f"{limit / 2**20:g} MiB"}
+    return index, grids

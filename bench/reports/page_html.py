@@ -1,4 +1,4 @@
-"""Render the HTML page from data.  Imports no torch."""
+"""Render the HTML page of all results from plain data and the templates in page/.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,53 +14,55 @@ from bench.records.leaderboard import drop_superseded_failures
 from bench.records.record import read_records
 from bench.reports import page_data
 
-PARTS = (
+PAGE_SECTIONS = (
     ("leaderboards", "Leaderboards"),
     ("scaling", "Scaling"),
     ("tables", "Tables"),
     ("samples", "Samples"),
 )
-FOLDER = Path(__file__).parent / "page"
-PICTURES = 0.5
-"""MiB of sample grids that are embedded unless told otherwise."""
+PAGE_FOLDER = Path(__file__).parent / "page"
+DEFAULT_GRID_MIB = 0.5
+"""MiB of sample grids that are embedded by default."""
 
 
-def build(results: Path, pictures: float = PICTURES) -> str:
-    """The page of a results folder, with at most so many MiB of sample grids."""
+def build_page(results: Path, grid_mib: float = DEFAULT_GRID_MIB) -> str:
+    """Build the page of a results folder, with at most `grid_mib` MiB of sample grids."""
     records = drop_superseded_failures(read_records(results))
-    data = page_data.pages(records) | {"tables": page_data.tables(records)}
+    data = page_data.leaderboard_data(records) | {"tables": page_data.paper_table_data(records)}
     rows = [row["runs"] for board in data["boards"] for row in board["rows"]]
-    known, grids = page_data.samples(results, rows, int(pictures * 2**20))
-    data = page_data.rounded(data) | page_data.woven(records) | {"pictures": known}
-    return page(data, page_data.figures(records), grids)
+    index, grids = page_data.embed_sample_grids(results, rows, int(grid_mib * 2**20))
+    data = page_data.round_floats(data) | page_data.deduplicate_records(records) | {"pictures": index}
+    return render_page(data, page_data.figure_data(records), grids)
 
 
-def page(data: dict[str, Any], figures: list[dict[str, Any]], grids: dict[str, str]) -> str:
-    """The HTML of data for the scripts, of figures and of grids, {run: data URI}."""
-    style = (FOLDER / "style.css").read_text()
-    script = "\n".join(path.read_text() for path in sorted(FOLDER.glob("*.js")))
-    loader = jinja2.FileSystemLoader(FOLDER)
+def render_page(data: dict[str, Any], figures: list[dict[str, Any]], grids: dict[str, str]) -> str:
+    """Render the page from data for the scripts, figures for the template, and grids as {run id: data URI}."""
+    style = (PAGE_FOLDER / "style.css").read_text()
+    script = "\n".join(path.read_text() for path in sorted(PAGE_FOLDER.glob("*.js")))
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        loader=jinja2.FileSystemLoader(PAGE_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
     return environment.get_template("page.html").render(
-        parts=PARTS,
+        parts=PAGE_SECTIONS,
         runs=f"{len(data['records']):,}",
         figures=figures,
         style=style,
-        style_hash=_hash(style),
+        style_hash=_csp_hash(style),
         script=script,
-        script_hash=_hash(script),
-        data=_inert(data),
-        pictures=_inert(grids),
+        script_hash=_csp_hash(script),
+        data=_script_safe_json(data),
+        pictures=_script_safe_json(grids),
     )
 
 
-def _hash(text: str) -> str:
-    """As the content security policy names what may run."""
+def _csp_hash(text: str) -> str:
+    """Hash of an inline script or style, as the content security policy names it."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _inert(value: Any) -> str:
-    """JSON that no HTML parser takes for markup."""
+def _script_safe_json(value: Any) -> str:
+    """JSON without "<", so that it cannot end the script element that holds it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -1,8 +1,8 @@
-"""A power law with offset through a few noisy points: y = a + b (x / scale)^-c, all of a, b, c >= 0.
+"""Fit a power law with offset to a few noisy points: y = a + b (x / scale)^-c with a, b, c >= 0.
 
-`scale` is the geometric mean of x, so that b is the part of y there that more x takes away.  For a given c the
-rest is linear, so c is searched on a grid and nothing depends on a starting point.  What is made small is the
-relative error, as FIDs of one figure span decades.  K exponents, N points.  Imports no torch.
+`scale` is the geometric mean of x, so b is the reducible part of y at that x.  For a fixed c the fit is linear in
+a and b, so c is searched on a grid and no starting point is needed.  The fit minimizes the squared relative error
+because the FIDs of one figure span decades.  Shapes: K exponents, N points.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -14,33 +14,34 @@ import numpy as np
 from scipy import stats
 
 EXPONENTS = np.geomspace(0.01, 10, 200)
-"""A law that is best at an end of these is not determined, as where y is straight in log x."""
-FEWEST = 5
-"""Points of different x that three parameters need: with four, one residual would say how well it fits."""
-FEWEST_DRAWN = 4
-"""Of a resample, which would else have to hold all of five points."""
+"""Grid of c.  A best c at either end means that the points do not determine it, e.g. where y is linear in log x."""
+MIN_POINTS = 5
+"""Least number of different x for the three parameters; with four, a single residual would measure the error."""
+MIN_RESAMPLED_POINTS = 4
+"""Least number of different x in a bootstrap resample; with five points, MIN_POINTS would allow no repetition."""
 RESAMPLES = 1000
-WIDTH = 95
-"""Percent that bands and intervals hold."""
+INTERVAL_PERCENT = 95
+"""Coverage of bands and intervals."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Law:
-    """y = a + b (x / scale)^-c."""
+class PowerLaw:
+    """Parameters of y = a + b (x / scale)^-c."""
 
     a: float
     b: float
     c: float
     scale: float
-    error: float
+    rms_error: float
     """Root mean square of the relative residuals."""
 
     @property
     def determined(self) -> bool:
-        """Whether the best exponent lies within those that were searched, and the law falls."""
+        """Whether the law falls and its exponent lies inside the searched range."""
         return bool(self.b > 0 and EXPONENTS[0] * 1.05 < self.c < EXPONENTS[-1] / 1.05)
 
-    def at(self, x: np.ndarray) -> np.ndarray:
+    def evaluate(self, x: np.ndarray) -> np.ndarray:
+        """Compute y at each x."""
         return self.a + self.b * (x / self.scale) ** -self.c
 
 
@@ -50,15 +51,15 @@ class Correlation:
 
     r: float
     p: float
-    """Of no correlation, two-sided."""
+    """Two-sided p-value of no correlation."""
     low: float
     high: float
     """95 % interval by Fisher's transformation; NaN for three points."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Band:
-    """What the resamples hold: 95 % of the laws at each x, and of their parameters."""
+class BootstrapBand:
+    """95 % of the resampled laws at each x, and of their parameters."""
 
     x: np.ndarray
     low: np.ndarray
@@ -66,55 +67,58 @@ class Band:
     a: tuple[float, float]
     c: tuple[float, float]
     undetermined: float
-    """Share of the resamples whose exponent was not determined."""
+    """Share of the resamples that determine no exponent."""
 
 
-def correlation(x: Sequence[float], y: Sequence[float]) -> Correlation:
-    """Pearson's r of log x and y, as arXiv:2212.09748 Figure 8 has it of Gflops and FID (-0.93).
+def pearson_correlation(x: Sequence[float], y: Sequence[float]) -> Correlation:
+    """Compute Pearson's r of log x and y, as arXiv:2212.09748 Figure 8 does for Gflops and FID (-0.93).
 
-    ValueError for fewer than three points, x that is not positive, or what does not vary.
+    Raises ValueError for fewer than three points, values that are not positive, or a constant x or y.
     """
-    xs, ys = _checked(x, y, 3)
+    xs, ys = _check_points(x, y, 3)
     if len(set(xs)) < 2 or len(set(ys)) < 2:
         raise ValueError("a correlation needs x and y that vary")
-    found = stats.pearsonr(np.log(xs), ys)
-    low, high = found.confidence_interval(WIDTH / 100) if len(xs) > 3 else (np.nan, np.nan)
-    return Correlation(r=float(found.statistic), p=float(found.pvalue), low=float(low), high=float(high))
+    result = stats.pearsonr(np.log(xs), ys)
+    low, high = result.confidence_interval(INTERVAL_PERCENT / 100) if len(xs) > 3 else (np.nan, np.nan)
+    return Correlation(r=float(result.statistic), p=float(result.pvalue), low=float(low), high=float(high))
 
 
-def fit(x: Sequence[float], y: Sequence[float]) -> Law:
-    """The law of least squared relative error; ValueError for fewer than FEWEST different x, or x or y <= 0."""
-    xs, ys = _checked(x, y, FEWEST)
-    if (different := len(set(xs))) < FEWEST:
-        raise ValueError(f"{different} points of different x; a power law with offset needs {FEWEST}")
-    return _fit(xs, ys)
+def fit_power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """Fit the law of least squared relative error.
+
+    Raises ValueError for fewer than MIN_POINTS different x, or values that are not positive.
+    """
+    xs, ys = _check_points(x, y, MIN_POINTS)
+    if (different := len(set(xs))) < MIN_POINTS:
+        raise ValueError(f"{different} points of different x; a power law with offset needs {MIN_POINTS}")
+    return _fit_checked(xs, ys)
 
 
-def _checked(x: Sequence[float], y: Sequence[float], fewest: int) -> tuple[np.ndarray, np.ndarray]:
+def _check_points(x: Sequence[float], y: Sequence[float], least: int) -> tuple[np.ndarray, np.ndarray]:
     xs, ys = np.asarray(x, float), np.asarray(y, float)
-    if len(xs) < fewest:
-        raise ValueError(f"{len(xs)} points; this needs {fewest}")
+    if len(xs) < least:
+        raise ValueError(f"{len(xs)} points; this needs {least}")
     if not (np.isfinite(xs).all() and np.isfinite(ys).all() and (xs > 0).all() and (ys > 0).all()):
         raise ValueError("x and y must be positive and finite")
     return xs, ys
 
 
-def _fit(x: np.ndarray, y: np.ndarray) -> Law:
+def _fit_checked(x: np.ndarray, y: np.ndarray) -> PowerLaw:
+    """Search c on the grid, then on a finer grid around the best."""
     scale = float(np.exp(np.log(x).mean()))
     coarse = EXPONENTS
-    best = int(np.argmin(_linear(coarse, x / scale, y)[2]))
+    best = int(np.argmin(_solve_linear(coarse, x / scale, y)[2]))
     fine = np.linspace(coarse[max(best - 1, 0)], coarse[min(best + 1, len(coarse) - 1)], 41)
-    a, b, loss = _linear(fine, x / scale, y)
+    a, b, loss = _solve_linear(fine, x / scale, y)
     k = int(np.argmin(loss))
-    return Law(
-        a=float(a[k]), b=float(b[k]), c=float(fine[k]), scale=scale, error=float(np.sqrt(max(loss[k], 0) / len(x)))
-    )
+    rms = float(np.sqrt(max(loss[k], 0) / len(x)))
+    return PowerLaw(a=float(a[k]), b=float(b[k]), c=float(fine[k]), scale=scale, rms_error=rms)
 
 
-def _linear(c: np.ndarray, u: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(K,) best a and b, neither negative, and the summed squared relative error, for each exponent.
+def _solve_linear(c: np.ndarray, u: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the best non-negative a (K,) and b (K,) for each exponent, and their summed squared relative error (K,).
 
-    The best of the two edges a = 0 and b = 0 stands where the free optimum is negative.
+    Where the unconstrained optimum is negative, the better of the edges a = 0 and b = 0 is the solution.
     """
     one, power = 1 / y, u ** -c[:, None] / y
     s11, s12, s22 = one @ one, power @ one, (power * power).sum(1)
@@ -132,31 +136,33 @@ def _linear(c: np.ndarray, u: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np
     return a[chosen], b[chosen], loss[chosen]
 
 
-def band(
+def bootstrap_band(
     x: Sequence[float], seeds: Sequence[Sequence[float]], at: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
-) -> Band:
-    """Bootstrap of points and of the seeds within each: `seeds` holds each point's numbers, whose mean is its y.
+) -> BootstrapBand:
+    """Bootstrap the fit over points, and over the training seeds within each point.
 
-    A resample without FEWEST_DRAWN different x is drawn again.  ValueError as `fit`.
+    `seeds` holds the values of each point, whose mean is its y; `at` holds the x of the band.  A resample with fewer
+    than MIN_RESAMPLED_POINTS different x is drawn again.  Raises ValueError as `fit_power_law` does.
     """
     xs, groups = np.asarray(x, float), [np.asarray(s, float) for s in seeds]
-    fit(x, [g.mean() for g in groups])
+    fit_power_law(x, [g.mean() for g in groups])
     rng = np.random.default_rng(seed)
-    laws: list[Law] = []
+    laws: list[PowerLaw] = []
     while len(laws) < resamples:
         drawn = rng.integers(0, len(xs), len(xs))
-        if len(set(xs[drawn])) >= FEWEST_DRAWN:
-            laws.append(_fit(xs[drawn], np.array([rng.choice(groups[i], len(groups[i])).mean() for i in drawn])))
-    low, high = _percentiles(np.stack([law.at(at) for law in laws]))
-    lost = sum(not law.determined for law in laws) / len(laws)
-    a, c = _ends([law.a for law in laws]), _ends([law.c for law in laws])
-    return Band(x=at, low=low, high=high, a=a, c=c, undetermined=lost)
+        if len(set(xs[drawn])) >= MIN_RESAMPLED_POINTS:
+            means = np.array([rng.choice(groups[i], len(groups[i])).mean() for i in drawn])
+            laws.append(_fit_checked(xs[drawn], means))
+    low, high = _percentiles(np.stack([law.evaluate(at) for law in laws]))
+    undetermined = sum(not law.determined for law in laws) / len(laws)
+    a, c = _interval([law.a for law in laws]), _interval([law.c for law in laws])
+    return BootstrapBand(x=at, low=low, high=high, a=a, c=c, undetermined=undetermined)
 
 
-def _ends(values: list[float]) -> tuple[float, float]:
+def _interval(values: list[float]) -> tuple[float, float]:
     low, high = _percentiles(np.array(values))
     return float(low), float(high)
 
 
 def _percentiles(values: np.ndarray) -> np.ndarray:
-    return np.percentile(values, [50 - WIDTH / 2, 50 + WIDTH / 2], axis=0)
+    return np.percentile(values, [50 - INTERVAL_PERCENT / 2, 50 + INTERVAL_PERCENT / 2], axis=0)

@@ -1,4 +1,4 @@
-"""One look for every picture, here and on the page: colours, markers, type.  Imports nothing heavy."""
+"""Colours, markers and fonts of every figure, in files and on the page.  Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from itertools import cycle
 from typing import Any
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, readable with colour-blind eyes."""
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""So that a series is known without its colour too."""
+"""One marker per colour, so that a series can be told without its colour."""
 FAMILIES = {"dit": 0, "uvit": 1, "unet": 2}
-"""Families keep their colour in every figure."""
+"""Family -> its index into COLOURS and MARKERS in every figure."""
 GREY = "#6b6b6b"
 FAINT = "#e4e4e4"
 
-RC: Mapping[str, Any] = {
+RC_PARAMS: Mapping[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "font.size": 9,
@@ -41,26 +41,28 @@ RC: Mapping[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "backbone-bench",
 }
-"""What matplotlib is told; svg text stays text, and the same figure is the same file."""
+"""Settings of matplotlib.  SVG text stays text, and a fixed salt makes the SVG of a figure reproducible."""
 
 
-def rc() -> Any:
-    """RC as matplotlib's rc_context takes it."""
-    return dict(RC)
+def rc_params() -> Any:
+    """RC_PARAMS in the type that matplotlib's rc_context takes."""
+    return dict(RC_PARAMS)
 
 
-def places(names: Sequence[str]) -> list[int]:
-    """Places in COLOURS and MARKERS: of families their own, where each has one series; of others what is left."""
-    own = [FAMILIES.get(name.partition(" ")[0]) for name in names]
-    known = [place for place in own if place is not None]
-    if len(set(known)) < len(known):
-        own = [None] * len(names)
-    left = [place for place in range(len(COLOURS)) if place not in own] or [0]
-    turn = cycle(left)
-    return [next(turn) if place is None else place for place in own]
+def style_indices(names: Sequence[str]) -> list[int]:
+    """Choose an index into COLOURS and MARKERS for each series.
+
+    A family keeps its own index if no two series are of one family; the other series take the indices that are left.
+    """
+    indices = [FAMILIES.get(name.partition(" ")[0]) for name in names]
+    families = [index for index in indices if index is not None]
+    if len(set(families)) < len(families):
+        indices = [None] * len(names)
+    unused = cycle([index for index in range(len(COLOURS)) if index not in indices] or [0])
+    return [next(unused) if index is None else index for index in indices]
 
 
-def ink(colour: str, share: float = 0.3) -> str:
-    """A colour dark enough for text on white: so much of it black."""
+def darken(colour: str, share: float = 0.3) -> str:
+    """Mix a colour with black, `share` of it, for text that is readable on white."""
     parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(part * (1 - share)):02x}" for part in parts)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cluster import cancellation, code_snapshot, job_chains, live_progress, local_queue, run_status, status_table
+from bench.cluster import cancellation, code_snapshot, job_chains, live_table, local_queue, run_status
 from bench.cluster.profiles import SlurmProfile
 from bench.config.overrides import load_config
 from bench.runs.job import Job
@@ -73,7 +73,7 @@ def run_locally(todo: Mapping[str, RunFolder], wanted: DispatchOptions) -> None:
     queue = local_queue.LocalQueue(local_queue.make_local_executor(wanted.cluster, logs, gpus, processes), parallel)
     for name, run in todo.items():
         queue.add(name, Job(str(run.path.absolute()), launcher_pid=os.getpid()))
-    live_progress.watch_local_runs(todo, queue.advance)
+    live_table.watch_local_runs(todo, queue.advance)
 
 
 def submit_to_slurm(todo: Mapping[str, RunFolder], wanted: DispatchOptions) -> list[RunFolder]:
@@ -149,7 +149,7 @@ def build_submission(runs: list[RunFolder], wanted: DispatchOptions) -> job_chai
         results=wanted.results,
         profile=wanted.profile,
         code=code_snapshot.copy_code(job_chains.jobs_folder(wanted.results), modules),
-        make=Job,
+        job_factory=Job,
         label=wanted.label,
         parallel=wanted.parallel,
     )
@@ -158,7 +158,7 @@ def build_submission(runs: list[RunFolder], wanted: DispatchOptions) -> job_chai
 def watch_runs(runs: list[RunFolder], wanted: DispatchOptions) -> bool:
     """Show how the runs get on; whether all have ended.  A Ctrl-C asks whether to cancel them, or else leaves them."""
     try:
-        status_table.watch_runs(
+        live_table.watch_runs(
             wanted.results, [run.path.name for run in runs], frozenset(run_status.RUN_STATES), WATCH_SECONDS
         )
     except KeyboardInterrupt:
@@ -174,7 +174,11 @@ def require_not_queued(runs: Mapping[str, RunFolder], advice: str, ask: bool = T
     Also where it does not answer, unless `ask` is off: the run's lease then has the last word.
     """
     own = {name: run for name, run in runs.items() if (run.path / "jobs.json").is_file()}
-    rows = query_states(own) if ask else {row.run: row for row in run_status.query_runs(own.values(), reap=False)[0]}
+    rows = (
+        query_states(own)
+        if ask
+        else {row.run: row for row in run_status.query_runs(own.values(), record_failures=False)[0]}
+    )
     for name, row in rows.items():
         if row.alive:
             where = cancellation.describe_location(row)

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.cluster.signals import SignalHandler
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.records import failures
 from bench.runs.pipeline import Stage, run_stages
-from bench.storage import lease as claims
-from bench.storage.process_identity import is_running, is_slurm_task
+from bench.storage import process_identity
+from bench.storage.lease import Lease, LeaseHeld, LeaseLost, this_process
+from bench.storage.process_identity import is_slurm_task
 from bench.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from bench.training.distributed import World
+    from bench.training.run_context import RunContext
 
 MAX_FRUITLESS_ATTEMPTS, PROGRESS_EVENTS = 5, ("train", "trained", "sample", "evaluate")
 
@@ -48,68 +53,92 @@ class Job:
 def execute_run(
     run: RunFolder, stage: Stage = "all", signals: SignalHandler | None = None, launcher_pid: int | None = None
 ) -> bool:
-    """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; whether that is done now.
+    """Train ("train"), or sample, evaluate and record ("evaluate"), or all of it; return whether that is done now.
 
     A failure is logged, written to error.txt and to a record, and raised.  The work stops, saved, when a
-    notice comes to any of its processes, or when the process `launcher_pid` that started it is gone; a notice of
-    SLURM then ends in another turn.
+    signal comes to any of its processes, or when the process `launcher_pid` that started it is gone; a signal of
+    SLURM then ends in another attempt.
     """
     from bench.training import distributed, rendezvous
     from bench.training.checkpointing import Diverged
 
-    signals, config, own = signals or SignalHandler(), load_config(run.path), rendezvous.process_info()
-    first = own is None or own.rank == 0
+    signals, config, process = signals or SignalHandler(), load_config(run.path), rendezvous.process_info()
+    first = process is None or process.rank == 0
     try:
         with run.lease() if first else nullcontext() as lease, distributed.join_world(config) as world:
-            done = run_attempt(run, config, stage, signals, launcher_pid, world, lease.check if lease else lambda: None)
+            attempt = Attempt(run, config, stage, signals, launcher_pid, world, lease)
+            done = attempt.execute()
             requeue = not done and bool(world.agree(signals.requeue_requested)[0])
-    except (claims.LeaseHeld, claims.LeaseLost):
+    except (LeaseHeld, LeaseLost):
         raise
     except Exception as error:
-        if first or type(error) not in (RuntimeError, Diverged):  # else it is the first process's to tell
+        if first or type(error) not in (RuntimeError, Diverged):  # else rank 0 reports it
             failures.record_failure(run, error, "diverged" if isinstance(error, Diverged) else "failed")
         raise
     if not done:
         signals.end_job(requeue)
-    elif own is not None:
+    elif process is not None:
         atexit.register(distributed.exit_without_cleanup)
     return done
 
 
-def run_attempt(
-    run: RunFolder,
-    config: RunConfig,
-    stage: Stage,
-    signals: SignalHandler,
-    launcher_pid: int | None,
-    world: Any,
-    check_lease: Callable[[], None],
-) -> bool:
-    """The work of one process, until it is done or told to stop; whether it is done."""
-    from bench.training.distributed import StopRequested
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a run's job in this process; a run that was interrupted takes several."""
 
-    def stop() -> bool:
-        return signals.stop_requested or (launcher_pid is not None and not is_running(launcher_pid))
+    run: RunFolder
+    config: RunConfig
+    stage: Stage
+    signals: SignalHandler
+    launcher_pid: int | None
+    world: World
+    lease: Lease | None
+    """Rank 0's."""
 
-    if world.of_first(
-        lambda: run.record_path.is_file() and run.has_exports(config.budget.evaluation_points, config.compute.export)
-    ):
+    def execute(self) -> bool:
+        """Work until the stages are done or a stop is requested; return whether they are done."""
+        from bench.training.distributed import StopRequested
+
+        if self.world.of_first(self.is_complete):
+            return True
+        if self.world.first:
+            (self.run.path / "error.txt").unlink(missing_ok=True)
+            require_progress(self.run)
+            self.run.log("start", stage=self.stage, **describe_process())
+        try:
+            run_stages(self.open_context(), self.stage)
+        except StopRequested:
+            if self.world.first:
+                self.run.log("requeued" if self.signals.requeue_requested else "stopped")
+            return False
+        if self.world.first:
+            if self.stage == "evaluate":
+                update_leaderboard(self.run.results)
+            self.run.log("trained" if self.stage == "train" else "done")
         return True
-    if world.first:
-        (run.path / "error.txt").unlink(missing_ok=True)
-        require_progress(run)
-        run.log("start", stage=stage, **describe_process())
-    try:
-        run_stages(run, config, stage, stop, world, check_lease)
-    except StopRequested:
-        if world.first:
-            run.log("requeued" if signals.requeue_requested else "stopped")
-        return False
-    if world.first:
-        if stage == "evaluate":
-            update_leaderboard(run.results)
-        run.log("trained" if stage == "train" else "done")
-    return True
+
+    def is_complete(self) -> bool:
+        """Whether the run has its record and the images that are to be exported."""
+        points, export = self.config.budget.evaluation_points, self.config.compute.export
+        return self.run.record_path.is_file() and self.run.has_exports(points, export)
+
+    def stop_requested(self) -> bool:
+        """Whether a signal came, or the launcher is gone."""
+        gone = self.launcher_pid is not None and not process_identity.is_running(self.launcher_pid)
+        return self.signals.stop_requested or gone
+
+    def check_lease(self) -> None:
+        """Raise LeaseLost where another process holds the run; only rank 0 has a lease."""
+        if self.lease:
+            self.lease.check()
+
+    def open_context(self) -> RunContext:
+        """Set the process's CPU threads and open the run's data."""
+        from bench.training import trainer
+        from bench.training.run_context import RunContext
+
+        trainer.set_threads(self.config)
+        return RunContext.open(self.run, self.config, self.world, self.stop_requested, self.check_lease)
 
 
 def require_progress(run: RunFolder) -> None:
@@ -138,5 +167,5 @@ def update_leaderboard(results: Path) -> None:
 
 def describe_process() -> dict[str, Any]:
     """Where this process runs: host, pid, and SLURM's job and how often it was requeued."""
-    own = claims.this_process()
+    own = this_process()
     return {"pid": own.pid, "host": own.host, "job": own.job if is_slurm_task() else None, "requeues": own.restarts}

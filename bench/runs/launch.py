@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from architectures import registry
+from architectures.suggestions import did_you_mean
 from bench.cluster import profiles
 from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
@@ -19,6 +19,7 @@ from bench.storage import lease
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 from bench.terminal.cli import parse_assignments
+from bench.terminal.formatting import format_duration
 
 if TYPE_CHECKING:
     from bench.runs import dispatch
@@ -59,7 +60,7 @@ def parse_requests(flags: argparse.Namespace) -> list[presets.RunRequest]:
     if flags.seeds is not None and flags.seeds < 1:
         raise ValueError(f"--seeds is {flags.seeds}; it must be at least 1")
     if flags.suite not in suites.SUITES:
-        raise ValueError(f"unknown suite {flags.suite!r}; {registry.did_you_mean(flags.suite, list(suites.SUITES))}")
+        raise ValueError(f"unknown suite {flags.suite!r}; {did_you_mean(flags.suite, suites.SUITES)}")
     for name in ("arch", "size", "data", "checkpoint"):
         if getattr(flags, name):
             raise ValueError(f"--suite {flags.suite} chooses its own {name}; leave --{name} out")
@@ -108,10 +109,10 @@ def launch_runs(flags: argparse.Namespace) -> int:
     print(planning.plan_table(plans))
     count = f"{len(plans)} run{'s'[: len(plans) > 1]}"
     if all(p.source == "timed here" for p in plans):
-        duration = planning.format_duration(planning.total_seconds(plans, parallel, here=here))
+        duration = format_duration(planning.total_seconds(plans, parallel, here=here))
         print(f"about {duration} for {count}, {parallel} at a time\n")
     else:
-        hours = planning.format_duration(sum(p.seconds for p in plans))
+        hours = format_duration(sum(p.seconds for p in plans))
         print(f"about {hours} of one accelerator for {count} (set compute.tflops)\n")
     wanted = dispatch.DispatchOptions(
         results=results,
@@ -231,7 +232,7 @@ def explain_unfinished(name: str, run: RunFolder) -> int:
     error = run.path / "error.txt"
     if not error.is_file():
         who = lease.current_holder(run.path)
-        word = f"being worked on by {who.words()}" if who else "not finished; the same command goes on with it"
+        word = f"being worked on by {who.describe()}" if who else "not finished; the same command goes on with it"
         print(f"{name} is {word}", file=sys.stderr)
         return 1
     last = error.read_text().strip().splitlines()[-1]
@@ -251,6 +252,6 @@ def draw_suite(runs: dict[str, RunFolder], finished: dict[str, Any], results: Pa
         if r.kind == "reference" and r.evaluation_fingerprint == one.evaluation_fingerprint
     }
     paths = [results / "runs" / f"{suite}-{what}.png" for what in ("curves", "samples")]
-    run_pictures.curves({finished[n].label: (run, finished[n].curve) for n, run in runs.items()}, paths[0], levels)
-    run_pictures.beside({finished[n].label: run.path / "samples.png" for n, run in runs.items()}, paths[1])
+    run_pictures.save_curves({finished[n].label: (run, finished[n].curve) for n, run in runs.items()}, paths[0], levels)
+    run_pictures.save_side_by_side({finished[n].label: run.path / "samples.png" for n, run in runs.items()}, paths[1])
     return paths

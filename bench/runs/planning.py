@@ -19,7 +19,7 @@ from bench.evaluation import image_io
 from bench.evaluation.extractors import extractor_registry
 from bench.experiments import presets
 from bench.experiments.resolve import check_decoder
-from bench.records.text_tables import human
+from bench.terminal.formatting import format_bytes, format_count, format_duration
 from bench.training.trainer import device_of, new_training_state, train_step
 
 MAX_PROBE_MACS = 200_000_000
@@ -114,15 +114,6 @@ def time_training_step(config: RunConfig, io: IOSpec) -> float:
     return min(times[1:]) / size
 
 
-def format_duration(seconds: float) -> str:
-    """Seconds in the unit a person would use."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:,.1f} h"
-
-
 def plan_table(plans: list[RunPlan]) -> str:
     """The plan as people read it."""
     rows = []
@@ -134,8 +125,8 @@ def plan_table(plans: list[RunPlan]) -> str:
             {
                 "run": c.name,
                 "network": " ".join(f"{k}={v}" for k, v in model.network.items() if v is not None) or model.size,
-                "params": human(p.cost.params),
-                "MACs": human(p.cost.macs) + (f" ({p.error:+.1%})" if model.match else ""),
+                "params": format_count(p.cost.params),
+                "MACs": format_count(p.cost.macs) + (f" ({p.error:+.1%})" if model.match else ""),
                 "training FLOPs": f"{p.cost.training_flops * c.budget.images:.2e}" if trained else "",
                 "images": f"{c.budget.images:,}" if trained else "",
                 "weights + optimiser": format_bytes(memory),
@@ -145,10 +136,6 @@ def plan_table(plans: list[RunPlan]) -> str:
             }
         )
     return tabulate(rows, headers="keys", maxcolwidths=[None, 46, *[None] * 8])
-
-
-def format_bytes(count: float) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
 
 
 def total_seconds(plans: list[RunPlan], parallel: int, here: bool = True) -> float:

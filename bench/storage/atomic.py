@@ -1,6 +1,7 @@
-"""Files that are there whole or not at all, on local and network file systems, and disks that refuse.
+"""Atomic writes of files and folders on local and network file systems, and readable errors of a disk.
 
-What is written is a partial beside its place, which then takes the place.  Imports no torch.
+A file is written under another name in the same folder (a partial file) and then renamed, so that a reader, or a run
+that continues after a crash, sees either the old file or the complete new one.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ DISK_ERRORS = {
     errno.EROFS: ("the file system is read-only", PERMISSION_ADVICE),
     errno.EACCES: ("permission is denied", PERMISSION_ADVICE),
     errno.EPERM: ("permission is denied", PERMISSION_ADVICE),
-    errno.EIO: ("the disk, or its server, reports an error", "mend it, and the same command goes on"),
+    errno.EIO: ("the disk, or its server, reports an error", "repair it, and the same command goes on"),
 }
-"""What a disk may answer that a user can mend: errno -> (why, what to do)."""
+"""Disk errors that a user can resolve: errno -> (cause, remedy)."""
 LIBRARY_ERROR_PATTERNS = (r"\(os error (\d+)\)", r"\d+ requested and \d+ written")
-"""How libraries tell of it without an errno: safetensors' Rust, and numpy's tofile when not all was written."""
+"""Messages of libraries that drop the errno: safetensors (Rust), and numpy's tofile after a short write."""
 PARTIAL_NAME = re.compile(r"\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.partial$")
 
 
@@ -43,40 +44,40 @@ def file_sha256(path: Path) -> str:
 
 
 def explain_disk_error(error: BaseException) -> tuple[str, str] | None:
-    """(why, what to do) where an error is a disk's refusal."""
+    """(cause, remedy) of a disk error that a user can resolve; None for any other error."""
     if isinstance(error, ValueError):
         return None
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := re.search(LIBRARY_ERROR_PATTERNS[0], str(error))):
-        number = int(found[1])
+    if number is None and (match := re.search(LIBRARY_ERROR_PATTERNS[0], str(error))):
+        number = int(match[1])
     if number is None and isinstance(error, OSError) and re.search(LIBRARY_ERROR_PATTERNS[1], str(error)):
-        return "the disk took only a part of it; it, or your quota, is full", FREE_SPACE_ADVICE
+        return "only a part of it was written; the disk, or your quota, is full", FREE_SPACE_ADVICE
     return DISK_ERRORS.get(number or 0)
 
 
 @contextmanager
 def disk_errors_explained(path: Path) -> Iterator[None]:
-    """A disk's refusal while `path` is written becomes a ValueError: what, why, and what to do."""
+    """Turn a disk error during the write of `path` into a ValueError that names the cause and the remedy."""
     try:
         yield
     except Exception as error:
-        if (found := explain_disk_error(error)) is None:
+        if (explanation := explain_disk_error(error)) is None:
             raise
-        raise ValueError(f"cannot write {path}: {found[0]}; {found[1]}") from error
+        cause, remedy = explanation
+        raise ValueError(f"cannot write {path}: {cause}; {remedy}") from error
 
 
 def partial_path(path: Path) -> Path:
-    """A name for the partial of `path` that no process of any host has used; it tells its maker."""
-    return path.with_name(
-        f".{path.name[-150:]}.{process_identity.pid_namespace_id()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
-    )
+    """A name for the partial file of `path`, unique among the processes of all hosts; it names its writer."""
+    writer = f"{process_identity.pid_namespace_id()}-{os.getpid()}"
+    return path.with_name(f".{path.name[-150:]}.{writer}-{uuid.uuid4().hex[:8]}.partial")
 
 
 @contextmanager
 def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """A path to write to; it takes the place of `path` only when the block ends well.
+    """Yield a partial file to write to; rename it to `path` if the block ends without an error.
 
-    Without `sync` it may be lost with the machine's power.  ValueError when the disk refuses.
+    Without `sync` the file may be lost in a power failure.  ValueError if the disk refuses the write.
     """
     partial = partial_path(path)
     with disk_errors_explained(path):
@@ -95,16 +96,16 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to write files into; it becomes `path` only when the block ends well.
+    """Yield a partial folder to write files into; rename it to `path` if the block ends without an error.
 
-    Where `path` is there by then, made by another process, that one stays.
+    If another process created `path` meanwhile, that folder stays.  ValueError if the disk refuses a write.
     """
     partial = partial_path(path)
     with disk_errors_explained(path):
         try:
             partial.mkdir(parents=True)
             yield partial
-            os.sync()  # one for all files
+            os.sync()  # one call for all files
             with suppress(FileExistsError):
                 move_into_place(partial, path)
             fsync_path(path.parent)
@@ -113,36 +114,36 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def move_into_place(partial: Path, path: Path) -> None:
-    """Let a partial take its place; FileExistsError for a folder whose place is taken."""
+    """Rename a partial file or folder; FileExistsError if `path` is a folder that holds files."""
     try:
         partial.replace(path)
     except OSError as error:
         if error.errno == errno.ENOTEMPTY:
-            raise FileExistsError(errno.EEXIST, "taken", str(path)) from None
+            raise FileExistsError(errno.EEXIST, "exists", str(path)) from None
         raise
 
 
 def fsync_path(path: Path) -> None:
-    """Have the disk keep a file's content or, for a folder, its names."""
-    number = os.open(path, os.O_RDONLY)
+    """Flush a file's content, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     except OSError as error:
-        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # not every server knows it of folders
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some servers cannot sync folders
             raise
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def write_json(path: Path, data: Any, *, sync: bool = True) -> None:
-    """JSON, atomically; NaN and infinity are refused."""
+    """Write JSON atomically.  ValueError for NaN and infinity."""
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"
     with atomic_write(path, sync=sync) as partial:
         partial.write_text(text)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line, at one go where there is room; what a death left of the line before is ended first."""
+    """Append a line, in one write if there is space; first end a line that a killed process left incomplete."""
     with disk_errors_explained(path), path.open("ab+", buffering=0) as f:
         data = line.encode() + b"\n"
         if f.seek(0, os.SEEK_END):
@@ -153,14 +154,15 @@ def append_line(path: Path, line: str) -> None:
 
 
 def remove_stale_partials(folder: Path, pattern: str, before: float) -> None:
-    """Remove partials of processes of this place that are gone, and those that nobody has written to since `before`.
+    """Remove partial files that match a glob pattern and have no living writer.
 
-    `before` is in the file system's own seconds.
+    A writer in another pid namespace counts as dead if its file did not change since `before`, a modification time
+    of the file system.
     """
     for path in folder.glob(pattern):
-        if not (found := PARTIAL_NAME.search(path.name)):
+        if not (match := PARTIAL_NAME.search(path.name)):
             continue
         with suppress(OSError):
-            here = found["place"] == process_identity.pid_namespace_id()
-            if (here and not process_identity.start_time(int(found["pid"]))) or path.stat().st_mtime < before:
+            is_local = match["place"] == process_identity.pid_namespace_id()
+            if (is_local and not process_identity.is_running(int(match["pid"]))) or path.stat().st_mtime < before:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

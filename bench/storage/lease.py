@@ -1,12 +1,16 @@
-"""Who works on a run: a lease in its folder that holds on any shared file system, without lock files of the kernel.
+"""A lease file that admits one worker to a run, on any shared file system (NFS), without flock.
 
-claim-000001.json, claim-000002.json, ...: the highest generation is the holder's.  A new one is made by an
-exclusive link, so that of two processes exactly one has it; its holder counts up `beat` in it.  A claimant
-makes the next generation when the holder has let go or is dead: by its process id where both run in one
-place, by SLURM's word of a restart, or else because the beat stood still for a minute by the claimant's own
-clock (clocks of two hosts are never compared).  One that was only asleep finds out from `check`, which is to
-be called before anything is written; what it may still write between that and its end are the same bytes,
-because every stage is a pure function of the config.  Imports no torch.
+A lease is the file claim-000001.json, claim-000002.json, ... with the highest generation.  A process acquires it by
+creating the next generation with an exclusive hard link, which exactly one of several processes can do.  The holder
+increments `beat` in its file every HEARTBEAT_SECONDS.
+
+The next generation may be created when the holder released the lease or no longer runs.  Whether it runs is decided by
+its process id in the same pid namespace, by the restart count of the same SLURM job, or else by a heartbeat that did
+not change for EXPIRY_SECONDS of the waiting process's own clock; clocks of two hosts are never compared.
+
+A holder that was suspended for longer loses its lease and learns it from `check`, which is called before every write.
+A write that is already under way does no harm: every stage is a pure function of the config, so both processes write
+the same bytes.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -30,63 +34,68 @@ from bench.storage.atomic import disk_errors_explained, partial_path
 HEARTBEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
 POLL_SECONDS = 0.2
-RELEASED = "released".ljust(10)
+FIRST_BEAT = "0" * 10
+RELEASED = "released".ljust(len(FIRST_BEAT))
+"""Value of `beat` in a released lease; of the width of a count, so that the file is rewritten in place."""
 NO_HARD_LINK_ERRORS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EXDEV)
 
 
 class LeaseHeld(ValueError):
-    """Another process that is alive holds the run."""
+    """Another process, which runs, holds the lease."""
 
 
 class LeaseLost(RuntimeError):
-    """Another process holds the run now; this one must end without writing anything more."""
+    """Another process holds the lease now; this one must end without another write."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseHolder:
-    """A process that claims."""
+    """The process that holds a lease; the content of its file."""
 
     host: str
     pid: int
     place: str
-    """Where the process id holds (bench/storage/process_identity.py)."""
+    """The pid namespace (process_identity.pid_namespace_id)."""
     started: str
+    """process_identity.start_time."""
     job: str
-    """SLURM's id, ARRAY_TASK for a task of an array; "" outside of SLURM."""
+    """SLURM's job id, ARRAY_TASK for a task of an array; "" outside SLURM."""
     unique: str
-    """SLURM's id that no other task shares, with the cluster's name."""
+    """Cluster name and raw SLURM job id, which no other task shares."""
     restarts: int
-    """How often SLURM has started this job again."""
+    """How often SLURM restarted this job."""
     nonce: str
     beat: str
 
-    def words(self) -> str:
+    def describe(self) -> str:
+        """Host and process, for a message."""
         job = f"job {self.job} on " if self.job else ""
         return f"{job}{self.host}, process {self.pid}"
 
-    def how_to_end(self) -> str:
+    def end_command(self) -> str:
+        """The command that ends the process."""
         return f"scancel {self.job}" if self.job else f"kill {self.pid} on {self.host}"
 
 
 def this_process() -> LeaseHolder:
-    """This process; `words` of it are fit for a log."""
+    """This process as the holder of a new lease."""
     env = os.environ
-    array, own = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_JOB_ID", "")
+    array, raw_id = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_JOB_ID", "")
     return LeaseHolder(
         host=socket.gethostname(),
         pid=os.getpid(),
         place=process_identity.pid_namespace_id(),
         started=process_identity.start_time(os.getpid()),
-        job=f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '')}" if array else own,
-        unique=f"{env.get('SLURM_CLUSTER_NAME', '')}/{own}" if own else "",
+        job=f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '')}" if array else raw_id,
+        unique=f"{env.get('SLURM_CLUSTER_NAME', '')}/{raw_id}" if raw_id else "",
         restarts=int(env.get("SLURM_RESTART_COUNT") or 0),
         nonce=uuid.uuid4().hex,
-        beat="0" * 10,
+        beat=FIRST_BEAT,
     )
 
 
 def parse_holder(text: str) -> LeaseHolder | None:
-    """The holder that a claim's content tells; None where it is no claim of this version."""
+    """The holder in the content of a lease file; None if this version cannot read it."""
     try:
         return LeaseHolder(**json.loads(text))
     except (ValueError, TypeError):
@@ -94,63 +103,64 @@ def parse_holder(text: str) -> LeaseHolder | None:
 
 
 def lease_path(folder: Path, generation: int) -> Path:
+    """The lease file of a generation."""
     return folder / f"claim-{generation:06d}.json"
 
 
 def list_generations(folder: Path) -> list[int]:
-    """The generations that are there, ascending."""
+    """Generations of which there is a file, ascending."""
     try:
         names = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
         return []
-    return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"claim-(\d{6,})\.json", name)))
+    return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"claim-(\d{6,})\.json", name)))
 
 
 def read_latest_lease(folder: Path) -> tuple[int, str]:
-    """(generation, content) of the holder's claim; (0, "") where there was never one."""
-    while there := list_generations(folder):
+    """(generation, content) of the newest lease file; (0, "") if there was never one."""
+    while generations := list_generations(folder):
         try:
-            return there[-1], lease_path(folder, there[-1]).read_text(errors="replace")
-        except OSError as error:  # a higher one has come, and this was cleaned up
+            return generations[-1], lease_path(folder, generations[-1]).read_text(errors="replace")
+        except OSError as error:  # a newer one was created meanwhile, and this one removed
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
     return 0, ""
 
 
 class Lease:
-    """A run that this process holds, until `release`."""
+    """A lease that this process holds until `release`; a thread writes its heartbeat."""
 
     def __init__(self, folder: Path, generation: int, holder: LeaseHolder) -> None:
         self.folder, self.generation, self.holder = folder, generation, holder
         self.path = lease_path(folder, generation)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._send_heartbeats, name="lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """TakenOver when another process holds the run now."""
+        """Raise LeaseLost if another process holds the lease now."""
         generation, text = read_latest_lease(self.folder)
         if generation != self.generation or self.holder.nonce not in text:
             other = parse_holder(text)
-            who = f"was taken over by {other.words()}" if other else "has been removed"
-            raise LeaseLost(f"{self.folder} {who}; this process writes nothing more")
+            reason = f"was taken over by {other.describe()}" if other else "has been removed"
+            raise LeaseLost(f"{self.folder} {reason}; this process writes nothing more")
 
     def release(self) -> None:
-        """Let go.  The file stays, so that generations never repeat."""
-        self._ended.set()
+        """Release the lease.  The file stays, so that no generation is used twice."""
+        self._released.set()
         self._thread.join(5)
-        with suppress(OSError):  # what cannot be written is found out by the next claimant
-            self._write(RELEASED)
+        with suppress(OSError):  # an unreleased lease is acquired as that of a dead process
+            self._write_beat(RELEASED)
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         count = 0
-        while not self._ended.wait(HEARTBEAT_SECONDS):
+        while not self._released.wait(HEARTBEAT_SECONDS):
             count += 1
-            with suppress(OSError):  # `check` tells whether it cost the run
-                self._write(f"{count:010d}")
+            with suppress(OSError):  # `check` finds out if the missing heartbeat cost the lease
+                self._write_beat(f"{count:010d}")
 
-    def _write(self, beat: str) -> None:
-        """In place and of one width, which needs no space and cannot bring back what was cleaned up."""
+    def _write_beat(self, beat: str) -> None:
+        """Overwrite `beat` in place, which takes no disk space and cannot recreate a removed file."""
         with self.path.open("r+b", buffering=0) as f:
             text = f.read().decode(errors="replace")
             if self.holder.nonce in text:
@@ -160,95 +170,97 @@ class Lease:
 
 
 class HolderWatch:
-    """What a claimant has seen of the holder, by its own clock."""
+    """Observations of the present holder by a process that waits for its lease."""
 
-    def __init__(self, own: LeaseHolder) -> None:
-        self.own, self.generation, self.text = own, 0, ""
-        self.since, self.beating = time.monotonic(), False
+    def __init__(self, observer: LeaseHolder) -> None:
+        self.observer, self.generation, self.text = observer, 0, ""
+        self.unchanged_since, self.is_beating = time.monotonic(), False
 
-    def see(self, generation: int, text: str) -> None:
+    def update(self, generation: int, text: str) -> None:
+        """Take in the newest lease file."""
         if (generation, text) != (self.generation, self.text):
-            self.beating = generation == self.generation
-            self.since = time.monotonic()
+            self.is_beating = generation == self.generation
+            self.unchanged_since = time.monotonic()
             self.generation, self.text = generation, text
 
     @property
     def holder(self) -> LeaseHolder | None:
+        """The present holder, as far as its file can be read."""
         return parse_holder(self.text)
 
-    def gone(self) -> bool:
-        """Whether nobody holds the run."""
-        them = self.holder
-        if not self.generation or (them and them.beat == RELEASED):
+    def is_free(self) -> bool:
+        """Whether the lease was released or its holder no longer runs."""
+        holder = self.holder
+        if not self.generation or (holder and holder.beat == RELEASED):
             return True
-        if them and them.unique and them.unique == self.own.unique and self._earlier(them):
+        if holder and holder.unique and holder.unique == self.observer.unique and self._is_earlier_start(holder):
             return True
-        if them and them.place == self.own.place:
-            return not process_identity.is_running(them.pid, them.started)
-        return time.monotonic() - self.since >= EXPIRY_SECONDS
+        if holder and holder.place == self.observer.place:
+            return not process_identity.is_running(holder.pid, holder.started)
+        return time.monotonic() - self.unchanged_since >= EXPIRY_SECONDS
 
-    def _earlier(self, them: LeaseHolder) -> bool:
-        """Whether they are an earlier start of this SLURM job, which a controller that forgot it may leave running."""
-        return them.restarts < self.own.restarts or them.place != self.own.place
+    def _is_earlier_start(self, holder: LeaseHolder) -> bool:
+        """Whether the holder is an earlier start of this SLURM job; a restarted controller may have forgotten it."""
+        return holder.restarts < self.observer.restarts or holder.place != self.observer.place
 
-    def alive(self) -> bool:
-        """Whether the holder was seen alive just now; neither this nor `gone` while that is open."""
-        them = self.holder
-        if them and them.place == self.own.place:
+    def is_alive(self) -> bool:
+        """Whether the holder certainly runs; neither this nor `is_free` holds as long as that is open."""
+        holder = self.holder
+        if holder and holder.place == self.observer.place:
             return True
-        return self.beating and time.monotonic() - self.since < 2 * HEARTBEAT_SECONDS
+        return self.is_beating and time.monotonic() - self.unchanged_since < 2 * HEARTBEAT_SECONDS
 
 
 def acquire_lease(folder: Path, wait: float = 20.0) -> Lease:
-    """Hold a run.
+    """Acquire the lease of a run, waiting for its holder for `wait` seconds.
 
-    Held (a ValueError) when a process that is alive still holds it after `wait` seconds; where that cannot be told
-    by then, the answer takes up to a minute.
+    LeaseHeld if a running process still holds it then.  To decide whether a process of another host runs may take
+    EXPIRY_SECONDS in all.
     """
     began, watch = time.monotonic(), HolderWatch(this_process())
     while True:
-        watch.see(*read_latest_lease(folder))
-        if watch.gone():
-            if made := create_lease(folder, watch.generation + 1):
-                return made
+        watch.update(*read_latest_lease(folder))
+        if watch.is_free():
+            if lease := create_lease(folder, watch.generation + 1):
+                return lease
             continue
-        if watch.alive() and time.monotonic() - began >= wait:
-            who = watch.holder
-            words = f"{who.words()}; wait for it, or end it ({who.how_to_end()})" if who else "another process"
-            raise LeaseHeld(f"{folder} is being worked on by {words}")
+        if watch.is_alive() and time.monotonic() - began >= wait:
+            holder = watch.holder
+            who = (
+                f"{holder.describe()}; wait for it, or end it ({holder.end_command()})" if holder else "another process"
+            )
+            raise LeaseHeld(f"{folder} is being worked on by {who}")
         time.sleep(POLL_SECONDS)
 
 
 def current_holder(folder: Path) -> LeaseHolder | None:
-    """Who holds a run as far as one look tells; one of another place that is silent for a minute may be dead."""
+    """The holder of a run's lease, as far as one look tells: a process of another host may have died since."""
     watch = HolderWatch(this_process())
-    watch.see(*read_latest_lease(folder))
-    return None if watch.gone() else watch.holder
+    watch.update(*read_latest_lease(folder))
+    return None if watch.is_free() else watch.holder
 
 
 def create_lease(folder: Path, generation: int) -> Lease | None:
-    """The claim of this generation; None when another process was first."""
-    own, path = this_process(), lease_path(folder, generation)
+    """Create the lease file of a generation; None if another process was first."""
+    holder, path = this_process(), lease_path(folder, generation)
     with disk_errors_explained(path):
         folder.mkdir(parents=True, exist_ok=True)
-        create_exclusively(path, json.dumps(asdict(own)))
-    highest, text = read_latest_lease(folder)
-    if own.nonce not in text:
-        if highest != generation and own.nonce in read_text_or_empty(
-            path
-        ):  # the holder before was long gone, and cleaned up
+        create_exclusively(path, json.dumps(asdict(holder)))
+    newest, text = read_latest_lease(folder)
+    if holder.nonce not in text:
+        if newest != generation and holder.nonce in read_text_or_empty(path):  # others have been here and cleaned up
             path.unlink(missing_ok=True)
         return None
     for lower in list_generations(folder):
         if lower < generation:
             lease_path(folder, lower).unlink(missing_ok=True)
-    return Lease(folder, generation, own)
+    return Lease(folder, generation, holder)
 
 
 def create_exclusively(path: Path, text: str) -> None:
-    """Make a file with a content at once unless it is there.
+    """Create a file with its content in one step, unless it exists.
 
-    A server may answer that it is there of a link that it has just made: only the content tells.
+    An NFS server may report that a link exists which it has just created, so the caller compares the content.
     """
     partial = partial_path(path)
     try:
@@ -269,6 +281,7 @@ def create_exclusively(path: Path, text: str) -> None:
 
 
 def read_text_or_empty(path: Path) -> str:
+    """The content of a file; "" if there is none."""
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
@@ -277,9 +290,9 @@ def read_text_or_empty(path: Path) -> str:
 
 @contextmanager
 def hold_lease(folder: Path, wait: float = 20.0) -> Iterator[Lease]:
-    """`acquire`, and `release` at the end."""
-    own = acquire_lease(folder, wait)
+    """Acquire the lease of a run, and release it at the end (LeaseHeld as `acquire_lease`)."""
+    lease = acquire_lease(folder, wait)
     try:
-        yield own
+        yield lease
     finally:
-        own.release()
+        lease.release()

@@ -1,9 +1,9 @@
-"""Checkpoints: one safetensors file each, verified by a checksum, written atomically.
+"""Safetensors files with a checksum, written atomically; training checkpoints among them.
 
-Keys are model.*, ema.* and optimizer.INDEX.*; the metadata holds what else is needed to go on.
-There is no random state to keep: every draw is a pure function of (seed, step), torch's own generators
-included, which the trainer seeds at each step; the data's position is the number of images.  Tensors
-are whole, so that a run may go on with another number of processes, sharded or not.
+Keys of a checkpoint are model.*, ema.* and optimizer.INDEX.*; the metadata holds the rest of the training state.
+No random state is stored: every random draw is a function of (seed, step), and the trainer seeds torch's generators
+at each step.  The position in the data is the number of images.  Tensors are stored whole, not sharded, so that a run
+can continue with another number of processes.
 """
 
 from __future__ import annotations
@@ -51,33 +51,33 @@ def _hashed_bytes(tensors: Mapping[str, Tensor], *, dtypes: bool = True) -> Iter
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
-    """Write tensors and JSON-able metadata; a death at any moment leaves no half-written file."""
-    own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    notes = {"metadata": json.dumps(metadata), "checksum": tensors_crc32(own)}
+    """Write tensors and metadata (JSON) atomically, with a CRC-32 of the tensors."""
+    on_cpu = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    header = {"metadata": json.dumps(metadata), "checksum": tensors_crc32(on_cpu)}
     with atomic_write(path) as partial:
-        save_file(own, partial, metadata=notes)
+        save_file(on_cpu, partial, metadata=header)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, metadata); ValueError when the file is truncated or its checksum is wrong."""
+    """(tensors, metadata); ValueError if the file is truncated or does not match its checksum."""
     try:
         with safe_open(path, framework="pt") as f:
-            notes = f.metadata() or {}
+            header = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); it is damaged or no safetensors file") from error
-    if "checksum" not in notes or tensors_crc32(tensors) != notes["checksum"]:
+        raise ValueError(f"{path} cannot be read ({error}); it is damaged or not a safetensors file") from error
+    if "checksum" not in header or tensors_crc32(tensors) != header["checksum"]:
         raise ValueError(f"{path} does not match its checksum; it is damaged or was not written by bench")
-    return tensors, json.loads(notes["metadata"])
+    return tensors, json.loads(header["metadata"])
 
 
 def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries below a prefix, without it."""
+    """The entries whose keys begin with a prefix, keyed without it."""
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def training_tensors(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything a training step changes, by name."""
+    """The tensors that a training step changes: parameters and buffers, EMA, optimizer state."""
     tensors = {f"model.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -88,10 +88,10 @@ def training_tensors(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Opti
 def restore_training_tensors(
     tensors: Mapping[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put whole training tensors back, in shards where the network is sharded."""
+    """Load training tensors into a network, its EMA and its optimizer; whole tensors are sharded as the network is."""
     for module, prefix in ((net, "model."), (ema, "ema.")):
-        own = module.state_dict()
-        module.load_state_dict({k: shard_like(v, own.get(k)) for k, v in select_prefix(tensors, prefix).items()})
+        targets = module.state_dict()
+        module.load_state_dict({k: shard_like(v, targets.get(k)) for k, v in select_prefix(tensors, prefix).items()})
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in select_prefix(tensors, "optimizer.").items():
@@ -101,14 +101,14 @@ def restore_training_tensors(
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether a tensor is a DTensor, asked without its class, whose import takes half a second."""
+    """Whether a tensor is a DTensor, without importing that class, which takes half a second."""
     return hasattr(tensor, "full_tensor")
 
 
 def shard_like(whole: Tensor, target: Tensor | None) -> Tensor:
-    """A whole tensor, or this process's shard of it where the target of that shape is sharded.
+    """A whole tensor in the layout of its target: this process's shard of it if the target is a DTensor.
 
-    In the memory order of the target, which the fused optimizer asks of its moments.
+    Strides follow the target as well, since the fused optimizer requires its moments to have those of the parameters.
     """
     if target is None or whole.shape != target.shape:
         return whole
@@ -122,9 +122,9 @@ def shard_like(whole: Tensor, target: Tensor | None) -> Tensor:
 
 
 def load_newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
-    """(tensors, metadata, warnings) of the newest checkpoint that is whole; None where there is none.
+    """(tensors, metadata, warnings) of the newest undamaged checkpoint; None if there is no checkpoint.
 
-    Damaged ones are passed over with a warning.  ValueError when all that are there are damaged.
+    Each damaged one adds a warning.  ValueError if all are damaged.
     """
     warnings: list[str] = []
     for path in sorted(folder.glob("*.safetensors"), reverse=True):

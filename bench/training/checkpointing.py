@@ -1,34 +1,33 @@
-"""What a run keeps while it trains: checkpoints, averaged weights, and how often it went back to them."""
+"""Training checkpoints: model, EMA and optimizer state, EMA snapshots, and the count of rollbacks."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.config.schema import RunConfig
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.training import parallel
 from bench.training.distributed import World, require_same
 from bench.training.execution import ExecutionSettings
 from bench.training.metrics_logger import LossDiverged
+from bench.training.run_context import RunContext
 
 MAX_ROLLBACKS = 3
-"""How often a run goes back before it counts as diverged."""
+"""Rollbacks after which a run counts as diverged."""
 
 
 class Diverged(RuntimeError):
-    """The loss was not finite, or exploded, and going back did not help."""
+    """The loss diverged again after MAX_ROLLBACKS rollbacks."""
 
 
 @dataclass
 class TrainingState:
-    """Everything that a step changes."""
+    """Everything that an optimizer step changes, and how the network is executed."""
 
     net: nn.Module
     ema: nn.Module
@@ -36,93 +35,90 @@ class TrainingState:
     step: int = 0
     images: int = 0
     replicas: nn.Module | None = None
-    """The network as it is called where every process has one."""
+    """The network wrapped in DDP, if there are several ranks."""
     engine: ExecutionSettings = field(default_factory=lambda: ExecutionSettings(device=torch.device("cpu")))
     micro_batch: int = 0
-    """Most images at a time; 0 is a process's whole share."""
+    """Images per forward pass at most; 0 is the rank's whole share of the batch."""
 
     @property
     def call(self) -> nn.Module:
+        """The network to call in training: the DDP wrapper or the network itself."""
         return self.net if self.replicas is None else self.replicas
 
     def tensors(self) -> dict[str, Tensor]:
+        """Named tensors of network, EMA and optimizer."""
         return tensor_files.training_tensors(self.net, self.ema, self.optimizer)
 
 
 def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
-    """Whether averaged weights of an evaluation point are there, as process 0 sees it."""
-    there: bool = world.of_first(lambda: run.snapshot_path(point).is_file())
-    return there
+    """Whether the EMA snapshot of an evaluation point exists, as rank 0 sees it; a collective call."""
+    exists: bool = world.of_first(lambda: run.snapshot_path(point).is_file())
+    return exists
 
 
-def save_checkpoint(
-    run: RunFolder,
-    config: RunConfig,
-    state: TrainingState,
-    world: World,
-    check_lease: Callable[[], None],
-    snapshot: bool = False,
-) -> None:
-    """A checkpoint of the whole state, and averaged weights; Exploded where anything in it is not finite."""
+def save_checkpoint(context: RunContext, state: TrainingState, snapshot: bool = False) -> None:
+    """Write a checkpoint and, with `snapshot`, the EMA weights; LossDiverged if any tensor is not finite."""
+    run, config, world = context.run, context.config, context.world
     tensors = state.tensors()
     if not parallel.all_finite(tensors, world):
-        raise LossDiverged(state.images, "the weights, their average or the optimizer's moments hold NaN or infinity")
+        raise LossDiverged(state.images, "the weights, the EMA or the optimizer's moments hold NaN or infinity")
     whole = parallel.gather_tensors(tensors, world)
     if not world.first:
         return
-    check_lease()
+    context.check_lease()
     folder = run.path / "checkpoints"
     tensor_files.save_tensors(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
     tensor_files.prune_checkpoints(folder, config.compute.keep)
-    if snapshot:  # last, so that whoever sees it need not go on; with what it is a network of, and its process
-        check_lease()
-        notes = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
+    if snapshot:  # last: a snapshot means that its checkpoint is complete
+        context.check_lease()
+        metadata = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
         path = run.snapshot_path(state.images)
-        tensor_files.save_tensors(path, tensor_files.select_prefix(whole, "ema."), images=state.images, **notes)
+        tensor_files.save_tensors(path, tensor_files.select_prefix(whole, "ema."), images=state.images, **metadata)
 
 
 def restore_newest_checkpoint(run: RunFolder, state: TrainingState, world: World) -> list[str] | None:
-    """Put the newest whole checkpoint into the state of every process; its warnings, None where there is none."""
+    """Load the newest complete checkpoint on every rank; its warnings, or None if there is no checkpoint."""
     folder = run.path / "checkpoints"
-    found = tensor_files.load_newest_checkpoint(folder) if world.first else None
-    told = world.of_first(lambda: found and (found[1]["images"], found[2]))
-    if told is None:
+    newest = tensor_files.load_newest_checkpoint(folder) if world.first else None
+    images_and_warnings = world.of_first(lambda: newest and (newest[1]["images"], newest[2]))
+    if images_and_warnings is None:
         return None
-    tensors, metadata = found[:2] if found else tensor_files.load_tensors(folder / f"{told[0]:012d}.safetensors")
+    images, warnings = images_and_warnings
+    tensors, metadata = newest[:2] if newest else tensor_files.load_tensors(folder / f"{images:012d}.safetensors")
     if world.size > 1:
-        require_same(world, "the checkpoints that the processes read", content=tensor_files.tensors_crc32(tensors))
+        require_same(world, "the checkpoints that the ranks read", content=tensor_files.tensors_crc32(tensors))
     tensor_files.restore_training_tensors(tensors, state.net, state.ema, state.optimizer)
     state.step, state.images = metadata["step"], metadata["images"]
-    warnings: list[str] = told[1]
-    return warnings
+    return list(warnings)
 
 
 def logged_rollbacks(run: RunFolder) -> list[dict[str, Any]]:
+    """Rollback events in the run's log."""
     return [e for e in run.events()[0] if e["event"] == "rollback"]
 
 
 def log_rollback(run: RunFolder, state: TrainingState, fault: LossDiverged, warnings: list[str] | None) -> None:
+    """Log a rollback to the state's number of images."""
     nth = len(logged_rollbacks(run)) + 1
     more = {"warnings": warnings} if warnings else {}
     run.log("rollback", images=fault.images, to=state.images, why=fault.why, nth=nth, **more)
 
 
-def raise_if_rollbacks_exhausted(
-    run: RunFolder, world: World, fault: LossDiverged, check_lease: Callable[[], None]
-) -> None:
-    """Diverged where the run has gone back often enough.
+def raise_if_rollbacks_exhausted(context: RunContext, fault: LossDiverged) -> None:
+    """Raise Diverged after MAX_ROLLBACKS rollbacks.
 
-    Where it failed again after going back to its newest checkpoint, that one may be at fault, finite as it is:
-    it is removed, but not also the one before.
+    If the loss diverged again after a rollback to the newest checkpoint, that checkpoint may be at fault although it
+    is finite.  It is removed once; the checkpoint before it stays.
     """
-    before = world.of_first(lambda: logged_rollbacks(run))
-    if len(before) >= MAX_ROLLBACKS:
-        times = f"after {len(before)} rollbacks"
-        raise Diverged(f"{fault.why} at image {fault.images:,}, {times}; a lower recipe.lr may hold")
-    removed = len(before) > 1 and before[-2]["to"] > before[-1]["to"]
-    if world.first and before and not removed:
+    run, world = context.run, context.world
+    earlier = world.of_first(lambda: logged_rollbacks(run))
+    if len(earlier) >= MAX_ROLLBACKS:
+        count = f"after {len(earlier)} rollbacks"
+        raise Diverged(f"{fault.why} at image {fault.images:,}, {count}; a lower recipe.lr may help")
+    is_removed = len(earlier) > 1 and earlier[-2]["to"] > earlier[-1]["to"]
+    if world.first and earlier and not is_removed:
         newest = max((run.path / "checkpoints").glob("*.safetensors"), default=None)
-        if newest and int(newest.stem) == before[-1]["to"]:
-            check_lease()
+        if newest and int(newest.stem) == earlier[-1]["to"]:
+            context.check_lease()
             newest.unlink(missing_ok=True)
     world.barrier()

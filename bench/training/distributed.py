@@ -1,8 +1,6 @@
-"""The processes of one run: how they meet, what they agree on, and what is said when one of them fails.
+"""The ranks of one run: process group, agreement between ranks, and the error when one of them fails.
 
-Process 0 listens on a port that the job's id decides, or on the next one where that is taken; the others
-look for it there and ask whose it is, so that two jobs on one host never mix.  Gradients go over NCCL on
-GPUs and gloo on CPUs; what is agreed on goes over gloo.
+Gradients are reduced over NCCL on GPUs and gloo on CPUs.  Control values always use gloo.
 """
 
 from __future__ import annotations
@@ -28,61 +26,63 @@ from bench.training.rendezvous import COLLECTIVE_TIMEOUT, ProcessInfo, Store, op
 
 
 class StopRequested(Exception):
-    """The work was asked to stop; what was done is saved."""
+    """The run was asked to stop; its state is saved."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of its run; alone unless told otherwise."""
+    """This rank among the ranks of its run; one rank by default."""
 
     rank: int = 0
     local_rank: int = 0
-    """Among the processes of its node."""
+    """Rank among the processes of this node."""
     size: int = 1
     control: Any = None
-    """The gloo group of all."""
+    """gloo process group of all ranks."""
     store: Any = None
-    """What process 0 keeps for all: keys and values."""
-    turns: Iterator[int] = field(default_factory=count, compare=False, repr=False)
+    """Key-value store that rank 0 hosts."""
+    calls: Iterator[int] = field(default_factory=count, compare=False, repr=False)
+    """Numbers the calls of `alone`, the same in all ranks."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and the log."""
+        """Whether this is rank 0, which writes files and the log."""
         return self.rank == 0
 
     def agree(self, *values: float) -> list[float]:
-        """The largest of all processes' values, one by one; every process must call it."""
+        """Maximum over all ranks of each value; a collective call."""
         if self.size == 1:
             return list(values)
-        found = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
-        return found.tolist()
+        maxima = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(maxima, dist.ReduceOp.MAX, group=self.control)
+        return maxima.tolist()
 
     def total(self, value: float) -> float:
-        """The sum of all processes' values; NaN where one is."""
+        """Sum over all ranks; NaN if any value is NaN; a collective call."""
         if self.size == 1:
             return value
-        found = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(found, group=self.control)
-        return float(found)
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total, group=self.control)
+        return float(total)
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, in order of rank."""
-        found: list[Any] = [value] * self.size
+        """The value of every rank, in order of rank; a collective call."""
+        values: list[Any] = [value] * self.size
         if self.size > 1:
-            dist.all_gather_object(found, value, group=self.control)
-        return found
+            dist.all_gather_object(values, value, group=self.control)
+        return values
 
     def of_first(self, make: Callable[[], Any]) -> Any:
-        """What process 0 makes, everywhere."""
+        """Call `make` on rank 0 and return its result on every rank; a collective call."""
         return self.gather(make() if self.first else None)[0]
 
     def barrier(self) -> None:
+        """Wait until every rank has called this."""
         if self.size > 1:
             dist.barrier(group=self.control)
 
     def check(self, check: Callable[[], None]) -> None:
-        """Ask `check`, which may raise Stopped; where it did in any process, Stopped is raised in all that ask."""
+        """Call `check`, which may raise StopRequested; once it did on any rank, this raises it on every rank."""
         try:
             check()
         except StopRequested:
@@ -93,78 +93,82 @@ class World:
             raise StopRequested
 
     def alone(self, work: Callable[[], Any], check: Callable[[], None] = lambda: None) -> None:
-        """Process 0 does some work, however long; the others wait, and end as it ends.
+        """Call `work` on rank 0 while the others wait, without a time limit.
 
-        Raises RuntimeError in the others where it fails, Stopped where it was stopped.  They ask `check`, too,
-        which process 0 hears of where its work asks `World.check`.
+        The others raise RuntimeError if it failed, and StopRequested if it was stopped.  While they wait they call
+        `check`; a stop that it reports reaches rank 0 at its next `World.check`.
         """
-        key, word = f"alone/{next(self.turns)}", "failed"
+        key, outcome = f"alone/{next(self.calls)}", "failed"
         if self.first:
             try:
                 work()
-                word = "done"
+                outcome = "done"
             except StopRequested:
-                word = "stopped"
+                outcome = "stopped"
                 raise
             finally:
                 if self.size > 1:
-                    self.store.set(key, word)
+                    self.store.set(key, outcome)
             return
         while not self.store.check([key]):
             with suppress(StopRequested):
                 self.check(check)
             time.sleep(0.2)
-        word = self.store.get(key).decode()
-        if word == "stopped":
+        outcome = self.store.get(key).decode()
+        if outcome == "stopped":
             raise StopRequested
-        if word == "failed":
-            raise RuntimeError("process 0 failed; its log says why")
+        if outcome == "failed":
+            raise RuntimeError("rank 0 failed; its log says why")
 
 
 SINGLE_PROCESS = World()
 
 
 def device_of(config: RunConfig, world: World = SINGLE_PROCESS) -> torch.device:
-    """The device of a process; ValueError for CUDA where there is none."""
-    wanted = config.compute.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
+    """Device of this rank; ValueError if compute.device is cuda and there is no CUDA device."""
+    device = config.compute.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("compute.device is cuda, and torch finds no CUDA device; use cpu or auto")
-    if wanted == "cuda" and world.size > 1:
+    if device == "cuda" and world.size > 1:
         return torch.device("cuda", world.local_rank % torch.cuda.device_count())
-    return torch.device(wanted)
+    return torch.device(device)
 
 
 @contextmanager
 def join_world(config: RunConfig) -> Iterator[World]:
-    """The world of this process: that of its submitit job's tasks, or itself alone.
+    """Join the ranks of this submitit job; a single rank outside of a job or with one task.
 
-    RuntimeError names the host that could not be reached, or the processes that did not come.
+    RuntimeError names the host that could not be reached, or the ranks that did not arrive.
     """
-    own = process_info()
-    if own is None:
+    process = process_info()
+    if process is None:
         yield SINGLE_PROCESS
         return
-    with join_world_as(own, config) as world:
+    with join_world_as(process, config) as world:
         yield world
 
 
 @contextmanager
-def join_world_as(own: ProcessInfo, config: RunConfig) -> Iterator[World]:
-    """`joined`, for a place that is known."""
-    store = open_store(own, config.compute.rendezvous_seconds)
-    device = device_of(config, World(own.rank, own.local_rank, own.size))
+def join_world_as(process: ProcessInfo, config: RunConfig) -> Iterator[World]:
+    """Join the ranks of a run as a given process."""
+    store = open_store(process, config.compute.rendezvous_seconds)
+    device = device_of(config, World(process.rank, process.local_rank, process.size))
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_device(device)
-        torch.cuda.init()  # or else a device mesh would choose by LOCAL_RANK, which SLURM's binding may not allow
-    pairs = dist.PrefixStore("groups", store)  # type: ignore[attr-defined]
+        torch.cuda.init()  # else a device mesh selects by LOCAL_RANK, which SLURM's GPU binding may not allow
+    group_store = dist.PrefixStore("groups", store)  # type: ignore[attr-defined]
     dist.init_process_group(
-        "nccl" if cuda else "gloo", store=pairs, rank=own.rank, world_size=own.size, timeout=COLLECTIVE_TIMEOUT
+        "nccl" if cuda else "gloo",
+        store=group_store,
+        rank=process.rank,
+        world_size=process.size,
+        timeout=COLLECTIVE_TIMEOUT,
     )
     control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if cuda else dist.group.WORLD
-    world = World(own.rank, own.local_rank, own.size, control, store)
+    world = World(process.rank, process.local_rank, process.size, control, store)
     try:
         yield world
         world.barrier()
@@ -173,11 +177,11 @@ def join_world_as(own: ProcessInfo, config: RunConfig) -> Iterator[World]:
         dist.destroy_process_group()
         raise
     except Exception as error:
-        first = first_failure(own, store, error)
-        if not cuda:  # NCCL would wait for what is under way
+        first = first_failure(process, store, error)
+        if not cuda:  # NCCL would wait for pending collectives
             dist.destroy_process_group()
-        if own.rank == 0:
-            keep_store_open(own, store)
+        if process.rank == 0:
+            keep_store_open(process, store)
         if first:
             raise RuntimeError(first) from error
         raise
@@ -185,49 +189,49 @@ def join_world_as(own: ProcessInfo, config: RunConfig) -> Iterator[World]:
 
 
 def exit_without_cleanup() -> None:
-    """For atexit, in a process that has done its part of the work: end it with status 0, before C++ takes it down.
+    """Exit with status 0 before C++ destructors run; registered with atexit once a rank has finished its work.
 
-    A process once aborted there ("terminate called without an active exception") when all was saved, and SLURM
-    cancelled the evaluation that depended on it.
+    A finished rank once aborted in a destructor ("terminate called without an active exception").  SLURM then
+    cancelled the evaluation that depended on the job.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def first_failure(own: ProcessInfo, store: Store, error: Exception) -> str:
-    """What failed first, where that was in another process and `error` is but a lost connection, or the like."""
-    words = f"{own} failed: {type(error).__name__}: {error}"
-    noise = type(error) is RuntimeError or isinstance(error, dist.DistError)
+def first_failure(process: ProcessInfo, store: Store, error: Exception) -> str:
+    """Describe the first failure if it was another rank's and `error` is only its consequence; else ""."""
+    description = f"{process} failed: {type(error).__name__}: {error}"
+    is_consequence = type(error) is RuntimeError or isinstance(error, dist.DistError)
     try:
-        first: str = store.compare_set("failure", "", words).decode()
-        store.set(f"ended/{own.rank}", "yes")
+        first: str = store.compare_set("failure", "", description).decode()
+        store.set(f"ended/{process.rank}", "yes")
     except RuntimeError:  # the store is gone
-        return f"process 0 on {own.host} is gone; its log may say why" if noise else ""
-    return first if noise and first != words else ""
+        return f"rank 0 on {process.host} is gone; its log may say why" if is_consequence else ""
+    return first if is_consequence and first != description else ""
 
 
-def keep_store_open(own: ProcessInfo, store: Store, seconds: float = 5.0) -> None:
-    """Keep the store until the others have read from it what failed, but not for long."""
+def keep_store_open(process: ProcessInfo, store: Store, seconds: float = 5.0) -> None:
+    """Keep the store open until the other ranks have read the first failure, at most `seconds`."""
     with suppress(RuntimeError):
-        store.wait([f"ended/{rank}" for rank in range(1, own.size)], timedelta(seconds=seconds))
+        store.wait([f"ended/{rank}" for rank in range(1, process.size)], timedelta(seconds=seconds))
 
 
 def require_same(world: World, what: str, **facts: str) -> None:
-    """RuntimeError that names the processes whose facts are not those of process 0."""
+    """Raise RuntimeError that names the ranks whose values differ from rank 0's; a collective call."""
     if world.size == 1:
         return
-    everyone = world.gather({"host": socket.gethostname(), **facts})
-    for name, value in everyone[0].items():
-        others = [f"{rank} on {own['host']}" for rank, own in enumerate(everyone) if own[name] != value]
+    by_rank = world.gather({"host": socket.gethostname(), **facts})
+    for name, value in by_rank[0].items():
+        others = [f"{rank} on {values['host']}" for rank, values in enumerate(by_rank) if values[name] != value]
         if others and name != "host":
             raise RuntimeError(
-                f"{what} differ: process{'es' * (len(others) > 1)} {', '.join(others)} and process 0 on "
-                f"{everyone[0]['host']} have different {name}; all nodes must see the same files and packages"
+                f"{what} differ: rank{'s' * (len(others) > 1)} {', '.join(others)} and rank 0 on {by_rank[0]['host']} "
+                f"have different {name}; all nodes must see the same files and packages"
             )
 
 
 def require_same_start(world: World, config: RunConfig, **facts: str) -> None:
-    """`require_same` of the code, torch, the config, and what else is given."""
-    own = {"code": code_hash(), "torch": torch.__version__, "config": digest_json(config.to_dict())}
-    require_same(world, "the processes of this run", **own, **facts)
+    """`require_same` for the code, torch's version, the config, and `facts`."""
+    shared = {"code": code_hash(), "torch": torch.__version__, "config": digest_json(config.to_dict())}
+    require_same(world, "the ranks of this run", **shared, **facts)

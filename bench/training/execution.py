@@ -1,6 +1,6 @@
-"""How a network is computed on a device: its precision, what is compiled, and what is kept for the backward pass.
+"""Execution settings: precision, torch.compile, activation checkpointing, memory format.
 
-Nothing here changes the names, shapes or types of a network's tensors, so a checkpoint does not tell of it.
+None of them changes the names, shapes or dtypes of a network's tensors, so the state dict stays the same.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from bench.training import parallel
 
 Precision = Literal["fp32", "tf32", "bf16"]
 BACKEND = "inductor"
-"""torch.compile's; tests take a quicker one."""
+"""Backend of torch.compile; tests use a faster one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecutionSettings:
-    """What "auto" comes to on a device."""
+    """Execution settings for one device, with every "auto" resolved but that of channels_last."""
 
     device: torch.device
     precision: Precision = "fp32"
-    """bf16 is autocast over float32 weights; fp32 on a GPU is without TF32, in convolutions too."""
+    """bf16 is autocast with float32 weights; fp32 on a GPU disables TF32 in matrix products and convolutions."""
     compile: Literal["none", "blocks", "graphs"] = "none"
     checkpointing: bool = False
+    """Activation checkpointing of each block."""
     channels_last: Literal["auto", "on", "off"] = "off"
-    """auto is on for convolutional networks."""
+    """auto is on for networks whose blocks hold convolutions."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """TF32 as the precision says, on a GPU; for forward and backward passes, whichever thread they are in."""
+        """Set the TF32 switches of a GPU for forward and backward passes in any thread, and restore them."""
         if self.device.type != "cuda":
             yield
             return
@@ -53,11 +54,11 @@ class ExecutionSettings:
             torch.backends.cudnn.allow_tf32 = before[1]
 
     def autocast(self) -> torch.autocast:
-        """For forward passes."""
+        """Autocast context for forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def call(self, net: nn.Module, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        """The network's output in float32; the network is prepared, or a replica of one that is."""
+        """Call a prepared network, or its DDP wrapper; the output is float32."""
         if self.compile == "graphs":
             torch.compiler.cudagraph_mark_step_begin()
         with self.autocast():
@@ -65,13 +66,13 @@ class ExecutionSettings:
         return out.float()
 
     def place(self, net: nn.Module) -> nn.Module:
-        """The network in the memory order that suits it; before it is copied, sharded or compiled."""
+        """Convert the network to channels_last if set; call this before it is copied, sharded or compiled."""
         if self.channels_last == "on" or (self.channels_last == "auto" and is_convolutional(net)):
             net.to(memory_format=torch.channels_last)
         return net
 
     def prepare(self, net: nn.Module) -> nn.Module:
-        """Checkpoint and compile in place, after which the network cannot be copied; its tensors stay as they are."""
+        """Apply activation checkpointing and torch.compile in place; afterwards the network cannot be copied."""
         layers = compiled_modules(net)
         if self.checkpointing:
             for layer in layers:
@@ -84,19 +85,21 @@ class ExecutionSettings:
         return net
 
     def sampler(self, net: nn.Module) -> Any:
-        """The network as samplers call it: `net(x, t, cond)`."""
+        """Wrap the network as `net(x, t, cond)` for samplers."""
         prepared = self.prepare(self.place(net))
 
         def call(x: Tensor, t: Tensor, cond: Any) -> Tensor:
             with self.running():
                 out = self.call(prepared, x, t, cond)
-            return out.clone() if self.compile == "graphs" else out  # a graph's output is overwritten by the next
+            return (
+                out.clone() if self.compile == "graphs" else out
+            )  # the next replay of a CUDA graph overwrites its output
 
         return call
 
 
 def training_execution(config: RunConfig, device: torch.device) -> ExecutionSettings:
-    """How a run trains on a device; ValueError for what the device does not have."""
+    """Settings for training on a device; ValueError for a precision that the device lacks."""
     c = config.compute
     precision = c.precision
     if precision == "auto":
@@ -104,93 +107,96 @@ def training_execution(config: RunConfig, device: torch.device) -> ExecutionSett
     return ExecutionSettings(
         device=device,
         precision=supported_precision(precision, device, "compute"),
-        compile=compiled(config, device),
+        compile=compile_mode(config, device),
         checkpointing=c.activation_checkpointing == "blocks",
-        channels_last=to_memory_format(config, device),
+        channels_last=channels_last_setting(config, device),
     )
 
 
 def sampling_execution(config: RunConfig, device: torch.device) -> ExecutionSettings:
-    """How its images are made there; ValueError likewise."""
+    """Settings for sampling on a device; ValueError for a precision that the device lacks."""
     return ExecutionSettings(
         device=device,
         precision=supported_precision(config.evaluation.precision, device, "evaluation"),
-        compile=compiled(config, device),
-        channels_last=to_memory_format(config, device),
+        compile=compile_mode(config, device),
+        channels_last=channels_last_setting(config, device),
     )
 
 
-def compiled(config: RunConfig, device: torch.device) -> Any:
-    chosen = config.compute.compile
-    return chosen if chosen != "auto" else "blocks" if device.type == "cuda" else "none"
+def compile_mode(config: RunConfig, device: torch.device) -> Any:
+    """compute.compile with "auto" resolved: blocks on a GPU, none on a CPU."""
+    mode = config.compute.compile
+    return mode if mode != "auto" else "blocks" if device.type == "cuda" else "none"
 
 
-def to_memory_format(config: RunConfig, device: torch.device) -> Any:
-    chosen = config.compute.channels_last
-    return "off" if chosen == "auto" and device.type != "cuda" else chosen
+def channels_last_setting(config: RunConfig, device: torch.device) -> Any:
+    """compute.channels_last; "auto" is off on a CPU."""
+    setting = config.compute.channels_last
+    return "off" if setting == "auto" and device.type != "cuda" else setting
 
 
 def supported_precision(precision: Any, device: torch.device, section: str) -> Any:
+    """The precision; ValueError for tf32 on a CPU.  `section` of the config is named in the message."""
     if precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"{section}.precision is tf32, which only GPUs compute; on a CPU use fp32 or bf16")
+        raise ValueError(f"{section}.precision is tf32, which only GPUs support; on a CPU use fp32 or bf16")
     return precision
 
 
 def has_bf16() -> bool:
-    """Whether the GPU computes bfloat16 itself: Ampere and later."""
+    """Whether the GPU has bfloat16 units (Ampere and later)."""
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def is_convolutional(net: nn.Module) -> bool:
-    """Whether a network's blocks hold convolutions."""
+    """Whether the blocks of a network hold convolutions."""
     return any(isinstance(m, nn.Conv2d) for block in parallel.transformer_blocks(net) for m in block.modules())
 
 
 def compiled_modules(net: nn.Module) -> list[nn.Module]:
-    """What is compiled or checkpointed by itself: the blocks, and modules of their kinds beside the lists of them.
+    """Modules that are compiled or checkpointed one by one: the blocks, and other children of the same classes.
 
-    The whole network where it has no such lists.
+    The whole network if it has no lists of blocks.
     """
     blocks = list(parallel.transformer_blocks(net))
-    kinds = {type(block) for block in blocks}
-    return [*blocks, *(child for child in net.children() if type(child) in kinds)] or [net]
+    classes = {type(block) for block in blocks}
+    return [*blocks, *(child for child in net.children() if type(child) in classes)] or [net]
 
 
-def checkpointed_call(forward: Any, *given: Any, **named: Any) -> Any:
-    """A layer that keeps no more than its inputs; dropout draws the same again."""
-    return checkpoint(forward, *given, use_reentrant=False, **named)
+def checkpointed_call(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a layer and save only its inputs for the backward pass; dropout repeats its draws."""
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def compile_each(layers: list[nn.Module]) -> None:
-    """Compile the forward of each; layers of the same structure share one graph.
+    """Compile the forward of each layer; layers of equal structure share one graph.
 
-    Each structure has a copy of the code, because that is what torch hangs compiled graphs on, of which it
-    allows few, and all of which it goes through at a call: a U-Net has a structure for nearly every block.
+    torch keeps compiled graphs with the code object, allows few per code object and checks all of them at each call.
+    A U-Net has a different structure for nearly every block, so each structure gets a copy of the code object.
     """
-    made: dict[Any, Any] = {}
+    forwards: dict[Any, Any] = {}
     for layer in layers:
         recomputed = isinstance(layer.forward, partial)
         key = (type(layer), str(layer), recomputed, *((name, p.shape) for name, p in layer.named_parameters()))
-        if key not in made:
-            own = copy_function(recompute_in_backward(type(layer).forward) if recomputed else type(layer).forward)
-            made[key] = torch.compile(own, fullgraph=True, dynamic=False, backend=BACKEND)
-        layer.forward = MethodType(made[key], layer)
+        if key not in forwards:
+            forward = copy_function(recompute_in_backward(type(layer).forward) if recomputed else type(layer).forward)
+            forwards[key] = torch.compile(forward, fullgraph=True, dynamic=False, backend=BACKEND)
+        layer.forward = MethodType(forwards[key], layer)
 
 
 def recompute_in_backward(forward: Any) -> Any:
-    """The forward of a class, keeping no more than its inputs."""
+    """Wrap a class's forward in activation checkpointing."""
 
-    def recomputed(self: nn.Module, *given: Any, **named: Any) -> Any:
-        return checkpointed_call(partial(forward, self), *given, **named)
+    def recomputed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return checkpointed_call(partial(forward, self), *args, **kwargs)
 
     return recomputed
 
 
 def copy_function(function: Any) -> Any:
-    """A function of the same body with a code object of its own."""
+    """Copy a function together with its code object."""
     if not isinstance(function, FunctionType):
         return function
     code = function.__code__.replace()
-    made = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    made.__kwdefaults__ = function.__kwdefaults__
-    return made
+    copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy

@@ -1,6 +1,7 @@
-"""What a device computes at most: dense TFLOP/s by its name, or measured; and the share of it that is used (MFU).
+"""Peak dense TFLOP/s of accelerators, by name or measured, and model FLOPs utilisation (MFU).
 
-Figures are the makers' for dense matrix products (NVIDIA prints bf16 and TF32 with sparsity, which is twice these).
+The values are the vendors' for dense matrix products; NVIDIA's datasheets print bf16 and TF32 with sparsity, twice
+these.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 import torch
 
 PEAK_TFLOPS: Mapping[str, Mapping[str, float]] = {
-    # NVIDIA's datasheets of H100, H200 and GH200; SXM and superchips are one silicon, PCIe and NVL run slower
+    # NVIDIA's datasheets of H100, H200 and GH200; SXM boards and superchips have one peak, PCIe and NVL a lower one
     "H100 PCIe": {"bf16": 756.5, "tf32": 378.0, "fp32": 51.2},
     "H100 NVL": {"bf16": 835.5, "tf32": 417.5, "fp32": 60.0},
     "H100": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
@@ -26,7 +27,7 @@ PEAK_TFLOPS: Mapping[str, Mapping[str, float]] = {
     "A40": {"bf16": 149.7, "tf32": 74.8, "fp32": 37.4},
     "A10": {"bf16": 125.0, "tf32": 62.5, "fp32": 31.2},
     "RTX A6000": {"bf16": 154.8, "tf32": 77.4, "fp32": 38.7},
-    # L4 and L40S: Ada datasheets; GeForce: the architectures' white papers, products summed up in float32
+    # L4 and L40S: Ada datasheets; GeForce: the architectures' white papers, with float32 accumulation
     "L4": {"bf16": 121.0, "tf32": 60.0, "fp32": 30.3},
     "L40S": {"bf16": 362.0, "tf32": 183.0, "fp32": 91.6},
     "RTX 4090": {"bf16": 165.2, "tf32": 82.6, "fp32": 82.6},
@@ -34,48 +35,50 @@ PEAK_TFLOPS: Mapping[str, Mapping[str, float]] = {
     # B200: datasheet of HGX B200
     "B200": {"bf16": 2250.0, "tf32": 1100.0, "fp32": 75.0},
 }
-"""Words that a device's name holds, the longest match winning -> precision -> dense TFLOP/s."""
+"""Words in a device's name (the longest match wins) -> precision -> dense TFLOP/s."""
 
 
 def known_peak(device: str, precision: str = "bf16") -> float | None:
-    """Dense TFLOP/s of a device by name; None for one that is not in the table, or a part of one (MIG)."""
+    """Peak dense TFLOP/s of a device by name; None if it is not in the table or is a MIG slice."""
     words = device.replace("-", " ").split()
     if "MIG" in words:
         return None
-    fitting = [name for name in PEAK_TFLOPS if _within(name.split(), words)]
-    return PEAK_TFLOPS[max(fitting, key=len)].get(precision) if fitting else None
+    matches = [name for name in PEAK_TFLOPS if _contains_words(name.split(), words)]
+    return PEAK_TFLOPS[max(matches, key=len)].get(precision) if matches else None
 
 
-def _within(name: list[str], words: list[str]) -> bool:
+def _contains_words(name: list[str], words: list[str]) -> bool:
+    """Whether `name` is a run of consecutive words."""
     return any(words[i : i + len(name)] == name for i in range(len(words)))
 
 
 def accelerator_name(device: torch.device) -> str:
-    """A GPU's name, or "CPU"."""
+    """Name of the GPU, or "CPU"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def mfu(rate: float, flops: float, peak: float) -> float:
-    """Share of the peak (TFLOP/s) that is used at `rate` images a second of `flops` each."""
-    return rate * flops / (peak * 1e12)
+def mfu(throughput: float, flops: float, peak: float) -> float:
+    """Fraction of `peak` (TFLOP/s) that is used at `throughput` images per second of `flops` each."""
+    return throughput * flops / (peak * 1e12)
 
 
 @torch.no_grad()
 def measure_peak(device: torch.device, precision: str = "bf16", size: int = 0, rounds: int = 10) -> float:
-    """TFLOP/s of a product of two square matrices, the best of some; what a device without an entry is held to."""
+    """Measure TFLOP/s of a product of two square matrices: the best of `rounds`, for devices without an entry."""
     size = size or (8192 if device.type == "cuda" else 2048)
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" and device.type == "cuda" else "highest")
     try:
-        seconds = [_timed(a, b, device) for _ in range(rounds + 1)][1:]
+        seconds = [_time_matmul(a, b, device) for _ in range(rounds + 1)][1:]
     finally:
         torch.set_float32_matmul_precision(before)
     return 2 * size**3 / min(seconds) / 1e12
 
 
-def _timed(a: torch.Tensor, b: torch.Tensor, device: torch.device) -> float:
+def _time_matmul(a: torch.Tensor, b: torch.Tensor, device: torch.device) -> float:
+    """Seconds of one matrix product."""
     began = time.perf_counter()
     a @ b
     if device.type == "cuda":

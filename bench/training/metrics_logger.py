@@ -1,4 +1,4 @@
-"""The trainer's meter: mean loss and rate of all processes since the last report, and what is no sane loss."""
+"""Training metrics averaged over all ranks since the last log line; raises on a diverged loss."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bench.training.distributed import SINGLE_PROCESS, World
 from bench.training.tensorboard import TensorBoardWriter
 
 MAX_LOSS = 100.0
-"""A mean loss that no training recovers from.  Predicting nothing costs 1, and L_vlb, where it is trained,
-at most 40 bits in its likelihood, which is clamped at 1e-12; a healthy run's spikes stay near these."""
+"""A mean loss above this counts as diverged.  Predicting zero noise costs 1.  L_vlb, if it is trained, costs at most
+40 bits, because its likelihood is clamped at 1e-12.  Spikes of a healthy run stay near these values."""
 
 
 class LossDiverged(Exception):
-    """A state that must not be kept: at how many images, and why."""
+    """The loss or the state diverged: after how many images, and why."""
 
     def __init__(self, images: int, why: str) -> None:
         super().__init__(images, why)
@@ -29,27 +29,29 @@ class LossDiverged(Exception):
 
 
 class HasImages(Protocol):
+    """A state that counts the images it was trained on."""
+
     images: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PendingLoss:
-    """A sum of losses on its way from the device."""
+    """A sum of losses that is being copied from the device."""
 
     total: Tensor
-    arrived: torch.cuda.Event | None
-    """None where it is there."""
+    copied: torch.cuda.Event | None
+    """Event of the copy; None if the sum is on the host."""
     count: int
-    """Images it is of."""
+    """Images that the sum covers."""
     images: int
-    """Seen when it was asked for."""
+    """Images trained on when the copy was requested."""
     seconds: float
 
 
 class MetricsLogger:
-    """The only place where a step's loss is fetched; process 0 logs it.
+    """Fetches the loss from the device, averages it over the ranks, and logs it on rank 0.
 
-    What a GPU has not computed yet is waited for only where something is about to be saved.
+    It waits for a GPU only before a checkpoint is written.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class MetricsLogger:
         self.run, self.config, self.state, self.world, self.seconds = run, config, state, world, seconds
         self.saved = time.monotonic()
         self.scalars = TensorBoardWriter(run, purge_after=state.images or None) if world.first else None
-        self.asked: PendingLoss | None = None
+        self.pending: PendingLoss | None = None
         self._start()
 
     def _start(self) -> None:
@@ -67,73 +69,74 @@ class MetricsLogger:
         self.since = time.monotonic()
 
     def add(self, loss: Tensor, size: int) -> None:
-        """This process's part of the mean loss of a batch of `size`."""
+        """Add this rank's part of the mean loss of a batch of `size` images."""
         self.total = loss * size if self.total is None else self.total + loss * size
         self.images += size
 
     def due(self) -> bool:
+        """Whether the next log line is due."""
         return time.monotonic() - self.since >= self.seconds
 
     def checkpoint_due(self) -> bool:
-        """Checkpoints are written at reports only, which have seen that the loss is sane."""
+        """Whether a checkpoint is due; only together with a log line, which has checked the loss."""
         return self.due() and time.monotonic() - self.saved >= self.config.compute.checkpoint_seconds
 
-    def late(self) -> bool:
-        """Whether a loss that was asked for is still on its way."""
-        return self.asked is not None and self.asked.arrived is not None and not self.asked.arrived.query()
+    def is_copying(self) -> bool:
+        """Whether a requested loss is still being copied from the device."""
+        return self.pending is not None and self.pending.copied is not None and not self.pending.copied.query()
 
     def report(self, wait: bool = True) -> None:
-        """Ask for the loss since the last report, and log it where it can be waited for or is there.
+        """Request the mean loss since the last log line, and log it if `wait` or if it is on the host.
 
-        Exploded, in every process, where it is not finite or above EXPLODED; without `wait` that is for `settle`.
+        LossDiverged on every rank if the loss is not finite or above MAX_LOSS; without `wait`, `settle` raises it.
         """
         self.settle()
         if self.total is None:
             return
-        total, arrived = copy_to_host(self.total)
-        if wait and arrived is not None:
-            arrived.synchronize()
-        self.asked = PendingLoss(
+        total, copied = copy_to_host(self.total)
+        if wait and copied is not None:
+            copied.synchronize()
+        self.pending = PendingLoss(
             total=total,
-            arrived=arrived,
+            copied=copied,
             count=self.images,
             images=self.state.images,
             seconds=max(1e-9, time.monotonic() - self.since),
         )
         self._start()
-        if wait or arrived is None:
+        if wait or copied is None:
             self.settle()
 
     def settle(self) -> None:
-        """Log what was asked for, waiting for it if need be; raises as `report`.  All processes must call it."""
-        asked, self.asked = self.asked, None
-        if asked is None:
+        """Log the requested loss, waiting for it if needed; raises like `report`; a collective call."""
+        pending, self.pending = self.pending, None
+        if pending is None:
             return
-        if asked.arrived is not None:
-            asked.arrived.synchronize()
-        loss = self.world.total(float(asked.total)) / asked.count
+        if pending.copied is not None:
+            pending.copied.synchronize()
+        loss = self.world.total(float(pending.total)) / pending.count
         if not math.isfinite(loss) or loss > MAX_LOSS:
-            raise LossDiverged(asked.images, f"the loss is {loss:.4g}")
+            raise LossDiverged(pending.images, f"the loss is {loss:.4g}")
         if self.scalars:
-            rate = asked.count / asked.seconds
+            throughput = pending.count / pending.seconds
             self.run.log(
                 "train",
-                images=asked.images,
+                images=pending.images,
                 of=self.config.budget.images,
                 loss=loss,
-                rate=rate,
-                seconds=round(asked.seconds, 4),
+                rate=throughput,
+                seconds=round(pending.seconds, 4),
                 processes=self.world.size,
             )
-            self.scalars.add(asked.images, {"loss": loss, "images per second": rate})
+            self.scalars.add(pending.images, {"loss": loss, "images per second": throughput})
 
 
 def copy_to_host(value: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """A number on its way from a GPU into page-locked memory, and what tells when it is there."""
+    """Start to copy a scalar into pinned host memory; the copy and its event, or the value and None on a CPU."""
     if value.device.type != "cuda":
         return value, None
-    there = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-    there.copy_(value, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record()
-    return there, arrived
+    host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+    host.copy_(value, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+    return host, copied

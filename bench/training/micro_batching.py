@@ -1,7 +1,7 @@
-"""How many images a process takes at a time: as many as its GPU's memory holds, found by halving.
+"""Choose the micro-batch: the images per forward pass that fit into a GPU's memory, found by halving.
 
-The batch of a step stays what the recipe says: gradients are summed.  What was found is in the run's log, so that
-a run goes on with the sums it began with.
+The batch of an optimizer step stays the recipe's, because gradients are accumulated.  The micro-batch is logged, so
+that a resumed run sums gradients in the same order.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from bench.training.checkpointing import TrainingState
 from bench.training.distributed import World
 
 SEARCH_LARGEST = -1
+"""Value of compute.micro_batch that searches for the largest."""
 MEMORY_MARGIN = 0.8
-"""Share of the free memory that an estimate may fill; the rest is for fragments and kernels' own."""
+"""Fraction of the free memory that an estimate may use; the rest is for fragmentation and workspaces."""
 
 
 class MicroBatchTooLarge(ValueError):
-    """Not even one image fits."""
+    """Not even one image fits into memory."""
 
 
 def accumulate_with_retry(accumulate: Callable[[], Tensor], state: TrainingState, share: int, search: bool) -> Tensor:
-    """What `accumulate` gives, which starts over with half the images at a time where memory does not suffice.
+    """Call `accumulate`; with `search`, halve the micro-batch and start over when memory runs out.
 
-    It ends before the optimizer's step, so nothing that it leaves is kept.  TooLarge where one image is too many.
+    `accumulate` ends before the optimizer step, so a failed call leaves nothing.  MicroBatchTooLarge if one image
+    does not fit.
     """
     while True:
         try:
@@ -47,14 +49,14 @@ def accumulate_with_retry(accumulate: Callable[[], Tensor], state: TrainingState
 
 
 def halve_micro_batch(state: TrainingState, share: int) -> bool:
-    """Take half as many images at a time; False where it was one."""
-    now = min(state.micro_batch or share, share)
-    state.micro_batch = max(1, -(-now // 2))
-    return now > 1
+    """Halve the micro-batch; False if it was one image."""
+    current = min(state.micro_batch or share, share)
+    state.micro_batch = max(1, -(-current // 2))
+    return current > 1
 
 
 def release_failed_step(state: TrainingState) -> None:
-    """Let go of what a step that failed has left."""
+    """Free the memory of a failed step."""
     state.optimizer.zero_grad(set_to_none=state.engine.compile != "graphs")
     gc.collect()
     if state.engine.device.type == "cuda":
@@ -64,18 +66,19 @@ def release_failed_step(state: TrainingState) -> None:
 def choose_micro_batch(
     run: RunFolder, state: TrainingState, config: RunConfig, world: World, share: int, trial: Callable[[int], None]
 ) -> None:
-    """Set the state's micro-batch at the start, the same in all processes.
+    """Set the state's micro-batch, the same on all ranks; a collective call.
 
-    That of the configuration, or of the log.  Where it is to be searched, one process begins with its whole
-    share, and halves when it must (`fitting`).  Many agree on what fits all of them, before anything goes between
-    them: of replicas each tries `trial(images)`, a pass that keeps to itself; sharded ones estimate.
+    The micro-batch is that of the config or, when resuming, of the log.  To search for it, a single rank starts with
+    its whole share and halves when memory runs out (`accumulate_with_retry`).  Several ranks agree on the smallest
+    before the first step: with DDP each rank tries `trial(images)`, a pass without communication; with FSDP it is
+    estimated.
     """
     if config.compute.micro_batch != SEARCH_LARGEST:
         state.micro_batch = config.compute.micro_batch
         return
-    kept = world.of_first(lambda: logged_micro_batch(run, world))
-    if kept is not None or world.size == 1 or state.engine.device.type != "cuda":
-        state.micro_batch = kept or 0
+    logged = world.of_first(lambda: logged_micro_batch(run, world))
+    if logged is not None or world.size == 1 or state.engine.device.type != "cuda":
+        state.micro_batch = logged or 0
         return
     state.micro_batch = share
     if state.replicas is None:
@@ -89,11 +92,12 @@ def choose_micro_batch(
 
 
 def reserve_optimizer_memory(state: TrainingState) -> Tensor:
-    """As much memory as the optimizer's moments take, which come later."""
+    """Allocate as much memory as the optimizer's moments will take."""
     return torch.empty(sum(2 * p.numel() for p in state.net.parameters()), device=state.engine.device)
 
 
 def try_step(state: TrainingState, trial: Callable[[int], None], share: int) -> Tensor:
+    """Make one forward and backward pass of the current micro-batch without communication."""
     with parallel.accumulating_gradients(state.call, last=False):
         trial(min(state.micro_batch or share, share))
     torch.cuda.synchronize(state.engine.device)
@@ -101,33 +105,33 @@ def try_step(state: TrainingState, trial: Callable[[int], None], share: int) -> 
 
 
 def estimate_micro_batch(config: RunConfig, state: TrainingState, world: World) -> int:
-    """Images whose float32 activations, all kept, fit into what the shards leave free: rather too few than too many."""
-    from bench.costs import counting  # which takes a second to import, and is asked here alone
+    """Estimate the images whose float32 activations fit beside the shards; rather too few than too many."""
+    from bench.costs import counting  # its import takes a second
 
     model = config.model
-    each = counting.activation_bytes(model.arch, model.size or None, state.net.spec.io, model.network)  # type: ignore[union-attr, arg-type]
-    own = sum(parallel.local_tensor(p).numel() for p in state.net.parameters())
-    free = torch.cuda.mem_get_info(state.engine.device)[0] - 12 * own  # gradients and two moments
-    return int(MEMORY_MARGIN * max(0, free) / each)
+    bytes_per_image = counting.activation_bytes(model.arch, model.size or None, state.net.spec.io, model.network)  # type: ignore[union-attr, arg-type]
+    local_parameters = sum(parallel.local_tensor(p).numel() for p in state.net.parameters())
+    free = torch.cuda.mem_get_info(state.engine.device)[0] - 12 * local_parameters  # gradients and two moments
+    return int(MEMORY_MARGIN * max(0, free) / bytes_per_image)
 
 
 def logged_micro_batch(run: RunFolder, world: World) -> int | None:
-    """What the log says of a turn with as many processes; None where it says nothing."""
-    turns = [e for e in run.events()[0] if e["event"] == "compute" and e["processes"] == world.size]
-    found: int | None = turns[-1]["micro_batch"] if turns else None
-    return found
+    """Micro-batch of the last logged attempt with as many ranks; None if there is none."""
+    events = [e for e in run.events()[0] if e["event"] == "compute" and e["processes"] == world.size]
+    micro_batch: int | None = events[-1]["micro_batch"] if events else None
+    return micro_batch
 
 
 def log_micro_batch(run: RunFolder, state: TrainingState, world: World) -> int:
-    """Log how the run is computed from here on; the micro-batch."""
-    way = state.engine
+    """Log the execution settings from this step on; the micro-batch."""
+    engine = state.engine
     if world.first:
         run.log(
             "compute",
-            device=hardware.accelerator_name(way.device),
-            precision=way.precision,
-            compile=way.compile,
-            checkpointing=way.checkpointing,
+            device=hardware.accelerator_name(engine.device),
+            precision=engine.precision,
+            compile=engine.compile,
+            checkpointing=engine.checkpointing,
             micro_batch=state.micro_batch,
             processes=world.size,
         )

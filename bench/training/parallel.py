@@ -1,8 +1,8 @@
-"""One network in several processes: DDP, where each holds it whole, and FSDP2, where they share it out.
+"""One network on several ranks: DDP, where each rank holds a replica, and FSDP2, where the ranks share the parameters.
 
-Either way a process gives the gradient of its part of the loss, and the mean over processes is taken;
-checkpoints are whole and do not tell how many processes wrote them.  FSDP2 and its tensors are imported where
-they are used: they take half a second of every process's start.
+Each rank computes the gradient of its part of the loss, and the ranks average the gradients.  Checkpoints hold
+whole tensors, so they do not depend on the number of ranks.  FSDP2 is imported where it is used, because its import
+takes half a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def shard_fsdp(net: nn.Module, world: World, device: torch.device) -> None:
-    """Share out the parameters over the processes, block by block, in place (FSDP2)."""
+    """Shard the parameters over the ranks in place, block by block (FSDP2)."""
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
@@ -39,7 +39,7 @@ def _is_fsdp(net: nn.Module) -> TypeGuard[FSDPModule]:
 
 
 def transformer_blocks(net: nn.Module) -> Iterator[nn.Module]:
-    """The layers in a network's lists of them, lists of lists included."""
+    """Yield the layers in the ModuleLists of a network, nested lists included."""
     for child in net.children():
         if type(child) is nn.ModuleList:
             yield from transformer_blocks(child)
@@ -48,10 +48,10 @@ def transformer_blocks(net: nn.Module) -> Iterator[nn.Module]:
 
 
 def replicate_ddp(net: nn.Module, device: torch.device) -> DistributedDataParallel:
-    """The network behind a call that averages gradients; all processes hold the same weights (checked before)."""
+    """Wrap the network in DDP; the ranks must hold the same weights, which `require_same_start` has checked."""
     ids = [device.index] if device.type == "cuda" else None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its heir is too new
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its replacement needs a newer torch
         return DistributedDataParallel(
             net, device_ids=ids, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True
         )
@@ -59,7 +59,7 @@ def replicate_ddp(net: nn.Module, device: torch.device) -> DistributedDataParall
 
 @contextmanager
 def accumulating_gradients(call: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients of this forward and backward pass are only averaged over processes if it is the step's last."""
+    """Average the gradients of this forward and backward pass over the ranks only if it is the last of the step."""
     if _is_fsdp(call):
         call.set_requires_gradient_sync(last)
         yield
@@ -71,35 +71,35 @@ def accumulating_gradients(call: nn.Module, last: bool) -> Iterator[None]:
 
 
 def rank_slice(size: int, world: World) -> slice:
-    """The rows of a batch that are this process's; shares differ by at most one, and may be empty."""
+    """Rows of a batch that belong to this rank; shares differ by at most one row, and may be empty."""
     return slice(size * world.rank // world.size, size * (world.rank + 1) // world.size)
 
 
 def accumulation_steps(size: int, micro_batch: int, world: World) -> int:
-    """In how many passes every process takes its share of a batch: the same number for all."""
+    """Number of forward and backward passes per step; the same on all ranks."""
     largest = -(-size // world.size)
     return -(-largest // micro_batch) if micro_batch else 1
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
+    """This rank's shard of a tensor, or the whole tensor if it is not sharded."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def gather_tensors(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
-    """Whole tensors on the CPU of process 0, one at a time; nothing elsewhere.  Every process must call it."""
-    found = {}
+    """Gather whole tensors one at a time to the CPU of rank 0, empty on other ranks; a collective call."""
+    gathered = {}
     for name, tensor in tensors.items():
         whole = tensor.full_tensor() if is_sharded(tensor) else tensor
         if world.first:
-            found[name] = whole.detach().cpu()
-    return found
+            gathered[name] = whole.detach().cpu()
+    return gathered
 
 
 @torch.no_grad()
 def all_finite(tensors: Mapping[str, Tensor], world: World) -> bool:
-    """Whether no process holds NaN or infinity in them."""
-    held = [local_tensor(t).detach() for t in tensors.values() if t.is_floating_point()]
-    norms = torch._foreach_norm([t for t in held if t.numel()], float("inf"))
-    broken = not bool(torch.isfinite(torch.stack(norms)).all())
-    return not world.agree(broken)[0]
+    """Whether the tensors are free of NaN and infinity on every rank; a collective call."""
+    shards = [local_tensor(t).detach() for t in tensors.values() if t.is_floating_point()]
+    norms = torch._foreach_norm([t for t in shards if t.numel()], float("inf"))
+    not_finite = not bool(torch.isfinite(torch.stack(norms)).all())
+    return not world.agree(not_finite)[0]

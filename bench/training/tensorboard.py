@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard where it is installed; the JSON lines of the run are the log that counts."""
+"""Write scalars for TensorBoard if it is installed; log.jsonl remains the complete log of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bench.storage.run_folder import RunFolder
 
 
 class TensorBoardWriter:
-    """Writes to RUN/tensorboard, or nowhere when TensorBoard is not installed."""
+    """Writes to RUN/tensorboard; does nothing if TensorBoard is not installed."""
 
     def __init__(self, run: RunFolder, purge_after: int | None = None) -> None:
         self.writer: Any = None
@@ -19,7 +19,7 @@ class TensorBoardWriter:
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge_after)
 
     def add(self, images: int, values: dict[str, float]) -> None:
-        """Scalars at a count of training images."""
+        """Write scalars at a number of training images."""
         if self.writer is None:
             return
         for name, value in values.items():

@@ -1,7 +1,7 @@
 """The trainer: one loop for every architecture and data set, in one process or many.
 
-Each step is a pure function of (state, seed, step), so a run that was killed anywhere ends with the
-weights of one that was not.  All processes make the same draw and take their rows of it.
+A step is a pure function of (state, seed, step), so a killed run that resumes ends with the weights of a run without
+interruption.  All ranks draw the same batch and take their rows of it.
 
 B batch, C channels, H W image size.
 """
@@ -21,11 +21,10 @@ import architectures
 from bench.config.schema import RunConfig
 from bench.config.seeds import derive_seed
 from bench.data import prefetch
-from bench.data.dataset import Dataset
 from bench.diffusion.gaussian_diffusion import GaussianDiffusion, draw_timesteps, make_diffusion
 from bench.storage import tensor_files
 from bench.storage.process_identity import is_slurm_task
-from bench.storage.run_folder import RunFolder
+from bench.storage.stage_results import TrainingResult, read_training_result, write_result
 from bench.training import execution, micro_batching, parallel, training_batch
 from bench.training.checkpointing import Diverged as Diverged
 from bench.training.checkpointing import (
@@ -37,20 +36,21 @@ from bench.training.checkpointing import (
     save_checkpoint,
 )
 from bench.training.distributed import SINGLE_PROCESS, World, require_same_start
-from bench.training.distributed import StopRequested as Stopped
+from bench.training.distributed import StopRequested as StopRequested
 from bench.training.distributed import device_of as device_of
 from bench.training.metrics_logger import LossDiverged, MetricsLogger
+from bench.training.run_context import RunContext
 
 
 def set_threads(config: RunConfig) -> None:
-    """CPU threads of this process: those asked for, or a SLURM task's cores, or torch's default."""
-    given = min(int(os.environ.get("SLURM_CPUS_PER_TASK", 0)), os.cpu_count() or 1) if is_slurm_task() else 0
-    if threads := config.compute.threads or given:
+    """Set the CPU threads of this process: compute.threads, or a SLURM task's cores, or torch's default."""
+    slurm_cores = min(int(os.environ.get("SLURM_CPUS_PER_TASK", 0)), os.cpu_count() or 1) if is_slurm_task() else 0
+    if threads := config.compute.threads or slurm_cores:
         torch.set_num_threads(threads)
 
 
 def set_determinism(config: RunConfig) -> None:
-    """Where compute.deterministic asks for it: the same bits on a GPU each time; before CUDA is first used."""
+    """With compute.deterministic, make GPU results reproducible to the bit; call this before CUDA is used."""
     if config.compute.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -60,27 +60,27 @@ def set_determinism(config: RunConfig) -> None:
 def new_training_state(
     config: RunConfig, io: architectures.IOSpec, device: torch.device, world: World = SINGLE_PROCESS
 ) -> TrainingState:
-    """A network from the seed, its average, and the optimizer; RuntimeError where the processes' differ."""
+    """Build the network from the seed, its EMA and the optimizer; RuntimeError if the ranks' weights differ."""
     torch.manual_seed(derive_seed(config.seed, "init"))
-    model, r, way = config.model, config.recipe, execution.training_execution(config, device)
+    model, r, engine = config.model, config.recipe, execution.training_execution(config, device)
     net = architectures.build(model.arch, model.size or None, io=io, args=model.network).train()
     if world.size > 1:
         require_same_start(world, config, weights=tensor_files.tensors_crc32(net.state_dict()))
     sharded = world.size > 1 and config.compute.sharding == "fsdp"
-    net = net if sharded else way.place(net.to(device))  # sharding moves it block by block
+    net = net if sharded else engine.place(net.to(device))  # FSDP moves it block by block
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     if sharded:
         parallel.shard_fsdp(net, world, device)
         parallel.shard_fsdp(ema, world, device)
-    way.prepare(net)
-    own = [p for p in net.parameters() if p.requires_grad]
-    if way.compile == "graphs":  # gradients must not lie in a graph's memory, which its next pass takes
-        for p in own:
+    engine.prepare(net)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    if engine.compile == "graphs":  # a replay would overwrite gradients in the graph's own memory
+        for p in trained:
             p.grad = torch.zeros_like(p)
-    optimizer = torch.optim.AdamW(own, lr=r.lr, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=r.lr, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay, fused=True)
     replicas = parallel.replicate_ddp(net, device) if world.size > 1 and not sharded else None
     return TrainingState(
-        net, ema, optimizer, replicas=replicas, engine=way, micro_batch=max(0, config.compute.micro_batch)
+        net, ema, optimizer, replicas=replicas, engine=engine, micro_batch=max(0, config.compute.micro_batch)
     )
 
 
@@ -92,10 +92,10 @@ def train_step(
     size: int = 0,
     world: World = SINGLE_PROCESS,
 ) -> Tensor:
-    """One optimiser step on this process's rows of a batch of `size` (0: all of it).
+    """Make one optimizer step on this rank's rows (x0, t, eps, labels) of a batch of `size` (0: one rank has all).
 
-    Their part of the batch's mean loss, still on the device, which is not waited for.  What a network itself
-    draws, such as dropout, is a function of (seed, step, rank).
+    Returns this rank's part of the mean loss, a scalar on the device; it does not wait for the device.  Random draws
+    inside the network, such as dropout, are a function of (seed, step, rank).
     """
     r, size = config.recipe, size or len(batch[0])
 
@@ -124,13 +124,13 @@ def train_step(
 
 
 def backward(state: TrainingState, diffusion: GaussianDiffusion, piece: tuple[Tensor, ...], weight: float) -> Tensor:
-    """Add the gradient of the images' mean loss times `weight`; that product, still on the device.
+    """Add the gradient of `weight` times the mean loss of some rows; returns that product, on the device.
 
-    Without an image one of zeros takes part, times nothing: all processes call the network equally often.
+    A rank without rows uses one image of zeros with weight zero, so that all ranks call the network equally often.
     """
-    whole = piece if len(piece[0]) else tuple(z.new_zeros(1, *z.shape[1:]) for z in piece)
-    x0, t, eps, labels = (z.to(diffusion.device, non_blocking=True) for z in whole)
-    xt = diffusion.noisy(x0, t, eps)
+    rows = piece if len(piece[0]) else tuple(z.new_zeros(1, *z.shape[1:]) for z in piece)
+    x0, t, eps, labels = (z.to(diffusion.device, non_blocking=True) for z in rows)
+    xt = diffusion.q_sample(x0, t, eps)
     cond = labels if state.net.spec.io.num_classes else None  # type: ignore[union-attr]
     out = state.engine.call(state.call, xt, diffusion.time(t), cond)
     loss = diffusion.loss(out, x0, xt, t, eps).mean() * weight
@@ -141,78 +141,79 @@ def backward(state: TrainingState, diffusion: GaussianDiffusion, piece: tuple[Te
 @torch.no_grad()
 def update_ema(state: TrainingState, decay: float) -> None:
     """ema <- decay ema + (1 - decay) weights; buffers are copied."""
-    own, new = ([parallel.local_tensor(p) for p in net.parameters()] for net in (state.ema, state.net))
-    torch._foreach_lerp_(own, new, 1 - decay)
-    for kept, fresh in zip(state.ema.buffers(), state.net.buffers(), strict=True):
-        kept.copy_(fresh)
+    average, new = ([parallel.local_tensor(p) for p in net.parameters()] for net in (state.ema, state.net))
+    torch._foreach_lerp_(average, new, 1 - decay)
+    for buffer, new_buffer in zip(state.ema.buffers(), state.net.buffers(), strict=True):
+        buffer.copy_(new_buffer)
 
 
-def train(
-    run: RunFolder,
-    config: RunConfig,
-    arrays: Dataset,
-    io: architectures.IOSpec,
-    stop: Callable[[], bool],
-    world: World = SINGLE_PROCESS,
-    check_lease: Callable[[], None] = lambda: None,
-) -> None:
-    """Train to the budget, leaving averaged weights at each evaluation point.
+def train(context: RunContext) -> TrainingResult | None:
+    """Train to the budget, leaving EMA weights at each evaluation point; None where the run's log was removed.
 
-    Goes on from the newest whole checkpoint.  `stop` is asked in every process at every step; where it
-    says so in any, all save and raise Stopped.  `check_lease` is called in process 0 before anything is written,
-    and may raise.
+    Resumes from the newest complete checkpoint.  Every rank checks for a stop request at every step; after one, all
+    ranks save and raise StopRequested.  Rank 0 checks its lease before it writes.
 
-    A loss or weights that are not finite, or a loss above EXPLODED, send the run back to the last good
-    checkpoint, to make exactly the same steps again: that heals faults of machines, and is not meant to heal
-    a recipe, since one recipe for all is the point of this benchmark.  Diverged after ROLLBACKS of these,
-    counted over restarts.
+    If the loss or the weights are not finite, or the loss is above MAX_LOSS, the run rolls back to the last good
+    checkpoint and repeats exactly the same steps.  That repairs faults of a machine.  It does not repair a recipe,
+    because the benchmark uses one recipe for all.  Diverged after MAX_ROLLBACKS rollbacks, counted over restarts.
     """
-    set_determinism(config)
-    if world.of_first(lambda: run.has_snapshots(config.budget.evaluation_points)):
-        return
+    set_determinism(context.config)
+    run, world = context.run, context.world
+    done = world.of_first(lambda: run.has_snapshots(context.config.budget.evaluation_points))
+    if not done:
+        train_with_rollbacks(context)
+    result: TrainingResult | None = world.of_first(lambda: publish_result(context, trained=not done))
+    return result
+
+
+def train_with_rollbacks(context: RunContext) -> None:
+    """Train to the budget; roll back to a checkpoint if the loss or the weights are not finite."""
     fault = None
     while True:
         try:
-            return train_attempt(run, config, arrays, io, stop, world, check_lease, fault)
+            return train_attempt(context, fault)
         except LossDiverged as error:
             fault = error
-            raise_if_rollbacks_exhausted(run, world, fault, check_lease)
-            fault = fault.with_traceback(None)  # which holds the state that failed
+            raise_if_rollbacks_exhausted(context, fault)
+            fault = fault.with_traceback(None)  # its frames hold the diverged state
         gc.collect()
 
 
-def train_attempt(
-    run: RunFolder,
-    config: RunConfig,
-    arrays: Dataset,
-    io: architectures.IOSpec,
-    stop: Callable[[], bool],
-    world: World,
-    check_lease: Callable[[], None],
-    fault: LossDiverged | None,
-) -> None:
-    """Train from the newest checkpoint, or the start; Exploded where that goes wrong."""
-    device = device_of(config, world)
-    state = new_training_state(config, io, device, world)
+def publish_result(context: RunContext, trained: bool) -> TrainingResult | None:
+    """Write train.json: from the log of all attempts after training, else unchanged."""
+    if trained:
+        context.log_peak_memory()
+        result = TrainingResult.from_events(context.run.events()[0])
+    else:
+        result = read_training_result(context.run)
+    context.check_lease()
+    if result:
+        write_result(context.run, result)
+    return result
+
+
+def train_attempt(context: RunContext, fault: LossDiverged | None) -> None:
+    """Train from the newest checkpoint or from the start; LossDiverged if the loss or the state diverges."""
+    run, config, world, device = context.run, context.config, context.world, context.device
+    state = new_training_state(config, context.io, device, world)
     warnings = restore_newest_checkpoint(run, state, world)
     if world.first and fault:
         log_rollback(run, state, fault, warnings)
     elif world.first and warnings is not None:
         run.log("resume", images=state.images, warnings=warnings)
 
-    def drawn(step: int, images: int, size: int) -> tuple[Tensor, ...]:
-        return training_batch.draw_batch(
-            config, arrays, io.num_classes, step, images, size, parallel.rank_slice(size, world)
-        )
+    def draw(step: int, images: int, size: int) -> tuple[Tensor, ...]:
+        rows = parallel.rank_slice(size, world)
+        return training_batch.draw_batch(config, context.dataset, context.io.num_classes, step, images, size, rows)
 
     workers, cuda = loader_workers(config, device), device.type == "cuda"
     steps = remaining_steps(state.step, state.images, config)
-    with state.engine.running(), prefetch.PrefetchLoader(drawn, steps, workers, pin=cuda) as batches:
-        train_loop(run, config, state, batches, stop, world, check_lease)
+    with state.engine.running(), prefetch.PrefetchLoader(draw, steps, workers, pin=cuda) as batches:
+        train_loop(context, state, batches)
 
 
 def remaining_steps(step: int, images: int, config: RunConfig) -> Iterator[tuple[int, int, int]]:
-    """(step, images seen before it, images of it) to the end of the budget; none goes beyond an evaluation point."""
+    """Yield (step, images before it, images in it) to the end of the budget; no step crosses an evaluation point."""
     for point in config.budget.evaluation_points:
         while images < point:
             size = min(config.recipe.batch, point - images)
@@ -221,53 +222,48 @@ def remaining_steps(step: int, images: int, config: RunConfig) -> Iterator[tuple
 
 
 def loader_workers(config: RunConfig, device: torch.device) -> int:
-    """Threads that draw ahead: those asked for, or for a GPU up to 4, and one core is the trainer's."""
+    """Threads of the loader: compute.workers, or up to 4 for a GPU, leaving one core to the trainer; 0 on a CPU."""
     if config.compute.workers >= 0:
         return config.compute.workers
     cores = len(os.sched_getaffinity(0))
     return max(1, min(4, cores - 1)) if device.type == "cuda" else 0
 
 
-def train_loop(
-    run: RunFolder,
-    config: RunConfig,
-    state: TrainingState,
-    batches: Iterator[tuple[Tensor, ...]],
-    stop: Callable[[], bool],
-    world: World,
-    check_lease: Callable[[], None],
-) -> None:
-    """Make the steps that are left; Exploded where one goes wrong, Stopped where that is asked for."""
+def train_loop(context: RunContext, state: TrainingState, batches: Iterator[tuple[Tensor, ...]]) -> None:
+    """Make the steps that are left; LossDiverged where one goes wrong, StopRequested where that is asked for."""
+    run, config, world = context.run, context.config, context.world
     diffusion, meter = make_diffusion(config.diffusion, state.engine.device), MetricsLogger(run, config, state, world)
     share = parallel.rank_slice(min(config.recipe.batch, config.budget.images), world)
     micro_batching.choose_micro_batch(
         run, state, config, world, share.stop - share.start, make_trial_step(config, state, diffusion)
     )
-    told: int | None = None
+    logged: int | None = None
     for point in config.budget.evaluation_points:
         if point < state.images or (point == state.images and has_snapshot(run, point, world)):
             continue
         while state.images < point:
-            if told != state.micro_batch:
-                told = micro_batching.log_micro_batch(run, state, world)
+            if logged != state.micro_batch:
+                logged = micro_batching.log_micro_batch(run, state, world)
             size = min(config.recipe.batch, point - state.images)
             meter.add(train_step(state, config, diffusion, next(batches), size, world), size)
-            due, halt, write, late = world.agree(meter.due(), stop(), meter.checkpoint_due(), meter.late())
+            due, halt, write, late = world.agree(
+                meter.due(), context.stop_requested(), meter.checkpoint_due(), meter.is_copying()
+            )
             if not late:
                 meter.settle()
             if due or halt:
                 meter.report(wait=bool(halt or write))
             if halt or write:
-                save_checkpoint(run, config, state, world, check_lease)
+                save_checkpoint(context, state)
                 meter.saved = time.monotonic()
             if halt:
-                raise Stopped
+                raise StopRequested
         meter.report()
-        save_checkpoint(run, config, state, world, check_lease, snapshot=True)
+        save_checkpoint(context, state, snapshot=True)
 
 
 def make_trial_step(config: RunConfig, state: TrainingState, diffusion: GaussianDiffusion) -> Callable[[int], None]:
-    """A forward and a backward pass of so many images of zeros."""
+    """Make a function that runs a forward and backward pass on images of zeros."""
 
     def trial(images: int) -> None:
         io: architectures.IOSpec = state.net.spec.io  # type: ignore[union-attr, assignment]

@@ -12,18 +12,22 @@ from bench.diffusion.gaussian_diffusion import draw_timesteps
 
 
 def draw_batch(
-    config: RunConfig, arrays: Dataset, null: int, step: int, images: int, size: int, own: slice = slice(None)
+    config: RunConfig, dataset: Dataset, null_class: int, step: int, images: int, size: int, rows: slice = slice(None)
 ) -> Batch:
-    """(x0, t, eps, labels) of a step, or its rows `own`, on the CPU, from (seed, step) alone.
+    """Draw x0 (B, C, H, W), t (B,), eps (B, C, H, W) and labels (B,) of a step on the CPU, from (seed, step) alone.
 
-    `images` were seen before it; `null` replaces the labels that are dropped.
+    Args:
+        null_class: replaces each label with probability recipe.label_drop.
+        images: images trained on before this step.
+        size: global batch size.
+        rows: rows of the batch to return, for example a rank's.
     """
-    arrays.check()
-    rows = arrays.order(config.seed, images, size)
-    x0 = torch.from_numpy(arrays.inputs(rows, derive_seed(config.seed, "data", step), own))
-    labels = torch.from_numpy(arrays.labels[rows[own]])
+    dataset.check_files()
+    indices = dataset.stream_rows(config.seed, images, size)
+    x0 = torch.from_numpy(dataset.model_inputs(indices, derive_seed(config.seed, "data", step), rows))
+    labels = torch.from_numpy(dataset.labels[indices[rows]])
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "step", step))
     t = draw_timesteps(config.diffusion, size, generator)
     eps = torch.randn((size, *x0.shape[1:]), generator=generator)
     drop = torch.rand(size, generator=generator) < config.recipe.label_drop
-    return x0, t[own], eps[own], torch.where(drop[own], null, labels)
+    return x0, t[rows], eps[rows], torch.where(drop[rows], null_class, labels)

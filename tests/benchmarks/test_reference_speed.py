@@ -9,7 +9,7 @@ import torch
 from architectures import IOSpec, build
 from bench import match, speed
 from bench.benchmarks import reference_speed
-from bench.costs import counting, matching, timing
+from bench.costs import counting, match_table, matching, timing
 
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
@@ -90,14 +90,14 @@ def test_equal_time_is_not_equal_macs(reference, slowness):
     """A U-ViT that takes so much longer at equal MACs gets so many fewer MACs."""
     wanted = matching.parse_match("macs:dit:nano/2")
     ticking = clock(lambda arch, macs: macs * (slowness if arch == "uvit" else 1.0))
-    found = matching.solve_size_by_time("uvit", DIGITS, reference, wanted, 0.05, ticking)
-    assert abs(found.error) <= 0.05
-    assert found.cost.macs == pytest.approx(reference.cost.macs / slowness, rel=0.06)
+    solution = matching.solve_size_by_time("uvit", DIGITS, reference, wanted, 0.05, ticking)
+    assert abs(solution.error) <= 0.05
+    assert solution.cost.macs == pytest.approx(reference.cost.macs / slowness, rel=0.06)
 
 
 def test_a_time_that_no_shape_takes_is_said_with_the_nearest(reference):
     wanted = matching.parse_match("macs:dit:nano/2")
-    with pytest.raises(ValueError, match=r"no uvit was found to take the time of dit:nano/2 .* off by \+[0-9.]+%"):
+    with pytest.raises(ValueError, match=r"no uvit was found that takes the time of dit:nano/2 .* off by \+[0-9.]+%"):
         matching.solve_size_by_time(
             "uvit", DIGITS, reference, wanted, 0.01, clock(lambda arch, macs: 1.0 + (arch == "uvit"))
         )
@@ -105,12 +105,12 @@ def test_a_time_that_no_shape_takes_is_said_with_the_nearest(reference):
 
 def test_the_clock_measures():
     small, large = ({"depth": depth, "width": 64, "heads": 2, "patch": 2} for depth in (1, 16))
-    seconds = matching.make_clock(DIGITS, 16, torch.device("cpu"), turns=3)([("dit", small), ("dit", large)])
+    seconds = matching.make_clock(DIGITS, 16, torch.device("cpu"), rounds=3)([("dit", small), ("dit", large)])
     assert 0 < seconds[0] < seconds[1]
 
 
 def test_the_matcher_says_what_it_timed_on(capsys, monkeypatch):
-    monkeypatch.setattr(matching, "make_clock", lambda *_, **__: clock(lambda arch, macs: macs * 1e-9))
+    monkeypatch.setattr(match_table, "make_clock", lambda *_, **__: clock(lambda arch, macs: macs * 1e-9))
     flags = "--to dit:nano/2 --arch uvit --io 1x8x8 --classes 10 --by time --batch 4"
     assert match.main(flags.split()) == 0
     out = capsys.readouterr().out

@@ -21,12 +21,12 @@ def test_a_mistake_is_answered_in_one_line(flags, words, capsys):
 
 
 def test_rates_stand_against_so_many_times_the_rate_of_one():
-    found = {
+    results = {
         ("same", 1): [scaling.ScalingResult(s, 0.0, 0.0) for s in (0.1, 0.2, 9.0)],
         ("same", 2): [scaling.ScalingResult(0.125, 0.001, 0.02)],
         ("grown", 2): [scaling.ScalingResult(0.2, 0.001, 0.02)],
     }
-    rows = scaling.scaling_table(found, 64)
+    rows = scaling.scaling_table(results, 64)
     assert [(r["batch"], r["images/s"], r["ideal"], r["of ideal"]) for r in rows] == [
         ("64 same", "320", "320", "100%"),
         ("64 same", "512", "640", "80%"),

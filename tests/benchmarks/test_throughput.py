@@ -24,8 +24,8 @@ def table(path):
 def tables(tmp_path_factory):
     """(rows of training, rows of inference) of a DiT in bf16, and what was printed."""
     out = tmp_path_factory.mktemp("out")
-    own = ["--set", "compute.precision=bf16", "--set", "evaluation.precision=bf16"]
-    words = ["--net", "dit:nano/2", "--mode", *throughput.MODES, "--workers", "0", "2", *QUICK, *TINY, *own]
+    settings = ["--set", "compute.precision=bf16", "--set", "evaluation.precision=bf16"]
+    words = ["--net", "dit:nano/2", "--mode", *throughput.MODES, "--workers", "0", "2", *QUICK, *TINY, *settings]
     assert throughput_command.main([*words, "--out", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["benchmark-infer-bf16-cpu.csv", "benchmark-train-bf16-cpu.csv"]
     return table(out / "benchmark-train-bf16-cpu.csv"), table(out / "benchmark-infer-bf16-cpu.csv")
@@ -33,8 +33,8 @@ def tables(tmp_path_factory):
 
 def test_each_mode_has_a_row_of_ours_and_of_the_published_way(tables):
     train, infer = tables
-    found = [(r["mode"], r["way"], r["precision"]) for r in [*train, *infer]]
-    assert found == [
+    rows = [(r["mode"], r["way"], r["precision"]) for r in [*train, *infer]]
+    assert rows == [
         ("train", "ours", "bf16"),
         ("train", "eager", "fp32"),
         ("loader", "0 workers", ""),
@@ -57,24 +57,24 @@ def test_the_numbers_of_a_row_agree_with_each_other(tables):
         assert float(row["relative"]) == 1 or row["way"] == "ours"
 
 
-def test_a_row_measured_again_replaces_the_one_before_and_the_others_stay(tmp_path):
+def test_a_row_measured_again_replaces_the_earlier_one(tmp_path):
     path = tmp_path / "table.csv"
     throughput.write_csv(
         path, [{"model": "a", "mode": "train", "mfu": 0.1}, {"model": "b", "mode": "train", "mfu": 0.2}]
     )
     graphs = {"model": "a", "mode": "train", "compile": "graphs", "mfu": 0.4}
     throughput.write_csv(path, [{"model": "a", "mode": "train", "mfu": 0.3}, graphs])
-    found = [(r["model"], r["compile"], r["mfu"]) for r in table(path)]
-    assert found == [("b", "", "0.2"), ("a", "", "0.3"), ("a", "graphs", "0.4")], "ways to compile share no row"
+    rows = [(r["model"], r["compile"], r["mfu"]) for r in table(path)]
+    assert rows == [("b", "", "0.2"), ("a", "", "0.3"), ("a", "graphs", "0.4")], "ways to compile share no row"
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(tmp_path, capsys):
+def test_an_unwritable_folder_is_refused_before_measuring(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert throughput_command.main([*QUICK, "--out", str(tmp_path / "file" / "out")]) == 2
     assert "bench.throughput: [Errno" in capsys.readouterr().err
 
 
-def test_the_loader_is_measured_on_sets_of_ones_own_beside_any_network(tmp_path):
+def test_the_loader_is_measured_on_data_by_path(tmp_path):
     images = np.zeros((8, 8, 8, 3), np.uint8)
     for name in ("one", "two"):
         np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(8) % 2)
@@ -83,8 +83,8 @@ def test_the_loader_is_measured_on_sets_of_ones_own_beside_any_network(tmp_path)
         throughput_command.main([*QUICK, *TINY, *words, "--data", str(tmp_path / "one.npz"), str(tmp_path / "two.npz")])
         == 0
     )
-    found = table(tmp_path / "out" / "benchmark-train-fp32-cpu.csv")
-    assert [r["model"] for r in found] == ["dit:nano/2@one", "dit:nano/2@one", "one", "two"]
+    rows = table(tmp_path / "out" / "benchmark-train-fp32-cpu.csv")
+    assert [r["model"] for r in rows] == ["dit:nano/2@one", "dit:nano/2@one", "one", "two"]
 
 
 def test_samples_of_both_ways_are_near_each_other(tables):
@@ -93,7 +93,7 @@ def test_samples_of_both_ways_are_near_each_other(tables):
     assert ours["steps"] == eager["steps"] == "4"
 
 
-def test_the_loaders_rows_say_how_many_times_the_fastest_network_they_feed(tables):
+def test_loader_rows_are_relative_to_the_fastest_network(tables):
     fastest = max(float(r["images_per_second"]) for r in tables[0] if r["mode"] == "train")
     for row in [r for r in tables[0] if r["mode"] == "loader"]:
         assert float(row["relative"]) == pytest.approx(float(row["images_per_second"]) / fastest, rel=1e-3)
@@ -119,7 +119,7 @@ MISTAKES = [
     (["--net", "dti:XL/2"], "did you mean dit"),
     (["--set", "compute.precision=fp8"], "compute.precision is 'fp8'"),
     (["--set", "recipe"], "write KEY=VALUE"),
-    (["--set", "compute.precision=tf32", "--net", "dit:nano/2"], "which only GPUs compute"),
+    (["--set", "compute.precision=tf32", "--net", "dit:nano/2"], "which only GPUs support"),
 ]
 
 

@@ -1,11 +1,9 @@
-"""Chains of jobs on a real SLURM, with jobs that do next to nothing; requests also where there is none."""
+"""Submissions to a real SLURM, with jobs that do next to nothing; sbatch scripts also without one."""
 
 import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +26,7 @@ def submission(tmp_path, monkeypatch):
     def make(label="some", parallel=None, code=Path("/nonexistent"), **settings):
         profile = profiles.load_profile("default", {**SMALL, **settings})
         return job_chains.Submission(
-            results=tmp_path, profile=profile, code=code, make=Stub, label=label, parallel=parallel
+            results=tmp_path, profile=profile, code=code, job_factory=Stub, label=label, parallel=parallel
         )
 
     return make
@@ -47,14 +45,16 @@ def jobs(one):
 
 def over(*runs):
     """Wait until nothing of these runs is in the queue."""
-    assert until(lambda: not any(row.alive for row in run_status.query_runs(runs, reap=False)[0])), ask("sacct", "-X")
+    assert until(lambda: not any(row.alive for row in run_status.query_runs(runs, record_failures=False)[0])), ask(
+        "sacct", "-X"
+    )
 
 
 def queue():
     return ask("squeue", "-h", "-o", "%j").splitlines()
 
 
-def test_a_suite_is_two_arrays_and_each_evaluation_waits_for_its_own_training(slurm, submission, tmp_path):
+def test_a_suite_is_two_arrays_with_task_dependencies(slurm, submission, tmp_path):
     runs = folders(tmp_path, "a", "b", "c")
     (runs[1].path / "broken").touch()
     lines = list(job_chains.submit_runs(submission(parallel=2), runs, []))
@@ -62,17 +62,17 @@ def test_a_suite_is_two_arrays_and_each_evaluation_waits_for_its_own_training(sl
     assert all(row.alive for row in run_status.query_runs(runs)[0])
     ids = [jobs(one) for one in runs]
     base = ids[0]["train"]["id"].partition("_")[0]
-    assert [own["train"]["id"] for own in ids] == [f"{base}_{i}" for i in range(3)]
+    assert [of_run["train"]["id"] for of_run in ids] == [f"{base}_{i}" for i in range(3)]
     assert "ArrayTaskThrottle=2" in ask("scontrol", "show", "job", base)
     over(*runs)
     assert [(one.path / "evaluate.txt").exists() for one in runs] == [True, False, True]
     assert state_of(ids[1]["train"]["id"]) == "FAILED"
-    (row,) = run_status.query_runs(runs[1:2], reap=False)[0]
+    (row,) = run_status.query_runs(runs[1:2], record_failures=False)[0]
     assert row.state == "failed" and "RuntimeError: this one is broken" in row.error
     assert row.error[-1] == "its evaluation is cancelled: its training failed"
 
 
-def test_a_single_run_is_two_jobs_and_a_failure_cancels_the_second(slurm, submission, tmp_path):
+def test_a_failed_training_cancels_its_evaluation(slurm, submission, tmp_path):
     (one,) = runs = folders(tmp_path, "a")
     (one.path / "broken").touch()
     list(job_chains.submit_runs(submission(), runs, []))
@@ -82,7 +82,7 @@ def test_a_single_run_is_two_jobs_and_a_failure_cancels_the_second(slurm, submis
     assert not (one.path / "evaluate.txt").exists()
 
 
-def test_what_is_trained_is_only_evaluated(slurm, submission, tmp_path):
+def test_a_trained_run_is_only_evaluated(slurm, submission, tmp_path):
     (one,) = runs = folders(tmp_path, "a")
     list(job_chains.submit_runs(submission(**{"evaluate.signal_seconds": "77"}), [], runs))
     assert set(jobs(one)) == {"evaluate"}
@@ -91,7 +91,7 @@ def test_what_is_trained_is_only_evaluated(slurm, submission, tmp_path):
 
 
 @pytest.mark.parametrize("parallel", [None, 1])
-def test_arrays_keep_to_the_limits_of_the_cluster(slurm, submission, tmp_path, monkeypatch, parallel):
+def test_arrays_keep_the_limits_of_the_cluster(slurm, submission, tmp_path, monkeypatch, parallel):
     monkeypatch.setattr("bench.cluster.job_chains.slurm.query_limits", lambda: slurm_limits(2))
     runs = folders(tmp_path, *"abc")
     list(job_chains.submit_runs(submission(parallel=parallel), runs, []))
@@ -108,7 +108,7 @@ def slurm_limits(array):
     return slurm.ClusterLimits(array=array, jobs=100)
 
 
-def test_a_request_that_no_node_can_meet_is_refused_and_leaves_nothing(slurm, submission, tmp_path):
+def test_a_refused_request_leaves_nothing(slurm, submission, tmp_path):
     runs = folders(tmp_path, "a", "b")
     with pytest.raises(ValueError, match=r"does not take train-some-\w+: .*node configuration is not available"):
         list(job_chains.submit_runs(submission(gpus_per_node="3"), runs, []))
@@ -118,13 +118,13 @@ def test_a_request_that_no_node_can_meet_is_refused_and_leaves_nothing(slurm, su
     assert not list((tmp_path / "runs").glob("*/jobs.json")) and job_chains.cancel_orphans(tmp_path) == []
 
 
-def test_a_submission_that_was_killed_is_cancelled_when_it_is_made_again(slurm, submission, tmp_path):
+def test_jobs_of_a_killed_submission_are_cancelled(slurm, submission, tmp_path):
     runs = folders(tmp_path, "a", "b")
-    made = submission(**{"options.begin": "now+1hour"})
+    delayed = submission(**{"options.begin": "now+1hour"})
 
     def killed():
         job_chains.write_jobs_files = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        list(job_chains.submit_runs(made, runs, []))
+        list(job_chains.submit_runs(delayed, runs, []))
 
     process = multiprocessing.get_context("fork").Process(target=killed)
     process.start()
@@ -135,7 +135,7 @@ def test_a_submission_that_was_killed_is_cancelled_when_it_is_made_again(slurm, 
     assert job_chains.cancel_orphans(tmp_path) == []
 
 
-def test_what_could_not_be_cancelled_yet_stays_announced(submission, tmp_path, monkeypatch):
+def test_orphans_stay_announced_until_cancelled(submission, tmp_path, monkeypatch):
     calls = []
 
     def ask(*command):
@@ -151,7 +151,7 @@ def test_what_could_not_be_cancelled_yet_stays_announced(submission, tmp_path, m
     assert [command[:2] for command in calls[1:]] == [("scancel", "--me")] * 2 and "train-some" in calls[1][2]
 
 
-def test_editing_the_checkout_does_not_change_what_is_queued(slurm, submission, tmp_path, monkeypatch):
+def test_editing_the_checkout_does_not_change_queued_jobs(slurm, submission, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     module = tmp_path / "mine" / "wares.py"
     module.write_text("VALUE = 1\n")
@@ -163,28 +163,15 @@ def test_editing_the_checkout_does_not_change_what_is_queued(slurm, submission, 
     module.write_text("raise RuntimeError('edited')\n")
     over(one)
     assert (one.path / "train.txt").read_text().startswith(str(code / "wares.py"))
-    assert (code / "bench" / "job.py").is_file() and (code / "architectures" / "dit.py").is_file()
+    assert (code / "bench" / "runs" / "job.py").is_file() and (code / "architectures" / "dit.py").is_file()
     assert code_snapshot.copy_code(job_chains.jobs_folder(tmp_path), ["wares"]) != code
-
-
-def test_a_copy_of_the_code_still_knows_its_commit(tmp_path):
-    code = code_snapshot.copy_code(tmp_path)
-    words = "from bench.cluster import code_snapshot; import json; print(json.dumps(code_snapshot.code_version()))"
-    env = {**os.environ, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
-    done = subprocess.run([sys.executable, "-c", words], env=env, capture_output=True, text=True, check=True, cwd="/")
-    assert json.loads(done.stdout) == code_snapshot.code_version()
-
-
-def test_a_module_that_is_nowhere_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no module 'nowhere' can be found"):
-        code_snapshot.copy_code(tmp_path, ["nowhere"])
 
 
 WORDS = ["--arch", "dit", "--data", "digits", "--dry-run", "--cluster", "slurm"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in profiles.PROFILES_FOLDER.glob("*.toml")))
-def test_every_profile_becomes_a_request_that_is_shown_in_full(name, tmp_path, capsys, monkeypatch):
+def test_every_profile_is_a_complete_sbatch_script(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.chdir(tmp_path)
     assert run.main([*WORDS, "--profile", name, "--set", "slurm.time=1-2:30", "--set", "slurm.account=mine"]) == 0
@@ -195,7 +182,7 @@ def test_every_profile_becomes_a_request_that_is_shown_in_full(name, tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
-def test_a_suite_is_shown_as_arrays(capsys, tmp_path, monkeypatch):
+def test_a_dry_run_shows_a_suite_as_arrays(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["--suite", "quickstart", "--dry-run", "--cluster", "slurm", "--parallel", "2"]
     assert run.main(words) == 0
@@ -214,11 +201,11 @@ STYLES = {
 
 
 @pytest.mark.parametrize("name", STYLES)
-def test_each_style_asks_for_what_it_is_named_for(name, tmp_path):
-    found = job_chains.submission_scripts(tmp_path, profiles.load_profile(name), 1, None, "one")
+def test_each_profile_requests_its_resources(name, tmp_path):
+    scripts = job_chains.submission_scripts(tmp_path, profiles.load_profile(name), 1, None, "one")
     for line in STYLES[name]:
-        assert line in found["train"]
-    assert "#SBATCH --nodes=1" in found["evaluate"] and "#SBATCH --gpus-per-node=1\n" in found["evaluate"]
+        assert line in scripts["train"]
+    assert "#SBATCH --nodes=1" in scripts["evaluate"] and "#SBATCH --gpus-per-node=1\n" in scripts["evaluate"]
 
 
 TIMES = {"90": 90, "1:30:00": 90, "90:01": 91, "1-0": 1440, "2-3:04": 3064, "1-0:0:1": 1441, "0:30:30": 31}
@@ -226,32 +213,32 @@ TIMES = {"90": 90, "1:30:00": 90, "90:01": 91, "1-0": 1440, "2-3:04": 3064, "1-0
 
 @pytest.mark.parametrize("text", TIMES)
 def test_times_are_read_as_sbatch_reads_them(text):
-    assert profiles.parse_time_limit(text) == TIMES[text]
+    assert profiles.JobRequest(time=text).time_minutes == TIMES[text]
 
 
 MISTAKES = {
     "time=soon": "slurm.time is 'soon'; write it as sbatch does",
     "tiem=1": "did you mean slurm.time?",
-    "evaluate.partitions=x": "did you mean slurm.partition?",
+    "evaluate.partitions=x": "did you mean slurm.partition or",
     "nodes=0": "slurm.nodes is 0; it must be at least 1",
     "nodes=two": "slurm.nodes is 'two'",
-    "time=2": "no longer than the notice",
-    "env.1A=x": "no name of an environment variable",
+    "time=2": "must be longer than slurm.signal_seconds",
+    "env.1A=x": "not a valid name of an environment variable",
     "env=A=x": "write slurm.env.NAME=VALUE",
-    "options.signal=USR1@5": "slurm.options.signal is not free",
+    "options.signal=USR1@5": "slurm.options.signal is set by bench",
     "partition=a\nb": "holds a line break",
 }
 
 
 @pytest.mark.parametrize("setting", MISTAKES)
-def test_a_mistaken_setting_gets_one_sentence(setting, capsys):
+def test_an_invalid_setting_gets_one_sentence(setting, capsys):
     assert run.main([*WORDS, "--set", f"slurm.{setting}"]) == 2
     err = capsys.readouterr().err
     assert MISTAKES[setting] in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [["--set", "slurm=3"], ["--set", "compute.processes=2"]])
-def test_settings_that_are_slurms_are_asked_for_in_its_words(words, capsys):
+def test_slurm_settings_have_the_slurm_prefix(words, capsys):
     assert run.main([*WORDS, *words]) == 2
     assert "slurm." in capsys.readouterr().err
 

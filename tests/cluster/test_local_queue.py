@@ -9,7 +9,7 @@ from bench.storage.process_identity import is_running
 from bench.storage.run_folder import RunFolder
 
 
-def test_auto_is_local_without_sbatch_and_slurm_with_it(tmp_path, monkeypatch):
+def test_auto_is_slurm_only_with_sbatch(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert local_queue.resolve_cluster("auto") == "local"
     with pytest.raises(ValueError, match="needs sbatch"):
@@ -19,7 +19,7 @@ def test_auto_is_local_without_sbatch_and_slurm_with_it(tmp_path, monkeypatch):
     assert local_queue.resolve_cluster("auto") == "slurm"
 
 
-def test_a_local_queue_runs_its_jobs_a_few_at_a_time(tmp_path):
+def test_a_local_queue_keeps_its_limit(tmp_path):
     queue = local_queue.LocalQueue(local_queue.make_local_executor("local", tmp_path / "logs"), parallel=2)
     for i in range(3):
         queue.add(str(i), partial((tmp_path / f"{i}.txt").write_text, "done"))
@@ -30,20 +30,20 @@ def test_a_local_queue_runs_its_jobs_a_few_at_a_time(tmp_path):
     assert [(tmp_path / f"{i}.txt").read_text() for i in range(3)] == ["done"] * 3
 
 
-def test_a_preempted_job_is_submitted_again_as_it_was():
+def test_a_preempted_job_is_submitted_again():
     job = Job("somewhere", "train", 7.0)
     delayed = job.checkpoint()
     assert delayed.function is job
 
 
-def test_a_dead_process_is_known_to_be_dead():
+def test_a_dead_process_is_not_running():
     process = subprocess.Popen(["true"])
     process.wait()
     assert not is_running(process.pid)
     assert is_running(1)
 
 
-def test_a_run_that_slurm_starts_in_vain_again_and_again_fails_in_a_sentence(tmp_path, monkeypatch):
+def test_a_run_that_makes_no_progress_fails(tmp_path, monkeypatch):
     run = RunFolder(tmp_path)
     for _ in range(5):
         require_progress(run)
@@ -56,10 +56,10 @@ def test_a_run_that_slurm_starts_in_vain_again_and_again_fails_in_a_sentence(tmp
     require_progress(run)  # --retry-failed starts counting again
 
 
-def test_a_sbatch_without_a_cluster_is_told_before_the_work_is_done_here(tmp_path, monkeypatch, capsys):
+def test_sbatch_without_a_cluster_is_reported(tmp_path, monkeypatch, caplog):
     (tmp_path / "sbatch").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SLURM_CONF", raising=False)
     assert local_queue.resolve_cluster("auto") == "local"
-    assert "is SLURM_CONF right?): this runs on this machine" in capsys.readouterr().out
+    assert "is SLURM_CONF right?): this runs on this machine" in caplog.text

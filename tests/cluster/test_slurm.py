@@ -1,4 +1,4 @@
-"""What SLURM's answers mean: recorded ones of SLURM 22.05.8, and a real one's where it can be started."""
+"""Job states from recorded answers of SLURM 22.05.8, and from a real SLURM where one can be started."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm
 from helpers import until
 
 from bench.cluster import slurm as queries
@@ -66,20 +65,15 @@ MEANING = {
 }
 
 
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    return FakeSlurm(tmp_path / "bin", monkeypatch)
-
-
 def words(state):
-    text = state.word + " alive" * state.alive
+    text = state.state + " alive" * state.alive
     text += f" on {state.node}" if state.node else ""
     text += f": {state.reason}" if state.reason else ""
-    return text + (f" after {state.restarts} {state.interrupted}" if state.restarts else "")
+    return text + (f" after {state.restarts} {state.previous_end}" if state.restarts else "")
 
 
 @pytest.mark.parametrize("situation", RECORDED)
-def test_recorded_answers_mean_what_happened(situation, fake):
+def test_recorded_answers_are_understood(situation, fake):
     fake.answer("sacct", "\n".join(RECORDED[situation]["sacct"]))
     fake.answer("squeue", "\n".join(RECORDED[situation]["squeue"]))
     wanted = MEANING[situation]
@@ -87,24 +81,24 @@ def test_recorded_answers_mean_what_happened(situation, fake):
     assert len(fake.calls("sacct")) == 1 and len(fake.calls("squeue")) <= 1
 
 
-def test_a_thousand_tasks_are_one_question_by_the_ids_of_their_arrays(fake):
+def test_tasks_are_queried_by_the_id_of_their_array(fake):
     fake.answer("sacct", "7_[0-499]|2026-11-23T03:00:00|CANCELLED by 0|0:0|0|None assigned|None\n" * 2)
-    found = queries.query_job_states(f"7_{i}" for i in range(500))
-    assert len(found) == 500 and {s.word for s in found.values()} == {"CANCELLED"}
+    states = queries.query_job_states(f"7_{i}" for i in range(500))
+    assert len(states) == 500 and {s.state for s in states.values()} == {"CANCELLED"}
     assert len(fake.calls("sacct")) == 1 and fake.calls("sacct")[0].endswith(" -j 7")
     assert not fake.calls("squeue"), "all is over for certain, so the queue has nothing to add"
 
 
-def test_single_jobs_are_asked_for_in_as_few_calls_as_command_lines_allow(fake):
+def test_many_jobs_need_few_command_lines(fake):
     fake.answer("squeue", "\n".join(f"{i}|PENDING||0:00|Priority" for i in range(10_000_000, 10_001_000)))
-    found = queries.query_job_states(str(i) for i in range(10_000_000, 10_001_000))
-    assert {s.reason for s in found.values()} == {"Priority"}
+    states = queries.query_job_states(str(i) for i in range(10_000_000, 10_001_000))
+    assert {s.reason for s in states.values()} == {"Priority"}
     assert len(fake.calls("sacct")) == 1
     assert [len(some) for some in queries.split_arguments(["1" * 9] * 25_000)] == [10_000, 10_000, 5_000]
 
 
 @pytest.mark.parametrize(
-    ("told", "ids"),
+    ("job", "ids"),
     [
         ("12", ["12"]),
         ("12_3", ["12_3"]),
@@ -112,34 +106,34 @@ def test_single_jobs_are_asked_for_in_as_few_calls_as_command_lines_allow(fake):
         ("1_[0-6:3]", ["1_0", "1_3", "1_6"]),
     ],
 )
-def test_ranges_of_tasks_are_understood(told, ids):
-    assert list(queries.expand_job_ids(told)) == ids
+def test_ranges_of_tasks_are_expanded(job, ids):
+    assert list(queries.expand_job_ids(job)) == ids
 
 
-def test_without_accounting_the_queue_alone_is_asked(fake):
+def test_without_accounting_only_squeue_is_asked(fake):
     fake.answer("sacct", "", error="Slurm accounting storage is disabled\n", status=1)
     fake.answer("squeue", "3|RUNNING|node1|1-02:03:04|None\n4|FAILED|node2|0:07|NonZeroExitCode")
-    found = queries.query_job_states(["3", "4", "5"])
-    told = ["RUNNING alive on node1", "FAILED on node2: NonZeroExitCode", "UNKNOWN"]
-    assert [words(s) for s in found.values()] == told
-    assert found["3"].elapsed_seconds == 93784
+    states = queries.query_job_states(["3", "4", "5"])
+    expected = ["RUNNING alive on node1", "FAILED on node2: NonZeroExitCode", "UNKNOWN"]
+    assert [words(s) for s in states.values()] == expected
+    assert states["3"].elapsed_seconds == 93784
 
 
-def test_a_job_that_ended_without_sacct_noticing_is_unknown_and_not_alive(fake):
+def test_a_job_only_sacct_believes_in_is_unknown(fake):
     fake.answer("sacct", "3|2026-11-23T03:00:00|RUNNING|0:0|60|node1|None")
     fake.answer("squeue", "", error="slurm_load_jobs error: Invalid job id specified\n", status=1)
     assert words(queries.query_job_states(["3"])["3"]) == "UNKNOWN on node1"
 
 
 @pytest.mark.parametrize("word", sorted(queries.REQUEUABLE_STATES))
-def test_an_interrupted_job_is_alive_exactly_when_the_queue_has_it(word, fake):
+def test_an_interrupted_job_is_alive_if_it_is_queued(word, fake):
     fake.answer("sacct", f"3|2026-11-23T03:00:00|{word}|0:0|60|node1|None")
     assert words(queries.query_job_states(["3"])["3"]) == f"{word} on node1"
     fake.answer("squeue", "3|PENDING||0:00|BeginTime")
     assert words(queries.query_job_states(["3"])["3"]) == f"PENDING alive: BeginTime after 1 {word}"
 
 
-def test_a_controller_that_does_not_answer_is_named_in_one_sentence(fake, monkeypatch):
+def test_a_silent_controller_is_named(fake, monkeypatch):
     fake.answer("squeue", "", error="slurm_load_jobs error: Unable to contact slurm controller\n", status=1)
     with pytest.raises(queries.SlurmUnavailable, match=r"^squeue failed \(.*slurm controller\); is SLURM up\?$"):
         queries.query_job_states(["3"])
@@ -152,14 +146,14 @@ def test_a_controller_that_does_not_answer_is_named_in_one_sentence(fake, monkey
         queries.query_job_states(["3"])
 
 
-def test_many_jobs_are_cancelled_by_one_call(fake):
+def test_many_jobs_are_cancelled_by_one_scancel(fake):
     queries.cancel_jobs(["7_1", "7_2", "9", "8_5", "8_5"])
     assert fake.calls("scancel") == ["scancel 7_[1,2] 9 8_[5]"]
     queries.cancel_jobs([])
     assert len(fake.calls("scancel")) == 1
 
 
-def test_a_job_that_is_gone_is_no_trouble_to_cancel_but_another_users_is(fake):
+def test_cancelling_an_ended_job_is_no_error(fake):
     gone = "scancel: error: Kill job error on job id 9: Invalid job id specified\n"
     fake.answer("scancel", "", error=gone, status=1)
     queries.cancel_jobs(["9"])
@@ -168,7 +162,7 @@ def test_a_job_that_is_gone_is_no_trouble_to_cancel_but_another_users_is(fake):
         queries.cancel_jobs(["8", "9"])
 
 
-def test_limits_are_the_tighter_of_two(fake):
+def test_the_array_limit_is_the_smaller_of_two(fake):
     text = "MaxArraySize            = 1001\nMaxJobCount             = 10000\nSchedulerParameters     = {}\n"
     fake.answer("scontrol", text.format("(null)"))
     assert queries.query_limits() == queries.ClusterLimits(array=1001, jobs=10000)
@@ -185,39 +179,39 @@ def state(id_):
     return queries.query_job_states([id_])[id_]
 
 
-def test_on_a_real_slurm_a_job_is_known_from_its_first_moment_to_its_end(slurm):
+def test_real_slurm_job_from_start_to_end(slurm):
     good, bad = sbatch("--wrap", "true"), sbatch("--wrap", "exit 3")
-    assert state(bad).word != "UNKNOWN"
+    assert state(bad).state != "UNKNOWN"
     assert until(lambda: state(good).finished)
-    assert until(lambda: state(bad).exit_code == "3:0") and state(bad).word == "FAILED"
+    assert until(lambda: state(bad).exit_code == "3:0") and state(bad).state == "FAILED"
     assert words(state("999999")) == "UNKNOWN"
 
 
-def test_on_a_real_slurm_tasks_wait_run_are_requeued_and_cancelled(slurm, monkeypatch):
+def test_real_slurm_requeue_and_cancel(slurm, monkeypatch):
     monkeypatch.setenv("SQUEUE_PARTITION", "preemptable")
     monkeypatch.setenv("SCANCEL_INTERACTIVE", "1")
     array = sbatch("-a", "0-2%1", "--wrap", "sleep 60")
     ids = [f"{array}_{i}" for i in range(3)]
-    assert until(lambda: state(ids[0]).word == "RUNNING")
+    assert until(lambda: state(ids[0]).state == "RUNNING")
     assert all(s.alive for s in queries.query_job_states(ids).values())
     subprocess.run(["scontrol", "requeue", ids[0]], check=True, timeout=30)
     assert until(lambda: state(ids[0]).restarts == 1) and state(ids[0]).alive
     queries.cancel_jobs(ids)
     assert until(lambda: not any(s.alive for s in queries.query_job_states(ids).values()))
-    assert {s.word for s in queries.query_job_states(ids).values()} == {"CANCELLED"}
+    assert {s.state for s in queries.query_job_states(ids).values()} == {"CANCELLED"}
 
 
-def test_on_a_real_slurm_what_depended_on_a_failure_is_cancelled_before_it_starts(slurm):
+def test_real_slurm_cancels_unmet_dependencies(slurm):
     train = sbatch("-a", "0-1", "--wrap", "test $SLURM_ARRAY_TASK_ID = 0")
     evaluate = sbatch("-a", "0-1", "--kill-on-invalid-dep=yes", "-d", f"aftercorr:{train}", "--wrap", "true")
     assert until(lambda: state(f"{evaluate}_0").finished)
-    assert until(lambda: state(f"{evaluate}_1").word == "CANCELLED")
+    assert until(lambda: state(f"{evaluate}_1").state == "CANCELLED")
     assert state(f"{evaluate}_1").elapsed_seconds == 0
-    assert state(f"{train}_1").word == "FAILED"
+    assert state(f"{train}_1").state == "FAILED"
 
 
 @pytest.mark.parametrize("tasks", [range(0, 600, 3), [i * i for i in range(30)]])
-def test_on_a_real_slurm_the_many_tasks_of_one_row_are_all_told(tasks, slurm):
+def test_real_slurm_ranges_of_tasks_are_complete(tasks, slurm):
     array = sbatch("-H", "-a", ",".join(map(str, tasks)), "--wrap", "true")
     ids = [f"{array}_{i}" for i in tasks]
     assert {words(s) for s in queries.query_job_states(ids).values()} == {"PENDING alive: JobHeldUser"}
@@ -225,10 +219,10 @@ def test_on_a_real_slurm_the_many_tasks_of_one_row_are_all_told(tasks, slurm):
 
 
 @pytest.mark.slow
-def test_on_a_real_slurm_a_task_whose_node_dies_is_never_over(slurm):
+def test_real_slurm_node_failure_requeues_the_task(slurm):
     array = sbatch("-a", "0-1", "-w", "node3", "--wrap", "sleep 20")
     task = f"{array}_1"
-    assert until(lambda: state(task).word == "RUNNING")
+    assert until(lambda: state(task).state == "RUNNING")
     os.kill(int((slurm / "run" / "node3.pid").read_text().split()[0]), signal.SIGKILL)
     seen = []
 
@@ -237,7 +231,7 @@ def test_on_a_real_slurm_a_task_whose_node_dies_is_never_over(slurm):
         return seen[-1].restarts
 
     assert until(watched)
-    assert all(s.alive for s in seen) and seen[-1].interrupted == "NODE_FAIL"
+    assert all(s.alive for s in seen) and seen[-1].previous_end == "NODE_FAIL"
     root = Path(__file__).parents[2]
     subprocess.run([root / "slurm" / "dev-cluster", "up", "--state", slurm], check=True, timeout=120)
     assert until(lambda: state(task).finished)

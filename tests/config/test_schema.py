@@ -23,9 +23,9 @@ def test_network_arguments_are_read_as_json_or_text():
 
 MISTAKES = [
     ({"recipe.lr": "-1"}, "recipe.lr is -1.0; it must be greater than 0"),
-    ({"recipe.lrr": "1"}, "unknown setting 'recipe.lrr'; did you mean recipe.lr"),
+    ({"recipe.lrr": "1"}, "unknown key 'recipe.lrr'; did you mean recipe.lr"),
     ({"lr": "1"}, "did you mean recipe.lr"),
-    ({"recipes.lr": "1"}, "unknown setting 'recipes'"),
+    ({"recipes.lr": "1"}, "unknown key 'recipes'"),
     ({"recipe": "3"}, "recipe is '3'"),
     ({"diffusion.schedule": "cosin"}, "'cosine'"),
     ({"recipe.batch": "1.5"}, "recipe.batch is '1.5'"),

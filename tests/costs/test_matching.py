@@ -11,13 +11,13 @@ DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
 def test_activation_memory_is_what_autograd_really_keeps():
     net = counting.meta_network("dit", "nano/2", DIGITS, {}).to_empty(device="cpu").train()
-    kept = {}
+    saved = {}
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: kept.setdefault(t.untyped_storage().data_ptr(), t) is None or t, lambda t: t
+        lambda t: saved.setdefault(t.untyped_storage().data_ptr(), t) is None or t, lambda t: t
     ):
         net(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
-    own = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    real = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own)
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    real = sum(t.untyped_storage().nbytes() for pointer, t in saved.items() if pointer not in parameters)
     assert counting.activation_bytes("dit", "nano/2", DIGITS) == pytest.approx(real, rel=0.15)
 
 
@@ -37,7 +37,7 @@ def test_parameters_can_be_matched_too():
 
 def test_given_arguments_are_kept_and_the_rest_is_solved():
     solution = matching.solve_size(
-        "dit", DIGITS, matching.parse_match("dit:nano/2"), 0.03, given={"conditioning": "in_context"}
+        "dit", DIGITS, matching.parse_match("dit:nano/2"), 0.03, fixed={"conditioning": "in_context"}
     )
     assert solution.args["conditioning"] == "in_context" and abs(solution.error) <= 0.03
 

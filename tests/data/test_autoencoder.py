@@ -67,12 +67,12 @@ def test_the_range_maps_to_bytes_and_is_clipped():
 def test_a_grid_has_a_class_a_column(tmp_path):
     labels = np.arange(30) % 3
     images = (labels * 100).astype(np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
-    run_pictures.grid(images, labels, tmp_path / "grid.png", per_class=4)
+    run_pictures.save_sample_grid(images, labels, tmp_path / "grid.png", per_class=4)
     sheet = np.asarray(Image.open(tmp_path / "grid.png"))
     assert sheet.shape == (4 * 50, 3 * 50)
     assert [sheet[25, 25 + 50 * c] for c in range(3)] == [0, 100, 200]
 
 
 def test_colour_images_make_a_colour_grid(tmp_path):
-    run_pictures.grid(np.zeros((4, 3, 64, 64), np.uint8), None, tmp_path / "grid.png", columns=2)
+    run_pictures.save_sample_grid(np.zeros((4, 3, 64, 64), np.uint8), None, tmp_path / "grid.png", columns=2)
     assert Image.open(tmp_path / "grid.png").mode == "RGB"

@@ -77,7 +77,7 @@ def test_the_crop_is_equal_to_its_definition(shape):
         assert np.array_equal(np.asarray(centre_crop(Image.fromarray(pixels), 32)), reference(pixels, 32))
 
 
-def test_the_passes_of_what_is_far_taller_than_wide_come_in_pillows_order():
+def test_tall_images_may_be_resized_rows_or_columns_first():
     """Pillow 13 begins with the columns there, older ones do not; the definition leaves it open."""
     pixels = np.random.RandomState(0).randint(0, 256, (211, 33, 3)).astype(np.uint8)
     found = np.asarray(centre_crop(Image.fromarray(pixels), 32))
@@ -91,6 +91,6 @@ def test_boxes_come_before_the_cubic():
     assert not np.array_equal(np.asarray(centre_crop(Image.fromarray(noise), 32)), plain)
 
 
-def test_an_even_remainder_is_cut_from_both_ends_and_an_odd_one_more_from_the_last():
+def test_an_odd_remainder_is_cut_from_the_last_rows():
     columns = np.broadcast_to(np.arange(35, dtype=np.uint8)[None, :, None], (32, 35, 3))
     assert np.asarray(centre_crop(Image.fromarray(columns.copy()), 32))[0, [0, -1], 0].tolist() == [1, 32]

@@ -1,4 +1,4 @@
-"""bench.encode: interrupted, in many processes, and given what it cannot use."""
+"""bench.encode: interruptions, several processes, and inputs that it refuses."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench import encode
 from bench.config.schema import DataConfig
-from bench.data import autoencoder, latent_workers, latents, sources
+from bench.data import autoencoder, latent_encoding, latent_plan, latent_workers, latents, sources
 from bench.storage import process_identity
 from bench.terminal.progress_bar import ProgressBar
 
@@ -23,32 +23,32 @@ FLAGS = ["--flips", "2", "--batch", "3", "--shard-mib", "0.016", "--threads", "1
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory):
+def inputs(tmp_path_factory):
     """(pictures, autoencoder)."""
-    folder = tmp_path_factory.mktemp("given")
+    folder = tmp_path_factory.mktemp("inputs")
     return save_images(folder / "cats", count=60), save_vae(folder / "vae")
 
 
 @pytest.fixture(scope="module")
-def digest(given, tmp_path_factory):
+def digest(inputs, tmp_path_factory):
     """Of the set that one process makes without a break."""
-    return made(tmp_path_factory.mktemp("made") / "out", given)
+    return made(tmp_path_factory.mktemp("made") / "out", inputs)
 
 
-def words(out, given, *more):
-    return [str(given[0]), "--vae", str(given[1]), "--out", str(out), *FLAGS, *more]
+def words(out, inputs, *more):
+    return [str(inputs[0]), "--vae", str(inputs[1]), "--out", str(out), *FLAGS, *more]
 
 
-def made(out, given, *more):
-    assert encode.main(words(out, given, *more)) == 0
+def made(out, inputs, *more):
+    assert encode.main(words(out, inputs, *more)) == 0
     assert encode.main([str(out), "--verify"]) == 0
     return latents.read_manifest(out).digest()
 
 
-def test_a_killed_encoding_goes_on_in_other_processes_and_ends_with_the_same_bytes(given, tmp_path):
-    given, out = (save_images(tmp_path / "cats", count=240), given[1]), tmp_path / "out"
-    digest = made(tmp_path / "unbroken", given)
-    command = [sys.executable, "-m", "bench.encode", *words(out, given, "--processes", "2")]
+def test_a_killed_encoding_goes_on_with_the_same_bytes(inputs, tmp_path):
+    inputs, out = (save_images(tmp_path / "cats", count=240), inputs[1]), tmp_path / "out"
+    digest = made(tmp_path / "unbroken", inputs)
+    command = [sys.executable, "-m", "bench.encode", *words(out, inputs, "--processes", "2")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
         assert until(lambda: list(out.glob("shard-*.json")), wait=0.002)
         children = offspring(first.pid)
@@ -57,7 +57,7 @@ def test_a_killed_encoding_goes_on_in_other_processes_and_ends_with_the_same_byt
     assert until(lambda: not any(process_identity.start_time(pid) for pid in children)), "children outlive their parent"
     kept = {path: path.stat().st_mtime_ns for path in out.glob("shard-*.npy") if path.with_suffix(".json").exists()}
     assert kept and not (out / "manifest.json").exists()
-    assert made(out, given) == digest
+    assert made(out, inputs) == digest
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items()), "whole shards were made again"
     shards = {f"shard-{i:05d}.npy" for i in range(30)}
     assert {path.name for path in out.iterdir()} == {
@@ -73,67 +73,67 @@ def offspring(pid):
     return [int(word) for word in found.split()]
 
 
-def test_many_tasks_of_srun_share_the_shards_and_the_last_writes_the_manifest(given, digest, tmp_path, monkeypatch):
+def test_the_last_srun_task_writes_the_manifest(inputs, digest, tmp_path, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
     for rank in (2, 0, 1):
         assert not (out / "manifest.json").exists()
         monkeypatch.setenv("SLURM_PROCID", str(rank))
-        assert encode.main(words(out, given)) == 0
+        assert encode.main(words(out, inputs)) == 0
         assert rank == 1 or len(list(out.glob("shard-*.json"))) == {2: 2, 0: 5}[rank]
     assert latents.read_manifest(out).digest() == digest
 
 
-def test_what_is_there_already_is_said_and_left(given, digest, tmp_path, capsys):
+def test_a_finished_set_is_left_as_it_is(inputs, digest, tmp_path, capsys):
     out = tmp_path / "out"
-    assert made(out, given) == digest
+    assert made(out, inputs) == digest
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert encode.main(words(out, given)) == 0
-    assert "is there already: 60 latents of cats, 8 shards" in capsys.readouterr().out
+    assert encode.main(words(out, inputs)) == 0
+    assert "is finished already: 60 latents of cats, 8 shards" in capsys.readouterr().out
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
-def test_only_what_was_removed_is_made_again(given, digest, tmp_path):
+def test_only_removed_files_are_encoded_again(inputs, digest, tmp_path):
     out = tmp_path / "out"
-    made(out, given)
+    made(out, inputs)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*")}
     (out / "shard-00003.npy").unlink()
     (out / "checks.npy").unlink()
-    assert made(out, given) == digest
+    assert made(out, inputs) == digest
     changed = {path.name for path in out.glob("shard-*") if path.stat().st_mtime_ns != before[path.name]}
     assert changed == {"shard-00003.npy"}
 
 
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(("more", "what"), [(["--batch", "4"], r"batch \(3, not 4\)"), (["--images", "9"], "images")])
-def test_another_set_in_the_same_folder_is_refused(given, tmp_path, capsys, finished, more, what):
+def test_another_set_in_the_same_folder_is_refused(inputs, tmp_path, capsys, finished, more, what):
     out = tmp_path / "out"
     if finished:
-        made(out, given)
+        made(out, inputs)
     else:
-        work, _ = latent_workers.plan_encoding(encode.parser().parse_args(words(out, given)))
-        latent_workers.latent_encoding.begin_latents(out, work.facts)
-    assert encode.main(words(out, given, *more)) == 2
+        options = latent_plan.EncodingOptions.from_flags(encode.parser().parse_args(words(out, inputs)))
+        latent_encoding.begin_latents(out, latent_plan.plan_encoding(options)[0].spec)
+    assert encode.main(words(out, inputs, *more)) == 2
     kind = "finished" if finished else "unfinished"
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
     assert re.search(f"holds {kind} latents of another {what}.*name another --out", said)
 
 
-def test_the_first_images_only(given, tmp_path):
-    made(tmp_path / "out", given, "--images", "20")
+def test_the_first_images_only(inputs, tmp_path):
+    made(tmp_path / "out", inputs, "--images", "20")
     assert latents.read_manifest(tmp_path / "out").images == 20
 
 
-def test_a_dry_run_says_how_much_it_would_be_and_writes_nothing(given, tmp_path, capsys):
-    assert encode.main(words(tmp_path / "out", given, "--dry-run")) == 0
+def test_a_dry_run_prints_the_size_and_writes_nothing(inputs, tmp_path, capsys):
+    assert encode.main(words(tmp_path / "out", inputs, "--dry-run")) == 0
     said = capsys.readouterr().err
-    assert "60 images of cats at 16 pixels, as they are and mirrored, to 4x8x8 (mean and std): 8 shards" in said
+    assert "60 images of cats at 16 pixels, original and mirrored, to 4x8x8 (mean and std): 8 shards" in said
     assert not (tmp_path / "out").exists()
 
 
-def with_other_things(tmp_path, given):
+def with_other_things(tmp_path, inputs):
     (tmp_path / "thesis.tex").write_text("years of work")
-    return words(tmp_path, given)
+    return words(tmp_path, inputs)
 
 
 @pytest.mark.parametrize(
@@ -149,15 +149,15 @@ def with_other_things(tmp_path, given):
         (lambda t, g: [str(g[0]), "--vae", str(t)], "has no config.json"),
         (lambda t, g: [str(t / "nowhere"), "--vae", str(g[1])], "unknown data set"),
         (lambda t, g: [str(t), "--verify"], "is no finished set of latents"),
-        (with_other_things, "holds other things than latents"),
+        (with_other_things, "holds other files than latents"),
         (
             lambda t, g: [str(save_images(t / "odd", size=20)), "--vae", str(save_vae(t / "f8", down=4))],
             "multiple of 8",
         ),
     ],
 )
-def test_a_mistake_gets_one_sentence_and_leaves_nothing(given, tmp_path, capsys, command, sentence):
-    command = command(tmp_path, given)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing(inputs, tmp_path, capsys, command, sentence):
+    command = command(tmp_path, inputs)
     before = sorted(tmp_path.rglob("*"))
     assert encode.main([*command, "--root", str(tmp_path)]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
@@ -165,14 +165,14 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing(given, tmp_path, capsys,
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_disk_without_room_is_said_before_the_work(given, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(latent_workers.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    assert encode.main(words(tmp_path / "out", given)) == 2
+def test_a_full_disk_is_reported_before_the_work(inputs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(latent_plan.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert encode.main(words(tmp_path / "out", inputs)) == 2
     assert "GiB more, and its disk has" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("status", "said"), [(-9, "was killed by signal 9"), (1, "ended with status 1")])
-def test_a_process_that_dies_is_said(status, said):
+def test_a_process_that_dies_is_reported(status, said):
     queue = SimpleNamespace(empty=lambda: True)
     with pytest.raises(ValueError, match=f"a process {said}.*the same command goes on"):
         latent_workers.watch_workers(
@@ -180,21 +180,21 @@ def test_a_process_that_dies_is_said(status, said):
         )
 
 
-def test_what_a_process_says_went_wrong_is_said(given):
+def test_the_error_of_a_process_is_reported(inputs):
     words = ["cats/1.png is damaged"]
     queue = SimpleNamespace(empty=lambda: not words, get=words.pop)
     with pytest.raises(ValueError, match=r"cats/1\.png is damaged"):
         latent_workers.watch_workers([SimpleNamespace(exitcode=2)], queue, ProgressBar("x", 1))
 
 
-def test_the_same_autoencoder_has_the_same_hash_in_another_kind_of_file(given, tmp_path):
-    vae = autoencoder.read_autoencoder(str(given[1]))
+def test_the_autoencoder_hash_ignores_the_file_format(inputs, tmp_path):
+    vae = autoencoder.read_autoencoder(str(inputs[1]))
     vae.save_pretrained(tmp_path / "pickled", safe_serialization=False)
     config = json.loads((tmp_path / "pickled" / "config.json").read_text())
     again = autoencoder.hash_autoencoder(
         str(tmp_path / "pickled"), autoencoder.read_autoencoder(str(tmp_path / "pickled"))
     )
-    assert again == autoencoder.hash_autoencoder(str(given[1]), vae)
+    assert again == autoencoder.hash_autoencoder(str(inputs[1]), vae)
     (tmp_path / "pickled" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.3}))
     assert autoencoder.hash_autoencoder(str(tmp_path / "pickled"), vae) != again
     other = save_vae(tmp_path / "other", seed=1)
@@ -202,12 +202,12 @@ def test_the_same_autoencoder_has_the_same_hash_in_another_kind_of_file(given, t
         autoencoder.load_autoencoder(str(other), again)
 
 
-def test_class_folders_keep_their_names_and_are_mirrored_as_photographs_are(given, tmp_path):
+def test_class_folders_keep_names_and_are_mirrored(inputs, tmp_path):
     for i in range(12):
         folder = tmp_path / "pets" / ("cat", "dog")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((20, 30, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
-    command = [f"{tmp_path}/pets@16", "--vae", str(given[1]), "--root", str(tmp_path), "--threads", "1"]
+    command = [f"{tmp_path}/pets@16", "--vae", str(inputs[1]), "--root", str(tmp_path), "--threads", "1"]
     assert encode.main(command) == 0
     m = latents.read_manifest(tmp_path / "pets-16-latents")
     assert (m.data, m.classes, m.counts, m.flips, m.resolution) == ("pets@16", ("cat", "dog"), (6, 6), 2, 16)
@@ -215,8 +215,8 @@ def test_class_folders_keep_their_names_and_are_mirrored_as_photographs_are(give
     assert sources.open_dataset(sources.resolve_data(DataConfig(name=f"latents:{tmp_path}/pets-16-latents"))).flip
 
 
-def test_shapes_are_encoded_as_they_are_and_not_mirrored(given, tmp_path):
-    command = ["shapes", "--vae", str(given[1]), "--out", str(tmp_path / "out"), "--threads", "1"]
+def test_shapes_are_encoded_without_mirroring(inputs, tmp_path):
+    command = ["shapes", "--vae", str(inputs[1]), "--out", str(tmp_path / "out"), "--threads", "1"]
     assert encode.main([*command, "--images", "12", "--reference", "5"]) == 0
     m, arrays = latents.read_manifest(tmp_path / "out"), sources.load_dataset("shapes")
     assert (m.data, m.flips, m.num_classes, m.shape, m.references) == ("shapes", 1, 10, (4, 16, 16), 5)
@@ -227,13 +227,13 @@ def test_shapes_are_encoded_as_they_are_and_not_mirrored(given, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("tf32", 5e-3), ("bf16", 5e-2)])
-def test_a_gpu_encodes_as_a_cpu_does(given, precision, close):
-    images = np.load(given[0] / "images.npy")[:8]
+def test_a_gpu_encodes_as_a_cpu_does(inputs, precision, close):
+    images = np.load(inputs[0] / "images.npy")[:8]
     here, there = (torch.device(name) for name in ("cpu", "cuda"))
-    expected = autoencoder.make_encoder(autoencoder.read_autoencoder(str(given[1])), here, "fp32")(images).astype(
+    expected = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), here, "fp32")(images).astype(
         np.float32
     )
-    found = autoencoder.make_encoder(autoencoder.read_autoencoder(str(given[1])), there, precision)(images).astype(
+    found = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), there, precision)(images).astype(
         np.float32
     )
     assert np.abs(found - expected).max() < close * np.abs(expected).max()

@@ -1,4 +1,4 @@
-"""Sets of latents: what bench.encode writes, what training reads of it, and what damage does."""
+"""Sets of latents: the files of bench.encode, the inputs of training, and damaged files."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def made(tmp_path_factory, pictures, vae):
 
 @pytest.fixture
 def copy(made, tmp_path):
-    """The set once more, to be damaged."""
+    """A copy of the set, to be damaged."""
     for path in made.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
@@ -52,7 +52,7 @@ def posterior(vae, images):
 
 
 @pytest.mark.parametrize("flip", [0, 1])
-def test_a_set_holds_mean_and_deviation_of_each_image_and_its_mirror_image(made, pictures, vae, flip):
+def test_a_set_holds_mean_and_std_of_images_and_mirror_images(made, pictures, vae, flip):
     images = np.load(pictures / "images.npy")
     expected = posterior(vae, images[..., ::-1] if flip else images)
     found = latents.load_latents(made).images.read(np.arange(50), np.full(50, flip))
@@ -61,26 +61,26 @@ def test_a_set_holds_mean_and_deviation_of_each_image_and_its_mirror_image(made,
     np.testing.assert_allclose(found[:, 1], expected.std, rtol=1e-3, atol=1e-5)
 
 
-def test_the_manifest_says_what_the_set_is_and_names_no_folder_in_its_digest(made, vae):
+def test_the_manifest_describes_the_set_without_folders(made, vae):
     m, what = latents.read_manifest(made), sources.open_source(f"latents:{made}")
     assert (m.images, m.flips, m.resolution, m.shape, m.counts) == (50, 2, 16, (4, 8, 8), (17, 17, 16))
     assert (m.vae.kind, m.vae.scaling_factor, m.vae.shift_factor) == ("AutoencoderKL", 0.5, 0.1)
     assert len(m.shards) == 4 and m.reference.bytes == (made / "reference.npy").stat().st_size
     assert (what.channels, what.size, what.num_classes, what.latent, what.vq) == (4, 8, 3, True, False)
-    assert str(vae.parent) not in json.dumps(m.told()) and what.hash == m.digest()[:16]
+    assert str(vae.parent) not in json.dumps(m.identity()) and what.hash == m.digest()[:16]
 
 
-def test_the_reference_is_evenly_spread_real_images_and_labels_are_the_sources(made, pictures):
+def test_reference_and_labels_are_those_of_the_source(made, pictures):
     arrays = sources.load_dataset(f"latents:{made}")
     images = np.load(pictures / "images.npy")
     assert np.array_equal(arrays.reference, images[np.linspace(0, 49, 7).round().astype(int)])
     assert np.array_equal(arrays.labels, np.arange(50) % 3)
 
 
-def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(made, vae):
+def test_training_samples_posterior_and_flip_anew(made, vae):
     arrays = sources.load_dataset(f"latents:{made}")
     rows = np.full(4000, 9)
-    drawn = arrays.inputs(rows, seed=5)
+    drawn = arrays.model_inputs(rows, seed=5)
     sides = [(latents.widen_float16(arrays.images.read(rows[:1], np.array([f])))[0]) for f in (0, 1)]
     expected = [((mean - 0.1) * 0.5, std * 0.5) for mean, std in sides]
     flips = np.array([abs(z - expected[0][0]).sum() > abs(z - expected[1][0]).sum() for z in drawn])
@@ -89,14 +89,14 @@ def test_training_draws_a_fresh_sample_of_the_posterior_and_a_side_each_time(mad
         own = drawn[flips == flip]
         np.testing.assert_allclose(own.mean(0), mean, atol=6 * std.max() / len(own) ** 0.5)
         np.testing.assert_allclose(own.std(0), std, rtol=0.12)
-    assert not np.array_equal(drawn, arrays.inputs(rows, seed=6))
+    assert not np.array_equal(drawn, arrays.model_inputs(rows, seed=6))
 
 
 @pytest.mark.parametrize("own", [slice(0, 37), slice(37, 100), slice(5, 5), slice(99, 100)], ids=str)
 def test_a_share_of_a_batch_is_those_rows_of_the_whole(made, own):
     arrays = sources.load_dataset(f"latents:{made}")
-    rows = arrays.order(0, 30, 100)
-    assert np.array_equal(arrays.inputs(rows, 3, own), arrays.inputs(rows, 3)[own])
+    rows = arrays.stream_rows(0, 30, 100)
+    assert np.array_equal(arrays.model_inputs(rows, 3, own), arrays.model_inputs(rows, 3)[own])
 
 
 def test_rows_are_scaled_means(made, vae):
@@ -113,7 +113,7 @@ def test_every_finite_half_is_widened_exactly():
     assert np.array_equal(latents.widen_float16(halves), halves.astype(np.float32))
 
 
-def test_noise_is_normal_and_of_the_place_alone():
+def test_noise_is_normal_and_depends_on_the_position_only():
     drawn = latents.posterior_noise(1, 0, 4095)(64)
     assert abs(drawn.mean()) < 0.01 and abs(drawn.std() - 1) < 0.01
     assert abs((drawn**4).mean() - 3) < 0.1 and abs(drawn).max() > 4
@@ -129,7 +129,7 @@ def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
     with torch.inference_mode():
         expected = VQModel.from_pretrained(tmp_path / "vq").eval().encode(x).latents
     assert what.vq and latents.read_manifest(made).moments == ("mean",) and not arrays.flip
-    np.testing.assert_allclose(arrays.inputs(np.arange(4), 0), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(arrays.model_inputs(np.arange(4), 0), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_set_without_mirror_images_is_not_mirrored(tmp_path, pictures, vae):
@@ -165,9 +165,9 @@ def reshape(path):
         ("reference.npy", cut_short),
     ],
 )
-def test_what_is_missing_or_misshapen_is_named_before_training(copy, name, harm):
+def test_missing_or_damaged_files_are_named_before_training(copy, name, harm):
     harm(copy / name)
-    with pytest.raises(ValueError, match=rf"{name} is (damaged|not there).*run the same bench\.encode again"):
+    with pytest.raises(ValueError, match=rf"{name} is (damaged|missing).*run the same bench\.encode again"):
         sources.load_dataset(f"latents:{copy}")
 
 
@@ -175,13 +175,13 @@ def test_a_changed_bit_is_never_trained_on(copy):
     flip_a_bit(copy / "shard-00002.npy")
     arrays = sources.load_dataset(f"latents:{copy}")
     rows = 2 * latents.read_manifest(copy).rows
-    with pytest.raises(ValueError, match=r"shard-00002\.npy is damaged: image \d+ is not what was written"):
+    with pytest.raises(ValueError, match=r"shard-00002\.npy is damaged: the CRC-32 of image \d+ is wrong"):
         for seed in range(20):  # each draws one of two sides
-            arrays.inputs(np.arange(rows, rows + latents.read_manifest(copy).rows), seed)
-    assert len(arrays.inputs(np.arange(rows), 0)) == rows
+            arrays.model_inputs(np.arange(rows, rows + latents.read_manifest(copy).rows), seed)
+    assert len(arrays.model_inputs(np.arange(rows), 0)) == rows
 
 
-def test_a_shard_that_shrinks_while_it_is_trained_on_is_named(copy):
+def test_a_shard_that_shrinks_in_training_is_named(copy):
     config = presets.compose_config(presets.RunRequest(data=f"latents:{copy}"))
     arrays = sources.load_dataset(f"latents:{copy}")
     cut_short(copy / "shard-00001.npy")
@@ -190,20 +190,20 @@ def test_a_shard_that_shrinks_while_it_is_trained_on_is_named(copy):
 
 
 @pytest.mark.parametrize("name", ["shard-00001.npy", "reference.npy", "labels.npy"])
-def test_verify_finds_and_names_what_is_damaged(copy, capsys, name):
+def test_verify_names_damaged_files(copy, capsys, name):
     assert encode.main([str(copy), "--verify"]) == 0
-    assert "is whole: 7 files of 50 latents" in capsys.readouterr().out
+    assert "is intact: 7 files of 50 latents" in capsys.readouterr().out
     flip_a_bit(copy / name)
     assert encode.main([f"latents:{copy}", "--verify"]) == 1
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
-    assert len(told) == 1 and f"{name} is damaged: its SHA-256" in told[0]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
+    assert len(errors) == 1 and f"{name} is damaged: its SHA-256" in errors[0]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("{", "manifest.json cannot be read"),
-        ('{"format": 1}', "manifest.json cannot be read: data: "),
+        ('{"format": 1}', "manifest.json cannot be read: data is missing"),
         (None, "no manifest.json: it is no finished set"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_known_name_finds_the_set_that_was_made_for_it(tmp_path, pictures, vae
     assert isinstance(sources.load_dataset(str(tmp_path / "mine")), latents.LatentDataset)
 
 
-def test_threads_draw_latents_as_one_would_and_memory_stays_where_it_is(made):
+def test_loader_threads_draw_latents_in_constant_memory(made):
     config = presets.compose_config(presets.RunRequest(data=f"latents:{made}"))
     arrays, before = sources.load_dataset(f"latents:{made}"), set(threading.enumerate())
     steps = [(i, i * 64, 64) for i in range(300)]

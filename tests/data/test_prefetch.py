@@ -1,3 +1,5 @@
+"""Batches that threads draw ahead of the trainer."""
+
 import threading
 import time
 from itertools import count
@@ -7,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from bench.benchmarks import loading
 from bench.data.dataset import Dataset
 from bench.data.prefetch import PrefetchLoader
 from bench.experiments import presets
@@ -28,14 +29,14 @@ STEPS = [(step, step * 5, 5) for step in range(20)]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_batches_come_in_the_order_of_their_steps_whatever_the_number_of_threads(workers):
+def test_batches_come_in_the_order_of_their_steps(workers):
     with PrefetchLoader(slow_and_uneven, STEPS, workers) as batches:
-        found = [batch for (batch,) in batches]
-    assert [b.tolist() for b in found] == [slow_and_uneven(*step)[0].tolist() for step in STEPS]
+        drawn = [batch for (batch,) in batches]
+    assert [b.tolist() for b in drawn] == [slow_and_uneven(*step)[0].tolist() for step in STEPS]
 
 
 @pytest.mark.parametrize("own", [slice(None), slice(3, 9)], ids=["whole", "share"])
-def test_threads_draw_what_the_trainer_would_one_at_a_time(digits, own):
+def test_threads_draw_the_same_batches_as_the_trainer(digits, own):
     config = presets.compose_config(presets.RunRequest(data="digits"))
     steps = [(step, step * 16, 16) for step in range(12)]
 
@@ -114,15 +115,6 @@ def test_memory_does_not_grow_over_epochs():
             if i % 8 == 7:  # an epoch
                 resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
     assert max(resident[30:]) - resident[10] < 8 * 2**20  # a batch is 1.6 MiB, an epoch 12
-
-
-def test_the_loaders_own_rate_is_that_of_its_draws(digits, monkeypatch):
-    config = presets.compose_config(presets.RunRequest(data="digits"))
-    monkeypatch.setattr(loading, "WARM_UP_SECONDS", 0.02)
-    monkeypatch.setattr(training_batch, "draw_batch", lambda *_: time.sleep(0.01) or ())
-    alone = config.recipe.batch / 0.01
-    assert 0.5 * alone < loading.loader_throughput(config, digits, 0.2, 0) <= alone
-    assert loading.loader_throughput(config, digits, 0.2, 4) > 2 * alone
 
 
 def test_a_negative_number_of_threads_is_refused():

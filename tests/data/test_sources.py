@@ -201,7 +201,7 @@ def text(path):
 
 
 BAD_IMAGES = {
-    "cut short": (damaged, r"cats/001\.png cannot be read as an image \(.*truncated.*\); mend or remove it"),
+    "cut short": (damaged, r"cats/001\.png cannot be read as an image \(.*truncated.*\); replace or remove it"),
     "of another size": (of_other_sizes, r"cats/001\.png is 64x64, the first 32x32; say which size .*PATH@64"),
     "no image": (text, r"cats/001\.png cannot be read as an image"),
 }
@@ -221,7 +221,7 @@ def test_a_bad_image_is_named_when_it_is_read(tmp_path, spoil, sentence):
 def test_a_folder_keeps_no_threads_and_no_images(tmp_path):
     class_folders(tmp_path / "set", size=32)
     before, arrays = threading.active_count(), sources.load_dataset(str(tmp_path / "set"))
-    arrays.inputs(np.arange(7), 0)
+    arrays.model_inputs(np.arange(7), 0)
     assert threading.active_count() == before
     assert not any(isinstance(value, np.ndarray) for value in vars(arrays.images).values())
 
@@ -231,7 +231,7 @@ def test_mirroring_is_the_runs_choice(tmp_path):
     flips = {f: sources.open_dataset(schema.DataConfig(name=name, flip=f)).flip for f in ("auto", "never", "always")}
     assert flips == {"auto": True, "never": False, "always": True}
     arrays = sources.open_dataset(schema.DataConfig(name=name))
-    seen = np.concatenate([arrays.inputs(np.zeros(64, int), seed) for seed in range(4)])
+    seen = np.concatenate([arrays.model_inputs(np.zeros(64, int), seed) for seed in range(4)])
     as_it_is, mirrored = dataset.normalise(arrays.images[:1])[0], dataset.normalise(arrays.images[:1])[0, ..., ::-1]
     share = np.mean([np.array_equal(x, mirrored) for x in seen])
     assert all(np.array_equal(x, as_it_is) or np.array_equal(x, mirrored) for x in seen) and 0.35 < share < 0.65
@@ -292,7 +292,7 @@ def no_batch(path):
 
 BAD_SETS = {
     "an empty folder": (empty, "holds neither images .* nor folders of them, one a class, nor images.npy"),
-    "images beside class folders": (both, r"has images both of its own \(000.png\) and in folders \(ants\)"),
+    "images beside class folders": (both, r"has images at its top level \(000.png\) and in folders \(ants\)"),
     "oblong images and no size": (
         oblong,
         r"ants/004.png is 40x32; say which size to crop all to, as in --data PATH@64",
@@ -343,7 +343,7 @@ NAMES = {
     "an .npz of something": ("{here}/x.npz", "is no .npz, or is damaged or cut short$"),
     "a size in letters": ("{here}@abc", "'abc' is no size; write .*@64 to crop to 64 pixels"),
     "shapes with a crop": ("shapes@16", "shapes are drawn at their size; write shapes-16"),
-    "another file": ("{here}/x.txt", "is no data set that is known here; name a folder of images"),
+    "another file": ("{here}/x.txt", "is in no known format; name a folder of images"),
     "too few pixels": ("shapes-8", "must be from 16 to 1024"),
     "a near miss": ("shape", "did you mean shapes"),
 }
@@ -370,7 +370,7 @@ def test_class_folders_are_not_searched_for_parquet(tmp_path):
     assert len(sources.load_dataset(f"{tmp_path / 'set'}@16").images) == 7
 
 
-def test_a_listing_is_made_once_and_again_when_the_folder_changes(tmp_path):
+def test_a_listing_is_cached_until_the_folder_changes(tmp_path):
     class_folders(tmp_path / "set")
     one = image_folder.list_folder(tmp_path / "set")
     assert image_folder.list_folder(tmp_path / "set") is one

@@ -43,18 +43,18 @@ def test_the_bytes_are_those_that_every_machine_draws():
 @pytest.mark.parametrize("seed", [0, 1, 77])
 def test_a_stream_never_repeats_and_is_its_seeds_own(seed):
     arrays = sources.load_dataset("shapes")
-    rows = arrays.order(seed, 0, 3000)
+    rows = arrays.stream_rows(seed, 0, 3000)
     images = arrays.images[rows].reshape(3000, -1)
     assert len(np.unique(images, axis=0)) == 3000
-    parts = np.concatenate([arrays.order(seed, p, 1000) for p in (0, 1000, 2000)])
+    parts = np.concatenate([arrays.stream_rows(seed, p, 1000) for p in (0, 1000, 2000)])
     assert np.array_equal(parts, rows)
-    others = np.concatenate([arrays.order(s, 0, 3000) for s in range(80) if s != seed])
+    others = np.concatenate([arrays.stream_rows(s, 0, 3000) for s in range(80) if s != seed])
     assert not np.intersect1d(rows, others).size
 
 
 def test_no_stream_reaches_what_it_is_measured_with():
     arrays = sources.load_dataset("shapes")
-    last = arrays.order(synthetic_shapes.MAX_SEEDS - 1, synthetic_shapes.IMAGES_PER_SEED - 10, 10)[-1]
+    last = arrays.stream_rows(synthetic_shapes.MAX_SEEDS - 1, synthetic_shapes.IMAGES_PER_SEED - 10, 10)[-1]
     assert (
         last
         < synthetic_shapes.FIRST_REFERENCE_ROW
@@ -72,7 +72,7 @@ def test_no_stream_reaches_what_it_is_measured_with():
     ]
     assert np.array_equal(arrays.reference[:50], kept[0])
     assert arrays.held_out is not None and np.array_equal(arrays.held_out[:50], kept[1])
-    every = np.concatenate([*kept, arrays.images[arrays.order(0, 0, 500)]])
+    every = np.concatenate([*kept, arrays.images[arrays.stream_rows(0, 0, 500)]])
     assert len(np.unique(every.reshape(len(every), -1), axis=0)) == len(every)
 
 
@@ -80,15 +80,16 @@ def test_no_stream_reaches_what_it_is_measured_with():
     ("seed", "position"), [(synthetic_shapes.MAX_SEEDS, 0), (0, synthetic_shapes.IMAGES_PER_SEED - 1)]
 )
 def test_beyond_the_last_stream_there_is_a_sentence(seed, position):
-    with pytest.raises(ValueError, match="is beyond what shapes have: seeds below 4,194,304"):
-        sources.load_dataset("shapes").order(seed, position, 2)
+    with pytest.raises(ValueError, match="is beyond the shapes that can be drawn: seeds below 4,194,304"):
+        sources.load_dataset("shapes").stream_rows(seed, position, 2)
 
 
 def test_classes_come_equally_often_and_are_the_labels():
     counts = np.bincount(synthetic_shapes.class_labels(np.arange(20_000)))
     assert len(counts) == 10 and counts.min() > 1800
     arrays = sources.load_dataset("shapes-64")
-    assert np.array_equal(arrays.labels[arrays.order(4, 9, 20)], synthetic_shapes.class_labels(arrays.order(4, 9, 20)))
+    rows = arrays.stream_rows(4, 9, 20)
+    assert np.array_equal(arrays.labels[rows], synthetic_shapes.class_labels(rows))
 
 
 def per_class(count, size):
@@ -106,7 +107,7 @@ def test_within_a_class_everything_else_varies():
         assert place.std() > 0.5  # places
 
 
-def test_edges_are_smooth_and_the_picture_is_the_same_at_every_resolution():
+def test_edges_are_smooth_and_pictures_scale_with_resolution():
     rows = np.arange(60)
     small, large = (
         synthetic_shapes.draw_images(rows, 32).astype(float),
@@ -125,14 +126,15 @@ def test_a_shape_is_inside_the_picture():
 @pytest.mark.parametrize(
     ("name", "size", "real"), [("shapes", 32, 10_000), ("shapes-256", 256, 2_500), ("shapes-40", 40, 10_000)]
 )
-def test_shapes_come_at_any_resolution_without_being_held_in_memory(name, size, real):
+def test_shapes_of_any_resolution_are_not_held_in_memory(name, size, real):
     what, arrays = sources.open_source(name), sources.load_dataset(name)
     assert (what.size, what.num_classes, what.hash, what.flip) == (size, 10, "", False)
     assert arrays.reference.shape == (real, 3, size, size) and isinstance(
         arrays.reference, synthetic_shapes.ShapeImages
     )
     assert arrays.images[np.arange(2)].shape == (2, 3, size, size)
-    assert sources.open_dataset(DataConfig(name=name)).order(2, 5, 3).tolist() == arrays.order(2, 5, 3).tolist()
+    of_run = sources.open_dataset(DataConfig(name=name))
+    assert of_run.stream_rows(2, 5, 3).tolist() == arrays.stream_rows(2, 5, 3).tolist()
 
 
 @pytest.mark.parametrize("arch", ["dit", "uvit", "unet", "genvit"])
@@ -143,7 +145,7 @@ def test_shapes_imply_a_laptops_setting(arch):
     assert presets.compose_config(presets.RunRequest(arch=arch, size=config.model.size)) == config
 
 
-def test_the_extractor_is_trained_anew_to_the_same_bytes_and_learns(monkeypatch):
+def test_the_extractor_is_retrained_to_the_same_bytes(monkeypatch):
     monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few_shapes())
     one, two = (small_cnn.train_small_cnn("shapes-cnn") for _ in range(2))
     assert all(one[k].equal(two[k]) and (one[k] * small_cnn.WEIGHT_RESOLUTION % 1 == 0).all() for k in one)

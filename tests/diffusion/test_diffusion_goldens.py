@@ -1,15 +1,16 @@
-"""Every golden case of the published diffusion processes, computed by our functions."""
+"""Golden cases of ADM's, DiT's and iDDPM's processes, computed by our functions.
 
-import numpy as np
+Those of U-ViT and LDM are in test_solver_goldens.
+"""
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 from diffusion_cases import (
     CASES,
     cases,
     classifier,
     clean,
-    difference,
     differences,
     draws,
     golden,
@@ -18,17 +19,18 @@ from diffusion_cases import (
     noise,
     process,
 )
+from diffusion_reference import keep_x0
 from helpers import replaced
 
 from bench.config.schema import RunConfig
 from bench.config.timestep_respacing import respaced_timesteps
-from bench.diffusion import dpm_solver, noise_schedules, samplers
+from bench.diffusion import noise_schedules, samplers
 from bench.diffusion.gaussian_diffusion import (
+    GaussianDiffusion,
     approx_normal_cdf,
     clip_x0,
     discretised_log_likelihood,
     gaussian_kl,
-    keep_x0,
 )
 
 TABLES = {
@@ -42,8 +44,8 @@ TABLES = {
     "sqrt_recipm1_alphas_cumprod": "inverse_noise",
     "posterior_variance": "posterior",
     "posterior_log_variance_clipped": "log_posterior",
-    "posterior_mean_coef1": "mean_clean",
-    "posterior_mean_coef2": "mean_noisy",
+    "posterior_mean_coef1": "mean_of_x0",
+    "posterior_mean_coef2": "mean_of_xt",
 }
 SCHEDULES = {
     "adm_linear_1000": lambda: noise_schedules.betas("linear", 1000),
@@ -61,7 +63,7 @@ SCHEDULES = {
 }
 
 
-def test_every_case_has_its_test():
+def test_every_golden_case_is_tested():
     kinds = {case["kind"] for case in CASES.values()}
     assert len(CASES) == 45 and kinds <= TESTED
 
@@ -108,12 +110,12 @@ def start(name):
 
 
 @pytest.mark.parametrize("name", cases("one_step"))
-def test_the_forward_process_and_its_posterior_are_the_published_ones(name):
+def test_the_forward_process_is_the_published_one(name):
     _, d, t, x0, eps, x, _, time = start(name)
-    xt = d.noisy(x0, t, eps)
+    xt = d.q_sample(x0, t, eps)
     got = {
         "q_sample": xt,
-        "q_mean": d._at("signal", t, x0) * x0,
+        "q_mean": d.at("signal", t, x0) * x0,
         "q_variance": d._tables["noise_variance"][t],
         "q_log_variance": d._tables["log_noise_variance"][t],
         "q_post_mean": d.posterior_mean(x0, x, t),
@@ -129,12 +131,12 @@ def test_the_reverse_process_is_the_published_one(name):
     case, d, t, _, _, x, out, _ = start(name)
     got = {}
     for clip, treat in ((1, clip_x0), (0, keep_x0)):
-        p = d.reverse(out, x, t, treat)
+        p = d.p_mean_variance(out, x, t, treat)
         got |= {f"p_mean_clip{clip}": p.mean, f"p_variance_clip{clip}": p.variance}
-        got |= {f"p_log_variance_clip{clip}": p.log_variance, f"p_pred_xstart_clip{clip}": p.clean}
-        got[f"p_sample_clip{clip}"] = d.ancestral(out, x, t, draws(case)(), treat)[0]
-    got["p_pred_xstart_denoised_half"] = d.reverse(out, x, t, lambda x0: clip_x0(x0 / 2)).clean
-    got["ddim_reverse"] = d.reverse_ddim(out, x, t)
+        got |= {f"p_log_variance_clip{clip}": p.log_variance, f"p_pred_xstart_clip{clip}": p.pred_x0}
+        got[f"p_sample_clip{clip}"] = d.ancestral_step(out, x, t, draws(case)(), treat)
+    got["p_pred_xstart_denoised_half"] = d.p_mean_variance(out, x, t, lambda x0: clip_x0(x0 / 2)).pred_x0
+    got["ddim_reverse"] = d.ddim_reverse_step(out, x, t)
     assert differences(name, got) == []
 
 
@@ -142,17 +144,18 @@ def test_the_reverse_process_is_the_published_one(name):
 def test_classifier_guidance_is_the_published_one(name, monkeypatch):
     case, d, t, _, _, x, out, time = start(name)
     gradient = classifier(x, time)
-    sampled = d.ancestral(out, x, t, draws(case)(), keep_x0, gradient)[0]
-    eps = d.conditioned(out, x, t, gradient)
+    sampled = d.ancestral_step(out, x, t, draws(case)(), keep_x0, gradient)
+    eps = d.classifier_guided_noise(out, x, t, gradient)
     stepped = by_diffusers(case, d, DDIMScheduler, eps, x, clip=False, eta=case["seeds"]["ddim_cond_eta"])
     assert differences(name, {"p_sample_cond": sampled, "ddim_cond": stepped}) == []
 
 
 def by_diffusers(case, d, kind, out, x, *, clip, eta=0.0):
     """One step of each image by the scheduler that our samplers use, each at a timestep of its own."""
-    variance = {"LEARNED_RANGE": "learned_range", "FIXED_LARGE": "fixed_large"}.get(case["var_type"], "fixed_small")
+    types = {"LEARNED_RANGE": "learned_range", "FIXED_LARGE": "fixed_large"}
+    variance = dict(variance_type=types.get(case["var_type"], "fixed_small")) if kind is DDPMScheduler else {}
     predicts = "epsilon" if d.predicts == "noise" or out.shape[1] < x.shape[1] else "sample"
-    made = samplers.make_respaced_scheduler(kind, d, clip=clip, variance=variance, predicts=predicts)
+    made = samplers.make_respaced_scheduler(kind, d, clip=clip, prediction_type=predicts, **variance)
     z, rows = draws(case)(), []
     for i, t in enumerate(case["t"]):
         one = slice(i, i + 1)
@@ -188,23 +191,29 @@ def test_diffusers_own_tables_would_not_do():
 @pytest.mark.parametrize("name", cases("one_step"))
 def test_the_losses_are_the_published_ones(name):
     case, d, t, x0, eps, _, _, time = start(name)
-    xt = d.noisy(x0, t, eps)
+    xt = d.q_sample(x0, t, eps)
     out = network(xt, time, learned(case))
     got = {f"loss_{term}": value for term, value in d.losses(out, x0, xt, t, eps).items()}
+    if (d.predicts, d.objective) == ("noise", "hybrid") and (learned(case) or d.fixed == "small"):
+        trained = GaussianDiffusion(d.schedule, d.full_steps, time=d.time_type, indices=d.indices.tolist())
+        losses = trained.losses(out, x0, xt, t, eps)
+        assert {f"loss_{term}" for term in losses} == set(got)
+        assert all(torch.equal(losses[term], got[f"loss_{term}"]) for term in losses)
     assert set(got) == {term for term in golden(name) if term.startswith("loss_")}
-    got |= {f"vb_bits_clip{c}": d.variational_bound(out, x0, xt, t, f) for c, f in ((1, clip_x0), (0, keep_x0))}
+    for clip, transform in ((1, clip_x0), (0, keep_x0)):
+        got[f"vb_bits_clip{clip}"] = d.variational_bound(d.p_mean_variance(out, xt, t, transform), x0, xt, t)
     assert differences(name, {**got, "prior_bpd": d.prior_bound(x0)}) == []
 
 
 def traced(case, d, run):
-    """What a loop fed the network and made: its samples and clean images at the golden's kept steps."""
+    """Trace a sampling loop: its samples and predictions of x_0 at the golden's kept steps."""
     seen, times, cleans, treat = [], [], [], clip_x0 if case["clip_denoised"] else keep_x0
 
     def model(x, count):
         i = len(times)
         time = noise_schedules.network_time("index", torch.tensor(count), 1000)
         out = network(x, time, learned(case))
-        cleans.append(d.reverse(out, x, torch.full((len(x),), d.steps - 1 - i), treat).clean)
+        cleans.append(d.p_mean_variance(out, x, torch.full((len(x),), d.steps - 1 - i), treat).pred_x0)
         seen.append(x)
         times.append(int(time))
         return out
@@ -245,7 +254,7 @@ def test_our_own_ancestral_loop_is_the_published_one(name):
         for t in reversed(range(d.steps)):
             t_B = torch.full((len(x),), t)
             gradient = classifier(x, d.time(t_B)) if case["cond"] else None
-            x = d.ancestral(model(x, int(d.indices[t]) + 1), x, t_B, draw(), treat, gradient)[0]
+            x = d.ancestral_step(model(x, int(d.indices[t]) + 1), x, t_B, draw(), treat, gradient)
         return x
 
     got = traced(case, d, run)
@@ -256,12 +265,14 @@ def test_the_bound_over_all_steps_is_the_published_one():
     (name,) = cases("bpd_loop")
     case = CASES[name]
     d = process(case)
-    got = d.bound(lambda x, t: network(x, t, learned=True), clean(case["seeds"]["x_start"], case["shape"]), draws(case))
+    got = d.full_bound(
+        lambda x, t: network(x, t, learned=True), clean(case["seeds"]["x_start"], case["shape"]), draws(case)
+    )
     got = {{"total": "total_bpd", "prior": "prior_bpd"}.get(k, k): v for k, v in got.items()}
     assert differences(name, got) == [] and set(got) == set(golden(name))
 
 
-def test_likelihood_divergence_and_distribution_are_the_published_ones():
+def test_likelihood_and_kl_are_the_published_ones():
     (name,) = cases("likelihood")
     s, x = CASES[name]["seeds"], torch.from_numpy(golden(name)["x"])
     mean, log_scale = 0.5 * noise(s["mean"], x.shape), -1.5 + noise(s["log_scale"], x.shape)
@@ -271,205 +282,6 @@ def test_likelihood_divergence_and_distribution_are_the_published_ones():
         "kl": gaussian_kl(mean, log_scale, x, 0.3 * noise(s["logvar2"], x.shape)),
         "kl_scalar": gaussian_kl(mean, log_scale, zero, zero),
         "cdf": approx_normal_cdf(torch.from_numpy(golden(name)["cdf_in"])),
-    }
-    assert differences(name, got) == []
-
-
-def sd_betas():
-    return noise_schedules.betas("sqrt_linear", 1000)
-
-
-def test_uvits_discrete_schedule_is_the_published_one():
-    (name,) = cases("uvit_schedule")
-    want, beta, all_counts = golden(name), sd_betas(), torch.arange(1001)
-    alpha, noisy = noise_schedules.transition(beta, torch.zeros(1, dtype=torch.long), all_counts)
-    rows = [noise_schedules.transition(beta, torch.tensor(row), all_counts) for row in want["rows"]]
-    s, t = torch.from_numpy(want["pairs"]).T
-    got = {
-        "betas_input": beta,
-        "betas": noise_schedules.transition(beta, (all_counts - 1).clamp(min=0), all_counts)[1],
-        "cum_alphas": alpha,
-        "cum_betas": noisy,
-        "skip_alphas_rows": torch.stack([a for a, _ in rows]),
-        "skip_betas_rows": torch.stack([b for _, b in rows]),
-        "tilde_beta_pairs": noise_schedules.posterior_variance(beta, s, t),
-    }
-    assert differences(name, got) == []
-
-
-def test_uvits_discrete_loss_is_the_published_one():
-    (name,) = cases("uvit_loss")
-    case = CASES[name]
-    d = samplers.GaussianDiffusion("sqrt_linear", 1000, time="count")
-    x0, eps = noise(case["seeds"]["x0"], case["shape"]), noise(case["seeds"]["noise"], case["shape"])
-    t = torch.from_numpy(golden(name)["n"]) - 1
-    xt, time = d.noisy(x0, t, eps), d.time(t)
-    got = {"xn": xt, "model_t": time, "loss": d.loss(network(xt, time), x0, xt, t, eps)}
-    assert differences(name, got) == []
-
-
-def test_uvits_continuous_reading_of_its_discrete_schedule_is_the_published_one():
-    (name,) = cases("uvit_noise_schedule")
-    want, levels = golden(name), noise_schedules.noise_levels("sqrt_linear", 1000)
-    log_alpha = levels.log_alpha(torch.from_numpy(want["t"]))
-    got = {
-        "log_alpha": log_alpha,
-        "alpha": log_alpha.exp(),
-        "sigma": noise_schedules.sigma(log_alpha),
-        "lam": noise_schedules.half_log_snr(log_alpha),
-        "t_of_lam": levels.inverse(torch.from_numpy(want["lam_in"])),
-    }
-    assert differences(name, got) == []
-
-
-def called(times, config):
-    """The solvers' noise prediction as `samplers` gives it, noting the network's times."""
-    seen = []
-
-    def model(x, count):
-        time = noise_schedules.network_time(
-            config.diffusion.time, torch.tensor(count, dtype=torch.float64), 1000
-        ).float()
-        times.append(time)
-        seen.append(x)
-        return network(x, time)
-
-    return model, seen
-
-
-def solver_config(schedule_name, time, sampler, steps):
-    config = replaced(RunConfig(), "diffusion", schedule=schedule_name, time=time)
-    return replaced(config, "evaluation", sampler=sampler, steps=steps, clip=False)
-
-
-@pytest.mark.parametrize("name", cases("uvit_dpm_solver"))
-def test_uvits_dpm_solver_is_the_published_one(name):
-    case, times = CASES[name], []
-    steps = case["settings"]["steps"]
-    config = solver_config("sqrt_linear", "count", "dpm-fast", steps)
-    model, seen = called(times, config)
-    out = samplers.sample_dpm_fast(model, config, noise(case["seeds"]["z"], case["shape"]), [])
-    got = {
-        "out": out,
-        "orders": dpm_solver.solver_orders(steps),
-        "grid": dpm_solver.solver_times(noise_schedules.noise_levels("sqrt_linear", 1000), steps, "time", 1e-3),
-        "model_t": torch.stack(times),
-        "model_x": torch.stack(seen)[golden(name)["kept_calls"]],
-    }
-    assert differences(name, got) == [] and len(times) == case["nfe"]
-
-
-@pytest.mark.parametrize("name", cases("uvit_dpm_solver_continuous"))
-def test_uvits_continuous_dpm_solver_is_the_published_one(name):
-    case, times = CASES[name], []
-    steps = case["settings"]["steps"]
-    config = solver_config("vp", "continuous", "dpm-fast", steps)
-    model, _ = called(times, config)
-    out = samplers.sample_dpm_fast(model, config, noise(case["seeds"]["x_init"], case["shape"]), [])
-    outer = np.cumsum([0, *dpm_solver.solver_orders(steps)])
-    got = {
-        "out": out,
-        "orders": dpm_solver.solver_orders(steps),
-        "timesteps": dpm_solver.solver_times(noise_schedules.VPSDE(), steps, "snr", 1e-4)[outer],
-        "model_t": torch.stack(times),
-    }
-    assert differences(name, got) == []
-
-
-NEAREST = {DPMSolverSinglestepScheduler: 1e-3, DPMSolverMultistepScheduler: 5e-3}
-
-
-@pytest.mark.parametrize("kind", NEAREST)
-def test_diffusers_dpm_solvers_of_order_three_are_not_uvits(kind):
-    case = CASES["uvit_dpm_solver_50"]
-    made = kind(trained_betas=sd_betas().numpy(), solver_order=3, final_sigmas_type="sigma_min")
-    times = torch.linspace(1000, 1, 51, dtype=torch.float64)[:-1].round().long() - 1
-    made.set_timesteps(timesteps=times.tolist())
-    x = noise(case["seeds"]["z"], case["shape"])
-    for t in made.timesteps:
-        x = made.step(network(x, t + 1), t, x).prev_sample
-    away = np.abs(x.numpy() - golden(case["id"])["out"]).max()
-    assert NEAREST[kind] < away < 0.05 and difference(case, "out", x.numpy(), golden(case["id"])["out"])
-
-
-def test_the_vp_process_is_the_published_one():
-    (name,) = cases("uvit_vpsde")
-    case, sde = CASES[name], noise_schedules.VPSDE()
-    t = torch.from_numpy(golden(name)["t"])
-    log_alpha = sde.log_alpha(t)
-    alpha2, sigma2 = (2 * log_alpha).exp(), noise_schedules.sigma(log_alpha) ** 2
-    got = {"cum_alpha": alpha2, "cum_beta": sigma2, "snr": alpha2 / sigma2, "nsr": sigma2 / alpha2}
-    got |= {"squared_diffusion": sde.rate(t), "drift": sde.drift(noise(case["seeds"]["x"], case["shape"]), t)}
-    assert differences(name, got) == []
-
-
-def test_the_vp_process_loss_score_and_clean_image_are_the_published_ones():
-    (name,) = cases("uvit_vpsde_loss")
-    case = CASES[name]
-    d = samplers.GaussianDiffusion("vp", 1000, time="continuous")
-    x0, eps = noise(case["seeds"]["x0"], case["shape"]), noise(case["seeds"]["noise"], case["shape"])
-    t = torch.from_numpy(golden(name)["t"])
-    xt, time = d.noisy(x0, t, eps), d.time(t)
-    log_alpha = noise_schedules.VPSDE().log_alpha(t).view(-1, 1, 1, 1)
-    at_x0 = network(x0, time)  # the published run took these two at the clean images
-    got = {
-        "model_t": time,
-        "loss": d.loss(network(xt, time), x0, xt, t, eps),
-        "score": dpm_solver.score(at_x0, log_alpha),
-        "x0_pred": dpm_solver.pred_x0(at_x0, x0, log_alpha),
-    }
-    assert differences(name, got) == []
-
-
-@pytest.mark.parametrize("name", cases("uvit_euler_maruyama"))
-def test_uvits_euler_maruyama_is_the_published_one(name):
-    case, times = CASES[name], []
-    s = case["settings"]
-    config = solver_config("vp", "continuous", "euler-sde", s["sample_steps"])
-    model, seen = called(times, config)
-    x = noise(case["seeds"]["x_init"], case["shape"])
-    draw = draws(case) if s["kind"] == "sde" else None
-    last = dpm_solver.euler_maruyama(
-        samplers._noise(model, config), noise_schedules.VPSDE(), x, s["sample_steps"], draw
-    )
-    assert differences(name, {"trace": torch.stack([*seen, last]), "model_t": torch.stack(times)}) == []
-
-
-@pytest.mark.parametrize("name", cases("ldm_ddim"))
-def test_ldms_ddim_is_the_published_one(name, monkeypatch):
-    case = CASES[name]
-    s, draw, seen, times = case["settings"], draws(case), [], []
-    monkeypatch.setattr("diffusers.schedulers.scheduling_ddim.randn_tensor", lambda *a, **k: draw())
-    config = replaced(RunConfig(), "diffusion", schedule="ldm")
-    config = replaced(config, "evaluation", sampler="ddim", spacing="ldm", eta=s["eta"], steps=s["ddim_steps"])
-
-    def labelled(x, t, cond):
-        return network(x, t) + 0.01 * cond.view(-1, 1, 1, 1)
-
-    scale = s["guidance_scale"] or 1.0
-    net = samplers.guide(labelled, scale, null=0)
-    x = noise(case["seeds"]["x_T"], case["shape"])
-    labels = torch.arange(1, len(x) + 1) if s["guidance_scale"] else torch.zeros(len(x), dtype=torch.long)
-
-    def model(x, count):
-        seen.append(x)
-        times.append(count - 1)
-        return net(x, torch.full((len(x),), float(count - 1)), labels)
-
-    last = samplers.sample_ddpm_or_ddim(model, config, x, [])
-    keep = golden(name)["kept_steps"]
-    made, _ = samplers.make_scheduler(config)
-    t = made.timesteps.flip(0)
-    bar = made.alphas_cumprod[t]
-    before = torch.cat([made.final_alpha_cumprod.view(1), bar[:-1]])
-    got = {
-        "samples": torch.stack([*seen[1:], last])[keep],
-        "ddim_timesteps": t,
-        "model_t": torch.tensor(times),
-        "ddim_alphas": made.alphas_cumprod[t],
-        "ddim_alphas_prev": before,
-        "ddim_sigmas": s["eta"]
-        * ((1 - before) / (1 - made.alphas_cumprod[t]) * (1 - made.alphas_cumprod[t] / before)).sqrt(),
     }
     assert differences(name, got) == []
 

@@ -28,14 +28,14 @@ def test_noising_keeps_the_variance():
     d, g = GaussianDiffusion(), torch.Generator().manual_seed(0)
     x, eps = (torch.randn(4000, 1, 4, 4, generator=g) for _ in range(2))
     for t in (0, 300, 999):
-        assert d.noisy(x, torch.full((4000,), t), eps).var() == pytest.approx(1, abs=0.02)
+        assert d.q_sample(x, torch.full((4000,), t), eps).var() == pytest.approx(1, abs=0.02)
 
 
-def test_the_simple_loss_is_the_mean_squared_error_of_each_image():
+def test_the_simple_loss_is_the_mean_squared_error():
     d, g = GaussianDiffusion(), torch.Generator().manual_seed(0)
     x, eps, out = (torch.randn(3, 2, 4, 4, generator=g) for _ in range(3))
     t = torch.tensor([0, 500, 999])
-    loss = d.loss(out, x, d.noisy(x, t, eps), t, eps)
+    loss = d.loss(out, x, d.q_sample(x, t, eps), t, eps)
     assert torch.allclose(loss, (out - eps).square().mean((1, 2, 3)))
 
 
@@ -52,13 +52,13 @@ def test_the_posterior_agrees_with_bayes_rule():
     assert d._tables["log_posterior"][t].item() == pytest.approx(math.log(1 / precision), rel=1e-5)
 
 
-def test_the_bound_is_zero_for_the_true_posterior_and_its_mean_has_no_gradient():
+def test_the_bound_is_zero_for_the_posterior_and_detaches_the_mean():
     d, g = GaussianDiffusion(), torch.Generator().manual_seed(0)
     x, eps = (torch.randn(3, 1, 4, 4, generator=g).clamp(-1, 1) for _ in range(2))
     t = torch.tensor([1, 500, 999])
-    xt = d.noisy(x, t, eps)
+    xt = d.q_sample(x, t, eps)
     out = torch.cat([eps, -torch.ones_like(x)], 1)  # v = -1 is the posterior's own variance
-    bound = d.variational_bound(out, x, xt, t)
+    bound = d.variational_bound(d.p_mean_variance(out, xt, t), x, xt, t)
     assert bound.abs().max() < 1e-3
     out = torch.cat([torch.zeros_like(x), torch.zeros_like(x)], 1).requires_grad_()
     (d.loss(out, x, xt, t, eps) - (out[:, :1] - eps).square().mean((1, 2, 3))).sum().backward()

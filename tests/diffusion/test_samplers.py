@@ -103,7 +103,7 @@ EXACT = {"ddim adm": 200, "dpm++ adm": 250, "heun adm": 149, "dpm-fast": 50}
 
 @pytest.mark.parametrize("process", ["linear learned", "count", "continuous"])
 @pytest.mark.parametrize("way", EXACT)
-def test_deterministic_samplers_solve_the_equation_of_gaussian_images(way, process):
+def test_deterministic_samplers_solve_the_gaussian_ode(way, process):
     """Images of deviation 1/2: the flow only shrinks x, by the ratio of the deviations at its ends."""
     config = replaced(configured(way, process), "evaluation", steps=EXACT[way], clip=False)
     d = config.diffusion
@@ -130,7 +130,7 @@ def test_clipping_is_to_the_range_of_images(way, clip):
 
 @pytest.mark.parametrize("variance", ["fixed", "learned_range"])
 @pytest.mark.parametrize("way", WAYS)
-def test_images_depend_on_neither_batch_size_nor_the_number_of_processes(way, variance):
+def test_images_do_not_depend_on_batches_or_processes(way, variance):
     """The network is of single sums, products and quotients, which round alike in every batch on every processor.
 
     A convolution does not, and the first step of the cosine schedule divides its rounding by sqrt(bar) = 5e-5.
@@ -170,7 +170,7 @@ TIMES = [("index", 999.0, 0.0), ("count", 1000.0, 1.0), ("continuous", 999.0, 0.
 
 
 @pytest.mark.parametrize(("kind", "first", "last"), TIMES)
-def test_sampling_and_training_give_the_network_the_same_times(kind, first, last):
+def test_sampling_and_training_use_the_same_network_times(kind, first, last):
     config, seen = replaced(tiny_config(), "diffusion", time=kind), []
     config = replaced(config, "evaluation", sampler="ddpm", spacing="adm", steps=1000)
     samplers.sample_images(oracle(torch.zeros(1, 2, 2), config, seen), config, (1, 2, 2), [0], labels(1))
@@ -180,7 +180,7 @@ def test_sampling_and_training_give_the_network_the_same_times(kind, first, last
 
 
 @pytest.mark.parametrize("steps", [10, 50, 250])
-def test_the_published_spacing_is_what_its_scripts_ask_for(steps):
+def test_the_published_spacing_is_that_of_its_scripts(steps):
     config = replaced(tiny_config(), "evaluation", sampler="ddpm", spacing="adm", steps=steps)
     assert samplers.make_scheduler(config)[1] == respaced_timesteps(1000, str(steps))
     config = replaced(config, "evaluation", sampler="ddim")

@@ -1,7 +1,6 @@
 """The command bench.evaluate on small folders and files; the digits CNN stands in for Inception where it may."""
 
 import dataclasses
-import io
 import json
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import make_run, tiny_config
+from helpers import evaluation_context, make_run, tiny_config
 from image_files import pictures, save_folder
 from mean_extractor import Mean
 from PIL import Image
@@ -28,7 +27,6 @@ from bench.evaluation import (
 )
 from bench.evaluation.extractors import extractor_registry, inception_dinov2
 from bench.storage import atomic, run_folder
-from bench.terminal import progress_bar
 
 
 @pytest.fixture
@@ -87,8 +85,7 @@ def measured(results, digits):
     weights = extractor_registry.prepare_weights("digits-cnn", "", run.cache)[0]
     for point, count in ((48, 30), (96, 40)):
         stored(run, point, digits.held_out[:count], weights)
-    run_metrics.evaluate(run, config, lambda: run_metrics.Evaluator(config, weights, digits), lambda: None)
-    return run, run_metrics.read_curve(run, config)[-1]["metrics"]
+    return run, run_metrics.evaluate(evaluation_context(run, config, digits)).metrics
 
 
 def test_a_run_measures_as_its_own_evaluation_did(measured, command, capsys):
@@ -292,7 +289,7 @@ def test_a_file_that_cannot_be_a_side_is_one_sentence(kind, tmp_path, command, m
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["{empty}", "--reference", "{real}"], "holds no .png, .jpg, .jpeg files"),
+        (["{empty}", "--reference", "{real}"], "holds no .png, .jpg, .jpeg, .webp, .bmp files"),
         (["{none}", "--reference", "{real}"], "is no file and no folder"),
         (["{samples}", "--reference", "{large}"], "the samples are 8x8 and the reference is 9x9"),
         (["{samples}"], "two sample sets are needed"),
@@ -428,19 +425,6 @@ def test_dinov2_that_is_asked_for_and_missing_is_one_sentence(pair, command, din
     (dinov2.parent / "hub" / inception_dinov2.DINOV2_CODE / "hubconf.py").unlink()
     status, _, err = command(*words, "--dinov2-weights", dinov2, extractor=inception_of_means)
     assert status == 2 and "DINOv2's code is not in" in err
-
-
-def test_progress_is_plain_lines_in_a_log_and_one_line_on_a_terminal(monkeypatch):
-    for live in (False, True):
-        stream = io.StringIO()
-        stream.isatty = lambda live=live: live
-        monkeypatch.setattr(sys, "stderr", stream)
-        progress = progress_bar.ProgressBar("samples", 100, seconds=0)
-        progress.seconds = 0
-        progress.add(25)
-        progress.end()
-        assert "25 of 100 images" in stream.getvalue() and "ETA" in stream.getvalue()
-        assert ("\r" in stream.getvalue()) == live
 
 
 def test_layers_are_kept_as_rows_only_where_a_metric_needs_them():

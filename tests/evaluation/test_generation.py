@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from helpers import make_run, replaced, tiny_config
+from helpers import evaluation_context, make_run, replaced, run_context, tiny_config
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -21,6 +21,7 @@ from bench.evaluation.extractors import extractor_registry
 from bench.experiments import presets
 from bench.reports import run_pictures
 from bench.storage import run_folder, shards, tensor_files
+from bench.training.distributed import World
 
 CPU = torch.device("cpu")
 DIE = """
@@ -29,14 +30,14 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bench.evaluation import generation
-from bench.config.overrides import load_config
 from bench.storage.run_folder import RunFolder
+from helpers import evaluation_context
 run, made = RunFolder(Path(sys.argv[1])), []
 def die():
     made.append(1)
     if len(made) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-generation.generate(run, load_config(run.path), False, torch.device("cpu"), die)
+generation.generate(evaluation_context(run, check_lease=die))
 """
 
 
@@ -53,8 +54,8 @@ def run(results):
     return made
 
 
-def go(run, config=None, check=lambda: None):
-    generation.generate(run, config or load_config(run.path), False, CPU, check)
+def go(run, config=None, check=lambda: None, **more):
+    generation.generate(evaluation_context(run, config, check_lease=check, **more))
 
 
 def files(run):
@@ -122,14 +123,14 @@ def test_the_features_are_those_of_the_images(run, cache):
 def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
     whole = all_at_once(run)
     done = subprocess.run(
-        [sys.executable, "-c", DIE, str(run.path)], env={**os.environ, "PYTHONPATH": "."}, check=False
+        [sys.executable, "-c", DIE, str(run.path)], env={**os.environ, "PYTHONPATH": ".:tests"}, check=False
     )
     assert done.returncode == -signal.SIGKILL
     for stage in ("features", "samples"):
         kept = sorted(p.name for p in (run.path / stage / "000000000096.parts").glob("*.npz"))
         assert kept == ["00000000-00000009-1.npz", "00000010-00000019-1.npz"]
     counts = []
-    go(run, check=lambda: counts.append(1))
+    go(run, stop_requested=lambda: counts.append(1))
     assert len(counts) == 3  # the two that were there are not made again
     assert files(run) == whole
 
@@ -145,7 +146,7 @@ def test_one_that_was_stopped_between_the_last_batch_and_the_end_goes_on(run, mo
         patch.setattr(where, "assemble", no)
         go(run)
     counts = []
-    go(run, check=lambda: counts.append(1))
+    go(run, stop_requested=lambda: counts.append(1))
     assert files(run) == whole and not counts
 
 
@@ -207,15 +208,16 @@ def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
     other = run_folder.RunFolder(tmp_path / "parted" / "runs" / "x")
     other.path.mkdir(parents=True)
     (other.results / "cache").symlink_to(run.cache)
-    made = generation.target_factory(other, config, CPU)(96)
+    made = generation.target_factory(evaluation_context(other, config))(96)
 
     def net():
         return generation.load_snapshot(run.snapshot_path(96), CPU)
 
     for rank in reversed(range(world)):
         assert not any(target.done for target in made)
-        there = {target: target.shards.look() for target in made}
-        generation.make_missing_images(net, config, False, CPU, there, lambda *_: None, rank=rank, world=world)
+        there = {target: target.shards.scan() for target in made}
+        context = run_context(other, config, world=World(rank=rank, size=world))
+        generation.make_missing_images(context, net, there, lambda *_: None)
         for target in made:
             target.finish()
     assert files(other) == files(run)
@@ -235,8 +237,8 @@ def test_parts_of_several_processes_are_put_together_in_order_some_rows_at_a_tim
     for rank in range(2):
         for block in shards.missing_batches(np.zeros(2500, bool), 300, rank, 2):
             parts.add(block, x=np.broadcast_to(block[:, None], (len(block), 3)))
-    assert parts.look().all()
-    blocks = list(parts.rows("x", size=100))
+    assert parts.scan().all()
+    blocks = list(parts.iterate_rows("x", size=100))
     assert max(len(b) for b in blocks) == 100
     assert np.array_equal(np.concatenate(blocks)[:, 0], np.arange(2500))
 
@@ -272,8 +274,10 @@ def test_the_pictures_are_those_that_a_grid_of_all_images_shows(classes, tmp_pat
     for block in shards.missing_batches(np.zeros(count, bool), 400, 0, 1):
         features.add(block, every[block])
     features.finish()
-    run_pictures.grid(*feature_store.FeatureStore(tmp_path / "s").grid_images(), tmp_path / "some.png")
-    run_pictures.grid(every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png")
+    run_pictures.save_sample_grid(*feature_store.FeatureStore(tmp_path / "s").grid_images(), tmp_path / "some.png")
+    run_pictures.save_sample_grid(
+        every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png"
+    )
     assert (tmp_path / "some.png").read_bytes() == (tmp_path / "all.png").read_bytes()
 
 
@@ -300,19 +304,17 @@ def spoil(folder, name, old, new):
 def test_a_store_that_was_damaged_is_refused(run, name, old, new, words, digits, cache):
     go(run)
     spoil(run.features_path(96), name, old, new)
-    weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
-    evaluator = run_metrics.Evaluator(load_config(run.path), weights, digits)
+    context = evaluation_context(run, dataset=digits)
     with pytest.raises(ValueError, match=words):
-        run_metrics.evaluate(run, load_config(run.path), lambda: evaluator, lambda: None)
+        run_metrics.evaluate(context)
 
 
 def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
     go(run)
-    weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
-    evaluator = run_metrics.Evaluator(load_config(run.path), weights, digits)
+    evaluator = evaluation_context(run, dataset=digits).evaluator
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
-    found = evaluator.measure_store(feature_store.FeatureStore(run.features_path(96)), intervals=True)
-    direct = evaluator.measure_images(pixels, np.arange(43) % 10, intervals=True)
+    found = evaluator.measure_stored(feature_store.FeatureStore(run.features_path(96)), intervals=True)
+    direct = evaluator.measure(pixels, np.arange(43) % 10, intervals=True)
     for name, metric in direct.items():
         assert found[name]["value"] == pytest.approx(metric["value"], rel=1e-6)
         assert found[name]["interval"]["low"] == pytest.approx(metric["interval"]["low"], rel=1e-5)
@@ -345,11 +347,11 @@ def test_of_processes_that_put_the_shards_together_at_once_all_end_well(run, kin
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards.ShardedOutput, "finish", lambda self: None)
         go(run, config)
-    start = fork.Event()
+    start, context = fork.Event(), evaluation_context(run, config)
 
     def finish():
         start.wait()
-        for target in generation.target_factory(run, config, CPU)(96):
+        for target in generation.target_factory(context)(96):
             target.finish()
             assert target.done
 

@@ -7,21 +7,22 @@ import pytest
 import torch
 import torch_fidelity
 from extractor_helpers import ImageDataset, features_of_images
-from helpers import tiny_config
+from helpers import evaluation_context, make_run, tiny_config
 
 from bench.evaluation import image_io, metrics, run_metrics, uncertainty
+from bench.evaluation.evaluator import Evaluator, PreparedExtractor
 from bench.evaluation.extractors import extractor_registry, small_cnn, weight_hashes
 
 
 @pytest.fixture(scope="module")
 def evaluator(cache, digits):
-    weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
-    return run_metrics.Evaluator(tiny_config(), weights, digits)
+    extractor = PreparedExtractor.prepare("digits-cnn", "", cache)
+    return Evaluator(tiny_config(), extractor, digits)
 
 
 def test_metrics_agree_with_torch_fidelity(evaluator, digits, cache):
     images = digits.held_out
-    ours = evaluator.measure_images(images, None, intervals=False)
+    ours = evaluator.measure(images, None, intervals=False)
     theirs = torch_fidelity.calculate_metrics(
         input1=ImageDataset(images),
         input2=ImageDataset(digits.reference),
@@ -40,14 +41,15 @@ def test_metrics_agree_with_torch_fidelity(evaluator, digits, cache):
 
 
 def test_the_reference_is_at_distance_zero_from_itself(evaluator, digits):
-    found = evaluator.measure_images(digits.reference, digits.labels, intervals=False)
+    found = evaluator.measure(digits.reference, digits.labels, intervals=False)
     assert found["fid[digits-cnn]"]["value"] == pytest.approx(0, abs=1e-4)
     assert found["precision[digits-cnn]"]["value"] == found["recall[digits-cnn]"]["value"] == 1
     assert found["class_accuracy[digits-cnn]"]["value"] > 0.99
 
 
-def test_real_images_are_the_floor_and_noise_the_ceiling(evaluator, digits):
-    rows = run_metrics.measure_reference_rows(evaluator, digits, tiny_config(evaluation__samples=400))
+def test_real_images_are_the_floor_and_noise_the_ceiling(results, digits):
+    run = make_run(results, tiny_config(evaluation__samples=400))
+    rows = run_metrics.measure_reference_rows(evaluation_context(run, dataset=digits))
     floor, ceiling = (rows[name][0] for name in ("held-out", "noise"))
     assert floor["fid[digits-cnn]"]["value"] < 0.5 < 20 < ceiling["fid[digits-cnn]"]["value"]
     assert floor["class_accuracy[digits-cnn]"]["value"] > 0.98
@@ -72,7 +74,7 @@ def test_the_committed_rows_of_held_out_digits_are_found_again(path, evaluator, 
     record = json.loads(path.read_text())
     own_hash = weight_hashes.hash_weights(cache / "digits-cnn.safetensors")
     assert record["protocol"]["evaluation"]["extractor_hash"] == own_hash
-    found = evaluator.measure_images(digits.held_out, digits.held_out_labels, intervals=True)
+    found = evaluator.measure(digits.held_out, digits.held_out_labels, intervals=True)
     assert list(found) == list(record["metrics"])
     for name, committed in record["metrics"].items():
         assert found[name]["value"] == pytest.approx(committed["value"], rel=1e-6)
@@ -82,12 +84,12 @@ def test_the_committed_rows_of_held_out_digits_are_found_again(path, evaluator, 
 
 
 def test_wrong_labels_have_no_accuracy(evaluator, digits):
-    found = evaluator.measure_images(digits.held_out, (digits.held_out_labels + 1) % 10, intervals=False)
+    found = evaluator.measure(digits.held_out, (digits.held_out_labels + 1) % 10, intervals=False)
     assert found["class_accuracy[digits-cnn]"]["value"] < 0.02
 
 
 def test_intervals_hold_their_value_and_stay_possible(evaluator, digits):
-    found = evaluator.measure_images(digits.held_out[:100], digits.held_out_labels[:100], intervals=True)
+    found = evaluator.measure(digits.held_out[:100], digits.held_out_labels[:100], intervals=True)
     for name, m in found.items():
         low, high = m["interval"]["low"], m["interval"]["high"]
         assert low <= m["value"] <= high and m["samples"] == 100
@@ -104,7 +106,7 @@ def test_intervals_do_not_depend_on_the_order_of_the_labels(evaluator, digits):
     mixed = np.random.RandomState(1).permutation(cyclic)
     widths = []
     for order in (cyclic, mixed):
-        interval = evaluator.measure_images(digits.images[order], None, intervals=True)["fid[digits-cnn]"]["interval"]
+        interval = evaluator.measure(digits.images[order], None, intervals=True)["fid[digits-cnn]"]["interval"]
         widths.append(interval["high"] - interval["low"])
     assert 0.5 < widths[0] / widths[1] < 2
 

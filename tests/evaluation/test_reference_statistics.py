@@ -141,7 +141,7 @@ DIFFERENT = {
     "weights": ({"weights_sha256": "f" * 64}, "weights with the SHA-256 ffffffffffffffff..., and this evaluation with"),
     "an unknown extractor": ({"extractor": "vgg"}, "was made with vgg, which is no extractor of this version"),
     "another count": ({"count": 31}, "has features of 30 images, and its manifest says 31"),
-    "no count": ({"count": None}, "has a manifest that cannot be read: count: Field required"),
+    "no count": ({"count": None}, "has a manifest that cannot be read: count is missing"),
     "another format": ({"format": 9}, "has a manifest of format 9; this version reads 1"),
     "features that are no numbers": ({"features": np.full((30, 64), np.nan, np.float32)}, "NaN or infinity"),
     "features of another width": ({"features": np.zeros((30, 5), np.float32)}, "5 wide"),

@@ -116,7 +116,7 @@ def test_a_contradiction_is_one_sentence(words, sentence, capsys):
 
 def test_the_studies_of_the_readme_are_the_committed_records():
     root = Path(__file__).parents[2]
-    readme = (root / "README.md").read_text()
+    readme = (root / "results" / "README.md").read_text()
     found = {}
     for r in read_records(root / "results"):
         found.setdefault(configuration_key(r.config, SEED + RESOLVED) if r.config else r.label, []).append(r)
@@ -141,4 +141,4 @@ def test_the_sampling_steps_of_the_readme_are_the_committed_records():
         own = [by_steps for at, by_steps in sorted(fids.items()) if at[0] == patch]
         assert all(min(less.values()) > more[8] for less, more in pairwise(own))
     words = f"{fids[1, 33.7][4]:.2f} at 33.7 M MACs, {fids[1, 14.8][8]:.2f} at 14.8 M with 8"
-    assert words in (root / "README.md").read_text()
+    assert words in (root / "results" / "README.md").read_text()

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import make_run, replaced, tiny_config
+from helpers import make_run, replaced, run_context, tiny_config
 
 from bench.config.overrides import load_config
 from bench.data import sources
-from bench.experiments import presets
 from bench.runs import job
 from bench.storage import tensor_files
 from bench.training import distributed, parallel, rendezvous, trainer, training_batch
@@ -57,7 +56,7 @@ def _report_every_step(monkeypatch):
 
 def in_one_process(path, config, digits):
     run = make_run(path, config)
-    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+    trainer.train(run_context(run, config, digits))
     return run
 
 
@@ -186,13 +185,13 @@ def test_processes_with_other_weights_are_named(ranks, tmp_path):
     answers = ranks("training", make_run(tmp_path, tiny_config()), 3, different=[2])
     assert len(answers) == 3
     for answer in answers:
-        assert f"process 2 on {HOST} and process 0 on {HOST} have different weights" in answer
+        assert f"rank 2 on {HOST} and rank 0 on {HOST} have different weights" in answer
 
 
 def test_a_failure_of_one_process_is_what_all_report(ranks, tmp_path):
     answers = ranks("training", make_run(tmp_path, tiny_config()), 2, failing=[1, 2])
     assert answers[1] == "ValueError: images.npy is gone"
-    assert answers[0] == f"RuntimeError: process 1 of 2 on {HOST} failed: ValueError: images.npy is gone"
+    assert answers[0] == f"RuntimeError: rank 1 of 2 on {HOST} failed: ValueError: images.npy is gone"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +205,7 @@ def test_the_others_wait_for_what_process_0_does_alone(ranks, tmp_path, ends, an
 def test_the_others_fail_with_process_0(ranks, tmp_path):
     first, other = ranks("waiting", make_run(tmp_path, tiny_config()), 2, ends="fails")
     assert first == "OSError: no space left on device"
-    assert other == f"RuntimeError: process 0 of 2 on {HOST} failed: OSError: no space left on device"
+    assert other == f"RuntimeError: rank 0 of 2 on {HOST} failed: OSError: no space left on device"
 
 
 def test_processes_share_the_samples_and_stop_together(ranks, results, digits):
@@ -246,15 +245,13 @@ def free_ports(count):
 )
 def test_a_host_that_is_not_reached_is_named(host, why):
     (port,) = free_ports(1)
-    with pytest.raises(
-        RuntimeError, match=rf"process 1 of 2 on {HOST} could not reach process 0 at {host}:{port}"
-    ) as e:
+    with pytest.raises(RuntimeError, match=rf"rank 1 of 2 on {HOST} could not reach rank 0 at {host}:{port}") as e:
         rendezvous.open_store(a_place(1, [port], host), 0.3)
     assert e.match(why) and "check that" in str(e.value)
 
 
 def test_processes_that_do_not_come_are_named():
-    with pytest.raises(RuntimeError, match=rf"process 0 of 2 on {HOST} waited 1 s for process 1, which did not come"):
+    with pytest.raises(RuntimeError, match=rf"rank 0 of 2 on {HOST} waited 1 s for rank 1, which did not reach"):
         rendezvous.open_store(a_place(0, free_ports(1)), 1)
 
 
@@ -265,7 +262,7 @@ def test_two_jobs_that_want_one_port_do_not_meet():
     assert (theirs.port, mine.port) == (one, two)
     found = rendezvous.connect_to_rank_0(a_place(1, [one, two]), time.monotonic() + 20)
     assert found.port == two
-    with pytest.raises(RuntimeError, match=f"process 0 of 2 on {HOST} cannot listen on any of the ports {one}, {two}"):
+    with pytest.raises(RuntimeError, match=f"rank 0 of 2 on {HOST} cannot listen on any of the ports {one}, {two}"):
         rendezvous.listen_on_free_port(a_place(0, [one, two], job="third"))
 
 
@@ -281,7 +278,7 @@ def test_only_a_process_of_several_that_is_done_leaves_early(tmp_path, monkeypat
     registered, run = [], make_run(tmp_path, tiny_config())
     monkeypatch.setattr(rendezvous, "process_info", lambda: a_place(1, [1]))
     monkeypatch.setattr(distributed, "join_world", lambda config: nullcontext(distributed.SINGLE_PROCESS))
-    monkeypatch.setattr(job, "run_attempt", lambda *_: done)
+    monkeypatch.setattr(job.Attempt, "execute", lambda self: done)
     monkeypatch.setattr(job.atexit, "register", registered.append)
     assert job.execute_run(run) is done
     assert registered == [distributed.exit_without_cleanup] * done
@@ -313,6 +310,6 @@ def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path)
             return False
 
         with pytest.raises(ValueError, match=rf"images\.npy {words}"):
-            trainer.train(run, config, arrays, presets.network_io(config), stop)
+            trainer.train(run_context(run, config, arrays, stop_requested=stop))
         assert tensor_files.load_newest_checkpoint(run.path / "checkpoints")[1]["images"] == 48
         np.save(folder / "images.npy", rng.integers(0, 255, (64, 1, 8, 8), dtype=np.uint8))

@@ -193,7 +193,7 @@ def test_a_failed_run_says_why_and_where(results, capsys):
     extra = settings("dit", recipe__lr="1e30", recipe__warmup="0", recipe__clip="0")
     assert run.main([*words, *extra]) == 1
     err = capsys.readouterr().err
-    assert "failed: bench.keep.Diverged: the loss is" in err and "error.txt" in err
+    assert "failed: bench.training.checkpointing.Diverged: the loss is" in err and "error.txt" in err
 
 
 @pytest.mark.parametrize("cluster", ["debug", pytest.param("local", marks=pytest.mark.slow)])

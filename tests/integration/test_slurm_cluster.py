@@ -81,7 +81,7 @@ def test_down_ends_everything_also_after_a_crash_of_up(slurm, short_path):
 def test_down_leaves_a_folder_alone_that_is_no_cluster(slurm, short_path):
     (short_path / "thesis.tex").write_text("years of work")
     done = dev_cluster(short_path, "down")
-    assert done.returncode == 2 and "holds other things" in done.stderr
+    assert done.returncode == 2 and "holds other files" in done.stderr
     assert (short_path / "thesis.tex").read_text() == "years of work"
 
 
@@ -170,11 +170,11 @@ def test_a_job_that_fails_ends_in_a_record_its_evaluation_is_cancelled_and_it_is
     assert until(lambda: state_of(evaluate).startswith("CANCELLED")), state_of(train)
     assert state_of(train) == "FAILED"
     (one,) = read_records(results)
-    assert one.status == "diverged" and "a lower recipe.lr may hold" in one.error
+    assert one.status == "diverged" and "a lower recipe.lr may help" in one.error
     assert [i["kind"] for i in one.incidents] == ["rollback"] * 3 + ["diverged"]
     assert status.main(["--results", str(results), "--failed"]) == 1
     out = capsys.readouterr().out
-    assert "diverged" in out and "a lower recipe.lr may hold" in out and "evaluation is cancelled" in out
+    assert "diverged" in out and "a lower recipe.lr may help" in out and "evaluation is cancelled" in out
     assert run.main(words) == 1
     assert "diverged, which it would do again; --fresh starts it over" in capsys.readouterr().out
 

@@ -239,7 +239,7 @@ def test_two_protocols_of_evaluation_are_not_averaged():
     there += [made(wishes["adaLN"], 50.0, seed=7, reference="c" * 64)]
     one = filled("dit-figure5", "digits", there)
     assert [r.measured for r in one.rows if r.seeds] == pytest.approx([2.0, 1.0])
-    assert "1 records of other protocols of evaluation are left out." in one.notes
+    assert "1 records of other evaluation protocols are left out." in one.notes
 
 
 @pytest.mark.parametrize("name, line", WITH_RUNS)

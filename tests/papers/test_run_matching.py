@@ -207,8 +207,8 @@ def test_only_the_reference_is_needed(tmp_path):
     folder = tmp_path / "imagenet64"
     folder.mkdir()
     with pytest.raises(ValueError, match=r"put reference\.npy \(M, 3, H, W\) uint8, the real images, there"):
-        sources.load_reference_images("imagenet64", str(tmp_path))
+        sources.load_reference(sources.open_source("imagenet64", str(tmp_path)))
     np.save(folder / "reference.npy", np.zeros((3, 3, 64, 64), np.uint8))
-    assert len(sources.load_reference_images("imagenet64", str(tmp_path)).reference) == 3
+    assert len(sources.load_reference(sources.open_source("imagenet64", str(tmp_path))).reference) == 3
     with pytest.raises(ValueError, match="imagenet64 is not in"):
         sources.load_dataset("imagenet64", str(tmp_path))

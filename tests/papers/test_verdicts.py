@@ -12,7 +12,7 @@ from bench.records.record import Interval, Metric
 
 
 def measured(value, deviation=0.01, seeds=3):
-    return SeedStatistics(mean=value, deviation=deviation if seeds > 1 else None, n=seeds, low=None, high=None)
+    return SeedStatistics(mean=value, std=deviation if seeds > 1 else None, n=seeds, low=None, high=None)
 
 
 def metrics(*values):
@@ -42,13 +42,13 @@ def test_a_number_is_reproduced_within_its_tolerance(metric, published, value, t
 def test_several_seeds_have_their_mean_and_students_interval():
     found = metric_statistics(metrics(1.0, 2.0, 3.0))
     half = stats.t.ppf(0.975, 2) / 3**0.5
-    assert (found.mean, found.deviation, found.n) == (2, 1, 3)
+    assert (found.mean, found.std, found.n) == (2, 1, 3)
     assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
 
 
 def test_one_seed_has_the_interval_of_its_samples():
     found = metric_statistics(metrics(5.0))
-    assert (found.mean, found.low, found.high, found.deviation, found.n) == (5, 4, 6, None, 1)
+    assert (found.mean, found.low, found.high, found.std, found.n) == (5, 4, 6, None, 1)
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
@@ -123,7 +123,7 @@ def test_a_gain_that_the_paper_did_not_find_is_named():
     found = {"small": measured(3.0), "chosen": measured(2.0), "large": measured(1.0)}
     order = verdicts.judge_order([("chosen", "small")], found, lower=True, no_gain=[("large", "chosen")])
     assert order.verdict == "not reproduced"
-    assert "large is better than chosen here" in order.sentence()
+    assert "large is better than chosen here" in order.describe()
 
 
 def test_equal_values_are_no_order():

@@ -74,7 +74,7 @@ def test_ranks_agree_with_comparing_every_pair():
 
 def test_the_interval_of_several_seeds_is_students_t_of_the_mean():
     found = ranking.seed_statistics([1.0, 2.0, 3.0])
-    assert (found.mean, found.deviation, found.n) == (2.0, 1.0, 3)
+    assert (found.mean, found.std, found.n) == (2.0, 1.0, 3)
     assert [found.low, found.high] == pytest.approx([2 + sign * 4.302652729911275 / math.sqrt(3) for sign in (-1, 1)])
 
 
@@ -88,7 +88,7 @@ def test_that_interval_holds_the_mean_of_all_seeds_in_95_of_100_studies():
 @pytest.mark.parametrize(("interval", "low"), [(True, 1.9), (False, None)])
 def test_the_interval_of_one_seed_is_the_records_own(interval, low):
     found = ranking.metric_statistics([metric(2.0, interval)])
-    assert (found.mean, found.n, found.deviation) == (2.0, 1, None) and found.low == (low and pytest.approx(low))
+    assert (found.mean, found.n, found.std) == (2.0, 1, None) and found.low == (low and pytest.approx(low))
 
 
 def test_rows_are_ranked_within_one_protocol_only():
@@ -137,7 +137,7 @@ def test_the_better_of_two_whose_intervals_overlap_is_first_and_shares_its_rank(
 def test_without_an_interval_there_is_no_rank():
     bare = dataclasses.replace(made("a", 0.5), metrics={"fid[digits-cnn]": metric(0.5, interval=False)})
     (board,) = build_tables([bare, made("b", 1.0)])
-    assert [(x.label, x.place and x.place.best) for x in board.lines] == [("a", None), ("b", 1)]
+    assert [(x.label, x.rank and x.rank.best) for x in board.entries] == [("a", None), ("b", 1)]
 
 
 def test_a_row_has_every_metric_with_its_arrow_and_every_cost(tmp_path):

@@ -5,15 +5,19 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import get_type_hints
 
+import made_records
 import pandas as pd
 import pytest
 from helpers import make_run, replaced, tiny_config
 from made_records import made, metric
+from typing_extensions import is_typeddict
 
 from bench import leaderboard
-from bench.config.identity import RESOLVED, SEED, configuration_key
+from bench.config.identity import RESOLVED, SEED, ConfigIdentity, configuration_key
 from bench.config.overrides import load_config
+from bench.config.schema import RunConfig
 from bench.experiments import presets, suites
 from bench.records import failures, leaderboard_files, protocol, record, text_tables
 from bench.records.protocol import fingerprint
@@ -35,7 +39,7 @@ ALTERED = {
     "done with an error": (lambda d: d.update(error="no"), "status done has no error"),
     "failed without one": (lambda d: d.update(status="failed"), "needs its error"),
     "no cost": (lambda d: d.update(cost=None), "needs its cost"),
-    "no metrics": (lambda d: d.update(metrics={}), "without metrics"),
+    "no metrics": (lambda d: d.update(metrics={}), "needs metrics"),
     "another schema": (lambda d: d.update(schema=2), "this version reads 1"),
 }
 
@@ -104,7 +108,7 @@ def test_the_committed_quickstart_keeps_its_bars():
         assert abs(r.cost.macs / models["unet"].cost.macs - 1) <= 0.02
 
 
-WORDS = "RuntimeError: the loss is nan | at image 512;\na lower recipe.lr may hold"
+WORDS = "RuntimeError: the loss is nan | at image 512;\na lower recipe.lr may help"
 
 
 @pytest.fixture
@@ -193,7 +197,7 @@ SAID = {
     'File "CHECKOUT/bench/training/trainer.py", line 3': 'File "bench/training/trainer.py", line 3',
     "no /home/anne/data/x.npz, /scratch/y z": "no .../x.npz, .../y z",
     "see https://example.org/a/b or dit:XL/2 at 3/4 and ../shared/x": None,
-    "": "no word of an error",
+    "": "no error message",
     "x" * 600: "x" * 500,
 }
 
@@ -213,7 +217,7 @@ def test_what_did_not_finish_is_listed_and_neither_ranked_nor_averaged(broken, t
     head, _, tail = text.partition("## Did not finish\n")
     assert head == before[1] + "\n"
     cells = [c.strip() for c in tail.splitlines()[-1].split("|")[1:-1]]
-    told = "RuntimeError: the loss is nan / at image 512; a lower recipe.lr may hold"
+    told = "RuntimeError: the loss is nan / at image 512; a lower recipe.lr may help"
     assert cells[:6] == [failed.label, "digits", "diverged", "64 of 96", told, "0"] and failed.id in cells[7]
     table, old = (pd.read_csv(StringIO(x)) for x in (csv, before[0]))
     assert list(table.columns) == list(old.columns) and set(table["status"]) == {"done", "diverged"}
@@ -281,3 +285,53 @@ def test_a_leaderboard_that_was_overtaken_while_it_was_made_is_made_again(tmp_pa
     monkeypatch.setattr(leaderboard_files, "build_leaderboard", overtaken)
     leaderboard_files.write_leaderboard(tmp_path)
     assert set(pd.read_csv(tmp_path / "leaderboard.csv")["model"]) == {"a", "b"}
+
+
+def typed_keys(type_):
+    fields = get_type_hints(type_)
+    return {k: None if not is_typeddict(v) else typed_keys(v) for k, v in fields.items()}
+
+
+def test_config_types_have_the_keys_of_a_run_config():
+    identity = RunConfig().identity()
+    assert {k: set(v) if isinstance(v, dict) else None for k, v in identity.items()} == {
+        k: set(v) if v else None for k, v in typed_keys(ConfigIdentity).items()
+    }
+
+
+def test_protocol_types_have_the_keys_of_a_protocol():
+    types, whole_ = (
+        typed_keys(protocol.Protocol),
+        made_records.whole(replaced(made_records.config_of(), "model", match="macs:unet:nano")),
+    )
+    assert set(whole_.protocol["evaluation"]) == set(types["evaluation"])
+    assert set(whole_.protocol["training"]) == set(types["training"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("config/model/arch", 3), ("config/recipe/lr", "fast"), ("protocol/evaluation/steps", "many"), ("config", [])],
+)
+def test_a_wrong_type_in_config_or_protocol_is_refused(path, value):
+    data = dataclasses.asdict(made_records.whole())
+    *parents, last = path.split("/")
+    node = data
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    with pytest.raises(ValueError, match=path.replace("/", r"\.")):
+        record.parse_record(data, "x.json")
+
+
+def test_committed_records_are_written_as_they_were_read(tmp_path):
+    for path in record.records_folder(REPOSITORY).glob("*.json"):
+        record.write_record(tmp_path / path.name, record.read_record(path))
+        data = json.loads(path.read_text())
+        if "losses" in data:  # two reference rows are older than this field
+            assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+        assert json.loads((tmp_path / path.name).read_text()) == {"losses": [], **data}
+
+
+def test_records_of_older_protocols_are_read():
+    old = made("dit", version=1)  # without eta, decoder, data hash and most settings
+    assert record.parse_record(dataclasses.asdict(old), "old.json") == old

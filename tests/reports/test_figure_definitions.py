@@ -17,7 +17,7 @@ from bench.records.protocol import fingerprint
 from bench.records.record import record_id
 from bench.reports import figure_definitions, matplotlib_figures, style, svg
 from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
-from bench.reports.published_panels import dit_400k, dit_training
+from bench.reports.published_panels import dit_400k_panel, dit_training_panel
 
 MATCHED = studies.study("matched")
 SCALING = studies.study("dit-scaling")
@@ -26,16 +26,16 @@ EVERYTHING = [*MATCHED, *SCALING, *studies.study("dit-conditioning"), *studies.s
 
 @cache
 def every():
-    return {f.name: f for f in figure_definitions.everything(EVERYTHING)}
+    return {f.name: f for f in figure_definitions.build_figures(EVERYTHING)}
 
 
 def figure(name, records):
-    (found,) = figure_definitions.everything(records, [name])
+    (found,) = figure_definitions.build_figures(records, [name])
     return found
 
 
 def measured(found):
-    return [p for p in found.panels if p.series[0].kind == "measured"]
+    return [p for p in found.panels if p.series[0].origin == "measured"]
 
 
 def write(folder, records):
@@ -46,30 +46,30 @@ def write(folder, records):
     return folder
 
 
-def test_the_published_dits_correlate_as_their_paper_says():
-    (fit,) = dit_400k().fits
+def test_published_dits_correlate_as_the_paper_says():
+    (fit,) = dit_400k_panel().fits
     assert round(fit.r, 2) == -0.93
-    assert sum(len(s.points) for s in dit_400k().series) == 12
+    assert sum(len(s.points) for s in dit_400k_panel().series) == 12
 
 
-def test_published_training_compute_is_six_macs_an_image():
-    points = [p for s in dit_training().series for p in s.points]
+def test_published_training_flops_are_six_macs_an_image():
+    points = [p for s in dit_training_panel().series for p in s.points]
     assert max(p.x for p in points) == pytest.approx(6 * 118.64e9 * 256 * 7e6, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", figure_definitions.FIGURES)
-def test_no_panel_mixes_published_with_measured_or_one_protocol_with_another(name):
+def test_panels_mix_neither_origins_nor_protocols(name):
     by_id = {r.id: r for r in EVERYTHING}
     for panel in every()[name].panels:
-        assert len({s.kind for s in panel.series}) == 1
+        assert len({s.origin for s in panel.series}) == 1
         for s in panel.series:
-            assert all(bool(p.records) == (s.kind == "measured") for p in s.points)
+            assert all(bool(p.records) == (s.origin == "measured") for p in s.points)
         ids = {i for s in panel.series for p in s.points for i in p.records}
         assert len({by_id[i].evaluation_fingerprint for i in ids}) <= 1
         assert any(s.points for s in panel.series)
 
 
-def test_runs_of_another_protocol_have_a_panel_of_their_own():
+def test_each_protocol_has_its_own_panel():
     other = []
     for r in SCALING[:6]:
         evaluation = {**r.protocol["evaluation"], "reference_hash": "another"}
@@ -81,7 +81,7 @@ def test_runs_of_another_protocol_have_a_panel_of_their_own():
     assert [sum(len(s.points) for s in p.series) for p in panels] == [9, 2]
 
 
-def test_a_point_is_the_mean_of_its_seeds_with_its_interval():
+def test_point_is_mean_over_seeds_with_interval():
     panel = measured(figure("dit-scaling", SCALING))[0]
     p = panel.series[0].points[0]
     values = [next(iter(r.metrics.values())).value for r in SCALING if r.id in p.records]
@@ -91,7 +91,7 @@ def test_a_point_is_the_mean_of_its_seeds_with_its_interval():
     assert sorted(p.values) == sorted(values)
 
 
-def test_one_seed_keeps_its_own_interval_and_says_so():
+def test_single_seed_keeps_interval_of_record():
     one = [r for r in SCALING if r.config["seed"] == 0]
     p = measured(figure("dit-scaling", one))[0].series[0].points[0]
     own = next(r for r in one if r.id in p.records)
@@ -100,18 +100,18 @@ def test_one_seed_keeps_its_own_interval_and_says_so():
     assert "one seed" in p.note
 
 
-def test_the_law_that_made_the_records_is_fitted_to_training_compute():
+def test_training_compute_fit_recovers_the_law():
     (fit,) = next(p for p in measured(every()["training-compute"]) if "DiT" in p.title).fits
     assert fit.c == pytest.approx(0.5, abs=0.1) and fit.x and fit.r < 0
 
 
-def test_three_matched_sizes_are_said_to_be_too_few_for_a_law():
+def test_three_matched_sizes_are_too_few_for_a_law():
     (panel,) = measured(figure("matched-macs", MATCHED))
-    assert [f.of for f in panel.fits] == [s.name for s in panel.series] == ["dit", "uvit", "unet"]
-    assert all("3 points: too few" in f.words and not f.x for f in panel.fits)
+    assert [f.series for f in panel.fits] == [s.name for s in panel.series] == ["dit", "uvit", "unet"]
+    assert all("3 points: too few" in f.description and not f.x for f in panel.fits)
 
 
-def test_an_iso_flop_line_reads_the_law_off_between_evaluation_points():
+def test_iso_flop_line_interpolates_between_points():
     cells = suites.SUITES["matched"].at("digits")
     exact = [
         studies.run(c.name, c.wish, macs, lambda flops: 5e6 / math.sqrt(flops))
@@ -126,7 +126,7 @@ def test_an_iso_flop_line_reads_the_law_off_between_evaluation_points():
             assert [p.y for p in s.points] == pytest.approx([5e6 / math.sqrt(level)] * len(s.points))
 
 
-def test_losses_of_seeds_that_logged_at_other_images_are_averaged_between():
+def test_mean_loss_interpolates_unequal_image_counts():
     shifted = [
         dataclasses.replace(r, losses=[[i + 100 * r.config["seed"], 2 - i / 1e5] for i in range(1000, 50000, 700)])
         for r in MATCHED
@@ -137,7 +137,7 @@ def test_losses_of_seeds_that_logged_at_other_images_are_averaged_between():
         assert [p.y for p in s.points] == pytest.approx([2 - (p.x - 100) / 1e5 for p in s.points])
 
 
-def test_sampling_compute_joins_runs_that_differ_in_steps_alone():
+def test_sampling_compute_joins_runs_over_steps():
     cell = suites.SUITES["dit-scaling"].at("digits")[0]
     runs = [
         studies.run(
@@ -154,12 +154,11 @@ def test_sampling_compute_joins_runs_that_differ_in_steps_alone():
     assert "step" not in panel.caption
 
 
-def test_what_is_not_measured_is_left_out_with_the_command_that_runs_it(tmp_path, capsys):
+def test_empty_figure_is_refused_with_its_command(tmp_path, capsys):
     results = write(tmp_path, [])
     assert figures.main(["iso-flop-digits", "--results", str(results)]) == 2
     assert capsys.readouterr().err == (
-        "bench.figures: iso-flop-digits has nothing to show yet; "
-        "run python -m bench.run --suite matched --scale digits\n"
+        "bench.figures: iso-flop-digits has no data yet; run python -m bench.run --suite matched --scale digits\n"
     )
     assert not (results / "figures").exists()
 
@@ -172,21 +171,21 @@ def test_what_is_not_measured_is_left_out_with_the_command_that_runs_it(tmp_path
         (["--results", "nowhere"], "nowhere is no folder; name a results folder with --results"),
     ],
 )
-def test_a_mistake_is_one_sentence(argv, says, capsys):
+def test_mistake_is_one_sentence(argv, says, capsys):
     assert figures.main(argv) == 2
     assert capsys.readouterr().err.startswith(f"bench.figures: {says}")
 
 
-def test_the_list_says_what_is_there_and_what_runs_the_rest(tmp_path, capsys):
+def test_list_shows_panels_and_missing_commands(tmp_path, capsys):
     results = write(tmp_path, SCALING[:4])
     assert figures.main(["--list", "--results", str(results)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(figure_definitions.FIGURES)
-    assert "    python -m bench.run --suite dit-scaling --scale digits  # 2 of 9 cells measured" in lines
+    assert "    python -m bench.run --suite dit-scaling --scale digits  # 2 of 9 variants measured" in lines
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
-def test_the_same_figure_is_the_same_file(tmp_path, kind):
+def test_equal_figures_give_equal_files(tmp_path, kind):
     results = write(tmp_path, MATCHED)
     drawn = []
     for out in ("a", "b"):
@@ -200,10 +199,10 @@ def test_the_same_figure_is_the_same_file(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["dit-scaling", "convergence-matched-digits", "uvit-ablation", "training-compute"])
-def test_labels_cover_neither_each_other_nor_leave_the_figure(name):
-    canvas = matplotlib_figures.drawn(every()[name])
+def test_labels_do_not_overlap_or_leave_the_figure(name):
+    canvas = matplotlib_figures.draw_figure(every()[name])
     for axes in canvas.axes:
-        texts = [t for t in axes.texts if t.get_fontsize() > matplotlib_figures.SMALL]
+        texts = [t for t in axes.texts if t.get_fontsize() > matplotlib_figures.CAPTION_SIZE]
         boxes = [t.get_window_extent() for t in texts]
         ticks = [t for t in axes.get_xticklabels() if axes.get_xlim()[0] <= t.get_position()[0] <= axes.get_xlim()[1]]
         assert len(ticks) > 1
@@ -216,11 +215,11 @@ def test_labels_cover_neither_each_other_nor_leave_the_figure(name):
         assert all(inside.x0 <= b.x0 and b.x1 <= inside.x1 for b in boxes)
 
 
-def test_lines_that_end_together_have_their_names_in_order():
+def test_names_of_close_line_ends_keep_their_order():
     ends = {"a": 1.0, "b": 1.01, "c": 1.02, "d": 3.0}
     series = tuple(Series(name=n, points=(Point(x=1, y=2.0), Point(x=2, y=y)), joined=True) for n, y in ends.items())
     panel = Panel(title="", x=Axis(name="x"), y=Axis(name="y"), series=series)
-    (axes,) = matplotlib_figures.drawn(Figure(name="f", title="f", panels=(panel,))).axes
+    (axes,) = matplotlib_figures.draw_figure(Figure(name="f", title="f", panels=(panel,))).axes
     heights = {t.get_text(): t.get_window_extent() for t in axes.texts if t.get_text() in ends}
     assert [heights[a].y1 <= heights[b].y0 + 1 for a, b in ("ab", "bc", "cd")] == [True] * 3
 
@@ -228,21 +227,21 @@ def test_lines_that_end_together_have_their_names_in_order():
 @cache
 def elements():
     """Figure -> panels with their SVG elements."""
-    return {f.name: list(zip(f.panels, svg.elements(f, f.name), strict=True)) for f in every().values()}
+    return {f.name: list(zip(f.panels, svg.panel_svgs(f, f.name), strict=True)) for f in every().values()}
 
 
 def on_a_page():
     return [pair for pairs in elements().values() for pair in pairs]
 
 
-def test_svg_elements_are_coloured_by_the_page_alone():
+def test_svg_colours_are_variables_of_the_page():
     for panel, text in on_a_page():
         assert "style=" not in text and "<style" not in text, "a content security policy blocks it"
         assert re.findall(r'(?:fill|stroke)="([^"]*)"', text)
         assert all(re.fullmatch(r"none|var\(--\w+\)", c) for c in re.findall(r'(?:fill|stroke)="([^"]*)"', text)), panel
 
 
-def test_svg_elements_share_no_ids_and_lack_none():
+def test_svg_ids_are_unique_and_complete():
     ids = [re.findall(r' id="([^"]+)"', text) for _, text in on_a_page()]
     together = [i for own in ids for i in own]
     assert len(set(together)) == len(together) > len(ids)
@@ -252,38 +251,44 @@ def test_svg_elements_share_no_ids_and_lack_none():
 
 def markers(panel, text):
     """(series, point, marker) of an SVG element; long curves have none."""
-    uses = [e for e in ElementTree.fromstring(text).iter(f"{svg.SVG}use") if e.find(f"{svg.SVG}title") is not None]
+    uses = [
+        e
+        for e in ElementTree.fromstring(text).iter(f"{svg.SVG_NAMESPACE}use")
+        if e.find(f"{svg.SVG_NAMESPACE}title") is not None
+    ]
     points = [(s, p) for s in panel.series if len(s.points) <= 20 for p in s.points]
     return [(*pair, use) for pair, use in zip(points, uses, strict=True)]
 
 
 @pytest.mark.parametrize("name", ["dit-scaling", "matched-macs", "training-compute", "uvit-ablation", "unet-ablation"])
-def test_every_marker_has_its_points_tooltip_and_is_hollow_where_published(name):
+def test_markers_have_tooltips_and_are_hollow_if_published(name):
     for panel, text in elements()[name]:
         shown = markers(panel, text)
         assert shown
         for series, p, use in shown:
             value = panel.x if panel.y.categories else panel.y
-            words = use.find(f"{svg.SVG}title").text
-            assert f"{value.name}: {svg.written(p.x if panel.y.categories else p.y, value)}" in words
-            assert words.startswith(series.name) and (use.get("fill") == "var(--page)") == (series.kind == "published")
+            words = use.find(f"{svg.SVG_NAMESPACE}title").text
+            assert f"{value.name}: {svg.format_value(p.x if panel.y.categories else p.y, value)}" in words
+            assert words.startswith(series.name) and (use.get("fill") == "var(--page)") == (
+                series.origin == "published"
+            )
         places = [tuple(float(use.get(c)) for c in "xy") for *_, use in shown]
         by_x = sorted(range(len(shown)), key=lambda i: shown[i][1].x)
         assert all(places[a][0] <= places[b][0] for a, b in pairwise(by_x))
 
 
-def test_names_are_text_and_neither_formulas_nor_markup():
+def test_names_are_neither_formulas_nor_markup():
     name = "$\\frac{$ <b>&amp;"
     points = (Point(x=1, y=2.0), Point(x=2, y=1.0))
     panel = Panel(
         title=name, x=Axis(name="x"), y=Axis(name="y"), series=(Series(name=name, points=points, joined=True),)
     )
-    (text,) = svg.elements(Figure(name="f", title=name, panels=(panel,)), "f")
+    (text,) = svg.panel_svgs(Figure(name="f", title=name, panels=(panel,)), "f")
     root = ElementTree.fromstring(text)
-    assert root.get("aria-label") == name and name in [e.text for e in root.iter(f"{svg.SVG}text")]
+    assert root.get("aria-label") == name and name in [e.text for e in root.iter(f"{svg.SVG_NAMESPACE}text")]
 
 
-def test_svg_elements_do_not_depend_on_the_last_bits_of_their_numbers():
+def test_svg_does_not_depend_on_last_bits():
     """Processors round logarithms differently, and the page is compared byte for byte."""
 
     def nudged(value):
@@ -295,7 +300,7 @@ def test_svg_elements_do_not_depend_on_the_last_bits_of_their_numbers():
         for s in panel.series
     ]
     both = [Figure(name="f", title="f", panels=(p,)) for p in (panel, dataclasses.replace(panel, series=tuple(series)))]
-    assert both[0] != both[1] and svg.elements(both[0], "f") == svg.elements(both[1], "f")
+    assert both[0] != both[1] and svg.panel_svgs(both[0], "f") == svg.panel_svgs(both[1], "f")
 
 
 @pytest.mark.parametrize(
@@ -307,5 +312,5 @@ def test_svg_elements_do_not_depend_on_the_last_bits_of_their_numbers():
         (["a", "dit", "b"], [1, 0, 2]),
     ],
 )
-def test_families_keep_their_colour_where_each_has_one_series(names, places):
-    assert style.places(names) == places
+def test_families_keep_their_colours(names, places):
+    assert style.style_indices(names) == places

@@ -100,7 +100,7 @@ def test_a_ctrl_c_while_watching_asks_about_all(tmp_path, wanted, monkeypatch):
         raise KeyboardInterrupt
 
     asked = []
-    monkeypatch.setattr("bench.cluster.status_table.watch_runs", interrupted)
+    monkeypatch.setattr("bench.cluster.live_table.watch_runs", interrupted)
     monkeypatch.setattr("bench.cluster.cancellation.ask_and_cancel", asked.append)
     made = list(runs(tmp_path, 0, 1).values())
     assert dispatch.watch_runs(made, wanted) is False and asked == [made]

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or broken: one sentence, what was there is intact, and the same command goes on."""
+"""Atomic writes on a full, read-only or failing disk: one sentence, the old file stays, and a run can continue."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import torch
 from helpers import make_run, tiny_config
 from made_records import made
 
-from bench import run
+from bench import run as bench_run
 from bench.records import record
 from bench.runs import job
 from bench.storage import atomic, run_folder, shards, tensor_files
@@ -20,13 +20,13 @@ from bench.storage.lease import hold_lease
 from bench.storage.run_folder import RunFolder
 
 BIG = 400_000
-"""Bytes of what is written below, and of what there is room for:"""
+"""Bytes that the writers below write."""
 ROOM = 150_000
 
 
 @contextmanager
 def file_limit(size):
-    """No file of this process may grow beyond `size`: what a container without mounts can do for a full disk."""
+    """Limit the size of files of this process, which needs no mount."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -36,7 +36,7 @@ def file_limit(size):
 
 
 class Disk:
-    """A small file system of its own."""
+    """A small tmpfs, which a test fills or makes read-only."""
 
     def __init__(self, path, size):
         self.path, self.ballast = path, path / "ballast"
@@ -81,12 +81,12 @@ WRITERS = {
     "folder of arrays": write_folder,
     "shard": lambda path: shards.ArrayShards(path, 10).add(np.arange(10), images=np.zeros((10, BIG // 80))),
 }
-WHY = {"folder of arrays": "the disk took only a part of it; it, or your quota, is full"}
-"""numpy does not tell more."""
+WHY = {"folder of arrays": "only a part of it was written; the disk, or your quota, is full"}
+"""numpy hides the errno."""
 
 
 def check_refused(writer, path, why):
-    """The writer is refused with a sentence, and leaves nothing that was not there."""
+    """The writer raises one sentence and leaves no new file."""
     there = sorted(p.name for p in path.parent.iterdir())
     with pytest.raises(ValueError) as caught:
         WRITERS[writer](path)
@@ -96,25 +96,25 @@ def check_refused(writer, path, why):
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_is_larger_than_allowed_is_refused_whole(writer, tmp_path):
+def test_a_file_above_the_size_limit_leaves_nothing(writer, tmp_path):
     with file_limit(ROOM):
         check_refused(writer, tmp_path / "new", WHY.get(writer, "the file would be larger than is allowed"))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_a_full_disk_has_no_room_for_is_refused_whole(writer, disk):
+def test_a_write_to_a_full_disk_leaves_nothing(writer, disk):
     disk.fill(ROOM)
     check_refused(writer, disk.path / "new", WHY.get(writer, "the disk is full"))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_read_only_disk_takes_nothing(writer, disk):
+def test_a_write_to_a_read_only_disk_leaves_nothing(writer, disk):
     disk.read_only(True)
     check_refused(writer, disk.path / "new", "the file system is read-only")
 
 
 @pytest.mark.parametrize("number", atomic.DISK_ERRORS)
-def test_every_refusal_is_a_sentence_with_what_to_do_and_the_old_file_stays(number, tmp_path, monkeypatch):
+def test_disk_errors_name_a_remedy_and_keep_the_old_file(number, tmp_path, monkeypatch):
     atomic.write_json(tmp_path / "x.json", "old")
 
     def refuse(_):
@@ -127,14 +127,14 @@ def test_every_refusal_is_a_sentence_with_what_to_do_and_the_old_file_stays(numb
     assert json.loads((tmp_path / "x.json").read_text()) == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_other_errors_are_left_alone(tmp_path):
+def test_other_errors_are_not_changed(tmp_path):
     with pytest.raises(FileNotFoundError), atomic.atomic_write(tmp_path / "x"):
         (tmp_path / "nothing").read_text()
     with pytest.raises(ValueError, match=r"^a mistake$"), atomic.atomic_write(tmp_path / "x"):
         raise ValueError("a mistake")
 
 
-def test_a_refused_record_leaves_the_one_before(disk):
+def test_a_failed_record_write_keeps_the_old_record(disk):
     old = made(fid=2.0)
     path = record.publish_record(disk.path, old)
     disk.fill()
@@ -143,16 +143,16 @@ def test_a_refused_record_leaves_the_one_before(disk):
     assert record.read_record(path) == old and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_the_beat_of_a_claim_and_its_release_need_no_space(disk):
-    with hold_lease(disk.path / "run", 0) as own:
+def test_heartbeat_and_release_need_no_disk_space(disk):
+    with hold_lease(disk.path / "run", 0) as lease:
         disk.fill()
-        own._write(f"{7:010d}")
-        assert own.path.read_text().endswith('"beat": "0000000007"}')
+        lease._write_beat(f"{7:010d}")
+        assert lease.path.read_text().endswith('"beat": "0000000007"}')
     with pytest.raises(ValueError, match=r"claim-000002.json: the disk is full"), hold_lease(disk.path / "run", 0):
         pass
 
 
-def test_a_torn_line_costs_only_itself(tmp_path):
+def test_an_incomplete_line_is_skipped(tmp_path):
     one = RunFolder(tmp_path)
     one.log("first")
     with (tmp_path / "log.jsonl").open("a") as f:
@@ -171,34 +171,34 @@ def quiet(tmp_path, cache):
         results = tmp_path / "quiet"
         results.mkdir()
         (results / "cache").symlink_to(cache)
-        own = make_run(results, tiny_config())
-        job.execute_run(own)
-        QUIET["record"] = record.read_record(own.record_path)
+        run = make_run(results, tiny_config())
+        job.execute_run(run)
+        QUIET["record"] = record.read_record(run.record_path)
     return QUIET["record"]
 
 
 def when(monkeypatch, fragment, nth, do):
-    """Do something as the nth file whose path has a fragment in it begins to be written."""
-    seen, beside = [], atomic.partial_path
+    """Call `do` when the nth file whose path contains `fragment` begins to be written."""
+    seen, partial_path = [], atomic.partial_path
 
     def watched(path):
         if fragment in str(path):
             seen.append(path)
             if len(seen) == nth:
                 do()
-        return beside(path)
+        return partial_path(path)
 
     monkeypatch.setattr(atomic, "partial_path", watched)
 
 
-def check_ends_as(own, quiet):
-    job.execute_run(own)
-    found = record.read_record(own.record_path)
-    assert (found.id, found.checkpoint, found.metrics) == (quiet.id, quiet.checkpoint, quiet.metrics)
+def check_ends_as(run, quiet):
+    job.execute_run(run)
+    finished = record.read_record(run.record_path)
+    assert (finished.id, finished.checkpoint, finished.metrics) == (quiet.id, quiet.checkpoint, quiet.metrics)
 
 
 @pytest.fixture
-def own(disk, cache):
+def run(disk, cache):
     (disk.path / "cache").symlink_to(cache)
     return make_run(disk.path, tiny_config())
 
@@ -215,64 +215,62 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_disk_that_becomes_full_stops_a_run_in_a_sentence_and_then_it_goes_on(
-    own, disk, quiet, moment, monkeypatch, capsys
-):
+def test_a_run_continues_after_a_full_disk(run, disk, quiet, moment, monkeypatch, capsys):
     fragment, nth, left = MOMENTS[moment]
     with monkeypatch.context() as patch, pytest.raises(ValueError) as caught:
         when(patch, fragment, nth, lambda: disk.fill(left))
-        job.execute_run(own)
+        job.execute_run(run)
     assert "the disk is full; free some space, and the same command goes on from the last checkpoint" in str(
         caught.value
     )
-    assert fragment in str(caught.value) and not list(own.path.rglob(".*"))
-    _, _, warnings = tensor_files.load_newest_checkpoint(own.path / "checkpoints")
+    assert fragment in str(caught.value) and not list(run.path.rglob(".*"))
+    _, _, warnings = tensor_files.load_newest_checkpoint(run.path / "checkpoints")
     assert not warnings
     disk.free()
-    check_ends_as(own, quiet)
+    check_ends_as(run, quiet)
 
 
-def test_a_full_disk_under_the_log_loses_no_error(own, disk, quiet, monkeypatch, capsys, caplog):
+def test_a_full_disk_under_the_log_loses_no_error(run, disk, quiet, monkeypatch, capsys, caplog):
     def append(path, line, real=atomic.append_line):
         if '"train"' in line and not disk.ballast.exists():
             pad = '{"event": "pad", "x": "%s"}'
             room = path.stat().st_size + len(pad) - 2 + 1 + 30
             real(path, pad % ("x" * (-room % 4096)))
-            disk.fill()  # 30 bytes are left in the last block of the log
+            disk.fill()  # 30 bytes of the log's last block stay free
         real(path, line)
 
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"log.jsonl: the disk is full"):
         patch.setattr(run_folder, "append_line", append)
-        job.execute_run(own)
-    assert (own.path / "log.jsonl").stat().st_size == 4096 and len(
-        (own.path / "log.jsonl").read_text().splitlines()[-1]
+        job.execute_run(run)
+    assert (run.path / "log.jsonl").stat().st_size == 4096 and len(
+        (run.path / "log.jsonl").read_text().splitlines()[-1]
     ) == 30
     err = capsys.readouterr().err + caplog.text
     assert "error.txt: the disk is full" in err and "Traceback" in err and "no record of this failure" in err
     disk.free()
-    check_ends_as(own, quiet)
-    assert own.events()[0][-1]["event"] == "done"
+    check_ends_as(run, quiet)
+    assert run.events()[0][-1]["event"] == "done"
 
 
-def test_a_run_continues_after_a_read_only_disk(own, disk, quiet, monkeypatch, caplog):
+def test_a_run_continues_after_a_read_only_disk(run, disk, quiet, monkeypatch, caplog):
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="the file system is read-only; make it writ"):
         when(patch, "/checkpoints/", 2, lambda: disk.read_only(True))
-        job.execute_run(own)
+        job.execute_run(run)
     assert "error.txt: the file system is read-only" in caplog.text
     disk.read_only(False)
-    for claim in own.path.glob("claim-*"):  # of this very process, which in life is gone by now
-        claim.unlink()
-    check_ends_as(own, quiet)
+    for path in run.path.glob("claim-*"):  # held by this test's own process, which still runs
+        path.unlink()
+    check_ends_as(run, quiet)
 
 
-def test_the_door_answers_a_read_only_results_folder_in_a_sentence(disk, capsys):
+def test_bench_run_names_a_read_only_results_folder(disk, capsys):
     disk.read_only(True)
-    assert run.main(["--data", "digits", "--results", str(disk.path / "results")]) == 2
+    assert bench_run.main(["--data", "digits", "--cluster", "local", "--results", str(disk.path / "results")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "choose another folder with --results" in err
 
 
-def test_of_two_that_make_a_folder_the_first_stays(tmp_path):
+def test_the_first_of_two_atomic_folders_stays(tmp_path):
     with atomic.atomic_folder(tmp_path / "x") as late:
         (late / "name").write_text("late")
         with atomic.atomic_folder(tmp_path / "x") as early:

@@ -1,4 +1,4 @@
-"""What a run's folder tells while it is worked on."""
+"""The event log of a run and its fold, the status."""
 
 import json
 
@@ -16,7 +16,7 @@ EVENTS = [
     ("evaluate", dict(images=1, of=2, point=48, **{"sfid[x]": 2.0, "fid[x]": 3.0, "kid": 1.0})),
     ("failed", dict(error="ValueError: no")),
 ]
-SAYS = {
+STATUS = {
     "event": "failed",
     "images": 1,
     "of": 2,
@@ -39,18 +39,18 @@ def logged(path, events=EVENTS):
     return run
 
 
-def test_the_status_says_what_the_events_come_to(tmp_path):
+def test_the_status_is_the_fold_of_the_events(tmp_path):
     run = logged(tmp_path)
     status = run.status()
-    assert status.pop("time") == run.events()[0][-1]["time"] and status == SAYS
-    assert SAYS.keys() | {"time"} == EMPTY_STATUS.keys()
+    assert status.pop("time") == run.events()[0][-1]["time"] and status == STATUS
+    assert STATUS.keys() | {"time"} == EMPTY_STATUS.keys()
 
 
-def test_the_status_goes_on_in_another_process_and_a_start_forgets_the_error(tmp_path):
+def test_a_restart_continues_the_status_without_its_error(tmp_path):
     logged(tmp_path)
     again = logged(tmp_path, [("start", dict(pid=4, host="node-2", job=None))]).status()
-    told = {"event": "start", "starts": 2, "rate": None, "error": None, "host": "node-2", "job": None, "pid": 4}
-    assert {k: v for k, v in again.items() if k != "time"} == {**SAYS, **told}
+    restarted = {"event": "start", "starts": 2, "rate": None, "error": None, "host": "node-2", "job": None, "pid": 4}
+    assert {k: v for k, v in again.items() if k != "time"} == {**STATUS, **restarted}
 
 
 @pytest.mark.parametrize("lost", [None, "", "[]", '{"event": "tra', '{"event": "train"}'])
@@ -60,10 +60,10 @@ def test_a_lost_status_is_folded_from_the_log_again(tmp_path, lost):
     path.unlink() if lost is None else path.write_text(lost)
     assert RunFolder(tmp_path).status() == before
     again = logged(tmp_path, EVENTS[:1]).status()
-    assert (again["starts"], again["rollbacks"], again["fid"]) == (2, 1, SAYS["fid"])
+    assert (again["starts"], again["rollbacks"], again["fid"]) == (2, 1, STATUS["fid"])
 
 
-def test_frequent_events_reach_the_status_every_two_seconds_and_others_at_once(tmp_path, monkeypatch):
+def test_frequent_events_are_written_every_two_seconds(tmp_path, monkeypatch):
     now, seen = [0.0], []
     monkeypatch.setattr(run_folder.time, "monotonic", lambda: now[0])
     run = logged(tmp_path, EVENTS[:1])
@@ -76,11 +76,11 @@ def test_frequent_events_reach_the_status_every_two_seconds_and_others_at_once(t
     assert run.status()["images"] == 49
 
 
-def test_a_loss_that_is_no_number_leaves_a_status_that_is_json(tmp_path):
+def test_a_nan_loss_leaves_valid_json(tmp_path):
     logged(tmp_path, [("train", dict(images=1, of=2, loss=float("nan"), rate=1.0))])
     text = (tmp_path / "status.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["loss"] == "nan"
 
 
-def test_a_folder_without_a_log_has_no_status(tmp_path):
+def test_a_folder_without_a_log_has_an_empty_status(tmp_path):
     assert RunFolder(tmp_path / "nothing").status() == EMPTY_STATUS

@@ -8,15 +8,15 @@ def tensors(value=0.0):
     return {"model.w": torch.full((4, 3), value), "ema.w": torch.ones(2), "optimizer.0.step": torch.tensor(5.0)}
 
 
-def test_a_checkpoint_survives_the_way_to_disk_and_back(tmp_path):
+def test_a_checkpoint_round_trips(tmp_path):
     tensor_files.save_tensors(tmp_path / "a.safetensors", tensors(), step=3)
-    found, metadata = tensor_files.load_tensors(tmp_path / "a.safetensors")
+    loaded, metadata = tensor_files.load_tensors(tmp_path / "a.safetensors")
     assert metadata == {"step": 3}
-    assert all(torch.equal(found[k], v) for k, v in tensors().items())
+    assert all(torch.equal(loaded[k], v) for k, v in tensors().items())
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-def test_a_truncated_file_is_refused_in_a_sentence(tmp_path, keep):
+def test_a_truncated_file_is_refused(tmp_path, keep):
     path = tmp_path / "a.safetensors"
     tensor_files.save_tensors(path, tensors())
     path.write_bytes(path.read_bytes()[:keep])
@@ -24,7 +24,7 @@ def test_a_truncated_file_is_refused_in_a_sentence(tmp_path, keep):
         tensor_files.load_tensors(path)
 
 
-def test_a_flipped_bit_is_found(tmp_path):
+def test_a_flipped_bit_is_detected(tmp_path):
     path = tmp_path / "a.safetensors"
     tensor_files.save_tensors(path, tensors())
     raw = bytearray(path.read_bytes())
@@ -34,16 +34,16 @@ def test_a_flipped_bit_is_found(tmp_path):
         tensor_files.load_tensors(path)
 
 
-def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path):
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path):
     tensor_files.save_tensors(tmp_path / "01.safetensors", tensors(1.0), images=1)
     tensor_files.save_tensors(tmp_path / "02.safetensors", tensors(2.0), images=2)
     (tmp_path / "02.safetensors").write_bytes(b"torn")
-    found, metadata, warnings = tensor_files.load_newest_checkpoint(tmp_path)
-    assert metadata["images"] == 1 and found["model.w"][0, 0] == 1
+    loaded, metadata, warnings = tensor_files.load_newest_checkpoint(tmp_path)
+    assert metadata["images"] == 1 and loaded["model.w"][0, 0] == 1
     assert len(warnings) == 1 and "02.safetensors" in warnings[0]
 
 
-def test_nothing_whole_to_go_on_from_is_said(tmp_path):
+def test_only_damaged_checkpoints_are_an_error(tmp_path):
     assert tensor_files.load_newest_checkpoint(tmp_path) is None
     (tmp_path / "02.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="--fresh"):
@@ -54,7 +54,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     tensor_files.save_tensors(path, tensors(1.0))
 
-    def torn(own, partial, metadata):
+    def torn(tensors, partial, metadata):
         partial.write_bytes(b"half")
         raise OSError("no space left on device")
 
@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_only_the_newest_are_kept(tmp_path):
+def test_prune_keeps_the_newest_checkpoints(tmp_path):
     for i in range(5):
         tensor_files.save_tensors(tmp_path / f"{i}.safetensors", tensors())
     tensor_files.prune_checkpoints(tmp_path, 2)

@@ -71,7 +71,7 @@ def two_losses(config, device=CPU):
 
 
 @pytest.mark.parametrize(("net", "way"), ALL + COMPILED + MORE)
-def test_a_step_computed_another_way_has_the_loss_of_the_plain_one(net, way):
+def test_execution_settings_keep_the_loss(net, way):
     settings, tolerance = WAYS[way]
     plain, _ = two_losses(config_of(net))
     other, state = two_losses(config_of(net, **settings))
@@ -81,7 +81,7 @@ def test_a_step_computed_another_way_has_the_loss_of_the_plain_one(net, way):
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in state.net.parameters())
 
 
-def test_a_compiled_networks_tensors_keep_their_names_and_its_like_blocks_share_a_graph(io):
+def test_compiled_blocks_keep_names_and_share_graphs(io):
     config = config_of("dit", compile="blocks")
     _, state = two_losses(config)
     _, plain = two_losses(config_of("dit"))
@@ -124,11 +124,11 @@ def kept_bytes(net, **compute):
     """Bytes that autograd keeps of a forward pass, each storage once, parameters left out."""
     config, seen = config_of(net, **compute), {}
     state = state_of(config)
-    own = {p.untyped_storage()._cdata for p in state.net.parameters()}
+    storages = {p.untyped_storage()._cdata for p in state.net.parameters()}
 
     def pack(tensor):
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in storages:
             seen[storage._cdata] = (storage.nbytes(), tensor)
         return tensor
 
@@ -144,7 +144,7 @@ def test_a_checkpointed_network_keeps_less_for_its_backward_pass(compile):
     assert kept_bytes("dit", compile=compile, activation_checkpointing="blocks") < 0.5 * kept_bytes("dit")
 
 
-def test_a_run_in_channels_last_goes_on_from_a_checkpoint_that_does_not_tell(tmp_path):
+def test_channels_last_resumes_from_a_plain_checkpoint(tmp_path):
     config = config_of("unet", channels_last="on")
     _, state = two_losses(config)
     assert any(p.is_contiguous(memory_format=torch.channels_last) and p.dim() == 4 for p in state.net.parameters())
@@ -176,15 +176,15 @@ def test_auto_is_what_suits_the_device(monkeypatch, device, bf16, chosen):
 
 
 def test_the_convolutional_networks_are_found(io):
-    found = {net: execution.is_convolutional(state_of(config_of(net)).net) for net in NETS}
-    assert {net for net, is_one in found.items() if is_one} == {"unet", "ldm"}
+    convolutional = {net: execution.is_convolutional(state_of(config_of(net)).net) for net in NETS}
+    assert {net for net, is_one in convolutional.items() if is_one} == {"unet", "ldm"}
 
 
 @pytest.mark.parametrize("section", ["compute", "evaluation"])
 def test_tf32_on_a_cpu_is_answered_in_a_sentence(section):
     config = tiny_config(**{f"{section}__precision": "tf32"})
     chosen = execution.training_execution if section == "compute" else execution.sampling_execution
-    with pytest.raises(ValueError, match=rf"{section}\.precision is tf32, which only GPUs compute"):
+    with pytest.raises(ValueError, match=rf"{section}\.precision is tf32, which only GPUs support"):
         chosen(config, CPU)
 
 
@@ -211,11 +211,11 @@ def test_a_step_fetches_nothing_from_the_device(net, settings):
 
 
 def images_of(net, **settings):
-    own = {"evaluation__guidance": 3, "evaluation__sampler": "ddim", "evaluation__steps": 10, **settings}
+    overrides = {"evaluation__guidance": 3, "evaluation__sampler": "ddim", "evaluation__steps": 10, **settings}
     arch, args = NETS[net]
-    config = tiny_config(arch, **{f"model__args__{k}": v for k, v in args.items()}, **own)
-    made = state_of(config).net.eval().requires_grad_(False)
-    ((_, images),) = generation.generate_batches(made, config, False, CPU, [torch.arange(4).numpy()])
+    config = tiny_config(arch, **{f"model__args__{k}": v for k, v in args.items()}, **overrides)
+    net = state_of(config).net.eval().requires_grad_(False)
+    ((_, images),) = generation.generate_batches(net, config, False, CPU, [torch.arange(4).numpy()])
     return images.astype(int)
 
 
@@ -240,7 +240,7 @@ def test_torchs_own_compiler_gives_the_loss_of_the_plain_step(monkeypatch, preci
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", ["none", "blocks", "graphs"])
 @pytest.mark.parametrize("net", ["dit", "uvit", "unet", "ldm"])
-def test_on_a_gpu_a_step_has_the_loss_of_the_plain_one_and_never_waits(monkeypatch, net, compile):
+def test_gpu_step_keeps_the_loss_and_never_synchronizes(monkeypatch, net, compile):
     monkeypatch.setattr(execution, "BACKEND", "inductor")
     plain, _ = two_losses(config_of(net, "cuda", precision="fp32", compile="none"), CUDA)
     config = config_of(net, "cuda", compile=compile)
@@ -259,7 +259,7 @@ def test_on_a_gpu_a_step_has_the_loss_of_the_plain_one_and_never_waits(monkeypat
 
 
 @pytest.mark.gpu
-def test_float32_on_a_gpu_is_without_tf32_and_leaves_the_switches_as_they_were():
+def test_fp32_on_a_gpu_disables_tf32_and_restores_it():
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     with ExecutionSettings(device=CUDA, precision="fp32").running():
         assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32

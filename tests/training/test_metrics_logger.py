@@ -40,49 +40,49 @@ def losses(run):
     return [(e["images"], e["loss"]) for e in run.events()[0] if e["event"] == "train"]
 
 
-def test_a_loss_on_its_way_is_logged_once_it_is_there_with_what_was_seen_then(metered):
-    run, state, own, events = metered
+def test_a_pending_loss_is_logged_with_its_own_image_count(metered):
+    run, state, logger, events = metered
     for value in (1.0, 3.0):
-        own.add(torch.tensor(value), 16)
+        logger.add(torch.tensor(value), 16)
         state.images += 16
-    own.report(wait=False)
-    assert losses(run) == [] and own.late()
-    own.add(torch.tensor(7.0), 16)
+    logger.report(wait=False)
+    assert losses(run) == [] and logger.is_copying()
+    logger.add(torch.tensor(7.0), 16)
     state.images += 16
     events[0].here = True
-    assert not own.late()
-    own.settle()
+    assert not logger.is_copying()
+    logger.settle()
     assert losses(run) == [(32, 2.0)] and events[0].waited == 0
-    own.report()
+    logger.report()
     assert losses(run) == [(32, 2.0), (48, 7.0)] and events[1].waited == 1
 
 
 def test_a_report_waits_for_the_one_before_it(metered):
-    run, state, own, events = metered
+    run, state, logger, events = metered
     for _ in range(3):
-        own.add(torch.tensor(1.0), 16)
+        logger.add(torch.tensor(1.0), 16)
         state.images += 16
-        own.report(wait=False)
+        logger.report(wait=False)
     assert [images for images, _ in losses(run)] == [16, 32] and [e.waited for e in events] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e6])
-def test_a_loss_that_is_not_sane_is_told_of_when_it_arrives_and_before_anything_is_saved(metered, bad):
-    _, state, own, _ = metered
+def test_a_diverged_loss_is_raised_before_anything_is_saved(metered, bad):
+    _, state, logger, _ = metered
     state.images = 16
-    own.add(torch.tensor(bad), 16)
-    own.report(wait=False)
+    logger.add(torch.tensor(bad), 16)
+    logger.report(wait=False)
     state.images = 64
     with pytest.raises(metrics_logger.LossDiverged) as error:
-        own.report()
+        logger.report()
     assert error.value.images == 16
-    own.add(torch.tensor(bad), 16)
+    logger.add(torch.tensor(bad), 16)
     with pytest.raises(metrics_logger.LossDiverged):
-        own.report()
+        logger.report()
 
 
 def test_nothing_to_report_is_no_report(metered):
-    run, _, own, events = metered
-    own.report()
-    own.settle()
-    assert losses(run) == [] and not events and not own.late()
+    run, _, logger, events = metered
+    logger.report()
+    logger.settle()
+    assert losses(run) == [] and not events and not logger.is_copying()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import make_run, tiny_config
+from helpers import make_run, run_context, tiny_config
 
 from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.experiments import presets
@@ -32,7 +32,7 @@ def memory_for(monkeypatch):
 
 def trained(path, config, digits, stop=lambda: False):
     run = make_run(path, config)
-    trainer.train(run, config, digits, presets.network_io(config), stop)
+    trainer.train(run_context(run, config, digits, stop_requested=stop))
     return run
 
 
@@ -44,7 +44,7 @@ def told(run):
     return [e["micro_batch"] for e in run.events()[0] if e["event"] == "compute"]
 
 
-def test_memory_that_does_not_suffice_is_the_same_as_fewer_images_at_a_time(tmp_path, digits, memory_for):
+def test_out_of_memory_equals_a_smaller_micro_batch(tmp_path, digits, memory_for):
     asked = tiny_config("unet", compute__micro_batch=4, model__args__dropout=0.3)
     few = trained(tmp_path / "a", asked, digits)
     failures = memory_for(5)
@@ -57,7 +57,7 @@ def test_memory_that_does_not_suffice_is_the_same_as_fewer_images_at_a_time(tmp_
 def test_a_run_goes_on_with_the_micro_batch_it_began_with(tmp_path, digits, memory_for, monkeypatch):
     monkeypatch.setattr(trainer.MetricsLogger, "due", lambda self: True)
     config, failures, calls = tiny_config(), memory_for(5), iter(range(100))
-    with pytest.raises(trainer.Stopped):
+    with pytest.raises(trainer.StopRequested):
         trained(tmp_path, config, digits, stop=lambda: next(calls) == 2)
     memory_for(16)
     run = trained(tmp_path, config, digits)
@@ -125,11 +125,11 @@ def test_what_was_asked_for_is_not_searched(monkeypatch, tmp_path):
 @pytest.mark.parametrize("share", [1, 2, 7, 16])
 def test_halving_ends_at_one_image(share, io):
     state = trainer.new_training_state(tiny_config(), io, torch.device("cpu"))
-    found = []
+    micro_batches = []
     while micro_batching.halve_micro_batch(state, share):
-        found.append(state.micro_batch)
+        micro_batches.append(state.micro_batch)
         assert parallel.accumulation_steps(share, state.micro_batch, World()) * state.micro_batch >= share
-    assert [*found, 1][-1] == 1 and found == sorted(found, reverse=True)
+    assert [*micro_batches, 1][-1] == 1 and micro_batches == sorted(micro_batches, reverse=True)
 
 
 @pytest.mark.gpu
@@ -160,7 +160,7 @@ def test_on_a_gpu_a_batch_that_does_not_fit_is_trained_on(digits):
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((peaks[512] + peaks[4096]) / 2 / total)
     try:
-        found, micro_batch, _ = step(-1)
+        losses, micro_batch, _ = step(-1)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert 512 <= micro_batch < 4096 and found == pytest.approx(loss, rel=1e-2)
+    assert 512 <= micro_batch < 4096 and losses == pytest.approx(loss, rel=1e-2)

@@ -6,14 +6,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from helpers import make_run, replaced, tiny_config
+from helpers import make_run, replaced, run_context, tiny_config
 
-from bench.config.overrides import load_config
 from bench.config.schema import BudgetConfig
 from bench.data import dataset
 from bench.diffusion.gaussian_diffusion import GaussianDiffusion, make_diffusion
 from bench.diffusion.noise_schedules import noise_levels, sigma
-from bench.experiments import presets
 from bench.records import failures
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
@@ -27,15 +25,16 @@ def weights(run, config):
 def trained(path, config, digits, stops=()):
     """The run's final weights; it is stopped and started again at each image count of `stops`."""
     run = make_run(path, config)
-    io = presets.network_io(config)
 
     def seen():
         return [0, *(e["images"] for e in run.events()[0] if e["event"] == "train")][-1]
 
     for at in (*stops, None):
         try:
-            trainer.train(run, config, digits, io, lambda at=at: at is not None and seen() >= at)
-        except trainer.Stopped:
+            trainer.train(
+                run_context(run, config, digits, stop_requested=lambda at=at: at is not None and seen() >= at)
+            )
+        except trainer.StopRequested:
             assert at is not None
     return weights(run, config), run
 
@@ -59,11 +58,11 @@ def test_a_damaged_checkpoint_costs_time_but_not_the_result(tmp_path, digits):
     whole, _ = trained(tmp_path / "a", config, digits)
     run = make_run(tmp_path / "b", config)
     calls = iter(range(100))
-    with pytest.raises(trainer.Stopped):
-        trainer.train(run, config, digits, presets.network_io(config), lambda: next(calls) == 4)
+    with pytest.raises(trainer.StopRequested):
+        trainer.train(run_context(run, config, digits, stop_requested=lambda: next(calls) == 4))
     newest = max((run.path / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-7])
-    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+    trainer.train(run_context(run, config, digits))
     assert all(torch.equal(whole[k], weights(run, config)[k]) for k in whole)
     resumed = next(e for e in run.events()[0] if e["event"] == "resume")
     assert newest.name in resumed["warnings"][0]
@@ -165,12 +164,12 @@ def rollbacks(run):
     return [e for e in run.events()[0] if e["event"] == "rollback"]
 
 
-def test_a_recipe_that_diverges_ends_after_three_rollbacks_counted_over_restarts(tmp_path, digits):
+def test_three_rollbacks_over_restarts_end_a_diverging_run(tmp_path, digits):
     config = tiny_config(recipe__lr=1e30, recipe__warmup=0, recipe__clip=0)
     run = make_run(tmp_path, config)
     for _ in range(2):
         with pytest.raises(trainer.Diverged, match=r"after 3 rollbacks; a lower recipe\.lr"):
-            trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+            trainer.train(run_context(run, config, digits))
         assert [(e["nth"], e["to"]) for e in rollbacks(run)] == [(1, 16), (2, 0), (3, 16)]
     assert not list((run.path / "snapshots").glob("*"))
 
@@ -196,7 +195,7 @@ def test_a_fault_of_the_machine_is_healed_and_counted(tmp_path, digits, monkeypa
         return loss
 
     monkeypatch.setattr(trainer, "train_step", poisoned)
-    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+    trainer.train(run_context(run, config, digits))
     why = "the loss is inf" if value == HUGE else "hold NaN or infinity"
     assert all(why in e["why"] for e in rollbacks(run)) and [e["to"] for e in rollbacks(run)] == back
     assert [e["nth"] for e in failures.list_incidents(run) if e["kind"] == "rollback"] == [1, 2][: len(back)]
@@ -228,21 +227,21 @@ def test_nothing_is_written_once_another_process_has_the_run(tmp_path, digits):
             raise RuntimeError("taken over")
 
     with pytest.raises(RuntimeError, match="taken over"):
-        trainer.train(run, config, digits, presets.network_io(config), lambda: False, check_lease=check_lease)
+        trainer.train(run_context(run, config, digits, check_lease=check_lease))
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
         "000000000016.safetensors",
         "000000000032.safetensors",
     ]
 
 
-def test_a_run_that_was_stopped_at_an_evaluation_point_still_leaves_its_snapshot(tmp_path, digits):
+def test_a_stop_at_an_evaluation_point_keeps_its_snapshot(tmp_path, digits):
     config = tiny_config()
     quiet, _ = trained(tmp_path / "a", config, digits)
     run, calls = make_run(tmp_path / "b", config), iter(range(100))
     for at in (2, 5):
-        with pytest.raises(trainer.Stopped):
-            trainer.train(run, config, digits, presets.network_io(config), lambda at=at: next(calls) == at)
-    trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+        with pytest.raises(trainer.StopRequested):
+            trainer.train(run_context(run, config, digits, stop_requested=lambda at=at: next(calls) == at))
+    trainer.train(run_context(run, config, digits))
     assert [e["images"] for e in run.events()[0] if e["event"] == "resume"] == [48, 96]
     assert run.snapshot_path(48).is_file()
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
@@ -260,7 +259,7 @@ def test_a_networks_own_randomness_is_a_function_of_seed_and_step(tmp_path, digi
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("arch", ["dit", "uvit", "unet"])
-def test_a_resumed_run_on_a_gpu_ends_with_the_same_bits_where_it_is_deterministic(tmp_path, digits, arch):
+def test_deterministic_gpu_resume_is_bit_exact(tmp_path, digits, arch):
     config = tiny_config(arch, compute__device="cuda", compute__deterministic="true")
     try:
         whole, _ = trained(tmp_path / "a", config, digits)
@@ -316,10 +315,10 @@ WAYS = [("cosine", "index"), ("sqrt_linear", "count"), ("vp", "continuous"), ("c
 
 
 @pytest.mark.parametrize(("schedule", "time"), WAYS)
-def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digits, io, schedule, time):
+def test_training_uses_the_time_and_noise_of_its_process(digits, io, schedule, time):
     config = tiny_config(diffusion__schedule=schedule, diffusion__time=time)
     state, seen = trainer.new_training_state(config, io, torch.device("cpu")), []
-    state.net.register_forward_pre_hook(lambda _, given: seen.extend(given[:2]))
+    state.net.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[:2]))
     x0, t, eps, labels = training_batch.draw_batch(config, digits, 10, state.step, state.images, 16)
     trainer.train_step(state, config, make_diffusion(config.diffusion), (x0, t, eps, labels))
     count = t * 1000 if schedule == "vp" else t + 1
@@ -329,7 +328,7 @@ def test_the_network_is_trained_with_the_time_and_the_noise_of_its_process(digit
     assert torch.allclose(seen[0], (log_alpha.exp() * x0 + sigma(log_alpha) * eps).float(), atol=1e-5)
 
 
-def test_continuous_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path, digits):
+def test_continuous_time_training_learns_and_resumes(tmp_path, digits):
     way = dict(diffusion__schedule="vp", diffusion__time="continuous", recipe__lr=3e-3, recipe__warmup=10)
     config = tiny_config("dit", budget__images=1600, **way)
     whole, run = trained(tmp_path / "a", config, digits)
@@ -349,7 +348,7 @@ def test_batches_drawn_ahead_are_those_drawn_when_asked(tmp_path, digits, worker
     assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
 
 
-def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_stays(tmp_path, digits, monkeypatch):
+def test_a_loader_error_is_raised_at_its_step(tmp_path, digits, monkeypatch):
     config, draw = tiny_config(compute__workers=2), training_batch.draw_batch
 
     def failing(config, arrays, null, step, images, *rest):
@@ -360,23 +359,6 @@ def test_an_error_while_drawing_ahead_is_raised_at_its_step_and_what_was_saved_s
     monkeypatch.setattr(training_batch, "draw_batch", failing)
     run = make_run(tmp_path, config)
     with pytest.raises(ValueError, match="is gone"):
-        trainer.train(run, config, digits, presets.network_io(config), lambda: False)
+        trainer.train(run_context(run, config, digits))
     assert tensor_files.load_newest_checkpoint(run.path / "checkpoints")[1]["images"] == 48
     assert not [t.name for t in threading.enumerate() if t.name.startswith("loader")]
-
-
-def test_a_finished_run_tells_what_it_was_trained_in_and_how_much_of_the_gpu_it_used(tmp_path, digits):
-    from bench.runs import record_builder
-
-    _, run = trained(tmp_path, tiny_config(compute__precision="bf16"), digits)
-    config = load_config(run.path)
-    assert (
-        record_builder.precision_of(run, config) == "bf16"
-        and record_builder.describe_environment(1, "bf16")["precision"] == "bfloat16"
-    )
-    assert record_builder.measured_cost(run, 10**9)["mfu"] is None
-    gpus = RunFolder(tmp_path / "gpus")
-    gpus.path.mkdir()
-    gpus.log("compute", device="NVIDIA H100 80GB HBM3", precision="bf16", micro_batch=0, processes=2)
-    gpus.log("train", images=1390, of=1390, loss=1.0, rate=1390.0, seconds=1.0, processes=2)
-    assert record_builder.measured_cost(gpus, 6 * 118_640_000_000)["mfu"] == pytest.approx(0.5, abs=1e-3)

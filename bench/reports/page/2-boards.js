@@ -1,8 +1,8 @@
-// Leaderboards: a table a protocol, each sorted by its own headers, all filtered together.
+// Leaderboards: one table per protocol, each with its own order, with common filters.
 
-const wanted = { data: "", track: "", images: "", arch: "", words: "", each: false };
+const filterState = { data: "", track: "", images: "", arch: "", words: "", each: false };
 
-// A column: title, sort value (null last), cell content, and whether more is better.
+// Columns of a table: title, sort value (null comes last), cell content, and whether more is better.
 function columnsOf(board) {
   const number = (key, title, write, more = false) => ({ key, title, value: (row) => row[key], cell: (row) => write(row[key]), number: true, more });
   return [
@@ -12,34 +12,34 @@ function columnsOf(board) {
       key: metric.name, title: `${metric.title} ${metric.direction === "lower" ? "↓" : "↑"}`, number: true, more: metric.direction === "higher",
       value: (row) => row.metrics[metric.name]?.value, cell: (row) => valueCell(row.metrics[metric.name]),
     })),
-    number("samples", "N", whole, true),
-    number("params", "parameters", human),
-    number("macs", "MACs", human),
-    number("training_flops", "training FLOPs", human),
-    number("hours", "accelerator-hours", (v) => (v === null ? "" : trimmed(v, 3))),
-    number("speed", "images/s", (v) => (v === null ? "" : trimmed(v, 3)), true),
-    number("incidents", "incidents", whole),
+    number("samples", "N", formatInteger, true),
+    number("params", "parameters", formatEngineering),
+    number("macs", "MACs", formatEngineering),
+    number("training_flops", "training FLOPs", formatEngineering),
+    number("hours", "accelerator-hours", (v) => (v === null ? "" : formatNumber(v, 3))),
+    number("speed", "images/s", (v) => (v === null ? "" : formatNumber(v, 3)), true),
+    number("incidents", "incidents", formatInteger),
     { key: "date", title: "date", look: "whole", value: (row) => row.date, cell: (row) => row.date, more: true },
     { key: "commit", title: "commit", value: (row) => row.commit, look: "whole", cell: (row) => commitCell(row.commit) },
     { key: "seeds", title: "runs, by seed", value: (row) => row.runs.length, more: true, look: "seeds", cell: (row) => row.runs.map((id) => runLink(id, data.runs[id].seed ?? "run")) },
   ];
 }
 
-// The first commit, and how many others.
+// The first commit, and the number of others.
 function commitCell(commits) {
   const [first, ...others] = (commits ?? "").split(", ");
   return make("span", { title: commits }, make("code", { text: first }), others.length ? ` and ${others.length} more` : "");
 }
 
-// 0.535 ± 0.020 (3): several seeds' mean and deviation; of one the half-width of its interval.
+// Format 0.535 ± 0.020 (3): mean and standard deviation over 3 seeds, or value and half-width of the interval of one run.
 function valueCell(metric) {
   if (!metric) return "";
-  const words = metric.half === null ? "" : ` ± ${fixed(metric.half)}${metric.n > 1 ? ` (${metric.n})` : ""}`;
-  const about = metric.low === null ? "" : `${metric.interval}: ${fixed(metric.low)} to ${fixed(metric.high)}`;
-  return make("span", { title: about }, fixed(metric.value), make("span", { class: "spread", text: words }));
+  const words = metric.half === null ? "" : ` ± ${formatFixed(metric.half)}${metric.n > 1 ? ` (${metric.n})` : ""}`;
+  const about = metric.low === null ? "" : `${metric.interval}: ${formatFixed(metric.low)} to ${formatFixed(metric.high)}`;
+  return make("span", { title: about }, formatFixed(metric.value), make("span", { class: "spread", text: words }));
 }
 
-// The rows of single runs, from their records.
+// One row per run, from the records of a row.
 function runsOf(row) {
   return row.runs.map((id) => {
     const record = JSON.parse(recordText(id)), cost = record.cost ?? {}, run = data.runs[id];
@@ -64,13 +64,13 @@ function sorted(rows, column, descending) {
 }
 
 function shownRows(board) {
-  const words = wanted.words.toLowerCase().split(/\s+/).filter(Boolean);
-  const fits = (row) => row.kind === "reference" || ((!wanted.arch || row.arch === wanted.arch) && words.every((w) => row.label.toLowerCase().includes(w)));
+  const words = filterState.words.toLowerCase().split(/\s+/).filter(Boolean);
+  const fits = (row) => row.kind === "reference" || ((!filterState.arch || row.arch === filterState.arch) && words.every((w) => row.label.toLowerCase().includes(w)));
   const rows = board.rows.filter(fits);
-  return wanted.each ? rows.flatMap(runsOf) : rows;
+  return filterState.each ? rows.flatMap(runsOf) : rows;
 }
 
-// A board's table; in order of the mean, until a click on a header sorts by it, best first; a second one turns the order around.
+// A table in order of the mean.  A click on a header sorts by its column, best first; a second click reverses the order.
 function boardTable(board) {
   const columns = columnsOf(board), body = make("tbody"), heads = [];
   const state = { column: null, descending: false };
@@ -84,7 +84,7 @@ function boardTable(board) {
       state.descending = state.column === column ? !state.descending : Boolean(column.more);
       state.column = column;
       refill();
-      say(`sorted by ${column.title}, ${state.descending ? "descending" : "ascending"}`);
+      announce(`sorted by ${column.title}, ${state.descending ? "descending" : "ascending"}`);
     };
     heads.push(make("th", { scope: "col", class: column.number && "number" }, make("button", { type: "button", onclick: order, text: column.title })));
   }
@@ -105,48 +105,48 @@ function boardsView() {
   const refill = () => {
     let models = 0, all = 0;
     boards.forEach(({ board, refill }, i) => {
-      const own = ["data", "track", "images"].every((key) => !wanted[key] || String(board[key] ?? "") === wanted[key]);
-      const rows = own ? shownRows(board).filter((row) => row.kind !== "reference").length : 0;
+      const matches = ["data", "track", "images"].every((key) => !filterState[key] || String(board[key] ?? "") === filterState[key]);
+      const rows = matches ? shownRows(board).filter((row) => row.kind !== "reference").length : 0;
       sections[i].hidden = !rows;
       models += rows;
       all += board.rows.filter((row) => row.kind !== "reference").length;
       if (rows) refill();
     });
-    count.textContent = `${whole(models)} rows shown${wanted.each ? ", one a run" : ` of ${whole(all)}, runs that differ in their seed alone as one`}.`;
-    say(count.textContent);
+    count.textContent = filterState.each ? `Rows shown: ${formatInteger(models)}, one per run.` : `Rows shown: ${formatInteger(models)} of ${formatInteger(all)}. Runs that differ only in their seed share a row.`;
+    announce(count.textContent);
   };
   refill();
   return [
     make("h1", { text: "Leaderboards" }),
-    make("p", { text: "Ranks hold within one protocol only: what was trained on, the budget, what was made equal, and how it was measured. Each protocol is a table of its own, and nothing is ranked across." }),
-    filters(refill), count, ...(sections.length ? sections : [make("p", { text: "No run has finished yet." })]), unfinished(), rowWords(),
+    make("p", { text: "Ranks hold only within one protocol: training data, budget, matched cost and evaluation. Each protocol has its own table." }),
+    filters(refill), count, ...(sections.length ? sections : [make("p", { text: "No run has finished yet." })]), unfinishedRuns(), rowNotes(),
   ];
 }
 
 function filters(refill) {
   const values = (key) => [...new Set(data.boards.map((board) => String(board[key] ?? "")))].filter(Boolean).sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   const archs = [...new Set(data.boards.flatMap((b) => b.rows.map((row) => row.arch)))].filter(Boolean).sort();
-  const pick = (key) => (value) => { wanted[key] = value; refill(); };
+  const pick = (key) => (value) => { filterState[key] = value; refill(); };
   const words = make("input", { type: "search", oninput: () => pick("words")(words.value) });
-  words.value = wanted.words;
+  words.value = filterState.words;
   const each = make("input", { type: "checkbox", onchange: () => pick("each")(each.checked) });
-  each.checked = wanted.each;
+  each.checked = filterState.each;
   return make("form", { class: "controls", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
-    choice("data", values("data"), wanted.data, pick("data")),
-    choice("track", values("track"), wanted.track, pick("track")),
-    choice("budget, images", values("images"), wanted.images, pick("images")),
-    choice("architecture", archs, wanted.arch, pick("arch")),
-    make("label", {}, "model's name has", words),
-    make("label", { class: "check" }, each, "a row a run"));
+    choice("data", values("data"), filterState.data, pick("data")),
+    choice("track", values("track"), filterState.track, pick("track")),
+    choice("budget, images", values("images"), filterState.images, pick("images")),
+    choice("architecture", archs, filterState.arch, pick("arch")),
+    make("label", {}, "model name contains", words),
+    make("label", { class: "check" }, each, "one row per run"));
 }
 
-function unfinished() {
+function unfinishedRuns() {
   if (!data.failed.length) return null;
   const rows = data.failed.map((run) => make("tr", {}, make("th", { scope: "row" }, runLink(run.id, run.model)),
     make("td", { text: run.data }), make("td", { text: run.status }), make("td", { class: "number", text: run.images }),
     make("td", { class: "words", text: run.error }), make("td", { text: run.seed ?? "" }), make("td", { text: run.date })));
-  return make("section", {}, make("h2", { text: "Did not finish" }), make("p", { text: "Neither ranked nor averaged." }),
-    scrolling("Runs that did not finish", make("table", {}, headsOf(["model", "data", "status", "images", "why", "seed", "date"], [3]), make("tbody", {}, rows))));
+  return make("section", {}, make("h2", { text: "Did not finish" }), make("p", { text: "These runs are neither ranked nor averaged." }),
+    scrolling("Runs that did not finish", make("table", {}, headsOf(["model", "data", "status", "images", "error", "seed", "date"], [3]), make("tbody", {}, rows))));
 }
 
-const rowWords = () => make("section", {}, make("h2", { text: "How to read a row" }), make("ul", { class: "notes small" }, data.notes.map((text) => make("li", { text }))));
+const rowNotes = () => make("section", {}, make("h2", { text: "How to read a row" }), make("ul", { class: "notes small" }, data.notes.map((text) => make("li", { text }))));

@@ -1,30 +1,30 @@
-// Sample grids side by side: a column a model, a row a seed.
+// Sample grids side by side: one column per model, one row per seed.
 
 let chosenBoard = "";
 
 function samplesView() {
-  const has = (row) => row.runs.some((id) => data.pictures.there.includes(id));
+  const has = (row) => row.runs.some((id) => data.pictures.embedded.includes(id));
   const boards = data.boards.filter((board) => board.rows.some(has));
-  const heading = [make("h1", { text: "Samples" }), make("p", { text: picturesWords() })];
+  const heading = [make("h1", { text: "Samples" }), make("p", { text: samplesNote() })];
   if (!boards.length) return heading;
   const board = boards.find((b) => b.fingerprint === chosenBoard) ?? boards[0];
-  const wall = make("div");
-  const names = new Map(boards.map((b) => [`${b.data}, ${human(b.images ?? 0)} images, ${b.equal} (${b.fingerprint})`, b]));
+  const grids = make("div");
+  const names = new Map(boards.map((b) => [`${b.data}, ${formatEngineering(b.images ?? 0)} images, ${b.equal} (${b.fingerprint})`, b]));
   const chosen = [...names].find(([, b]) => b === board)[0];
-  const again = () => wall.replaceChildren(...wallOf(boards.find((b) => b.fingerprint === chosenBoard) ?? board, has));
-  const pick = choice("protocol", names.keys(), chosen, (name) => { chosenBoard = names.get(name).fingerprint; again(); }, "");
-  again();
-  return [...heading, make("form", { class: "controls", "aria-label": "Which samples" }, pick), wall];
+  const refresh = () => grids.replaceChildren(...gridsOf(boards.find((b) => b.fingerprint === chosenBoard) ?? board, has));
+  const pick = choice("protocol", names.keys(), chosen, (name) => { chosenBoard = names.get(name).fingerprint; refresh(); }, "");
+  refresh();
+  return [...heading, make("form", { class: "controls", "aria-label": "Which samples" }, pick), grids];
 }
 
-function picturesWords() {
-  const { there, of, limit } = data.pictures;
-  if (!of) return "No run has left a grid of samples in results/samples/ yet.";
-  const words = "The same class is the same column of each grid; nothing is picked, image i is made from seed i.";
-  return there.length === of ? words : `${words} This file holds ${there.length} of the ${of} grids in results/samples/, up to ${limit}; one of each model comes first.`;
+function samplesNote() {
+  const { embedded, total, limit } = data.pictures;
+  if (!total) return "There are no sample grids in results/samples/ yet.";
+  const words = "Each column of a grid is one class. The samples are not selected: image i comes from seed i.";
+  return embedded.length === total ? words : `${words} This file has ${embedded.length} of the ${total} grids in results/samples/ (at most ${limit}), with one of each model first.`;
 }
 
-function wallOf(board, has) {
+function gridsOf(board, has) {
   const rows = board.rows.filter(has);
   const seeds = [...new Set(rows.flatMap((row) => row.runs.map((id) => data.runs[id].seed)))].sort((a, b) => a - b);
   const grid = make("div", { class: "wall", role: "table", "aria-label": "Samples by seed and model" });
@@ -42,23 +42,23 @@ function wallOf(board, has) {
 function tile(row, seed, board) {
   const id = row.runs.find((one) => data.runs[one].seed === seed);
   if (!id) return make("div", { class: "absent", text: "–" });
-  if (!data.pictures.there.includes(id)) return make("figure", {}, make("div", { class: "absent" }, "not in this file: ", runLink(id, "the run")));
+  if (!data.pictures.embedded.includes(id)) return make("figure", {}, make("div", { class: "absent" }, "not in this file: ", runLink(id, "the run")));
   const best = board.metrics[0]?.name, value = JSON.parse(recordText(id)).metrics[best]?.value;
-  const caption = value === undefined ? "the run" : `${board.metrics[0].title} ${fixed(value)}`;
-  return make("figure", {}, lazily(id, `Samples of ${row.label}, seed ${seed}, a class a column`), make("figcaption", {}, runLink(id, caption)));
+  const caption = value === undefined ? "the run" : `${board.metrics[0].title} ${formatFixed(value)}`;
+  return make("figure", {}, lazyImage(id, `Samples of ${row.label}, seed ${seed}, one class per column`), make("figcaption", {}, runLink(id, caption)));
 }
 
-const seen = new IntersectionObserver((entries) => {
+const imageObserver = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
-    target.src = picture(target.dataset.run);
-    seen.unobserve(target);
+    target.src = gridUri(target.dataset.run);
+    imageObserver.unobserve(target);
   }
 }, { rootMargin: "400px" });
 
-// A picture that is decoded once it comes near the screen.
-function lazily(id, alt) {
+// An image that is decoded when it comes near the screen.
+function lazyImage(id, alt) {
   const image = make("img", { alt, "data-run": id, loading: "lazy", decoding: "async", width: data.pictures.size[id]?.[0], height: data.pictures.size[id]?.[1] });
-  seen.observe(image);
+  imageObserver.observe(image);
   return image;
 }

@@ -1,17 +1,17 @@
-// Which part is shown: the address says, after its #.
+// Navigation: the part of the address after # selects the view.
 
-// The figures were drawn by matplotlib, when the page was made.
+// matplotlib has drawn the figures; the view copies them from a template.
 const figuresView = () => [byId("figures").content.cloneNode(true)];
 
-const commandsOf = (text) => (text ? make("details", {}, make("summary", { text: "What runs the rest" }), make("pre", { tabindex: "0", text })) : null);
+const commandsOf = (text) => (text ? make("details", {}, make("summary", { text: "Commands for the missing runs" }), make("pre", { tabindex: "0", text })) : null);
 
 const VIEWS = { leaderboards: boardsView, scaling: figuresView, tables: tablesView, samples: samplesView, run: runView };
 
-function shownPart() {
+function showView() {
   const [part, argument = ""] = location.hash.slice(1).split(/\/(.*)/s);
   const name = part in VIEWS ? part : "leaderboards";
   let about = argument;
-  try { about = decodeURIComponent(argument); } catch { /* as it is */ }
+  try { about = decodeURIComponent(argument); } catch { /* not a valid encoding: use it unchanged */ }
   byId("main").replaceChildren(...VIEWS[name](about).flat().filter(Boolean));
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page");
@@ -22,8 +22,8 @@ function shownPart() {
   return { heading, place: about && ["leaderboards", "scaling"].includes(name) ? document.querySelector(`[id$="-${CSS.escape(about)}"]`) : null };
 }
 
-function turn() {
-  const { heading, place } = shownPart();
+function navigate() {
+  const { heading, place } = showView();
   heading.setAttribute("tabindex", "-1");
   heading.focus({ preventScroll: true });
   if (place) place.scrollIntoView();
@@ -34,7 +34,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   byId("main").focus();
 });
-addEventListener("hashchange", turn);
-const { place: firstPlace } = shownPart();
+addEventListener("hashchange", navigate);
+const { place: firstPlace } = showView();
 firstPlace?.scrollIntoView();
 document.documentElement.dataset.ready = "yes";
