@@ -1,4 +1,4 @@
-"""Self- and cross-attention over tokens through scaled_dot_product_attention, and the plain block.
+"""Self-attention, cross-attention and MLP over tokens.
 
 B batch, T tokens, S context tokens, D width, N heads, K head size.
 """
@@ -14,7 +14,7 @@ from .interface import require_divisible
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, (B, T, D) -> (B, T, D); `mask` (B, T) is True where a token may be seen."""
+    """Multi-head self-attention, (B, T, D) -> (B, T, D); `mask` (B, T) is True for tokens to attend to."""
 
     def __init__(self, width: int, heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Attention(nn.Module):
     def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         b, t, d = x_BTD.shape
         q, k, v = self.qkv(x_BTD).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        y_BNTK = F.scaled_dot_product_attention(q, k, v, attn_mask=for_keys(mask_BT))
+        y_BNTK = F.scaled_dot_product_attention(q, k, v, attn_mask=broadcast_key_mask(mask_BT))
         return self.proj(y_BNTK.transpose(1, 2).reshape(b, t, d))
 
 
@@ -50,15 +50,15 @@ class CrossAttention(nn.Module):
         return self.proj(y_BNTK.transpose(1, 2).reshape(b, t, d))
 
 
-def for_keys(mask_BS: Tensor | None) -> Tensor | None:
-    """A mask over keys, (B, S), in the shape that broadcasts over heads and queries."""
+def broadcast_key_mask(mask_BS: Tensor | None) -> Tensor | None:
+    """Reshape a mask over keys from (B, S) to (B, 1, 1, S), to broadcast over heads and queries."""
     return None if mask_BS is None else mask_BS[:, None, None, :]
 
 
 class Mlp(nn.Module):
-    """Two-layer perceptron with a hidden width of ratio * width, under timm's names.
+    """Two-layer perceptron with hidden width `ratio * width`; parameter names are timm's.
 
-    timm's own brings torchvision and with it torch's compiler: 2 s of every process's start.
+    It replaces timm's class because that imports torchvision and torch's compiler: 2 s at every process start.
     """
 
     def __init__(self, width: int, ratio: float, act: Callable[[], nn.Module]) -> None:

@@ -1,4 +1,4 @@
-"""DiT: a plain transformer on patches, with four ways of conditioning (arXiv:2212.09748, Section 3).
+"""DiT: a transformer on patches with four types of conditioning (arXiv:2212.09748, Section 3).
 
 B batch, C channels, H W image size, T tokens, D width, P patch.
 """
@@ -12,35 +12,36 @@ from torch import Tensor, nn
 
 from .attention import Attention, CrossAttention, Mlp
 from .embeddings import Frequencies, PatchEmbed, TimestepEmbedding, init_linears, sincos_2d, unpatchify
-from .interface import LABEL_MISSING, Free, IOSpec, conditions, require_divisible, require_no
+from .interface import LABEL_MISSING, Free, IOSpec, as_conditions, require_divisible, require_no
 from .shapes import aspect_distance, heads_for, widths_and_depths
 
 Conditioning = Literal["adaln_zero", "adaln", "cross_attention", "in_context"]  # Figure 3; Table 4
 
 
-def _gelu() -> nn.Module:
+def _tanh_gelu() -> nn.Module:
     return nn.GELU(approximate="tanh")
 
 
-def _norm(width: int, affine: bool) -> nn.LayerNorm:
+def _layer_norm(width: int, affine: bool) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=affine)
 
 
 def modulate(x_BTD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
+    """Return x (1 + scale) + shift, with shift and scale (B, D) broadcast over tokens."""
     return torch.addcmul(shift_BD.unsqueeze(1), x_BTD, 1 + scale_BD.unsqueeze(1))
 
 
 class InContextBlock(nn.Module):
-    """A standard ViT block; time and label come as two more tokens of the sequence."""
+    """Standard ViT block; time and label are two additional tokens of the sequence."""
 
     extra_tokens = 2
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = _norm(width, affine=True)
+        self.norm1 = _layer_norm(width, affine=True)
         self.attn = Attention(width, heads)
-        self.norm2 = _norm(width, affine=True)
-        self.mlp = Mlp(width, mlp_ratio, _gelu)
+        self.norm2 = _layer_norm(width, affine=True)
+        self.mlp = Mlp(width, mlp_ratio, _tanh_gelu)
 
     def forward(self, x_BTD: Tensor, cond_BD: Tensor, pair_BSD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
@@ -48,21 +49,21 @@ class InContextBlock(nn.Module):
 
 
 class CrossAttentionBlock(nn.Module):
-    """Cross-attention to the two-token sequence (time, label) after self-attention.
+    """Self-attention, then cross-attention to the two tokens (time, label), then MLP.
 
-    With affine norms, the last one included, XL/2 has 597,991,712 parameters (Table 4: 598 M).
+    All norms are affine, including the final one, so that XL/2 has 597,991,712 parameters (Table 4: 598 M).
     """
 
     extra_tokens = 0
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = _norm(width, affine=True)
+        self.norm1 = _layer_norm(width, affine=True)
         self.attn = Attention(width, heads)
-        self.norm_cross = _norm(width, affine=True)
+        self.norm_cross = _layer_norm(width, affine=True)
         self.cross = CrossAttention(width, heads)
-        self.norm2 = _norm(width, affine=True)
-        self.mlp = Mlp(width, mlp_ratio, _gelu)
+        self.norm2 = _layer_norm(width, affine=True)
+        self.mlp = Mlp(width, mlp_ratio, _tanh_gelu)
 
     def forward(self, x_BTD: Tensor, cond_BD: Tensor, pair_BSD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
@@ -71,17 +72,17 @@ class CrossAttentionBlock(nn.Module):
 
 
 class AdaLNBlock(nn.Module):
-    """Shift and scale of both norms regressed from time + label; a plain ViT block at the start."""
+    """Block whose norms are shifted and scaled by a linear function of time + label; initially a plain ViT block."""
 
     extra_tokens = 0
     parts = 4
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = _norm(width, affine=False)
+        self.norm1 = _layer_norm(width, affine=False)
         self.attn = Attention(width, heads)
-        self.norm2 = _norm(width, affine=False)
-        self.mlp = Mlp(width, mlp_ratio, _gelu)
+        self.norm2 = _layer_norm(width, affine=False)
+        self.mlp = Mlp(width, mlp_ratio, _tanh_gelu)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, self.parts * width))
 
     def forward(self, x_BTD: Tensor, cond_BD: Tensor, pair_BSD: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class AdaLNBlock(nn.Module):
 
 
 class AdaLNZeroBlock(AdaLNBlock):
-    """adaLN with a gate, zero at the start, on both residual branches: the identity at the start."""
+    """adaLN block with a zero-initialised gate on both residual branches; initially the identity."""
 
     parts = 6
 
@@ -104,13 +105,13 @@ class AdaLNZeroBlock(AdaLNBlock):
 
 
 class PlainFinal(nn.Module):
-    """Layer norm and the linear decoder."""
+    """Layer norm and linear decoder."""
 
     affine = True
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.norm_final = _norm(width, affine=self.affine)
+        self.norm_final = _layer_norm(width, affine=self.affine)
         self.linear = nn.Linear(width, out)
 
     def forward(self, x_BTD: Tensor, cond_BD: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class PlainFinal(nn.Module):
 
 
 class AdaLNFinal(PlainFinal):
-    """Layer norm modulated by time + label, and the linear decoder."""
+    """Layer norm modulated by time + label, and linear decoder."""
 
     affine = False
 
@@ -131,7 +132,7 @@ class AdaLNFinal(PlainFinal):
         return self.linear(modulate(self.norm_final(x_BTD), shift, scale))
 
 
-PARTS: dict[str, tuple[type[Any], type[PlainFinal]]] = {
+BLOCKS: dict[str, tuple[type[Any], type[PlainFinal]]] = {
     "adaln_zero": (AdaLNZeroBlock, AdaLNFinal),
     "adaln": (AdaLNBlock, AdaLNFinal),
     "cross_attention": (CrossAttentionBlock, PlainFinal),
@@ -171,9 +172,9 @@ class DiT(nn.Module):
         super().__init__()
         require_no(io, "DiT", "text_dim", "image_channels")
         require_divisible("image size", io.size, patch, "choose a patch that divides it")
-        if conditioning not in PARTS:
-            raise ValueError(f"conditioning is {conditioning!r}; choose one of {', '.join(PARTS)}")
-        block, final = PARTS[conditioning]
+        if conditioning not in BLOCKS:
+            raise ValueError(f"conditioning is {conditioning!r}; choose one of {', '.join(BLOCKS)}")
+        block, final = BLOCKS[conditioning]
         heads = heads or heads_for(width)
         self.patch = patch
         self.extra_tokens = block.extra_tokens
@@ -211,7 +212,7 @@ class DiT(nn.Module):
         cond_BD = self.t_embedder(t_B)
         pair_BSD = cond_BD.unsqueeze(1)
         if self.y_embedder is not None:
-            label_B = conditions(cond).label
+            label_B = as_conditions(cond).label
             if label_B is None:
                 raise ValueError(LABEL_MISSING)
             label_BD = self.y_embedder(label_B)

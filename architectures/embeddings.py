@@ -1,4 +1,4 @@
-"""Time, label and position embeddings, and the way from images to tokens and back.
+"""Time and position embeddings, and the conversion of images to tokens and back.
 
 B batch, C channels, H W image size, P patch, T tokens, D width, h w token grid (h = H / P).
 """
@@ -18,11 +18,11 @@ Frequencies = Literal["adm", "ddpm"]  # exponents i / half (ADM, DiT, U-ViT) or 
 
 
 def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0, spacing: Frequencies = "adm") -> Tensor:
-    """Sinusoidal embedding (B, width) in float32: cosines first, then sines.
+    """Return the sinusoidal embedding (B, width) of times (B,) in float32: cosines first, then sines.
 
     Frequencies are max_period^(-i / half) for i = 0 .. half - 1 (DDPM, arXiv:2006.11239, as in ADM);
-    with spacing="ddpm" the last one is 1 / max_period.  An odd width ends in a zero.  Frequencies and
-    arguments stay in float32 because near t = 1000 the result depends on their rounding.
+    with spacing="ddpm" the last one is 1 / max_period.  The last value of an odd width is zero.  Frequencies
+    and arguments are float32 as in the published code; near t = 1000 the result depends on their rounding.
     """
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=t_B.device)
@@ -33,10 +33,11 @@ def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0, sp
 
 
 def sincos_2d(width: int, grid_h: int, grid_w: int) -> Tensor:
-    """Fixed 2-D position table (grid_h * grid_w, width), float32.
+    """Return the fixed 2-D position table (grid_h * grid_w, width) in float32.
 
-    The first half of the width encodes the column, the second half the row; each half is sines then
-    cosines with frequencies 10000^(-i / (width / 4)) (MAE, arXiv:2111.06377; used by DiT).
+    The first half of the width encodes the column, the second half the row.  Each half is sines, then
+    cosines, with frequencies 10000^(-i / (width / 4)) (MAE, arXiv:2111.06377; used by DiT).
+    Raises ValueError unless 4 divides the width.
     """
     if width % 4:
         raise ValueError(f"width {width} is not divisible by 4, which 2-D sine-cosine positions need")
@@ -49,7 +50,7 @@ def sincos_2d(width: int, grid_h: int, grid_w: int) -> Tensor:
 
 
 class TimestepEmbedding(nn.Module):
-    """Sinusoid of `frequencies` values through a two-layer SiLU MLP: (B,) -> (B, width)."""
+    """Sinusoidal embedding of `frequencies` values, then a two-layer SiLU MLP: (B,) -> (B, width)."""
 
     def __init__(
         self, width: int, frequencies: int = 256, hidden: int | None = None, spacing: Frequencies = "adm"
@@ -67,7 +68,7 @@ class TimestepEmbedding(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Linear map of PxP patches: (B, C, H, W) -> (B, T, D), rows of patches first."""
+    """Linear projection of PxP patches: (B, C, H, W) -> (B, T, D), patches in row-major order."""
 
     def __init__(self, channels: int, width: int, patch: int) -> None:
         super().__init__()
@@ -80,8 +81,8 @@ class PatchEmbed(nn.Module):
 class ConvPatchEmbed(nn.Module):
     """3x3 convolutions of stride 2, then a 1x1 convolution (U-ViT Figure 2d; Xiao, arXiv:2106.14881).
 
-    One stride-2 convolution per factor of two in the patch, its channels doubling up to the width.
-    Patch 1 has one 3x3 convolution of stride 1.
+    There is one stride-2 convolution per factor of two in the patch; channels double up to the width.
+    Patch 1 has one 3x3 convolution of stride 1.  Raises ValueError unless the patch is a power of two.
     """
 
     def __init__(self, channels: int, width: int, patch: int) -> None:
@@ -101,7 +102,7 @@ class ConvPatchEmbed(nn.Module):
 
 
 def unpatchify(tokens_BTF: Tensor, patch: int, grid_h: int, grid_w: int) -> Tensor:
-    """(B, h*w, P*P*C) -> (B, C, h*P, w*P); a token is ordered (row in patch, column, channel)."""
+    """Reshape tokens (B, h*w, P*P*C) to an image (B, C, h*P, w*P); token values are ordered (row, column, channel)."""
     b, _, f = tokens_BTF.shape
     c = f // patch**2
     x = tokens_BTF.reshape(b, grid_h, grid_w, patch, patch, c)
@@ -109,7 +110,7 @@ def unpatchify(tokens_BTF: Tensor, patch: int, grid_h: int, grid_w: int) -> Tens
 
 
 def init_linears(net: nn.Module, init: Callable[[Tensor], Any]) -> None:
-    """Initialise the weights of all linears and convolutions, as matrices, and set their biases to zero."""
+    """Initialise the weights of all linear and convolution layers as matrices (out, in), and their biases to zero."""
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             init(module.weight.flatten(1))

@@ -1,8 +1,8 @@
-"""GenViT: a plain ViT whose tokens are scaled and shifted by the time (arXiv:2208.07791).
+"""GenViT: a ViT whose tokens are scaled and shifted by the time (arXiv:2208.07791).
 
-Its time embedding is four values a token, and a block makes of it one scale and one shift a token (not a
-channel), applied before its attention and again before its MLP.  The class token belongs to the
-classifier of the paper's hybrid model; the denoiser drops it at the end.
+The time embedding has four values per token.  Each block computes from it one scale and one shift per token
+(not per channel), and applies them before its attention and again before its MLP.  The class token is for
+the classifier of the paper's hybrid model; the denoiser drops it at the end.
 
 B batch, C channels, H W image size, T tokens (the class token and the patches), E time embedding width
 (4 T), D width, P patch.
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from .attention import Attention, Mlp
 from .embeddings import PatchEmbed, init_linears, timestep_embedding, unpatchify
-from .interface import LABEL_MISSING, Free, IOSpec, conditions, require_divisible, require_no
+from .interface import LABEL_MISSING, Free, IOSpec, as_conditions, require_divisible, require_no
 from .shapes import aspect_distance, heads_for, widths_and_depths
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block with x <- x (1 + scale) + shift, a number a token, before each branch."""
+class GenViTBlock(nn.Module):
+    """Pre-norm transformer block with x <- x (1 + scale) + shift before each branch; one scale and shift per token."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, tokens: int) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class Block(nn.Module):
 class GenViT(nn.Module):
     """GenViT's denoiser; the sizes of the authors' table are in `architectures.registry`.
 
-    The published denoiser takes no label, and without classes (`io.num_classes` 0) this is exactly it.
-    With classes a label's vector is added to the time embedding, as in ADM: our addition.
-    `classifier` adds the published classification head of so many classes, which `classify` applies; the
-    published numbers of parameters count it (10, or 200 for Tiny-ImageNet).
-    Raises ValueError when the patch does not divide the image, the heads do not divide the width or the
-    width is too small for a sinusoid.
+    The published denoiser takes no label; without classes (`io.num_classes` 0) this is the same network.
+    With classes, we add a label embedding to the time embedding, as ADM does.
+    `classifier` is the number of classes of the published classification head, which `classify` applies; the
+    published parameter counts include it (10 classes, or 200 for Tiny-ImageNet).
+    Raises ValueError if the patch does not divide the image, the heads do not divide the width, or the
+    width is odd or below 4.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class GenViT(nn.Module):
         require_no(io, "GenViT", "text_dim", "image_channels")
         require_divisible("image size", io.size, patch, "choose a patch that divides it")
         if width < 4 or width % 2:
-            raise ValueError(f"width is {width}; the time's sines and cosines need an even one of at least 4")
+            raise ValueError(f"width is {width}; the time embedding needs an even width of at least 4")
         heads = heads or heads_for(width)
         tokens = (io.size // patch) ** 2 + 1
         emb = 4 * tokens
@@ -79,7 +79,7 @@ class GenViT(nn.Module):
         self.patch_embed = PatchEmbed(io.channels, width, patch)
         self.pos_embed = nn.Parameter(torch.randn(1, tokens, width))
         self.cls_token = nn.Parameter(torch.randn(1, 1, width))
-        self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio, tokens) for _ in range(depth)])
+        self.blocks = nn.ModuleList([GenViTBlock(width, heads, mlp_ratio, tokens) for _ in range(depth)])
         self.decoder_pred = nn.Linear(width, patch**2 * io.out_channels)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classifier)) if classifier else None
         self._init_weights()
@@ -91,18 +91,18 @@ class GenViT(nn.Module):
     distance = staticmethod(aspect_distance)
 
     def _init_weights(self) -> None:
-        """Xavier linears, N(0, 1) positions and class token, as in the official code; N(0, 0.02) labels."""
+        """Initialise linears by Xavier, positions and class token by N(0, 1) (official code), labels by N(0, 0.02)."""
         init_linears(self, nn.init.xavier_normal_)
         if self.label_emb is not None:
             nn.init.normal_(self.label_emb.weight, std=0.02)
 
     def _time(self, t_B: Tensor, dtype: torch.dtype) -> Tensor:
-        """The time embedding (B, E), from a sinusoid with its sines first."""
+        """Return the time embedding (B, E); its sinusoidal input has the sines first."""
         cosines, sines = timestep_embedding(t_B, self.width, spacing="ddpm").chunk(2, dim=-1)
         return self.time_embed(torch.cat([sines, cosines], dim=-1).to(dtype))
 
     def _tokens(self, x_BCHW: Tensor, time_BE: Tensor | None) -> Tensor:
-        """All tokens after the last block, (B, T, D), the class token first."""
+        """Return all tokens after the last block, (B, T, D), the class token first."""
         x_BTD = self.patch_embed(x_BCHW)
         x_BTD = torch.cat([self.cls_token.expand(len(x_BTD), -1, -1), x_BTD], dim=1) + self.pos_embed
         for block in self.blocks:
@@ -112,7 +112,7 @@ class GenViT(nn.Module):
     def forward(self, x_BCHW: Tensor, t_B: Tensor, cond: Any = None) -> Tensor:
         time_BE = self._time(t_B, x_BCHW.dtype)
         if self.label_emb is not None:
-            label_B = conditions(cond).label
+            label_B = as_conditions(cond).label
             if label_B is None:
                 raise ValueError(LABEL_MISSING)
             time_BE = time_BE + self.label_emb(label_B)
@@ -120,9 +120,9 @@ class GenViT(nn.Module):
         return unpatchify(x_BTF, self.patch, x_BCHW.shape[-2] // self.patch, x_BCHW.shape[-1] // self.patch)
 
     def classify(self, x_BCHW: Tensor, t_B: Tensor | None = None) -> Tensor:
-        """Class logits (B, classes) of clean images (t None: no scale, no shift) or of noisy ones.
+        """Return class logits (B, classes) of clean images (t None: no scale, no shift) or of noisy images at times t.
 
-        Raises ValueError when the network was built without a classifier.
+        Raises ValueError if the network was built without a classifier.
         """
         if self.head is None:
             raise ValueError("this network has no classifier; build it with classifier=10 for ten classes")

@@ -1,18 +1,18 @@
-"""What a backbone is told and what it must be: the contract every network here signs.
+"""Interface of a backbone: its inputs, its output and the description from which it can be rebuilt.
 
 A backbone is an ``nn.Module`` whose constructor takes an :class:`IOSpec` first and whose forward is
 ``net(x, t, cond)``:
 
 - ``x``     (B, C, H, W) noisy pixels or latents
-- ``t``     (B,) float, the time value of the published network (0..999 for DiT and ADM)
-- ``cond``  (B,) int64 class labels, ``io.num_classes`` being the null class; or a
-  :class:`TextCondition`; or a :class:`Conditions` where several come together; None without any
+- ``t``     (B,) float, time in the units of the published network (0..999 for DiT and ADM)
+- ``cond``  (B,) int64 class labels, where ``io.num_classes`` is the null class; or a
+  :class:`TextCondition`; or a :class:`Conditions` for several conditions; or None
 
 It returns (B, C, H, W), or (B, 2C, H, W) when ``io.variance`` is "learned_range": the noise
 prediction, then the variance fraction v of iDDPM (arXiv:2102.09672, equation 15).
-Guidance, label dropping, precision, EMA and compilation are not a backbone's business.
+Guidance, label dropping, precision, EMA and compilation are not part of a backbone.
 
-This module imports nothing heavy, so that sizes and names can be listed without torch.
+This module imports no torch, so that sizes and names can be listed quickly.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Variance = Literal["fixed", "learned_range"]
 
 
 class TextCondition(NamedTuple):
-    """A text as its encoder gives it; a tuple, so that compiling and exporting see its tensors."""
+    """Output of a text encoder; a tuple, so that torch.compile and torch.export see its tensors."""
 
     tokens: Any
-    """(B, S, D) encoded tokens, D being ``io.text_dim``."""
+    """(B, S, D) encoded tokens, where D is ``io.text_dim``."""
     mask: Any = None
-    """(B, S) bool, True where a token counts; None when all do."""
+    """(B, S) bool, True for tokens to attend to; None for all."""
     pooled: Any = None
-    """(B, D') summary of the text, for the backbones that have a use for one."""
+    """(B, D') pooled embedding of the text, for backbones that use one."""
 
 
 class Conditions(NamedTuple):
@@ -43,11 +43,11 @@ class Conditions(NamedTuple):
     """(B,) int64."""
     text: TextCondition | None = None
     image: Any = None
-    """(B, ``io.image_channels``, h, w) image to be upsampled (ADM-U), of any size."""
+    """(B, ``io.image_channels``, h, w) image to upsample (ADM-U); h and w are free."""
 
 
-def conditions(cond: Any) -> Conditions:
-    """What a network was given as `cond`, by name."""
+def as_conditions(cond: Any) -> Conditions:
+    """Convert any form of `cond` to Conditions."""
     if isinstance(cond, Conditions):
         return cond
     if isinstance(cond, TextCondition):
@@ -57,12 +57,12 @@ def conditions(cond: Any) -> Conditions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IOSpec:
-    """Shape of the problem a network is built for."""
+    """Shapes of a network's input, output and conditions."""
 
     channels: int
     """Channels C of x."""
     size: int
-    """Height and width of x, in pixels or latent cells."""
+    """Height and width of x, in pixels or latent positions."""
     num_classes: int = 0
     """Class labels run from 0 to num_classes - 1; 0 means unconditional."""
     null_label: bool = True
@@ -70,9 +70,9 @@ class IOSpec:
     variance: Variance = "fixed"
     """"learned_range" doubles the output channels."""
     text_dim: int = 0
-    """Width of the text's tokens; 0 means no text."""
+    """Width of the text tokens; 0 means no text."""
     text_tokens: int = 0
-    """Tokens of a text; 0 leaves it open, for backbones that attend to any number."""
+    """Number of text tokens; 0 means any number, for backbones that allow it."""
     image_channels: int = 0
     """Channels of an image condition; 0 means none."""
 
@@ -94,13 +94,13 @@ class IOSpec:
 
     @property
     def label_rows(self) -> int:
-        """Rows of a label table: one a class, and one for the null class where there is one."""
+        """Rows of a label table: one for each class, and one for the null class if there is one."""
         return self.num_classes + int(self.null_label) if self.num_classes else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetSpec:
-    """What a network was built from; enough to build it again (`architectures.build(**...)`)."""
+    """Architecture, shapes and arguments of a network; `architectures.build` rebuilds it from them."""
 
     arch: str
     io: IOSpec
@@ -115,10 +115,10 @@ class NetSpec:
 
 
 class EpsNet(Protocol):
-    """The static face of a backbone; `python -m architectures.check` tests the rest.
+    """Static type of a backbone; `python -m architectures.check` tests the rest of the contract.
 
-    Optional class attributes: ``sizes`` (name -> constructor arguments), ``paper`` (where it comes
-    from) and ``free``, which lets `bench.match` choose a configuration of a given cost.
+    Optional class attributes: ``sizes`` (name -> constructor arguments), ``paper`` (its source) and
+    ``free``, which lists the arguments that `bench.match` may change to reach a given cost.
     """
 
     spec: NetSpec
@@ -131,10 +131,10 @@ TEXT_MISSING = "this network is text-conditional: pass cond, a TextCondition"
 IMAGE_MISSING = "this network upsamples an image: pass cond, Conditions(image=..., label=...)"
 
 Free = Mapping[str, Sequence[Any]]
-"""Free dimensions for the matcher: argument -> values.
+"""Arguments that the equal-cost matcher may change: argument -> allowed values.
 
-Cost should be quadratic in the last one (a width) and linear in other whole numbers (a depth); the
-matcher relies on it to look in the right place, and counts what it finds there.
+Cost should be quadratic in the last argument (a width) and linear in other integers (a depth).  The matcher uses
+this to choose its candidates, and counts the cost of each.
 """
 
 
@@ -144,50 +144,50 @@ def require_divisible(what: str, value: int, by: int, hint: str) -> None:
         raise ValueError(f"{what} {value} is not divisible by {by}; {hint}")
 
 
-def require_choices(choices: Mapping[str, Iterable[str]], **given: str) -> None:
-    """Raise ValueError unless each value is among the choices of its name."""
-    for name, value in given.items():
+def require_choices(choices: Mapping[str, Iterable[str]], **values: str) -> None:
+    """Raise ValueError unless each value is one of the choices for its name."""
+    for name, value in values.items():
         if value not in choices[name]:
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices[name])}")
 
 
 def require_types(cls: type, args: Mapping[str, Any]) -> None:
-    """Raise ValueError where a value is not of the kind that the constructor's annotation names.
+    """Raise ValueError for a value whose type differs from the annotation of the constructor.
 
-    Whole numbers, numbers, switches, None and sequences of them are checked; the rest is the class's affair.
+    Checked types: int, float, bool, None and sequences of them.  The class itself checks the others.
     """
     try:
         hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     except (NameError, TypeError):
-        return  # annotations that mean something to their own module only
+        return  # annotations that cannot be evaluated outside their module
     for name, value in args.items():
-        if not _fits(value, hints.get(name)):
-            raise ValueError(f"{name} is {value!r}; it must be {_words(hints[name])}")
+        if not _matches_type(value, hints.get(name)):
+            raise ValueError(f"{name} is {value!r}; it must be {_describe_type(hints[name])}")
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _matches_type(value: Any, hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
+        return any(_matches_type(value, part) for part in get_args(hint))
     if get_origin(hint) is Sequence:
-        return isinstance(value, Sequence) and all(_fits(part, get_args(hint)[0]) for part in value)
+        return isinstance(value, Sequence) and all(_matches_type(part, get_args(hint)[0]) for part in value)
     if hint in (int, float):
         return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-    return hint not in _KINDS or isinstance(value, hint)
+    return hint not in _TYPE_NAMES or isinstance(value, hint)
 
 
-def _words(hint: Any) -> str:
+def _describe_type(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_words(part) for part in get_args(hint))
+        return " or ".join(_describe_type(part) for part in get_args(hint))
     if get_origin(hint) is Sequence:
-        return f"a list, each item {_words(get_args(hint)[0])}"
-    return _KINDS.get(hint, str(hint))
+        return f"a list, each item {_describe_type(get_args(hint)[0])}"
+    return _TYPE_NAMES.get(hint, str(hint))
 
 
 def require_no(io: IOSpec, arch: str, *fields: str) -> None:
-    """Raise ValueError when the problem has a condition that the architecture cannot take."""
+    """Raise ValueError if `io` has a condition that the architecture does not support."""
     for name in fields:
         if getattr(io, name):
             raise ValueError(f"{arch} takes no {name.split('_')[0]} condition, but {name} is {getattr(io, name)}")

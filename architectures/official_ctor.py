@@ -1,11 +1,10 @@
-"""The published constructors: their arguments and defaults, what they say here, and the published models.
+"""Published constructors: their arguments and defaults, their translation to ours, and the published models.
 
-`translate` turns a published constructor's arguments into an architecture of this package, an IOSpec
-and arguments.  Two arguments are not the constructors' own: adm takes ``cls="SuperResModel"`` for the
-upsamplers, whose constructor has the same arguments, and ldm takes ``n_classes``, the rows of the class
-embedder's table, for a checkpoint that holds both parts.  Arguments that do not change the function
-(use_checkpoint, use_fp16, and U-ViT's qk_scale, which fused attention ignores) are accepted and have
-no effect.
+`translate` converts the arguments of a published constructor to an architecture of this package, an IOSpec
+and arguments.  Two arguments are additions of ours: adm takes ``cls="SuperResModel"`` for the upsamplers,
+whose constructor has the same arguments, and ldm takes ``n_classes``, the number of rows of the class
+embedding table, for a checkpoint that contains it.  Arguments that do not change the function are accepted and
+ignored: use_checkpoint, use_fp16, and U-ViT's qk_scale, which fused attention ignores.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Ctor = dict[str, Any]
 Translated = tuple[str, IOSpec, dict[str, Any]]
 
 REQUIRED = object()
-"""Stands for the default of an argument that has none."""
+"""Placeholder for the default of an argument without one."""
 
 _UVIT: Ctor = dict(
     img_size=224,
@@ -90,7 +89,7 @@ FAMILIES = tuple(DEFAULTS)
 
 
 def check_names(family: str, ctor: Mapping[str, Any]) -> None:
-    """Raise ValueError for a family or an argument that does not exist."""
+    """Raise ValueError for an unknown family or argument."""
     if family not in DEFAULTS:
         raise ValueError(f"unknown family {family!r}; {did_you_mean(family, FAMILIES)}")
     for name in ctor:
@@ -99,12 +98,12 @@ def check_names(family: str, ctor: Mapping[str, Any]) -> None:
 
 
 def missing_arguments(family: str, ctor: Mapping[str, Any]) -> list[str]:
-    """Names of the arguments without a default that are not given."""
+    """Return the required arguments that `ctor` lacks."""
     return [name for name, default in DEFAULTS[family].items() if default is REQUIRED and name not in ctor]
 
 
 def translate(family: str, ctor: Mapping[str, Any]) -> Translated:
-    """Architecture, IOSpec and arguments of a published constructor call; ValueError says what is wrong."""
+    """Translate a published constructor call to (architecture, IOSpec, arguments); raise ValueError if invalid."""
     check_names(family, ctor)
     if missing := missing_arguments(family, ctor):
         raise ValueError(f"{family} needs {', '.join(missing)}")
@@ -112,7 +111,7 @@ def translate(family: str, ctor: Mapping[str, Any]) -> Translated:
 
 
 def _rows(count: int, null: bool) -> dict[str, Any]:
-    """IOSpec's fields for a label table of `count` rows, the last of them being the null class if `null`."""
+    """Return IOSpec's fields for a label table of `count` rows, the last of which is the null class if `null`."""
     null = null and count > 1
     return dict(num_classes=count - null, null_label=null)
 
@@ -130,7 +129,7 @@ def _dit(c: Ctor) -> Translated:
 
 
 def _uvit(c: Ctor) -> Translated:
-    """A table of 1001 rows is the latent configurations' 1000 classes and null class."""
+    """Translate U-ViT; a table of 1001 rows has 1000 classes and the null class (the latent configurations)."""
     if c["norm_layer"] is not None and getattr(c["norm_layer"], "__name__", "") != "LayerNorm":
         raise ValueError(f"norm_layer is {c['norm_layer']!r}; only LayerNorm is supported")
     text = dict(text_dim=c["clip_dim"], text_tokens=c["num_clip_token"]) if "clip_dim" in c else {}
@@ -138,7 +137,7 @@ def _uvit(c: Ctor) -> Translated:
     size = c["img_size"] // c["patch_size"] * c["patch_size"]
     io = IOSpec(channels=c["in_chans"], size=size, **_rows(classes, classes == 1001), **text)
     args = dict(
-        depth=max(1, c["depth"]),  # 0 and 1 are both the middle block alone
+        depth=max(1, c["depth"]),  # 0 and 1 both mean the middle block only
         width=c["embed_dim"],
         heads=c["num_heads"],
         patch=c["patch_size"],
@@ -152,7 +151,7 @@ def _uvit(c: Ctor) -> Translated:
 
 
 def _unet_args(c: Ctor, size: int) -> dict[str, Any]:
-    """What both U-Nets share; attention resolutions are downsampling factors there and pixels here."""
+    """Translate the arguments that ADM and LDM share; published attention resolutions are factors, ours pixels."""
     factors = {int(factor) for factor in c["attention_resolutions"]}
     return dict(
         channels=c["model_channels"],
@@ -170,9 +169,9 @@ def _unet_args(c: Ctor, size: int) -> dict[str, Any]:
 
 
 def _unet_io(c: Ctor, **more: Any) -> tuple[IOSpec, dict[str, Any]]:
-    """The problem, and the argument for a number of output channels that does not follow from it.
+    """Return the IOSpec, and `out_channels` where the number of output channels does not follow from it.
 
-    The published image size has no effect on the function; it is rounded up to one that can be halved.
+    The published image size has no effect on the function; it is rounded up to a multiple of the downsampling.
     """
     if c["dims"] != 2:
         raise ValueError(f"dims is {c['dims']}; only images (dims=2) are supported")
@@ -210,7 +209,7 @@ def _ldm(c: Ctor) -> Translated:
 
 
 def _check_ldm(c: Ctor) -> None:
-    """The constructor's own conditions, and what lies outside the contract of a backbone."""
+    """Raise ValueError for arguments that LDM's constructor rejects or a backbone does not support."""
     if c["num_heads"] == -1 and c["num_head_channels"] == -1:
         raise ValueError("ldm needs num_heads or num_head_channels")
     if bool(c["use_spatial_transformer"]) != (c["context_dim"] is not None):
@@ -292,4 +291,4 @@ PUBLISHED: dict[str, dict[str, Ctor]] = {
         | dict(attention_resolutions=(4, 2, 1), num_head_channels=32),
     },
 }
-"""Family -> name -> the arguments that differ from the constructor's defaults."""
+"""Family -> model name -> arguments that differ from the constructor's defaults."""

@@ -1,8 +1,8 @@
-"""The one table of architectures: name -> class, paper, sizes and the setting each size implies.
+"""Table of all architectures: name -> class, paper, sizes and the data set of each size.
 
 Imports no torch; a network's module is imported when it is built.  To add an architecture, write one
-file and one entry here (the contract test finds it), or leave this table alone and name a class as
-``package.module:Class``, or publish an entry point in the group ``backbones``.
+file and one entry here (the contract test covers it).  Without a change here, name a class as
+``package.module:Class``, or register an entry point in the group ``backbones``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from .suggestions import did_you_mean
 
-IMAGENET = "imagenet256-latents"
+DEFAULT_DATASET = "imagenet256-latents"
 ENTRY_POINTS = "backbones"
 
 
@@ -25,33 +25,33 @@ class Entry:
     """One architecture."""
 
     target: str
-    """Where its class is: "package.module:Class"."""
+    """Import path of its class: "package.module:Class"."""
     paper: str = ""
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Size name -> constructor arguments."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Size name -> the data set its paper trained it on, or the nearest to it here, where it is not ImageNet 256
-    latents; "" where there is none near."""
+    """Size name -> data set of its paper, or the closest one here; "" if none is close.  Default: ImageNet 256
+    latents."""
     toy: str = ""
-    """The size that runs on a laptop, used for data sets without a paper setting."""
+    """Size for a laptop, used for data sets that no paper size implies."""
     toy_large: str = ""
-    """The same for images above 16 pixels; "" is toy."""
+    """The same for images above 16 pixels; "" means `toy`."""
 
     def setting(self, size: str) -> str:
-        """The data set that a paper size implies; "" where none of those known here fits."""
-        return self.settings.get(size, IMAGENET)
+        """Return the data set that a size implies; "" if none of the known ones fits."""
+        return self.settings.get(size, DEFAULT_DATASET)
 
     def is_toy(self, size: str) -> bool:
-        """Whether a size is for the data sets of a laptop."""
+        """Whether a size is meant for data sets that run on a laptop."""
         return size in (self.toy, self.toy_large) or self.settings.get(size) in ("digits", "shapes")
 
     def toy_for(self, pixels: int) -> str:
-        """The laptop's size for images that wide."""
+        """Return the toy size for images of this width in pixels."""
         return (pixels > 16 and self.toy_large) or self.toy
 
 
 def _dit_sizes() -> dict[str, dict[str, int]]:
-    """Table 1: S, B, L, XL with patches 2, 4, 8."""
+    """DiT Table 1: S, B, L, XL with patch 2, 4, 8."""
     table = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
     return {
         f"{name}/{patch}": dict(depth=depth, width=width, heads=heads, patch=patch)
@@ -69,19 +69,19 @@ def _adm(channels: int, mult: tuple[float, ...], res_blocks: int = 2, **more: An
 
 
 def _ddpm(channels: int, mult: tuple[int, ...], res_blocks: int, **more: Any) -> dict[str, Any]:
-    """DDPM's U-Net and iDDPM's: strided convolutions, and a number of heads."""
+    """U-Net of DDPM and iDDPM: strided convolutions, fixed number of heads."""
     common = dict(attention=(16, 8), heads=1, head_channels=None, resample="conv", qkv_order="heads_first")
     return {**common, **more, "channels": channels, "channel_mult": mult, "res_blocks": res_blocks}
 
 
 def _ldm(channels: int, mult: tuple[int, ...], **more: Any) -> dict[str, Any]:
-    """LDM's U-Net: the label is the one token that its spatial transformers attend to."""
+    """U-Net of LDM: spatial transformers attend to one token, the class label."""
     switches: dict[str, Any] = dict(norm="add", resample="conv", attention_kind="transformer", label="token")
     return _adm(channels, mult, **switches, **more)
 
 
 TOY_UNETS = {"nano": (32, 1), "pico": (16, 3), "micro": (32, 3)}
-"""Channels and residual blocks a level of those for images of 8 x 8."""
+"""U-Nets for 8x8 images: name -> (channels, residual blocks per level)."""
 
 
 def _toy_unet(channels: int, res_blocks: int) -> dict[str, Any]:
@@ -105,7 +105,7 @@ ARCHITECTURES: dict[str, Entry] = {
     "uvit": Entry(
         target="architectures.uvit:UViT",
         paper="arXiv:2209.12152",
-        sizes={  # Table 2 and the published configurations; with a text, S/2 and S-deep/2 are those of MS-COCO
+        sizes={  # Table 2 and the published configurations; S/2 and S-deep/2 with text are the MS-COCO models
             "S/2": _uvit(12, 512, 8, 2),
             "S/4": _uvit(12, 512, 8, 4),
             "S-deep/2": _uvit(16, 512, 8, 2),
@@ -191,21 +191,21 @@ ARCHITECTURES: dict[str, Entry] = {
 
 
 def names() -> list[str]:
-    """Registered architectures, entry points included."""
+    """Names of the registered architectures, including entry points."""
     return [*ARCHITECTURES, *(ep.name for ep in entry_points(group=ENTRY_POINTS) if ep.name not in ARCHITECTURES)]
 
 
 def entry(arch: str) -> Entry:
-    """The entry of a registered name, an entry point or "package.module:Class".
+    """Return the entry of a registered name, an entry point or "package.module:Class".
 
-    Raises ValueError, with the nearest names, when there is none.
+    Raises ValueError, with the closest names, for an unknown architecture.
     """
     if arch in ARCHITECTURES:
         return ARCHITECTURES[arch]
     target = next((ep.value for ep in entry_points(group=ENTRY_POINTS) if ep.name == arch), arch)
     if ":" not in target:
         raise ValueError(f"unknown architecture {arch!r}; {did_you_mean(arch, names())}")
-    cls = load(target)
+    cls = load_class(target)
     return Entry(
         target=target,
         paper=getattr(cls, "paper", ""),
@@ -215,8 +215,8 @@ def entry(arch: str) -> Entry:
     )
 
 
-def load(target: str) -> Any:
-    """The class at "package.module:Class"; ValueError says what could not be found."""
+def load_class(target: str) -> Any:
+    """Import the class at "package.module:Class"; raise ValueError if the module or the class does not exist."""
     module_name, _, class_name = target.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -235,13 +235,16 @@ def sizes(arch: str) -> list[str]:
 
 
 def size_args(arch: str, size: str | None) -> dict[str, Any]:
-    """Constructor arguments of a size; ValueError names the nearest ones, or the family that has it."""
-    found = entry(arch)
+    """Return the constructor arguments of a size.
+
+    Raises ValueError for an unknown size, with the closest sizes or the architecture that has it.
+    """
+    architecture = entry(arch)
     if not size:
         return {}
-    if size in found.sizes:
-        return dict(found.sizes[size])
+    if size in architecture.sizes:
+        return dict(architecture.sizes[size])
     others = [name for name in ARCHITECTURES if name != arch and size in ARCHITECTURES[name].sizes]
     if others:
-        raise ValueError(f"size {size!r} belongs to {' and '.join(others)}; {arch} has {', '.join(found.sizes)}")
-    raise ValueError(f"unknown size {size!r} of {arch}; {did_you_mean(size, found.sizes)}")
+        raise ValueError(f"size {size!r} belongs to {' and '.join(others)}; {arch} has {', '.join(architecture.sizes)}")
+    raise ValueError(f"unknown size {size!r} of {arch}; {did_you_mean(size, architecture.sizes)}")

@@ -1,4 +1,4 @@
-"""LDM's spatial transformer: attention among the positions of a feature map and to a context.
+"""LDM's spatial transformer: self-attention over feature map positions and cross-attention to a context.
 
 Source: arXiv:2112.10752, Section 3.3 and Appendix E.2.1.
 
@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import for_keys
+from .attention import broadcast_key_mask
 from .interface import TextCondition
 
 
 class ContextAttention(nn.Module):
-    """Attention from positions to a context, or among themselves: (B, T, M), (B, S, D) -> (B, T, M)."""
+    """Multi-head attention from positions to a context (or to the positions): (B, T, M), (B, S, D) -> (B, T, M)."""
 
     def __init__(self, inner: int, context: int, heads: int) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class ContextAttention(nn.Module):
     def forward(self, x_BTM: Tensor, context_BSD: Tensor, mask_BS: Tensor | None = None) -> Tensor:
         pairs = ((self.q, x_BTM), (self.k, context_BSD), (self.v, context_BSD))
         q, k, v = (f(z).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f, z in pairs)
-        y_BNTK = F.scaled_dot_product_attention(q, k, v, attn_mask=for_keys(mask_BS))
+        y_BNTK = F.scaled_dot_product_attention(q, k, v, attn_mask=broadcast_key_mask(mask_BS))
         return self.proj(y_BNTK.transpose(1, 2).flatten(2))
 
 
 class GatedMlp(nn.Module):
-    """Hidden width 4 M, its values multiplied by a GELU of their gates (GEGLU, arXiv:2002.05202)."""
+    """MLP of hidden width 4 M, where each value is multiplied by the GELU of its gate (GEGLU, arXiv:2002.05202)."""
 
     def __init__(self, inner: int) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ class GatedMlp(nn.Module):
 
 
 class ContextBlock(nn.Module):
-    """Self-attention, attention to the context and an MLP, each after a norm and with a residual.
+    """Pre-norm block: self-attention, cross-attention to the context, MLP.
 
-    The members stand in the order in which published checkpoints list them.
+    The order of the members is that of the published checkpoints.
     """
 
     def __init__(self, inner: int, context: int, heads: int) -> None:
@@ -69,7 +69,7 @@ class ContextBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Context blocks between two 1x1 convolutions, with a residual: (B, C, H, W) -> (B, C, H, W)."""
+    """Context blocks between two 1x1 convolutions, plus a residual: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, heads: int, head_size: int, context: int, depth: int, groups: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The ADM U-Net: residual blocks with AdaGN, BigGAN resampling, attention by resolution.
+"""The ADM U-Net: residual blocks with AdaGN, BigGAN resampling, attention at given resolutions.
 
-Source: arXiv:2105.05233, Section 3 and Table 11 (ADM); DDPM's, iDDPM's and LDM's U-Nets and ADM's
-upsamplers are switches of it.
+Source: arXiv:2105.05233, Section 3 and Table 11 (ADM).  Arguments select the U-Nets of DDPM, iDDPM and LDM
+and the upsamplers of ADM.
 
 B batch, C channels, H W feature size, E embedding width.
 """
@@ -25,28 +25,28 @@ from .interface import (
     Free,
     IOSpec,
     TextCondition,
-    conditions,
+    as_conditions,
     require_choices,
 )
 from .unet_blocks import (
+    AttentionKind,
+    BlockOptions,
     GroupNorm,
-    Kind,
     Norm,
-    Order,
+    QkvOrder,
     Resample,
     ResBlock,
     Stage,
-    Style,
     attended_levels,
     attention_layer,
     encoder,
     middle,
     resampling,
     time_mlp,
-    zero,
+    zero_parameters,
 )
 
-Label = Literal["add", "token"]  # a label's vector is added to the time's (ADM), or is the context's one token (LDM)
+LabelPath = Literal["add", "token"]  # add to the time embedding (ADM), or use as the only context token (LDM)
 
 CHOICES = {
     "norm": ("adagn", "add"),
@@ -60,12 +60,12 @@ CHOICES = {
 class UNet(nn.Module):
     """ADM's U-Net.
 
-    `attention` lists the resolutions (in pixels of x) that have attention, as the paper's tables do.
-    `head_channels` wins over `heads`; `up_heads` is the decoder's own number of heads (iDDPM).  With
-    `exact_heads` a spatial transformer's heads are that wide also where they do not fill the level's width.
-    With attention_kind="transformer" a text is the context, or with label="token" a class is, as one
-    token that is `context_width` wide.  `out_channels` replaces the number that follows from `io`.
-    Raises ValueError when the groups do not divide a width, the image cannot be halved often enough or
+    `attention` lists the resolutions with attention, in pixels of x, as the tables of the paper do.
+    `head_channels` overrides `heads`; `up_heads` is the number of heads in the decoder (iDDPM).  With
+    `exact_heads`, heads of a spatial transformer have `head_channels` channels even where this does not divide the
+    width of the level.  With attention_kind="transformer", the context is the text, or with label="token" the class
+    as one token of width `context_width`.  `out_channels` replaces the number of channels given by `io`.
+    Raises ValueError if the groups do not divide a width, the image size cannot be halved at every level, or
     a choice is unknown.
     """
 
@@ -86,21 +86,21 @@ class UNet(nn.Module):
         rescale_residual: bool = False,
         dropout: float = 0.0,
         groups: int = 32,
-        qkv_order: Order = "qkv_first",
-        attention_kind: Kind = "self",
+        qkv_order: QkvOrder = "qkv_first",
+        attention_kind: AttentionKind = "self",
         transformer_depth: int = 1,
-        label: Label = "add",
+        label: LabelPath = "add",
         context_width: int = 512,
         out_channels: int | None = None,
     ) -> None:
         super().__init__()
-        chosen = dict(norm=norm, resample=resample, qkv_order=qkv_order, attention_kind=attention_kind, label=label)
-        require_choices(CHOICES, **chosen)
+        require_choices(CHOICES, norm=norm, resample=resample, qkv_order=qkv_order, attention_kind=attention_kind)
+        require_choices(CHOICES, label=label)
         if not channel_mult or min(channel_mult) <= 0:
             raise ValueError(f"channel_mult is {channel_mult}; it must hold a number above 0 for each level")
         self._attended = attended_levels(io.size, len(channel_mult), attention)
         self.channels, self.emb_width, self.upsamples_image = channels, 4 * channels, io.image_channels > 0
-        self._style = Style(
+        self._options = BlockOptions(
             emb=self.emb_width,
             groups=groups,
             norm=norm,
@@ -116,24 +116,24 @@ class UNet(nn.Module):
             transformer_depth=transformer_depth,
             context=_context_width(io, attention_kind, label, context_width),
         )
-        widths, added = [int(mult * channels) for mult in channel_mult], io.label_rows if label == "add" else 0
-        self._make(io, widths, res_blocks, out_channels or io.out_channels, added)
-        tokens = io.label_rows if label == "token" else 0
-        self.label_token = nn.Embedding(tokens, context_width) if tokens else None
+        widths = [int(mult * channels) for mult in channel_mult]
+        self._build_layers(io, widths, res_blocks, out_channels or io.out_channels, label)
+        self.label_token = nn.Embedding(io.label_rows, context_width) if label == "token" and io.label_rows else None
 
-    def _make(self, io: IOSpec, widths: list[int], res_blocks: int, out: int, label_rows: int) -> None:
-        emb, style = self.emb_width, self._style
+    def _build_layers(self, io: IOSpec, widths: list[int], res_blocks: int, out: int, label: LabelPath) -> None:
+        label_rows = io.label_rows if label == "add" else 0
+        emb, options = self.emb_width, self._options
         self.time_embed = time_mlp(self.channels)
         self.label_emb = nn.Embedding(label_rows, emb) if label_rows else None
-        self.encoder, skips = encoder(io.channels + io.image_channels, widths, res_blocks, self._attended, style)
-        self.middle = middle(widths[-1], style)
+        self.encoder, skips = encoder(io.channels + io.image_channels, widths, res_blocks, self._attended, options)
+        self.middle = middle(widths[-1], options)
         self.decoder = self._decoder(widths, res_blocks, skips)
-        self.out_norm = GroupNorm(style.groups, widths[0])
-        self.out = zero(nn.Conv2d(widths[0], out, 3, padding=1))
+        self.out_norm = GroupNorm(options.groups, widths[0])
+        self.out = zero_parameters(nn.Conv2d(widths[0], out, 3, padding=1))
 
     @staticmethod
     def free(io: IOSpec) -> Free:
-        """Channels in multiples of the head size: 64 as in ADM, 32 for small images."""
+        """Allow channels in multiples of the head size: 64 as in ADM, 32 for images below 16 pixels."""
         head = 64 if io.size >= 16 else 32
         mults: list[tuple[int, ...]] = [(1, 1), (1, 2)]
         if io.size >= 32:
@@ -148,7 +148,7 @@ class UNet(nn.Module):
 
     @staticmethod
     def distance(args: Mapping[str, Any]) -> float:
-        """ADM has two residual blocks a level (three at 64 pixels)."""
+        """Return the distance from ADM's two residual blocks per level, as |log(blocks / 2)|."""
         return abs(math.log(args["res_blocks"] / 2))
 
     def _decoder(self, widths: list[int], res_blocks: int, skips: list[int]) -> nn.ModuleList:
@@ -156,38 +156,38 @@ class UNet(nn.Module):
         for level in reversed(range(len(widths))):
             width = widths[level]
             for i in range(res_blocks + 1):
-                layers: list[nn.Module] = [ResBlock(c + skips.pop(), width, self._style)]
+                layers: list[nn.Module] = [ResBlock(c + skips.pop(), width, self._options)]
                 if level in self._attended:
-                    layers.append(attention_layer(width, self._style, decoder=True))
+                    layers.append(attention_layer(width, self._options, decoder=True))
                 c = width
                 if level and i == res_blocks:
-                    layers.append(resampling(c, self._style, "up"))
+                    layers.append(resampling(c, self._options, "up"))
                 stages.append(Stage(layers))
         return nn.ModuleList(stages)
 
-    def _context(self, given: Conditions) -> TextCondition | None:
-        """What the spatial transformers attend to: the text, or the label's token."""
-        if self._style.attention_kind == "self" or given.text is not None:
-            return given.text
+    def _context(self, cond: Conditions) -> TextCondition | None:
+        """Return the context of the spatial transformers: the text, or the label as one token."""
+        if self._options.attention_kind == "self" or cond.text is not None:
+            return cond.text
         if self.label_token is None:
             raise ValueError(TEXT_MISSING)
-        if given.label is None:
+        if cond.label is None:
             raise ValueError(LABEL_MISSING)
-        return TextCondition(tokens=self.label_token(given.label).unsqueeze(1))
+        return TextCondition(tokens=self.label_token(cond.label).unsqueeze(1))
 
     def forward(self, x_BCHW: Tensor, t_B: Tensor, cond: Any = None) -> Tensor:
-        given = conditions(cond)
+        cond = as_conditions(cond)
         emb_BE = self.time_embed(timestep_embedding(t_B, self.channels).to(x_BCHW.dtype))
         if self.label_emb is not None:
-            if given.label is None:
+            if cond.label is None:
                 raise ValueError(LABEL_MISSING)
-            emb_BE = emb_BE + self.label_emb(given.label)
-        text = self._context(given)
+            emb_BE = emb_BE + self.label_emb(cond.label)
+        text = self._context(cond)
         h, skips = x_BCHW, []
         if self.upsamples_image:
-            if given.image is None:
+            if cond.image is None:
                 raise ValueError(IMAGE_MISSING)
-            h = append_image(h, given.image)
+            h = append_image(h, cond.image)
         for stage in self.encoder:
             h = stage(h, emb_BE, text)
             skips.append(h)
@@ -198,18 +198,18 @@ class UNet(nn.Module):
 
 
 def append_image(x_BCHW: Tensor, image_BChw: Tensor) -> Tensor:
-    """x and, as more channels, the image brought to its size (ADM-U)."""
+    """Resize the image bilinearly to the size of x and append it as channels (ADM-U): (B, C + C', H, W)."""
     size = tuple(x_BCHW.shape[-2:])
     return torch.cat([x_BCHW, F.interpolate(image_BChw, size, mode="bilinear").to(x_BCHW.dtype)], dim=1)
 
 
-def _context_width(io: IOSpec, kind: Kind, label: Label, width: int) -> int:
-    """Width of the context's tokens, 0 without one; ValueError when blocks and conditions do not fit."""
+def _context_width(io: IOSpec, kind: AttentionKind, label: LabelPath, width: int) -> int:
+    """Return the width of the context tokens, or 0; raise ValueError if blocks and conditions do not fit."""
     token = bool(io.num_classes) and label == "token"
     if token and io.text_dim:
-        raise ValueError("label='token' makes the label the context, but so is the text; choose label='add'")
+        raise ValueError("with label='token' both the label and the text would be the context; choose label='add'")
     if kind == "self" and (token or io.text_dim):
-        raise ValueError("attention_kind='self' sees no context; a text or label='token' needs 'transformer'")
+        raise ValueError("attention_kind='self' has no context; a text or label='token' needs 'transformer'")
     if kind == "transformer" and not (token or io.text_dim):
         raise ValueError("attention_kind='transformer' needs a context: a text, or classes with label='token'")
     return io.text_dim or (width if token else 0)

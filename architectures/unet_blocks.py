@@ -1,6 +1,6 @@
-"""The blocks of ADM's networks, and the encoder that the U-Net and the noisy classifier share.
+"""Blocks of ADM's networks, and the encoder that the U-Net and the noisy classifier share.
 
-Source: arXiv:2105.05233, Section 3; the switches are those of DDPM's, iDDPM's and LDM's U-Nets.
+Source: arXiv:2105.05233, Section 3.  The options cover the U-Nets of DDPM, iDDPM and LDM too.
 
 B batch, C channels, H W feature size, E embedding width, N heads, K head size.
 """
@@ -20,13 +20,13 @@ from .spatial import SpatialTransformer
 
 Norm = Literal["adagn", "add"]  # ADM Table 3: scale-shift (AdaGN) or addition of the embedding
 Resample = Literal["biggan", "conv", "plain"]  # ADM Table 1: BigGAN up/down; DDPM's strided convolution
-Order = Literal["qkv_first", "heads_first"]  # layout of the qkv channels in a checkpoint; no effect on training
-Kind = Literal["self", "transformer"]  # ADM's attention block; LDM's spatial transformer, which sees a context
+QkvOrder = Literal["qkv_first", "heads_first"]  # order of the qkv channels in a checkpoint; no effect on training
+AttentionKind = Literal["self", "transformer"]  # ADM's attention block; LDM's spatial transformer with a context
 Direction = Literal["up", "down"]
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm computed in float32 whatever the input's precision."""
+    """Group norm computed in float32 for inputs of any precision; the output has the input's dtype."""
 
     def __init__(self, groups: int, channels: int) -> None:
         require_divisible("channels", channels, groups, f"group norm has {groups} groups: use multiples of it")
@@ -38,8 +38,8 @@ class GroupNorm(nn.GroupNorm):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Style:
-    """The choices that all blocks of a network share; the defaults are ADM's."""
+class BlockOptions:
+    """Options that all blocks of a network share; the defaults are ADM's."""
 
     emb: int
     groups: int = 32
@@ -47,49 +47,51 @@ class Style:
     resample: Resample = "biggan"
     rescale: bool = False
     dropout: float = 0.0
-    qkv_order: Order = "qkv_first"
+    qkv_order: QkvOrder = "qkv_first"
     heads: int = 1
     head_channels: int | None = 64
     exact_heads: bool = False
     up_heads: int | None = None
-    attention_kind: Kind = "self"
+    attention_kind: AttentionKind = "self"
     transformer_depth: int = 1
     context: int = 0
 
 
-def zero(module: Any) -> Any:
-    """The module with its parameters set to zero."""
+def zero_parameters(module: Any) -> Any:
+    """Set all parameters of a module to zero and return the module."""
     for p in module.parameters():
         nn.init.zeros_(p)
     return module
 
 
-def down(x: Tensor) -> Tensor:
+def downsample_2x(x: Tensor) -> Tensor:
+    """Average 2x2 pixels: (B, C, H, W) -> (B, C, H / 2, W / 2)."""
     return F.avg_pool2d(x, 2)
 
 
-def up(x: Tensor) -> Tensor:
+def upsample_2x(x: Tensor) -> Tensor:
+    """Repeat each pixel 2x2: (B, C, H, W) -> (B, C, 2 H, 2 W)."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class ResBlock(nn.Module):
-    """norm, SiLU, conv, embedding, norm, SiLU, conv, plus the shortcut.
+    """Residual block: norm, SiLU, conv, time embedding, norm, SiLU, dropout, conv, plus the shortcut.
 
-    With `resample` both paths change resolution, the main one after its norm and SiLU and before
-    its convolution (BigGAN).
+    With `resample`, both paths change resolution; the main path does so between its first SiLU and its first
+    convolution (BigGAN).
     """
 
-    def __init__(self, c_in: int, c_out: int, style: Style, resample: Direction | None = None) -> None:
+    def __init__(self, c_in: int, c_out: int, options: BlockOptions, resample: Direction | None = None) -> None:
         super().__init__()
-        self.scale_shift = style.norm == "adagn"
-        self.gain = 1 / math.sqrt(2) if style.rescale else 1.0
-        self.resample = {"up": up, "down": down, None: None}[resample]
-        self.norm_in = GroupNorm(style.groups, c_in)
+        self.scale_shift = options.norm == "adagn"
+        self.gain = 1 / math.sqrt(2) if options.rescale else 1.0
+        self.resample = {"up": upsample_2x, "down": downsample_2x, None: None}[resample]
+        self.norm_in = GroupNorm(options.groups, c_in)
         self.conv_in = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.emb = nn.Linear(style.emb, 2 * c_out if self.scale_shift else c_out)
-        self.norm_out = GroupNorm(style.groups, c_out)
-        self.dropout = nn.Dropout(style.dropout)
-        self.conv_out = zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.emb = nn.Linear(options.emb, 2 * c_out if self.scale_shift else c_out)
+        self.norm_out = GroupNorm(options.groups, c_out)
+        self.dropout = nn.Dropout(options.dropout)
+        self.conv_out = zero_parameters(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x_BCHW: Tensor, emb_BE: Tensor) -> Tensor:
@@ -108,15 +110,15 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over the H W positions with a residual, (B, C, H, W) -> (B, C, H, W)."""
+    """Self-attention over the H W positions plus a residual, (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, channels: int, heads: int, style: Style) -> None:
+    def __init__(self, channels: int, heads: int, options: BlockOptions) -> None:
         super().__init__()
         require_divisible("channels", channels, heads, "the heads must divide them")
-        self.heads, self.order = heads, style.qkv_order
-        self.norm = GroupNorm(style.groups, channels)
+        self.heads, self.order = heads, options.qkv_order
+        self.norm = GroupNorm(options.groups, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = zero(nn.Conv1d(channels, channels, 1))
+        self.proj_out = zero_parameters(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x_BCHW: Tensor, emb_BE: Tensor | None = None) -> Tensor:
         b, c, *_ = x_BCHW.shape
@@ -129,46 +131,46 @@ class AttentionBlock(nn.Module):
         return x_BCHW + self.proj_out(y_BNTK.mT.reshape(b, c, -1)).view_as(x_BCHW)
 
 
-def attention_layer(width: int, style: Style, *, decoder: bool) -> nn.Module:
-    """The attention of a level, with as many heads as the style says."""
-    size = style.head_channels
-    if style.attention_kind == "transformer":
-        heads = width // size if size else style.heads
+def attention_layer(width: int, options: BlockOptions, *, decoder: bool) -> nn.Module:
+    """Build the attention layer of a level of this width; raise ValueError if heads and width do not fit."""
+    size = options.head_channels
+    if options.attention_kind == "transformer":
+        heads = width // size if size else options.heads
         if not 1 <= heads <= width:
-            raise ValueError(f"{width} channels do not make {style.heads} heads, or one of head_channels={size}")
-        depth, context = style.transformer_depth, style.context
-        exact = size if size and style.exact_heads else width // heads
-        return SpatialTransformer(width, heads, exact, context, depth, style.groups)
+            raise ValueError(f"{width} channels do not make {options.heads} heads, or one of head_channels={size}")
+        depth, context = options.transformer_depth, options.context
+        exact = size if size and options.exact_heads else width // heads
+        return SpatialTransformer(width, heads, exact, context, depth, options.groups)
     if size:
         require_divisible("channels", width, size, "head_channels must divide every attended width")
-        return AttentionBlock(width, width // size, style)
-    return AttentionBlock(width, (style.up_heads or style.heads) if decoder else style.heads, style)
+        return AttentionBlock(width, width // size, options)
+    return AttentionBlock(width, (options.up_heads or options.heads) if decoder else options.heads, options)
 
 
 class Downsample(nn.Module):
-    """Stride-2 convolution, or average pooling without parameters."""
+    """Stride-2 convolution if `learned`, else average pooling."""
 
     def __init__(self, channels: int, learned: bool) -> None:
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else None
 
     def forward(self, x_BCHW: Tensor, emb_BE: Tensor | None = None) -> Tensor:
-        return down(x_BCHW) if self.op is None else self.op(x_BCHW)
+        return downsample_2x(x_BCHW) if self.op is None else self.op(x_BCHW)
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour, then a convolution unless it is the plain kind."""
+    """Nearest-neighbour upsampling, followed by a convolution if `learned`."""
 
     def __init__(self, channels: int, learned: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
 
     def forward(self, x_BCHW: Tensor, emb_BE: Tensor | None = None) -> Tensor:
-        return self.conv(up(x_BCHW))
+        return self.conv(upsample_2x(x_BCHW))
 
 
 class Stage(nn.ModuleList):
-    """Layers run one after the other, each given the features and the embedding, or the context."""
+    """Sequence of layers; a spatial transformer takes the context, every other layer the time embedding."""
 
     def forward(self, x_BCHW: Tensor, emb_BE: Tensor, text: TextCondition | None) -> Tensor:
         for layer in self:
@@ -177,7 +179,7 @@ class Stage(nn.ModuleList):
 
 
 class Stem(nn.Conv2d):
-    """The first 3x3 convolution."""
+    """First 3x3 convolution."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(c_in, c_out, 3, padding=1)
@@ -187,45 +189,45 @@ class Stem(nn.Conv2d):
 
 
 def time_mlp(channels: int) -> nn.Sequential:
-    """From a sinusoid of `channels` values to the embedding, four times as wide."""
+    """Build the MLP from the sinusoidal embedding (`channels` values) to the time embedding (4 * channels)."""
     return nn.Sequential(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels))
 
 
 def attended_levels(size: int, levels: int, attention: Collection[int]) -> set[int]:
-    """The levels whose resolution is in `attention`; ValueError when the image cannot be halved so often."""
+    """Return the levels whose resolution is in `attention`; raise ValueError unless all levels can halve the size."""
     require_divisible("image size", size, 2 ** (levels - 1), f"{levels} levels halve it {levels - 1} times")
     return {level for level in range(levels) if size >> level in attention}
 
 
-def resampling(width: int, style: Style, direction: Direction) -> nn.Module:
-    """The layer between two levels: a residual block (BigGAN), or a resampling with or without a convolution."""
-    if style.resample == "biggan":
-        return ResBlock(width, width, style, direction)
+def resampling(width: int, options: BlockOptions, direction: Direction) -> nn.Module:
+    """Build the layer between two levels: a residual block (BigGAN), or resampling with or without a convolution."""
+    if options.resample == "biggan":
+        return ResBlock(width, width, options, direction)
     layer = Downsample if direction == "down" else Upsample
-    return layer(width, learned=style.resample == "conv")
+    return layer(width, learned=options.resample == "conv")
 
 
 def encoder(
-    c_in: int, widths: Sequence[int], res_blocks: int, attended: Collection[int], style: Style
+    c_in: int, widths: Sequence[int], res_blocks: int, attended: Collection[int], options: BlockOptions
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The stages down to the coarsest level, and the width that each one gives."""
+    """Build the stages from the stem to the coarsest level; return them and the output width of each."""
     c = widths[0]
     stages, skips = [Stage([Stem(c_in, c)])], [c]
     for level, width in enumerate(widths):
         for _ in range(res_blocks):
-            layers: list[nn.Module] = [ResBlock(c, width, style)]
+            layers: list[nn.Module] = [ResBlock(c, width, options)]
             if level in attended:
-                layers.append(attention_layer(width, style, decoder=False))
+                layers.append(attention_layer(width, options, decoder=False))
             stages.append(Stage(layers))
             c = width
             skips.append(c)
         if level < len(widths) - 1:
-            stages.append(Stage([resampling(c, style, "down")]))
+            stages.append(Stage([resampling(c, options, "down")]))
             skips.append(c)
     return nn.ModuleList(stages), skips
 
 
-def middle(width: int, style: Style) -> Stage:
-    """Two residual blocks at the coarsest level with attention between them."""
-    attention = attention_layer(width, style, decoder=False)
-    return Stage((ResBlock(width, width, style), attention, ResBlock(width, width, style)))
+def middle(width: int, options: BlockOptions) -> Stage:
+    """Build the stage of the coarsest level: two residual blocks with attention between them."""
+    attention = attention_layer(width, options, decoder=False)
+    return Stage((ResBlock(width, width, options), attention, ResBlock(width, width, options)))

@@ -1,4 +1,4 @@
-"""U-ViT: everything is a token, with long skips between shallow and deep blocks (arXiv:2209.12152).
+"""U-ViT: time, condition and patches are tokens, with long skip connections between blocks (arXiv:2209.12152).
 
 B batch, C channels, H W image size, T tokens, E extra tokens (time, label or text), S text tokens, D width,
 P patch.
@@ -20,7 +20,7 @@ from .interface import (
     Free,
     IOSpec,
     TextCondition,
-    conditions,
+    as_conditions,
     require_choices,
     require_divisible,
     require_no,
@@ -35,7 +35,7 @@ Position = Literal["learned", "sincos", "none"]  # Figure 2e
 
 
 class ConcatSkip(nn.Module):
-    """Linear(Concat(h_m, h_s)), the paper's choice."""
+    """Linear(Concat(h_m, h_s)), the default of the paper (Figure 2a)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ConcatSkip(nn.Module):
 
 
 class AddSkip(nn.Module):
-    """h_m + h_s."""
+    """h_m + h_s (Figure 2a)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class AddSkip(nn.Module):
 
 
 class ProjectAddSkip(nn.Module):
-    """h_m + Linear(h_s)."""
+    """h_m + Linear(h_s) (Figure 2a)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,14 +67,14 @@ class ProjectAddSkip(nn.Module):
 
 
 class AddProjectSkip(ProjectAddSkip):
-    """Linear(h_m + h_s)."""
+    """Linear(h_m + h_s) (Figure 2a)."""
 
     def forward(self, main_BTD: Tensor, skip_BTD: Tensor) -> Tensor:
         return self.linear(main_BTD + skip_BTD)
 
 
 class NoSkip(AddSkip):
-    """h_m."""
+    """h_m: no skip connection (Figure 2a)."""
 
     def forward(self, main_BTD: Tensor, skip_BTD: Tensor) -> Tensor:
         return main_BTD
@@ -89,15 +89,15 @@ SKIPS: dict[str, type[nn.Module]] = {
 }
 
 
-class Norm(nn.LayerNorm):
-    """Layer norm that leaves the time to a token."""
+class PlainNorm(nn.LayerNorm):
+    """Layer norm that ignores the time, which is a token."""
 
     def forward(self, x_BTD: Tensor, time_BD: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x_BTD)
 
 
 class AdaNorm(nn.LayerNorm):
-    """AdaLN(h, y) = (1 + y_s) LayerNorm(h) + y_b with y_s, y_b linear in the time (Figure 2b)."""
+    """AdaLN(h, y) = (1 + y_s) LayerNorm(h) + y_b, where y_s and y_b are linear in the time embedding (Figure 2b)."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -108,8 +108,8 @@ class AdaNorm(nn.LayerNorm):
         return super().forward(x_BTD) * (1 + scale_BD.unsqueeze(1)) + shift_BD.unsqueeze(1)
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block; blocks of the second half first take in a skip."""
+class UViTBlock(nn.Module):
+    """Pre-norm transformer block; blocks of the second half first merge the skip connection."""
 
     def __init__(
         self, width: int, heads: int, mlp_ratio: float, qkv_bias: bool, norm: type[nn.Module], skip: nn.Module | None
@@ -131,11 +131,11 @@ class Block(nn.Module):
 
 
 class UViT(nn.Module):
-    """U-ViT with `depth // 2` blocks in, one in the middle and `depth // 2` out.
+    """U-ViT with `depth // 2` input blocks, one middle block and `depth // 2` output blocks.
 
-    `depth` counts as the published configurations do: the paper's "13 layers" is depth 12 here.
-    A text's tokens come between the time token and the patches; there are `io.text_tokens` of them.
-    Raises ValueError when the patch does not divide the image, the heads do not divide the width or
+    `depth` is that of the published configurations: "13 layers" in the paper is depth 12.
+    The order of tokens is label, time, text (`io.text_tokens` of them), patches.
+    Raises ValueError if the patch does not divide the image, the heads do not divide the width, or
     a choice is unknown.
     """
 
@@ -158,7 +158,7 @@ class UViT(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        _check_problem(io, patch)
+        _check_io(io, patch)
         require_choices(CHOICES, skip=skip, time=time, head=head, patch_embed=patch_embed, position=position)
         heads = heads or heads_for(width)
         grid = io.size // patch
@@ -174,11 +174,11 @@ class UViT(nn.Module):
         self.label_emb = nn.Embedding(io.label_rows, width) if io.num_classes else None
         self.context_embed = nn.Linear(io.text_dim, width) if io.text_dim else None
         self._make_positions(position, grid)
-        norm = Norm if time == "token" else AdaNorm
+        norm = PlainNorm if time == "token" else AdaNorm
 
         def blocks(count: int, skips: bool) -> nn.ModuleList:
             joins = [SKIPS[skip](width) if skips and skip != "none" else None for _ in range(count)]
-            return nn.ModuleList([Block(width, heads, mlp_ratio, qkv_bias, norm, join) for join in joins])
+            return nn.ModuleList([UViTBlock(width, heads, mlp_ratio, qkv_bias, norm, join) for join in joins])
 
         self.in_blocks = blocks(depth // 2, skips=False)
         self.mid_block = blocks(1, skips=False)[0]
@@ -207,7 +207,7 @@ class UViT(nn.Module):
         self.register_buffer("pos_embed", table, persistent=False)
 
     def _init_weights(self, std: float) -> None:
-        """N(0, std) cut off at +-2 for linears, tables and positions (0.02 in the official code)."""
+        """Initialise linears, embeddings and positions by N(0, std), truncated to [-2, 2] (official code: std 0.02)."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.trunc_normal_(module.weight, std=std)
@@ -217,26 +217,24 @@ class UViT(nn.Module):
             nn.init.trunc_normal_(self.pos_embed, std=std)
 
     def _extra(self, time_BD: Tensor, cond: Any) -> list[Tensor]:
-        """The tokens in front of the patches: label, time, text."""
-        given = conditions(cond)
+        """Return the tokens before the patches: label, time, text."""
+        cond = as_conditions(cond)
         extra = [time_BD.unsqueeze(1)] if self.time == "token" else []
         if self.label_emb is not None:
-            if given.label is None:
+            if cond.label is None:
                 raise ValueError(LABEL_MISSING)
-            extra.insert(0, self.label_emb(given.label).unsqueeze(1))
+            extra.insert(0, self.label_emb(cond.label).unsqueeze(1))
         if self.context_embed is not None:
-            if given.text is None:
+            if cond.text is None:
                 raise ValueError(TEXT_MISSING)
-            text_BSD = given.text.tokens
+            text_BSD = cond.text.tokens
             if text_BSD.shape[1] != self.text_tokens:
-                raise ValueError(
-                    f"the text has {text_BSD.shape[1]} tokens; this network has places for {self.text_tokens}"
-                )
+                raise ValueError(f"the text has {text_BSD.shape[1]} tokens; this network takes {self.text_tokens}")
             extra.append(self.context_embed(text_BSD))
         return extra
 
     def _mask(self, text: TextCondition | None, tokens: int) -> Tensor | None:
-        """Which of all tokens may be seen, (B, T), when the text has a mask."""
+        """Return the mask (B, T) over all tokens, True for tokens to attend to; None if the text has no mask."""
         if not self.text_tokens or text is None or text.mask is None:
             return None
         before = self.extra_tokens - self.text_tokens
@@ -247,7 +245,7 @@ class UViT(nn.Module):
         x_BTD = self.patch_embed(x_BCHW)
         time_BD = self.time_embed(timestep_embedding(t_B, self.width).to(x_BTD.dtype))
         x_BTD = torch.cat([*self._extra(time_BD, cond), x_BTD], dim=1) + self.pos_embed.to(x_BTD.dtype)
-        mask_BT = self._mask(conditions(cond).text, x_BTD.shape[1])
+        mask_BT = self._mask(as_conditions(cond).text, x_BTD.shape[1])
 
         skips = []
         for block in self.in_blocks:
@@ -262,7 +260,7 @@ class UViT(nn.Module):
             x_BDhw = x_BTD[:, self.extra_tokens :].transpose(1, 2).unflatten(2, (grid_h, grid_w))
             x_BTF = self.decoder_pred(self.conv_before(x_BDhw).flatten(2).transpose(1, 2))
         else:
-            # the published code decodes the extra tokens too; its cost counts them
+            # as the published code, decode the extra tokens too, because the published cost counts them
             x_BTF = self.decoder_pred(x_BTD)[:, self.extra_tokens :]
         return self.final_layer(unpatchify(x_BTF, self.patch, grid_h, grid_w))
 
@@ -276,10 +274,10 @@ CHOICES = {
 }
 
 
-def _check_problem(io: IOSpec, patch: int) -> None:
+def _check_io(io: IOSpec, patch: int) -> None:
     require_no(io, "U-ViT", "image_channels")
     require_divisible("image size", io.size, patch, "choose a patch that divides it")
     if io.num_classes and io.text_dim:
         raise ValueError(f"U-ViT takes labels or text, but num_classes is {io.num_classes} and text_dim {io.text_dim}")
     if io.text_dim and not io.text_tokens:
-        raise ValueError("U-ViT has a position for every token of the text: give text_tokens, 77 for CLIP")
+        raise ValueError("U-ViT has one position per text token: give text_tokens, 77 for CLIP")

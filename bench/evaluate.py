@@ -7,12 +7,9 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from bench.config.metric_specs import METRIC_SPECS
-from bench.evaluation.comparison import compare_sample_sets
-from bench.evaluation.comparison_report import format_comparison
+from bench.config.metric_specs import METRIC_SPECS, DistanceDtype
 from bench.evaluation.comparison_request import request_from_flags
 from bench.evaluation.flags import add_extraction_flags
-from bench.evaluation.precision_recall import DistanceDtype
 from bench.storage.atomic import write_json
 from bench.terminal.cli import CommandParser, command
 
@@ -20,6 +17,9 @@ from bench.terminal.cli import CommandParser, command
 @command("bench.evaluate", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
+    from bench.evaluation.comparison import compare_sample_sets  # --help needs no torch
+    from bench.evaluation.comparison_report import format_comparison
+
     result = compare_sample_sets(request_from_flags(flags))
     if flags.out:
         write_json(Path(flags.out), result)

@@ -16,13 +16,14 @@ from dataclasses import asdict
 from bench.data import sources
 from bench.evaluation.flags import add_extraction_flags
 from bench.evaluation.reference_manifest import summarize_manifest
-from bench.evaluation.reference_statistics import build_reference, request_from_flags
 from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
 @command("bench.reference", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
+    from bench.evaluation.reference_statistics import build_reference, request_from_flags  # --help needs no torch
+
     path, manifest, new = build_reference(request_from_flags(flags))
     fields = asdict(manifest)
     if flags.json:

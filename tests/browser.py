@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, driven over its debugging pipe: what a reader sees and can do on a page."""
+"""Drive headless Chromium over its debugging pipe, to test the HTML page."""
 
 import base64
 import json
@@ -21,22 +21,22 @@ KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37, 
 
 
 def program():
-    """The path of a Chromium, or None."""
+    """Return the path of a Chromium, or None."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chromium-headless-shell")
 
 
 class Browser:
-    """One tab of one browser; a page's own errors are collected in `errors`, its requests in `requests`."""
+    """One browser with one tab; `errors` collects the page's errors, `requests` its network requests."""
 
     def __init__(self):
         self.profile = tempfile.mkdtemp(prefix="bench-browser-")
-        (asked, self.ask), (self.hear, told) = os.pipe(), os.pipe()
-        command = f'exec "$@" 3<&{asked} 4>&{told}'
+        (command_in, self.command_out), (self.answer_in, answer_out) = os.pipe(), os.pipe()
+        command = f'exec "$@" 3<&{command_in} 4>&{answer_out}'
         words = [program(), *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self.profile}", "about:blank"]
         self.process = subprocess.Popen(
-            ["bash", "-c", command, "bash", *words], pass_fds=(asked, told), stderr=subprocess.DEVNULL
+            ["bash", "-c", command, "bash", *words], pass_fds=(command_in, answer_out), stderr=subprocess.DEVNULL
         )
-        os.close(asked), os.close(told)
+        os.close(command_in), os.close(answer_out)
         self.number, self.rest, self.errors, self.requests, self.session = 0, b"", [], [], None
         deadline = time.monotonic() + 30
         while not (pages := [t for t in self("Target.getTargets")["targetInfos"] if t["type"] == "page"]):
@@ -47,12 +47,12 @@ class Browser:
             self(f"{domain}.enable")
 
     def __call__(self, method, **params):
-        """The answer to one command of the DevTools protocol."""
+        """Send one command of the DevTools protocol and return its result."""
         self.number += 1
         message = {"id": self.number, "method": method, "params": params}
         if self.session:
             message["sessionId"] = self.session
-        os.write(self.ask, json.dumps(message).encode() + b"\0")
+        os.write(self.command_out, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
             if answer.get("id") == self.number:
@@ -61,7 +61,7 @@ class Browser:
 
     def _next(self):
         while b"\0" not in self.rest:
-            data = os.read(self.hear, 2**20)
+            data = os.read(self.answer_in, 2**20)
             assert data, "the browser ended"
             self.rest += data
         line, _, self.rest = self.rest.partition(b"\0")
@@ -75,7 +75,7 @@ class Browser:
         return event
 
     def open(self, path, *, width=1280, height=900, dark=False, where=""):
-        """Load a file as a reader's browser would, on a screen of a width; seconds until it had drawn itself."""
+        """Load a file on a screen of this size; return the seconds until the page has drawn itself."""
         self.errors, self.requests = [], []
         self("Page.navigate", url="about:blank")
         self.screen(width, height, dark)
@@ -91,12 +91,12 @@ class Browser:
         self("Emulation.setEmulatedMedia", media="", features=[scheme])
 
     def go(self, where):
-        """Follow an address within the page."""
+        """Go to a location.hash of the page and wait for two frames."""
         self.js(f"location.hash = {json.dumps(where)}")
         self.js("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def js(self, expression):
-        """The value of an expression in the page."""
+        """Evaluate a JavaScript expression in the page and return its value."""
         answer = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -111,8 +111,15 @@ class Browser:
         text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
         for _ in range(times):
             for kind in ("keyDown", "keyUp"):
-                own = text if kind == "keyDown" else {}
-                self("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key], **own, **modifiers)
+                produced = text if kind == "keyDown" else {}
+                self(
+                    "Input.dispatchKeyEvent",
+                    type=kind,
+                    key=key,
+                    windowsVirtualKeyCode=KEYS[key],
+                    **produced,
+                    **modifiers,
+                )
 
     def click(self, selector):
         self.js(f"document.querySelector({json.dumps(selector)}).click()")
@@ -121,16 +128,16 @@ class Browser:
         self("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def picture(self, path, whole=True):
-        """A PNG of the page."""
+        """Save a PNG of the page."""
         shot = self("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         Path(path).write_bytes(base64.b64decode(shot["data"]))
 
     def close(self):
-        os.close(self.ask)
+        os.close(self.command_out)
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        os.close(self.hear)
+        os.close(self.answer_in)
         shutil.rmtree(self.profile, ignore_errors=True)

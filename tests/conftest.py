@@ -1,4 +1,4 @@
-"""Fixtures every test may use."""
+"""Fixtures for all tests."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ configure_logging()
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first: a worker has one at a time, and none should begin one when the others are done."""
+    """Run the longest files first: a worker runs one file at a time, and a long file must not start last."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
@@ -29,13 +29,13 @@ LONGEST = [
     for name in (
         "interruptions",
         "run",
-        "slurm",
+        "slurm_cluster",
         "kills",
         "distributed",
-        "chains",
+        "job_chains",
         "latent_runs",
-        "encode",
-        "cost_table",
+        "latent_workers",
+        "published_costs",
     )
 ]
 
@@ -52,7 +52,7 @@ def io():
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """A results folder whose cache holds the digits CNN, trained once a session."""
+    """Cache folder with the digits CNN, trained once per session."""
     from bench.evaluation.extractors import extractor_registry
 
     results = tmp_path_factory.mktemp("results")
@@ -62,7 +62,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def results(tmp_path, cache):
-    """An empty results folder with the digits CNN at hand."""
+    """Empty results folder whose cache holds the digits CNN."""
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "cache").symlink_to(cache)
     return tmp_path / "results"
@@ -70,7 +70,7 @@ def results(tmp_path, cache):
 
 @pytest.fixture(scope="session")
 def inception(tmp_path_factory):
-    """torch-fidelity's Inception with seeded weights, in its own file format, named for its hash."""
+    """File of torch-fidelity's Inception with seeded weights, named for its hash."""
     from bench.storage import atomic
 
     folder = tmp_path_factory.mktemp("weights")
@@ -81,12 +81,12 @@ def inception(tmp_path_factory):
 
 
 def seeded_inception():
-    """A state dict of torch-fidelity's Inception whose features differ from image to image."""
+    """Return a seeded state dict of torch-fidelity's Inception whose features differ between images."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     class Bare(FeatureExtractorInceptionV3):
         def load_state_dict(self, state_dict):
-            """There are no weights to load yet."""
+            """Skip loading: there are no weights yet."""
 
     empty = BytesIO()
     torch.save({}, empty)
@@ -106,13 +106,13 @@ def seeded_inception():
 
 @pytest.fixture(scope="session")
 def slurm_cluster():
-    """The state folder of a SLURM of this checkout's and this worker's own; what an earlier run left is ended first.
+    """State folder of a SLURM for this checkout and pytest worker; a SLURM left by an earlier run is stopped first.
 
-    Skips where there can be none, and fails there if REQUIRE_SLURM=1.
+    Skips where SLURM cannot run; fails instead if REQUIRE_SLURM=1.
     """
     root = Path(__file__).parent.parent
-    own = f"{root} {os.environ.get('PYTEST_XDIST_WORKER', '')}"
-    state = Path(tempfile.gettempdir()) / f"bench-slurm-test-{zlib.crc32(own.encode()):08x}"
+    owner = f"{root} {os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    state = Path(tempfile.gettempdir()) / f"bench-slurm-test-{zlib.crc32(owner.encode()):08x}"
 
     def dev_cluster(do):
         command = [root / "slurm" / "dev-cluster", do, "--state", state]
@@ -131,7 +131,7 @@ def slurm_cluster():
 
 @pytest.fixture
 def slurm(slurm_cluster, monkeypatch):
-    """The state folder of a running SLURM, which this test's commands and processes reach; its jobs end with it."""
+    """State folder of a running SLURM that this test's processes use; all jobs are cancelled after the test."""
     monkeypatch.setenv("SLURM_CONF", str(slurm_cluster / "slurm.conf"))
     yield slurm_cluster
     monkeypatch.setenv("SLURM_CONF", str(slurm_cluster / "slurm.conf"))  # a test may have changed it
@@ -140,7 +140,7 @@ def slurm(slurm_cluster, monkeypatch):
 
 @pytest.fixture
 def short_path():
-    """An empty folder whose path is short enough for unix sockets, as tmp_path's may not be."""
+    """Empty folder whose path is short enough for Unix sockets (tmp_path may be too long)."""
     path = Path(tempfile.mkdtemp(prefix="bench-"))
     yield path
     shutil.rmtree(path)

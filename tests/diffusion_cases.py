@@ -1,4 +1,4 @@
-"""The golden cases of the published diffusion processes: their inputs from seeds, and the comparison."""
+"""Golden cases of the published diffusion processes: seeded inputs, and comparison."""
 
 import io
 import json
@@ -19,12 +19,12 @@ with np.load(io.BytesIO(lzma.decompress((ROOT / "arrays.npz.xz").read_bytes())))
 
 
 def cases(kind):
-    """Names of the cases of a kind."""
+    """Return the names of the cases of a kind."""
     return [name for name, case in CASES.items() if case["kind"] == kind]
 
 
 def golden(name):
-    """{array name: array} of a case."""
+    """Return {array name: array} of a case."""
     return {k.partition("/")[2]: v for k, v in ARRAYS.items() if k.startswith(f"{name}/")}
 
 
@@ -37,20 +37,20 @@ def clean(seed, shape):
 
 
 def draws(case):
-    """The noise tensors of a case, one a call."""
+    """Return a function that yields the next noise tensor of a case at each call."""
     count = iter(range(10**6))
     return lambda: noise(case["seeds"]["sampler_noise_seed0"] + next(count), case["shape"])
 
 
 def network(x, t, learned=False):
-    """The stand-in for the network."""
+    """Stand-in for the network."""
     t = torch.as_tensor(t).float()
     eps = 0.1 * x + 0.01 * (t.view(-1, *[1] * (x.dim() - 1)) if t.dim() else t) / 1000
     return torch.cat([eps, torch.tanh(x)], dim=1) if learned else eps
 
 
 def classifier(x, t):
-    """The stand-in for the gradient of a classifier."""
+    """Stand-in for the gradient of a classifier."""
     return -0.05 * x + 0.002 * t.float().view(-1, *[1] * (x.dim() - 1)) / 1000
 
 
@@ -59,7 +59,7 @@ def learned(case):
 
 
 def process(case):
-    """Our process of a case's published settings."""
+    """Build our process with the published settings of a case."""
     s = case["settings"]
     steps = s.get("steps", 1000)
     return ReferenceDiffusion(
@@ -74,11 +74,11 @@ def process(case):
 
 
 def differences(name, got):
-    """What in `got` (array name -> array or tensor) is away from the golden case by more than its tolerance."""
+    """Describe each array in `got` (name -> array or tensor) that differs by more than its tolerance."""
     want = golden(name)
     assert set(got) <= set(want), f"no golden arrays {set(got) - set(want)}"
-    found = [difference(CASES[name], k, np.asarray(v), want[k]) for k, v in got.items()]
-    return [message for message in found if message]
+    messages = [difference(CASES[name], k, np.asarray(v), want[k]) for k, v in got.items()]
+    return [message for message in messages if message]
 
 
 EXP_BELOW_ONE = 0.5 * 2**-24 / np.log(2)

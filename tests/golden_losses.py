@@ -1,4 +1,4 @@
-"""The losses of ten training steps of each family; run it to write them anew for this kind of device:
+"""Losses of ten training steps of each family; run this file to write them again for this type of device:
 
 PYTHONPATH=. python tests/golden_losses.py
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from helpers import tiny_config
 
-from architectures.check import awaken
+from architectures.check import perturb_parameters
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.experiments import presets
@@ -31,26 +31,26 @@ CASES = {
     "ldm": ("unet", LDM),
     "genvit": ("genvit", {}),
 }
-"""Name -> architecture and settings.  float32, so that a golden is of what is computed and not of how fast."""
+"""Name -> architecture and settings."""
 
 
 def losses(name, device, **settings):
-    """(the loss of each step, then the loss of the averaged weights on the next batch)."""
-    arch, own = CASES[name]
+    """Return the loss of each step, then the loss of the EMA weights on the next batch, in float32."""
+    arch, overrides = CASES[name]
     compute = {"compute__device": device.type, "compute__precision": "fp32", "compute__compile": "none"}
-    config = tiny_config(arch, recipe__lr=1e-3, recipe__warmup=5, recipe__clip=1, **compute, **own, **settings)
+    config = tiny_config(arch, recipe__lr=1e-3, recipe__warmup=5, recipe__clip=1, **compute, **overrides, **settings)
     io, arrays = presets.network_io(config), sources.load_dataset("digits")
     state, diffusion = trainer.new_training_state(config, io, device), make_diffusion(config.diffusion, device)
-    awaken(state.net).train()
+    perturb_parameters(state.net).train()
     state.ema.load_state_dict(state.net.state_dict())
 
     def batch():
         return training_batch.draw_batch(config, arrays, io.num_classes, state.step, state.images, config.recipe.batch)
 
     with state.engine.running():
-        found = [float(trainer.train_step(state, config, diffusion, batch())) for _ in range(STEPS)]
+        training = [float(trainer.train_step(state, config, diffusion, batch())) for _ in range(STEPS)]
         state.net.load_state_dict(state.ema.state_dict())
-        return [*found, float(trainer.backward(state, diffusion, batch(), 1.0))]
+        return [*training, float(trainer.backward(state, diffusion, batch(), 1.0))]
 
 
 def path(device):

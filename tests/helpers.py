@@ -1,8 +1,10 @@
-"""Tiny runs for tests."""
+"""Small configurations, data sets and waiting functions for tests."""
 
 import dataclasses
+import re
 import subprocess
 import time
+from pathlib import Path
 
 from bench.config.overrides import load_config
 from bench.experiments import presets
@@ -28,15 +30,15 @@ SMALLEST = {
 
 
 def tiny_config(arch="dit", **settings):
-    """A run of a few steps; settings in --set's words, dots written as two underscores."""
-    own = {k.replace("__", "."): str(v) for k, v in settings.items()}
+    """Compose a run of a few steps; `settings` are --set keys with two underscores for each dot."""
+    overrides = {k.replace("__", "."): str(v) for k, v in settings.items()}
     return presets.compose_config(
-        presets.RunRequest(arch=arch, data="digits", settings={**TINY, **SMALLEST[arch], **own})
+        presets.RunRequest(arch=arch, data="digits", settings={**TINY, **SMALLEST[arch], **overrides})
     )
 
 
 def make_run(path, config):
-    """A run folder with its config, as the door leaves it."""
+    """Create a run folder with its config, as bench.run does."""
     run = RunFolder.of(path, config.name)
     run.path.mkdir(parents=True, exist_ok=True)
     write_json(run.path / "config.json", config.to_dict())
@@ -70,21 +72,21 @@ def evaluation_context(run, config=None, dataset=None, **more):
 
 
 def replaced(config, section, **values):
-    """The config with fields of one section replaced."""
+    """Return the config with fields of one section replaced."""
     return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
 
 
 def ask(*command):
-    """The output of a command that must succeed."""
+    """Return the output of a command; raise if it fails."""
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 LONG = 300
-"""Seconds after which something is taken for lost: the machine may be busy."""
+"""Timeout in seconds, long enough for a busy machine."""
 
 
 def until(true, seconds=LONG, wait=0.2):
-    """Wait until something is true, and return it; what it was at the end when it never is."""
+    """Call `true` until its result is truthy or the time is over; return the last result."""
     deadline = time.monotonic() + seconds
     while not (done := true()) and time.monotonic() < deadline:
         time.sleep(wait)
@@ -92,17 +94,17 @@ def until(true, seconds=LONG, wait=0.2):
 
 
 def state_of(job):
-    """SLURM's word for a job."""
+    """Return SLURM's state of a job."""
     return ask("sacct", "-X", "-n", "-P", "-o", "State", "-j", str(job))
 
 
 def words_of(settings):
-    """--set words of {key: value}."""
+    """Return --set arguments for {key: value}."""
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
 def save_vae(folder, kind="AutoencoderKL", seed=0, latents=4, down=2, **more):
-    """A tiny autoencoder of seeded weights in diffusers' layout; an image has 2 ** (down - 1) times a latent's size."""
+    """Save a tiny seeded autoencoder in diffusers' layout; images are 2 ** (down - 1) times the size of latents."""
     import diffusers
     import torch
 
@@ -119,7 +121,7 @@ def save_vae(folder, kind="AutoencoderKL", seed=0, latents=4, down=2, **more):
 
 
 def save_images(folder, count=24, size=16, classes=3, seed=0):
-    """A data set of random RGB images, as two arrays."""
+    """Save a data set of random RGB images as two arrays."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -131,9 +133,17 @@ def save_images(folder, count=24, size=16, classes=3, seed=0):
 
 
 def few_shapes():
-    """The shapes CNN, on a few images."""
+    """Return the design of the shapes CNN, trained on few images."""
     from bench.evaluation.extractors import small_cnn
 
     return dataclasses.replace(
         small_cnn.DESIGNS["shapes-cnn"], examples=lambda: small_cnn.shapes_training_images(640), epochs=2
     )
+
+
+def readme_block(path, marker):
+    """Return the Python block of a Markdown file (relative to the repository) that starts with `# marker`."""
+    text = (Path(__file__).parents[1] / path).read_text()
+    block = re.search(rf"```python\n(# {marker}.*?)```", text, re.S)
+    assert block, f"{path} has no block that starts with '# {marker}'"
+    return block[1]

@@ -1,11 +1,11 @@
-"""A feature extractor that needs no weights."""
+"""Feature extractor without weights, for tests."""
 
 import torch
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 
 class Mean(FeatureExtractorBase):
-    """Features are the mean colours; those of an image whose first pixel is 255 are not finite."""
+    """Features are the mean colours; an image whose first pixel is 255 has NaN features."""
 
     def __init__(self):
         super().__init__("mean", ["mean"])
@@ -16,5 +16,5 @@ class Mean(FeatureExtractorBase):
         return ("mean",)
 
     def forward(self, x):
-        found = x.float().mean((2, 3)) * self.weight
-        return (torch.where(x[:, :1, 0, 0] == 255, torch.nan, found),)
+        mean = x.float().mean((2, 3)) * self.weight
+        return (torch.where(x[:, :1, 0, 0] == 255, torch.nan, mean),)

@@ -1,4 +1,4 @@
-"""The published evaluators' golden values, and the seeded inputs they were found on (tests/goldens/metrics)."""
+"""Golden values of the published evaluators, and their seeded inputs (tests/goldens/metrics)."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def names(*kinds):
 
 
 def golden(name):
-    """{value name: number}, None where the evaluator found NaN, and the arrays."""
+    """Return {value name: number} (None for NaN) and the arrays of a case."""
     arrays = {key.partition("/")[2]: ARRAYS[key] for key in ARRAYS.files if key.startswith(f"{name}/")}
     return {**CASES[name]["golden"], **arrays}
 
@@ -27,7 +27,7 @@ def noise(seed, shape):
 
 
 def features(recipe):
-    """(n, d) float32: noise, mixed, made positive, scaled, shifted, rows repeated, as the recipe says."""
+    """Return features (n, d) float32: noise, then mixing, abs, scale, shift and repeated rows as in the recipe."""
     n, d = recipe["n"], recipe["d"]
     x = noise(recipe["seed"], (recipe.get("unique", n), d))
     if "mix_seed" in recipe:
@@ -39,7 +39,7 @@ def features(recipe):
 
 
 def logits(recipe):
-    """(n, classes) float64."""
+    """Return logits (n, classes) float64."""
     z = noise(recipe["seed"], (recipe["n"], recipe["classes"])).astype(np.float64)
     return recipe.get("scale", 1.0) * z
 
@@ -52,7 +52,7 @@ def inception_score(p, chunk):
 
 
 def predictions(recipe):
-    """(n, classes) float32 probabilities."""
+    """Return probabilities (n, classes) float32."""
     z = logits(recipe)
     p = np.exp(z - z.max(1, keepdims=True))
     p[:, : recipe.get("zero_first", 0)] = 0

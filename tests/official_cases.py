@@ -1,4 +1,4 @@
-"""The golden cases of the published networks: weights and inputs from seeds, and the comparison.
+"""Golden cases of the published networks: seeded weights and inputs, tolerances, comparison.
 
 Weights of a case with seed s: z = RandomState(crc32(key) XOR s).standard_normal(shape) in float32;
 tables 0.5 z, matrices z / sqrt(fan-in), norm scales 1 + 0.02 z, other vectors 0.02 z.  DiT's position
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from architectures import from_official, official_layout
 from architectures.embeddings import sincos_2d
 
 ROOT = Path(__file__).parent / "goldens" / "official"
@@ -25,7 +26,7 @@ TABLES = ("pos_embed", "embedding_table.weight", "label_emb.weight", "embedding.
 
 
 def ctor_of(case):
-    """The published constructor's arguments; the upsamplers' class goes by its name."""
+    """Return the published constructor's arguments; `cls` names the class of the upsamplers."""
     return case["ctor"] | ({"cls": case["cls"]} if case["cls"] == "SuperResModel" else {})
 
 
@@ -43,7 +44,7 @@ def fill(key, shape, seed):
 
 
 def weights(family, layout, seed, scale=()):
-    """The official state dict of a case; `scale` shrinks entries that contain a substring."""
+    """Build the published state dict of a case; `scale` lists (substring of the key, factor)."""
     state = {}
     for key, shape in layout.items():
         if family == "dit" and key == "pos_embed":
@@ -58,8 +59,8 @@ def weights(family, layout, seed, scale=()):
 
 
 def inputs(case):
-    """Tensors by their published names, and `noise` and `target` where the case has them."""
-    found = {}
+    """Return the input tensors by published name, with `noise` and `target` if the case has them."""
+    tensors = {}
     for name, recipe in case["inputs"].items():
         if "values" in recipe:
             value = np.array(recipe["values"], dtype=recipe["dtype"])
@@ -69,16 +70,16 @@ def inputs(case):
         else:
             value = noise(recipe["seed"], recipe.get("shape") or ARRAYS[f"{case['id']}/out"].shape)
         assert "crc32" not in recipe or zlib.crc32(value.tobytes()) == recipe["crc32"], f"{name} is not the case's"
-        found[name] = torch.from_numpy(value)
+        tensors[name] = torch.from_numpy(value)
     if case["family"] != "dit":
-        found["timesteps"] = found.pop("t")
+        tensors["timesteps"] = tensors.pop("t")
     if "effective_labels" in case:
-        found["y"] = torch.tensor(case["effective_labels"])
-    return found
+        tensors["y"] = torch.tensor(case["effective_labels"])
+    return tensors
 
 
 def differences(case, got):
-    """What in `got` (array name -> tensor) is away from the golden case by more than its tolerance."""
+    """Describe each tensor in `got` (name -> tensor) that differs from the golden by more than its tolerance."""
     wrong = []
     for name, value in got.items():
         want = torch.from_numpy(ARRAYS[f"{case['id']}/{name}"]).double()
@@ -96,9 +97,9 @@ def differences(case, got):
 
 
 def timestep_tolerance(times, width):
-    """Greatest difference (B, width) of two float32 timestep tables that differ in their exp, cos and sin alone.
+    """Bound the difference (B, width) of two float32 timestep tables whose exp, cos and sin round differently.
 
-    An odd width's last column, which is zero, is left out.
+    The last column of an odd width, which is zero, is left out.
 
     The exponents -ln(10000) i / half are one product and one quotient, which all processors round alike.
     exp gives one of the two float32 next to the exact frequency f, and the choice depends on the processor,
@@ -116,9 +117,9 @@ def timestep_tolerance(times, width):
 
 
 def gradient_differences(case, grads):
-    """The same for gradients by official key: their square sums and their projections on a fixed direction.
+    """Describe each gradient (by published key) whose sum of squares or projection on a fixed direction differs.
 
-    Some gradients are zero but for rounding; the floor is relative to the largest.
+    Some gradients are zero up to rounding, so there is a floor relative to the largest.
     """
     keys, squares, probes = (ARRAYS[f"{case['id']}/grad_{part}"] for part in ("keys", "sumsq", "probe"))
     assert sorted(keys) == sorted(grads), f"gradients of other keys: {sorted(set(keys) ^ set(grads))[:5]}"
@@ -135,7 +136,7 @@ def gradient_differences(case, grads):
 
 
 def dit_guided(call, scale, x, t, y):
-    """Both halves see the first half of x; the first three channels are guided, in both halves alike."""
+    """DiT's guidance: both halves take the first half of x; the first three channels of both are guided."""
     half = x[: len(x) // 2]
     out = call(x=torch.cat([half, half]), t=t, y=y)
     with_label, without = out[:, :3].chunk(2)
@@ -144,15 +145,16 @@ def dit_guided(call, scale, x, t, y):
 
 
 def uvit_guided(call, scale, null, x, timesteps, y):
+    """U-ViT's guidance: eps + scale (eps - eps_null)."""
     with_label = call(x=x, timesteps=timesteps, y=y)
     return with_label + scale * (with_label - call(x=x, timesteps=timesteps, y=torch.full_like(y, null)))
 
 
 def uvit_loss(call, x, timesteps, y, noise):
-    """U-ViT's discrete objective: the square root of beta is linear, step 0 is the clean image."""
+    """U-ViT's discrete loss per image: the square root of beta is linear, step 0 is the clean image."""
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    kept = np.cumprod(1 - np.append(0.0, betas))
-    a, b = (torch.from_numpy(s**0.5)[timesteps][:, None, None, None].float() for s in (kept, 1 - kept))
+    alpha_bar = np.cumprod(1 - np.append(0.0, betas))
+    a, b = (torch.from_numpy(s**0.5)[timesteps][:, None, None, None].float() for s in (alpha_bar, 1 - alpha_bar))
     return (call(x=a * x + b * noise, timesteps=timesteps, y=y) - noise).square().mean(dim=(1, 2, 3))
 
 
@@ -164,7 +166,7 @@ def _betas(kind):
 
 
 def learned_variance_loss(call, schedule, x, t, noise, **labels):
-    """iDDPM's hybrid loss per image (arXiv:2102.09672): the noise's error, and the bound in bits for the variance."""
+    """iDDPM's hybrid loss per image (arXiv:2102.09672): MSE of the noise, and the bound in bits for the variance."""
     betas = _betas(schedule)
     bar = np.cumprod(1 - betas)
     before = np.append(1.0, bar[:-1])
@@ -188,10 +190,37 @@ def learned_variance_loss(call, schedule, x, t, noise, **labels):
 
 
 def _log_likelihood(x, mean, log_scale):
-    """Of values in 255 steps from -1 to 1 under a Gaussian, with a tanh in the place of the error function."""
+    """Log-likelihood of values in 255 steps from -1 to 1 under a Gaussian, with tanh approximating erf."""
     above, below = (
         0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
         for z in ((x - mean + step) * (-log_scale).exp() for step in (1 / 255, -1 / 255))
     )
     inner = torch.where(x > 0.999, 1 - below, above - below)
     return torch.where(x < -0.999, above, inner).clamp(min=1e-12).log()
+
+
+def network(case, **more):
+    layout = official_layout(case["family"], **ctor_of(case))
+    state = weights(case["family"], layout, case["weight_seed"], case.get("scale", ()))
+    return from_official(case["family"], state, **case["ctor"], **more)
+
+
+def layout_of(model):
+    return {key: tuple(shape) for key, shape in model["state_dict"]}
+
+
+def on_meta(layout):
+    return {key: torch.empty(shape, device="meta") for key, shape in layout.items()}
+
+
+HIDDEN = ("num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order", "num_clip_token")
+
+
+def hidden_of(case):
+    """The arguments that keys and shapes do not show."""
+    return {name: value for name, value in case["ctor"].items() if name in HIDDEN}
+
+
+def state_of(case):
+    layout = official_layout(case["family"], **ctor_of(case))
+    return weights(case["family"], layout, case["weight_seed"], case.get("scale", ()))

@@ -1,6 +1,6 @@
-"""Forks the processes of a run for tests, from one that has imported all and started no thread.
+"""Server process that has all imports done and forks the ranks of a run for tests of distributed code.
 
-Reads a line {"check", "size", "folder", ...} and answers with one: what each process returned or raised.
+Reads a line of JSON {"check", "size", "folder", ...}; answers with one: the result or error of each rank.
 """
 
 import json
@@ -23,7 +23,7 @@ from bench.training import distributed, execution, metrics_logger, trainer
 
 
 def training(world, folder, stop=(), poison=(), different=(), failing=(), every_step=True):
-    """Train a run; `stop`, `poison`, `different`, `failing` are (rank, step) of what happens where and when."""
+    """Train a run; `stop`, `poison`, `different` and `failing` are the (rank, step) of an event."""
     run, steps = RunFolder(Path(folder)), []
     before, build = trainer.train_step, trainer.architectures.build
 
@@ -96,14 +96,14 @@ def waiting(world, folder, ends):
     return "done"
 
 
-def told(world, folder):
-    """What a process sees of its submitit job."""
+def describe_rank(world, folder):
+    """Return the rank and collective results that a process sees."""
     values = [world.rank, world.local_rank, world.size, world.agree(world.rank, 7), world.total(world.rank + 1)]
     return [*values, world.gather(world.rank), world.of_first(lambda: "first")]
 
 
 def place_of(asked, rank):
-    """As submitit's local cluster tells it."""
+    """Set the environment variables of submitit's local executor."""
     os.environ |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": str(asked["size"]), "SUBMITIT_FOLDER": "."}
     os.environ |= {"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)}
     os.environ |= {"SUBMITIT_LOCAL_JOB_ID": str(asked["job"]), "SUBMITIT_LOCAL_JOB_NUM_NODES": "1"}

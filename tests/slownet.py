@@ -1,4 +1,4 @@
-"""A backbone of a user's own, slow in training without using the processor: time for a test to interrupt it."""
+"""Backbone outside the registry that sleeps in training, so that tests can interrupt it."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from architectures.embeddings import TimestepEmbedding
 
 
 class Slow(nn.Module):
-    """Two convolutions that know time and label, and a nap of NAP seconds in every training step."""
+    """Two convolutions with time and label; sleeps NAP seconds in every training step."""
 
     def __init__(self, io, *, width=16):
         super().__init__()

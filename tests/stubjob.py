@@ -1,4 +1,4 @@
-"""What SLURM runs in tests of chains, where a real job would cost seconds."""
+"""Stub of a SLURM job for tests of job chains."""
 
 import importlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Stub:
-    """Leaves where the module SAY was found in its run's folder; a run that holds a file `broken` fails in training."""
+    """Writes the path of module SAY into the run folder; training fails if the folder has a file `broken`."""
 
     def __init__(self, folder, stage, notice):
         self.folder, self.stage, self.notice = Path(folder), stage, notice

@@ -1,7 +1,7 @@
-"""A process that has imported everything and computed nothing, and forks one that works on a run for each order.
+"""Server process that has all imports done and forks one process per run, so that tests can kill it cheaply.
 
-An order is a line of JSON on stdin: {"start": FOLDER, "at": MOMENT or null, "mark": PATH}, answered by a process
-id; or {"wait": PID}, answered by how that ended: its exit status, or minus the signal.
+A request is a line of JSON on stdin: {"start": FOLDER, "at": MOMENT or null, "mark": PATH}, answered by a process
+id; or {"wait": PID}, answered by its exit status, or minus the signal that ended it.
 """
 
 import fnmatch
@@ -26,11 +26,11 @@ from bench.storage.run_folder import RunFolder
 from bench.training import metrics_logger, trainer
 
 FASTER = 50
-"""So many times sooner does a trainer report and save, whose intervals are made for runs of hours."""
+"""Factor by which the trainer's clock runs faster, so that it logs and saves often."""
 
 
 class Hurried:
-    """The module time, with a clock that runs ahead."""
+    """Replacement for the module time whose monotonic clock runs faster."""
 
     def __getattr__(self, name):
         return getattr(time, name)
@@ -41,10 +41,11 @@ class Hurried:
 
 
 class Moment:
-    """The nth time that something of a name is written: {"path": PATTERN, "nth": N, "how": HOW}.
+    """Stop at the nth write of a path that matches: {"path": PATTERN, "nth": N, "how": HOW}.
 
-    torn: half of it is there, under its partial's name; whole: all of it is; after: it has its own name.
-    There the process leaves its mark and waits for its end.  limit: the kernel ends it in the middle of a write.
+    HOW is torn (the partial file is half written), whole (the partial file is complete), after (the file is
+    renamed) or limit (the kernel kills the process in the middle of the write).  Except for limit, the process
+    creates its mark and waits to be killed.
     """
 
     def __init__(self, mark, path, nth, how):
@@ -90,7 +91,7 @@ class Moment:
 
 
 def work(order):
-    """In the child: the run, and this process's end."""
+    """Run in the forked child: execute the run, then exit."""
     out = os.open(f"{order['start']}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(out, number)

@@ -308,7 +308,7 @@ def network_configs(flags: argparse.Namespace, device: torch.device) -> dict[str
         label = f"{name}@{dataset_title(source)}" if source else name
         arch, _, size = name.partition(":")
         wish = presets.RunRequest(arch=arch, size=size, data=source, track=flags.track, settings=settings)
-        configs[label] = resolve.solve_size(presets.compose_config(wish))
+        configs[label] = resolve.resolve(wish).config
     return configs
 
 

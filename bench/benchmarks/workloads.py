@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import architectures
-from architectures.check import awaken
+from architectures.check import perturb_parameters
 from bench.config.schema import RunConfig
 from bench.config.seeds import derive_seed
 from bench.costs import timing
@@ -147,7 +147,7 @@ def live_network(config: RunConfig, device: torch.device) -> torch.nn.Module:
     torch.manual_seed(derive_seed(config.seed, "init"))
     model = config.model
     net = architectures.build(model.arch, model.size or None, io=presets.network_io(config), args=model.network)
-    return awaken(net).to(device).requires_grad_(False)
+    return perturb_parameters(net).to(device).requires_grad_(False)
 
 
 def forward_workload(config: RunConfig, device: torch.device, batch: int) -> tuple[Call, Callable[[], int]]:

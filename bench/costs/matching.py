@@ -118,7 +118,7 @@ def _nearest_solution(
 
     If there is none, take the shape whose cost is nearest to the target.
     """
-    cls = registry.load(registry.entry(arch).target)
+    cls = registry.load_class(registry.entry(arch).target)
     if not hasattr(cls, "free"):
         raise ValueError(
             f"{arch} cannot be matched: its class has no method `free`, which names the dimensions that may change"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.config.metric_specs import METRIC_SPECS
-from bench.config.schema import RunConfig
+from bench.config.schema import ProtocolName, RunConfig
 from bench.evaluation import fid_infinity, metrics, reference_manifest
 from bench.evaluation.comparison_request import ComparisonRequest
 from bench.evaluation.extractors.extractor_registry import (
@@ -102,16 +102,14 @@ def plan_comparison(request: ComparisonRequest) -> ComparisonPlan:
     )
 
 
-def _choose_extractor_and_protocol(
-    request: ComparisonRequest, config: RunConfig | None
-) -> tuple[str, metrics.ProtocolName]:
+def _choose_extractor_and_protocol(request: ComparisonRequest, config: RunConfig | None) -> tuple[str, ProtocolName]:
     """Choose (extractor, protocol): the request's, else the run's, else the manifests', else Inception and adm."""
     manifests = [m for m in (read_file_manifest(request.reference), read_file_manifest(request.samples)) if m]
     source = config.evaluation if config else manifests[0] if manifests else None
     name = request.extractor or (source.extractor if source else INCEPTION)
     if name not in EXTRACTORS:
         raise ValueError(f"{request.reference} was made with {name}, which is no extractor of this version")
-    default: metrics.ProtocolName = "torch-fidelity" if source and source.protocol == "torch-fidelity" else "adm"
+    default: ProtocolName = "torch-fidelity" if source and source.protocol == "torch-fidelity" else "adm"
     return name, request.protocol or default
 
 

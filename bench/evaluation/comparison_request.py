@@ -1,4 +1,4 @@
-"""Request for a comparison of two sample sets, and its construction from the flags of bench.evaluate."""
+"""Request for a comparison of two sample sets, and its construction from flags.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config.metric_specs import METRIC_SPECS
-from bench.evaluation import adm_selftest, metrics
+from bench.config.metric_specs import METRIC_SPECS, DistanceDtype
+from bench.config.schema import ProtocolName
+from bench.evaluation import adm_selftest
 from bench.evaluation.flags import check_batch, use_cuda
-from bench.evaluation.precision_recall import DistanceDtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ComparisonRequest:
     reference: Path
     wanted: tuple[str, ...] = ()
     """Metrics that are required; () computes those that are available and reports why others are not."""
-    protocol: metrics.ProtocolName | None = None
+    protocol: ProtocolName | None = None
     """None: the run's protocol, else that of the stored statistics, else adm."""
     extractor: str = ""
     """"": the run's extractor, else that of the stored statistics, else Inception."""

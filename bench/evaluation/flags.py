@@ -1,14 +1,12 @@
-"""Flags that bench.evaluate and bench.reference share."""
+"""Flags that bench.evaluate and bench.reference share.  Imports no torch."""
 
 from __future__ import annotations
 
 import argparse
 from typing import get_args
 
-import torch
-
-from bench.evaluation.extractors.extractor_registry import FID_EXTRACTORS
-from bench.evaluation.metrics import ProtocolName
+from bench.config.metric_specs import FID_EXTRACTORS
+from bench.config.schema import ProtocolName
 
 
 def add_extraction_flags(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +31,8 @@ def check_batch(batch: int) -> None:
 
 def use_cuda(device: str) -> bool:
     """Return whether --device auto, cpu or cuda selects the GPU; ValueError for cuda on a machine without one."""
+    import torch
+
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")

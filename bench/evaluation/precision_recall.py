@@ -15,13 +15,13 @@ N samples, M reference images, F features, K neighbours, P pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-DistanceDtype = Literal["float32", "float16"]
+from bench.config.metric_specs import DistanceDtype
+
 BLOCK_SIZE = 2500
 """Maximum rows or columns of a block of distances (25 MB)."""
 RELATIVE_RESOLUTION = 2e-6

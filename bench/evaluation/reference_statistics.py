@@ -14,10 +14,9 @@ import numpy as np
 
 from bench.config.identity import digest_json
 from bench.config.naming import dataset_title
-from bench.config.schema import DataConfig, EvaluationConfig, RunConfig
+from bench.config.schema import DataConfig, EvaluationConfig, ProtocolName, RunConfig
 from bench.data import sources
 from bench.data.image_folder import IMAGE_ENDINGS
-from bench.evaluation import metrics
 from bench.evaluation.extractors.extractor_registry import EXTRACTORS, INCEPTION, build_network, check_image_size
 from bench.evaluation.extractors.weight_hashes import hash_weights
 from bench.evaluation.feature_extraction import collect_features
@@ -47,7 +46,7 @@ class ReferenceRequest:
     """Whether the features that precision, recall and KID need are stored too."""
     extractor: str = ""
     """"": the run's extractor, else the data set's default, else Inception."""
-    protocol: metrics.ProtocolName | None = None
+    protocol: ProtocolName | None = None
     """None: the run's protocol, else the data set's default, else adm."""
     weights: str = ""
     root: str = "data"
@@ -109,7 +108,7 @@ def build_reference(request: ReferenceRequest) -> tuple[Path, ReferenceManifest,
     return path, manifest, True
 
 
-def choose_extractor_and_protocol(request: ReferenceRequest) -> tuple[str, metrics.ProtocolName]:
+def choose_extractor_and_protocol(request: ReferenceRequest) -> tuple[str, ProtocolName]:
     """Choose (extractor, protocol): the request's, else the run's, else the data set's, else Inception and adm."""
     defaults = EvaluationConfig(extractor=INCEPTION)
     if request.config:

@@ -1,49 +1,49 @@
-"""Plan the requested runs, dispatch them, and show what they produced."""
+"""Resolve and plan the requested runs, dispatch them, and show their results."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from architectures.suggestions import did_you_mean
-from bench.cluster import profiles
+from bench.cluster import local_queue, profiles
 from bench.config.overrides import load_config
-from bench.config.schema import RunConfig
 from bench.experiments import presets, suites
-from bench.storage import lease
+from bench.runs.summary import show_results
 from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 from bench.terminal.cli import parse_assignments
 from bench.terminal.formatting import format_duration
 
 if TYPE_CHECKING:
-    from bench.runs import dispatch
+    from bench.experiments.resolve import ResolvedConfig
+    from bench.runs.dispatch import DispatchOptions
+    from bench.runs.planning import RunPlan
 
 
 def slurm_settings(flags: argparse.Namespace, cluster: str) -> dict[str, str]:
-    """Those of --set slurm.KEY=VALUE, without the slurm."""
+    """Select the SLURM options of --set slurm.KEY=VALUE, by KEY."""
     if cluster == "slurm" and "compute.processes" in dict(parse_assignments(flags)):
         raise ValueError("compute.processes is for this machine; on SLURM set slurm.tasks_per_node (and slurm.nodes)")
-    found = {key: value for key, value in parse_assignments(flags) if key.partition(".")[0] == "slurm"}
-    if "slurm" in found:
+    settings = {key: value for key, value in parse_assignments(flags) if key.partition(".")[0] == "slurm"}
+    if "slurm" in settings:
         raise ValueError("--set slurm: write slurm.KEY=VALUE, for example slurm.time=4:00:00; --help lists the keys")
-    return {key.removeprefix("slurm."): value for key, value in found.items()}
+    return {key.removeprefix("slurm."): value for key, value in settings.items()}
 
 
 def parse_requests(flags: argparse.Namespace) -> list[presets.RunRequest]:
-    """What the command line asks for; ValueError for contradictions and unknown names."""
+    """Turn the command line into requests; ValueError for contradictions and unknown names."""
     settings = {}
     for key, value in parse_assignments(flags):
         if not key.startswith("slurm."):
             settings[key] = value
     if flags.export:
         settings["compute.export"] = flags.export
-    wish = presets.RunRequest(
+    request = presets.RunRequest(
         arch=flags.arch or ("" if flags.checkpoint else "dit"),
         size=flags.size or "",
         data=flags.data or "",
@@ -56,7 +56,7 @@ def parse_requests(flags: argparse.Namespace) -> list[presets.RunRequest]:
     if flags.suite is None:
         if flags.scale or flags.seeds is not None:
             raise ValueError("--scale and --seeds are for a --suite; a single run has --data and --seed")
-        return [wish]
+        return [request]
     if flags.seeds is not None and flags.seeds < 1:
         raise ValueError(f"--seeds is {flags.seeds}; it must be at least 1")
     if flags.suite not in suites.SUITES:
@@ -64,11 +64,11 @@ def parse_requests(flags: argparse.Namespace) -> list[presets.RunRequest]:
     for name in ("arch", "size", "data", "checkpoint"):
         if getattr(flags, name):
             raise ValueError(f"--suite {flags.suite} chooses its own {name}; leave --{name} out")
-    return suites.suite_requests(flags.suite, flags.scale or "digits", wish, flags.seeds or 0)
+    return suites.suite_requests(flags.suite, flags.scale or "digits", request, flags.seeds or 0)
 
 
 def require_writable(results: Path) -> None:
-    """ValueError when results cannot be written to."""
+    """Raise ValueError where the results folder cannot be written to."""
     try:
         (results / "runs").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=results):
@@ -80,178 +80,130 @@ def require_writable(results: Path) -> None:
 
 
 def launch_runs(flags: argparse.Namespace) -> int:
-    """Plan; then, unless it is a dry run, do what is not done and show what came out."""
-    asked = parse_requests(flags)
+    """Resolve, plan and, unless it is a dry run, dispatch the requested runs; return the exit status."""
+    requests = parse_requests(flags)
     if flags.parallel is not None and flags.parallel < 1:
         raise ValueError(f"--parallel is {flags.parallel}; it must be at least 1")
-    from bench.cluster import job_chains, local_queue
-    from bench.runs import dispatch
-
-    results = Path(flags.results)
-    shown = flags.dry_run and flags.cluster == "slurm"  # also where there is none
-    cluster = "slurm" if shown else local_queue.resolve_cluster(flags.cluster)
+    cluster = choose_cluster(flags)
     profile = profiles.load_profile(flags.profile, slurm_settings(flags, cluster))
-    from bench.experiments import resolve
-    from bench.runs import planning
+    from bench.runs import dispatch, planning
 
-    configs = resolve.resolve(asked)
-    parallel = flags.parallel or dispatch.default_parallel(cluster, len(configs))
-    runs = {config.name: RunFolder.of(results, config.name) for config in configs}
-    export = "compute.export" in asked[0].settings
-    if not (flags.dry_run or flags.fresh) and not unfinished_runs(runs, configs, export):
-        return show_results(runs, {}, results, flags.suite, all_done=True)
-    here = cluster != "slurm"
+    results, here = Path(flags.results), cluster != "slurm"
+    parallel = flags.parallel or dispatch.default_parallel(cluster, len(requests))
+    configs = resolve_requests(requests, parallel, here, None if flags.fresh else results)
+    if not (flags.dry_run or flags.fresh) and not unfinished_runs(configs, results):
+        return show_results(run_folders(configs, results), {}, results, flags.suite, all_done=True)
     if not flags.dry_run:
-        planning.check_prerequisites(configs, here=here)
-    plans = planning.make_plans(configs, parallel, here=here)
+        planning.check_prerequisites(configs.values(), here=here)
+    plans = planning.make_plans(configs.values(), here=here)
     if not flags.dry_run:
         require_writable(results)
-    print(planning.plan_table(plans))
-    count = f"{len(plans)} run{'s'[: len(plans) > 1]}"
-    if all(p.source == "timed here" for p in plans):
-        duration = format_duration(planning.total_seconds(plans, parallel, here=here))
-        print(f"about {duration} for {count}, {parallel} at a time\n")
-    else:
-        hours = format_duration(sum(p.seconds for p in plans))
-        print(f"about {hours} of one accelerator for {count} (set compute.tflops)\n")
-    wanted = dispatch.DispatchOptions(
+    print_plans(plans, parallel, here)
+    options = dispatch.DispatchOptions(
         results=results,
         cluster=cluster,
         profile=profile,
         parallel=flags.parallel,
-        label=flags.suite or configs[0].name,
+        label=flags.suite or next(iter(configs)),
         retry_failed=flags.retry_failed,
     )
     if not flags.dry_run:
-        return prepare_and_dispatch(flags, asked, {p.config.name: p.config for p in plans}, runs, wanted)
-    if cluster == "slurm":
-        print_sbatch(job_chains.submission_scripts(results, profile, len(configs), flags.parallel, wanted.label))
+        return prepare_and_dispatch(flags, configs, options)
+    if not here:
+        from bench.cluster import job_chains
+
+        print_sbatch(job_chains.submission_scripts(results, profile, len(configs), flags.parallel, options.label))
     return 0
 
 
+def choose_cluster(flags: argparse.Namespace) -> str:
+    """Resolve --cluster; a dry run shows SLURM's requests on a machine without SLURM, too."""
+    if flags.dry_run and flags.cluster == "slurm":
+        return "slurm"
+    return local_queue.resolve_cluster(flags.cluster)
+
+
+def resolve_requests(
+    requests: list[presets.RunRequest], parallel: int, here: bool, results: Path | None
+) -> dict[str, ResolvedConfig]:
+    """Resolve all requests, by run name; runs on this machine share its cores between them."""
+    from bench.experiments import resolve
+
+    threads = max(1, (os.cpu_count() or 1) // max(1, min(parallel, len(requests)))) if here else 0
+    resolved = [resolve.resolve(request, threads=threads, results=results) for request in requests]
+    return {r.config.name: r for r in resolved}
+
+
+def run_folders(configs: Mapping[str, ResolvedConfig], results: Path) -> dict[str, RunFolder]:
+    """Return the folders of runs by name."""
+    return {name: RunFolder.of(results, name) for name in configs}
+
+
+def print_plans(plans: list[RunPlan], parallel: int, here: bool) -> None:
+    """Print the plans and the estimated time of all runs."""
+    from bench.runs import planning
+
+    print(planning.plan_table(plans))
+    count = f"{len(plans)} run{'s'[: len(plans) > 1]}"
+    if all(plan.source == "timed here" for plan in plans):
+        duration = format_duration(planning.total_seconds(plans, parallel, here=here))
+        print(f"about {duration} for {count}, {parallel} at a time\n")
+    else:
+        duration = format_duration(sum(plan.seconds for plan in plans))
+        print(f"about {duration} of one accelerator for {count} (set compute.tflops)\n")
+
+
 def prepare_and_dispatch(
-    flags: argparse.Namespace,
-    asked: list[presets.RunRequest],
-    configs: dict[str, RunConfig],
-    runs: dict[str, RunFolder],
-    wanted: dispatch.DispatchOptions,
+    flags: argparse.Namespace, configs: Mapping[str, ResolvedConfig], options: DispatchOptions
 ) -> int:
-    """Prepare what all runs need, dispatch what is not done and, unless SLURM has it, show what came out."""
+    """Prepare extractors, weights and configs, dispatch unfinished runs and, unless SLURM has them, show results."""
     from bench.experiments import resolve
     from bench.runs import dispatch, planning
 
-    planned, export = list(configs.values()), "compute.export" in asked[0].settings
-    planning.prepare_extractors(planned, wanted.results)
+    results, runs = options.results, run_folders(configs, options.results)
+    planning.prepare_extractors(configs.values(), results)
     if flags.fresh:
         dispatch.require_not_queued(runs, "then --fresh")
         for run in runs.values():
             run.clear()
-    resolve.install_checkpoints(asked, runs.values())
-    todo = unfinished_runs(runs, planned, export)
-    write_configs(todo, configs, asked[0].settings)
-    if (status := dispatch.dispatch_runs(todo, wanted, flags.watch)) is not None:
+    resolve.install_checkpoints(configs.values(), results)
+    todo = unfinished_runs(configs, results)
+    write_configs(todo, configs)
+    status = dispatch.dispatch_runs(todo, options, flags.watch)
+    if status is not None:
         return status
-    return show_results(runs, unfinished_runs(runs, planned, export), wanted.results, flags.suite, all_done=False)
+    return show_results(runs, unfinished_runs(configs, results), results, flags.suite, all_done=False)
 
 
-def print_sbatch(texts: dict[str, str]) -> None:
-    """The sbatch requests of a run's two jobs, as they would be submitted."""
+def print_sbatch(texts: Mapping[str, str]) -> None:
+    """Print the sbatch requests of a run's two jobs, as they would be submitted."""
     print("# UID, HASH and ID_OF_TRAINING are known when it is submitted.")
     for stage, text in texts.items():
         print(f"# ---- {stage}: sbatch ----\n{text}")
 
 
-def unfinished_runs(runs: dict[str, RunFolder], configs: list[RunConfig], export: bool) -> dict[str, RunFolder]:
-    """Runs without a record and, where an export is asked for, those that lack their images.
+def unfinished_runs(configs: Mapping[str, ResolvedConfig], results: Path) -> dict[str, RunFolder]:
+    """Select runs without a record and, where the request names an export, those that lack exported images.
 
-    ValueError for a finished run whose images cannot be made any more.
+    Raises ValueError for a finished run whose images cannot be made any more.
     """
-    todo = {}
-    for config in configs:
-        run = runs[config.name]
+    unfinished = {}
+    for name, run in run_folders(configs, results).items():
+        config, settings = configs[name].config, configs[name].request.settings
+        points = config.budget.evaluation_points
         if not run.record_path.is_file():
-            todo[config.name] = run
-        elif export and not run.has_exports(config.budget.evaluation_points, config.compute.export):
-            todo[config.name] = run
-            if not (config.model.weights or run.has_snapshots(config.budget.evaluation_points)):
+            unfinished[name] = run
+        elif "compute.export" in settings and not run.has_exports(points, config.compute.export):
+            unfinished[name] = run
+            if not (config.model.weights or run.has_snapshots(points)):
                 raise ValueError(f"{run.path} has no snapshots any more, so no images can be made; --fresh starts over")
-    return todo
+    return unfinished
 
 
-def write_configs(todo: dict[str, RunFolder], configs: dict[str, RunConfig], settings: Mapping[str, str]) -> None:
-    """Write the configs of new runs; those that go on keep theirs, but for paths and the compute settings given."""
-    given = [key.removeprefix("compute.") for key in settings if key.startswith("compute.")]
-    for name, run in todo.items():
-        path, config = run.path / "config.json", configs[name]
+def write_configs(runs: Mapping[str, RunFolder], configs: Mapping[str, ResolvedConfig]) -> None:
+    """Write config.json into the folders of runs, where it is missing or differs."""
+    for name, run in runs.items():
+        path, config = run.path / "config.json", configs[name].config
         run.path.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
+        if not path.is_file() or load_config(run.path) != config:
             write_json(path, config.to_dict())
-            continue
-        before, e = load_config(run.path), config.evaluation
-        after = replace(
-            before,
-            data=config.data,
-            evaluation=replace(before.evaluation, decoder=e.decoder, weights=e.weights),
-            compute=replace(before.compute, **{key: getattr(config.compute, key) for key in given}),
-        )
-        if after != before:
-            write_json(path, after.to_dict())
-
-
-def show_results(
-    runs: dict[str, RunFolder], missing: dict[str, RunFolder], results: Path, suite: str | None, all_done: bool
-) -> int:
-    """Failures of what is missing, pictures, the leaderboard, and where the files are.
-
-    The exit status is 1 when a run is not finished, and 2 when something that can be mended stopped it.
-    """
-    from bench.records import leaderboard_files, text_tables
-    from bench.records.record import read_record
-
-    status = max((explain_unfinished(name, run) for name, run in missing.items()), default=0)
-    finished = {name: read_record(run.record_path) for name, run in runs.items() if name not in missing}
-    if not finished:
-        return status
-    pictures = [str(run.path / "samples.png") for name, run in runs.items() if name in finished]
-    if suite and not missing:
-        pictures += [str(path) for path in draw_suite(runs, finished, results, suite)]
-    text = leaderboard_files.write_leaderboard(results)
-    if all_done:
-        print("all of this is done already; --fresh starts it over")
-    print("pictures\n  " + "\n  ".join(pictures))
-    print("records\n  " + "\n  ".join(str(results / "records" / "v1" / f"{r.id}.json") for r in finished.values()))
-    print(f"leaderboard in {results / 'leaderboard.md'} and .csv\n")
-    shown = {r.fingerprint for r in finished.values()}
-    tables = ["Protocol " + part for part in text.split("## Protocol ")[1:] if part[:12] in shown]
-    print(text_tables.fit_terminal("\n".join(tables).strip(), str(results / "leaderboard.md")))
-    return status
-
-
-def explain_unfinished(name: str, run: RunFolder) -> int:
-    """Say why a run is not finished; 2 when a ValueError, which is for users, ended it, or else 1."""
-    error = run.path / "error.txt"
-    if not error.is_file():
-        who = lease.current_holder(run.path)
-        word = f"being worked on by {who.describe()}" if who else "not finished; the same command goes on with it"
-        print(f"{name} is {word}", file=sys.stderr)
-        return 1
-    last = error.read_text().strip().splitlines()[-1]
-    print(f"{name} failed: {last.removeprefix('ValueError: ')}\n  the whole story: {error}", file=sys.stderr)
-    return 2 if last.startswith("ValueError: ") else 1
-
-
-def draw_suite(runs: dict[str, RunFolder], finished: dict[str, Any], results: Path, suite: str) -> list[Path]:
-    """The suite's curves in one picture, the reference rows as levels, and its samples in another."""
-    from bench.records import record
-    from bench.reports import run_pictures
-
-    one = next(iter(finished.values()))
-    levels = {
-        r.label: next(m.value for n, m in r.metrics.items() if n.startswith("fid"))
-        for r in record.read_records(results)
-        if r.kind == "reference" and r.evaluation_fingerprint == one.evaluation_fingerprint
-    }
-    paths = [results / "runs" / f"{suite}-{what}.png" for what in ("curves", "samples")]
-    run_pictures.save_curves({finished[n].label: (run, finished[n].curve) for n, run in runs.items()}, paths[0], levels)
-    run_pictures.save_side_by_side({finished[n].label: run.path / "samples.png" for n, run in runs.items()}, paths[1])
-    return paths

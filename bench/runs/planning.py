@@ -1,10 +1,11 @@
-"""The plan of some runs: what will be trained, what it costs, and about how long it takes."""
+"""Plan runs: check that their files are there, count their cost, and estimate how long they take."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,84 +18,75 @@ from bench.data import sources
 from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.evaluation import image_io
 from bench.evaluation.extractors import extractor_registry
-from bench.experiments import presets
-from bench.experiments.resolve import check_decoder
+from bench.experiments.resolve import ResolvedConfig, check_decoder
 from bench.terminal.formatting import format_bytes, format_count, format_duration
 from bench.training.trainer import device_of, new_training_state, train_step
 
 MAX_PROBE_MACS = 200_000_000
-"""Networks up to this cost are timed on the CPU; larger ones are priced at compute.tflops."""
+"""Networks up to this cost are timed on the CPU; the time of larger ones follows from compute.tflops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """One run with its price."""
+    """One run with its counted and estimated cost."""
 
     config: RunConfig
-    io: IOSpec
     cost: counting.NetworkCost
     activation_bytes: int
-    """Saved for the backward pass of one image."""
+    """Activations that the backward pass of one image needs."""
     seconds: float
-    """Estimated: training, sampling and no evaluation."""
+    """Estimated, of training and sampling."""
     source: str
-    """Where the estimate comes from."""
+    """Source of the estimate, as the table names it."""
     error: float
-    """Relative difference of a matched cost to its reference's."""
+    """Relative difference of a matched cost to the reference's."""
 
 
-def make_plans(configs: list[RunConfig], parallel: int, here: bool = True) -> list[RunPlan]:
-    """Plan each run; CPU runs on this machine are given their share of the cores."""
-    cores = os.cpu_count() or 1
-    share = max(1, cores // max(1, min(parallel, len(configs))))
+def make_plans(configs: Iterable[ResolvedConfig], here: bool = True) -> list[RunPlan]:
+    """Count and estimate the cost of each run; `here` is whether it will run on this machine."""
     plans = []
-    for config in configs:
-        if here and not config.compute.threads:
-            config = replace(config, compute=replace(config.compute, threads=share))
-        io = presets.network_io(config)
-        price = counting.cost_of_config(config, io)
-        model = config.model
-        saved = counting.activation_bytes(model.arch, model.size or None, io, model.network)
-        seconds, source = estimate_seconds(config, io, price, here)
-        error = cost_mismatch(config, io, price)
+    for resolved in configs:
+        config, io = resolved.config, resolved.io
+        cost, model = counting.cost_of_config(config, io), config.model
+        seconds, source = estimate_seconds(config, io, cost, here)
         plans.append(
             RunPlan(
                 config=config,
-                io=io,
-                cost=price,
-                activation_bytes=saved,
+                cost=cost,
+                activation_bytes=counting.activation_bytes(model.arch, model.size or None, io, model.network),
                 seconds=seconds,
                 source=source,
-                error=error,
+                error=cost_mismatch(config, io, cost),
             )
         )
     return plans
 
 
-def cost_mismatch(config: RunConfig, io: IOSpec, price: counting.NetworkCost) -> float:
-    """Relative difference to the cost of the reference; 0 for a run that is not matched."""
+def cost_mismatch(config: RunConfig, io: IOSpec, cost: counting.NetworkCost) -> float:
+    """Return the relative difference to the cost of the matched reference; 0 for a run that is not matched."""
     if not config.model.match:
         return 0.0
-    wanted = matching.parse_match(config.model.match)
-    return price.by(wanted.by) / matching.target_cost(wanted, io) - 1
+    match = matching.parse_match(config.model.match)
+    return cost.by(match.by) / matching.target_cost(match, io) - 1
 
 
-def estimate_seconds(
-    config: RunConfig, io: IOSpec, price: counting.NetworkCost, here: bool = True
-) -> tuple[float, str]:
-    """(seconds, where from): a short probe on this CPU, if it is `here`, or FLOPs at the stated throughput."""
+def estimate_seconds(config: RunConfig, io: IOSpec, cost: counting.NetworkCost, here: bool = True) -> tuple[float, str]:
+    """Return (seconds, source): from a few steps on this CPU, or from FLOPs at compute.tflops.
+
+    Training and sampling count; a forward pass is taken as a third of a training step.
+    """
     e = config.evaluation
     passes = e.samples * e.steps * (1 if e.guidance == 1 else 2) * config.budget.points
     on_cpu = here and config.compute.device != "cuda" and not torch.cuda.is_available()
-    if on_cpu and price.macs <= MAX_PROBE_MACS:
+    if on_cpu and cost.macs <= MAX_PROBE_MACS:
         per_image = time_training_step(config, io)
         return per_image * (config.budget.images + passes / 3), "timed here"
-    flops = price.training_flops * config.budget.images + price.flops * passes
+    flops = cost.training_flops * config.budget.images + cost.flops * passes
     return flops / (config.compute.tflops * 1e12), f"at {config.compute.tflops:g} TFLOP/s"
 
 
 def time_training_step(config: RunConfig, io: IOSpec) -> float:
-    """Seconds of training an image, from the fastest of three steps on noise."""
+    """Time training on this device: seconds an image, of the fastest of three steps on noise."""
     threads = torch.get_num_threads()
     torch.set_num_threads(config.compute.threads or threads)
     try:
@@ -115,7 +107,7 @@ def time_training_step(config: RunConfig, io: IOSpec) -> float:
 
 
 def plan_table(plans: list[RunPlan]) -> str:
-    """The plan as people read it."""
+    """Format the plans as a table."""
     rows = []
     for p in plans:
         c, model = p.config, p.config.model
@@ -139,31 +131,36 @@ def plan_table(plans: list[RunPlan]) -> str:
 
 
 def total_seconds(plans: list[RunPlan], parallel: int, here: bool = True) -> float:
-    """Seconds for all runs, `parallel` at a time; each core of this machine busy, if it is `here`."""
+    """Estimate the seconds of all runs, `parallel` at a time; on this machine at most one a core."""
     at_once = max(1, min(parallel, len(plans), (os.cpu_count() or 1) if here else parallel))
     return max(sum(p.seconds for p in plans) / at_once, max(p.seconds for p in plans))
 
 
-def check_prerequisites(configs: list[RunConfig], here: bool = True) -> None:
-    """Everything that must be there before work starts (a device, if it is `here`); ValueError says what is missing."""
-    for c in configs:
-        arrays = sources.open_dataset(c.data, trained=not c.model.weights)
-        what = sources.open_source(c.data.name, c.data.root)
-        if what.latent:
-            check_decoder(c, what, arrays.reference.shape[-1])
+def check_prerequisites(configs: Iterable[ResolvedConfig], here: bool = True) -> None:
+    """Raise ValueError where data, decoder, extractor weights or, for runs `here`, the device are missing."""
+    for resolved in configs:
+        config, source = resolved.config, resolved.source
+        data = sources.open_dataset(config.data, source, trained=not config.model.weights)
+        if source.latent:
+            check_decoder(resolved, data.reference.shape[-1])
         if here:
-            device_of(c)
-        extractor_registry.check_extractor(c.evaluation.extractor, c.evaluation.weights)
-        image_io.ArrayImages(arrays.reference, "the reference")
-        if c.evaluation.guidance != 1 and not what.num_classes:
-            raise ValueError(f"{c.data.name} has no classes: set evaluation.guidance=1")
-        if c.evaluation.guidance != 1 and c.recipe.label_drop == 0 and not c.model.weights:
-            raise ValueError(
-                "guidance needs a null class that was trained: set recipe.label_drop or evaluation.guidance=1"
-            )
+            device_of(config)
+        extractor_registry.check_extractor(config.evaluation.extractor, config.evaluation.weights)
+        image_io.ArrayImages(data.reference, "the reference")
+        check_guidance(config, source.num_classes)
 
 
-def prepare_extractors(configs: list[RunConfig], results: Path) -> None:
-    """Make what extractors need once, before several jobs would."""
-    for name, given in {(c.evaluation.extractor, c.evaluation.weights) for c in configs}:
-        extractor_registry.prepare_weights(name, given, results / "cache")
+def check_guidance(config: RunConfig, num_classes: int) -> None:
+    """Raise ValueError for guidance without classes or without a trained null class."""
+    if config.evaluation.guidance == 1:
+        return
+    if not num_classes:
+        raise ValueError(f"{config.data.name} has no classes: set evaluation.guidance=1")
+    if config.recipe.label_drop == 0 and not config.model.weights:
+        raise ValueError("guidance needs a null class that was trained: set recipe.label_drop or evaluation.guidance=1")
+
+
+def prepare_extractors(configs: Iterable[ResolvedConfig], results: Path) -> None:
+    """Find or train the extractors' weights once, before several jobs would do it at the same time."""
+    for name, weights in {(c.config.evaluation.extractor, c.config.evaluation.weights) for c in configs}:
+        extractor_registry.prepare_weights(name, weights, results / "cache")

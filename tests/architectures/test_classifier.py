@@ -1,4 +1,4 @@
-"""ADM's noisy classifier is the published one: its counts, its keys, its function."""
+"""Test ADM's noisy classifier against the published one: parameters, MACs, keys, outputs."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from official_cases import fill, noise
 from torch.utils.flop_counter import FlopCounterMode
 
-from architectures.check import awaken
+from architectures.check import perturb_parameters
 from architectures.classifier import SIZES, NoisyClassifier, from_official, official_layout, to_official
 
 # arXiv:2105.05233 Table 12 prints 65, 43, 54 and 54 M; counted on the published code: results/published
@@ -84,7 +84,7 @@ def state():
     return {key: torch.from_numpy(fill(key, shape, 5)) for key, shape in official_layout(**SMALL).items()}
 
 
-def test_function_and_its_gradient_by_the_image_are_the_published_ones():
+def test_logits_and_image_gradient_are_the_published_ones():
     net, x = from_official(state(), **SMALL), torch.from_numpy(noise(6, (2, 3, 16, 16))).requires_grad_()
     logits = net(x, T)
     torch.testing.assert_close(logits, torch.from_numpy(ARRAYS["classifier/logits"]), rtol=0, atol=2e-6)
@@ -94,13 +94,13 @@ def test_function_and_its_gradient_by_the_image_are_the_published_ones():
 
 
 def test_round_trip_keeps_keys_order_and_bits():
-    given = state()
-    back = to_official(from_official(dict(reversed(given.items())), **SMALL))
-    assert list(back) == list(given) and all(torch.equal(back[key], given[key]) for key in given)
+    original = state()
+    back = to_official(from_official(dict(reversed(original.items())), **SMALL))
+    assert list(back) == list(original) and all(torch.equal(back[key], original[key]) for key in original)
 
 
-def test_gradient_reaches_every_parameter_and_time_changes_the_output():
-    net, x = awaken(NoisyClassifier(**SMALL)), torch.from_numpy(noise(6, (2, 3, 16, 16)))
+def test_gradients_reach_all_parameters_and_time_matters():
+    net, x = perturb_parameters(NoisyClassifier(**SMALL)), torch.from_numpy(noise(6, (2, 3, 16, 16)))
     out = net(x, T)
     assert out.shape == (2, 11)
     (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
@@ -109,7 +109,7 @@ def test_gradient_reaches_every_parameter_and_time_changes_the_output():
 
 
 def test_image_alone_and_in_a_batch_and_in_bfloat16():
-    net, x = awaken(NoisyClassifier(**SMALL)), torch.from_numpy(noise(6, (2, 3, 16, 16)))
+    net, x = perturb_parameters(NoisyClassifier(**SMALL)), torch.from_numpy(noise(6, (2, 3, 16, 16)))
     torch.testing.assert_close(net(x, T)[1:], net(x[1:], T[1:]), rtol=0, atol=1e-5)
     assert net.bfloat16()(x.bfloat16(), T).dtype == torch.bfloat16
 
@@ -135,7 +135,7 @@ def test_missing_and_unknown_arguments_are_named(args):
 
 
 def test_an_image_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="x is 32x32; this classifier sees 16x16"):
+    with pytest.raises(ValueError, match="x is 32x32; this classifier takes 16x16"):
         NoisyClassifier(**SMALL)(torch.zeros(1, 3, 32, 32), torch.zeros(1))
 
 
@@ -157,6 +157,6 @@ def test_wrong_state_dict_is_refused_by_the_key(change, why):
 
 
 @pytest.mark.parametrize("wrong", [{}, {"out.2.c_proj.bias": torch.tensor(1.0)}, [1, 2], None])
-def test_what_is_no_classifier_is_refused_in_a_sentence(wrong):
+def test_other_state_dicts_are_refused(wrong):
     with pytest.raises(ValueError, match=r"is missing|has shape|a state dict maps names to tensors"):
         from_official(wrong)

@@ -1,11 +1,12 @@
-"""The contract of architectures.check over the registry: a new architecture is tested by being registered."""
+"""Run the checks of architectures.check on every registered architecture, switch and type of condition."""
 
 from dataclasses import replace
 
 import pytest
+from helpers import readme_block
 
 from architectures import IOSpec, build, registry
-from architectures.check import CHECKS, TOY, toy_inputs, toy_network
+from architectures.check import CHECKS, TOY_IO, build_toy_network, make_toy_inputs, run_checks
 from architectures.registry import ARCHITECTURES
 
 SWITCHES = [
@@ -42,29 +43,32 @@ def name_of(case):
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_architecture_keeps_the_contract(arch, check):
-    CHECKS[check](toy_network(arch))
+    CHECKS[check](build_toy_network(arch))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", SWITCHES, ids=name_of)
 def test_every_switch_keeps_the_contract(case):
     arch, args = case
     for name, check in CHECKS.items():
-        if name != "exports":  # as costly as the rest together, and covered above for each architecture
-            check(toy_network(arch, args=args))
+        if name != "exports":  # as slow as all others together, and covered above for each architecture
+            check(build_toy_network(arch, args=args))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CONDITIONS.values(), ids=CONDITIONS)
 def test_every_kind_of_condition_keeps_the_contract(case):
     arch, io, args = case
     for check in CHECKS.values():
-        check(toy_network(arch, io=replace(TOY, **io), args=args))
+        check(build_toy_network(arch, io=replace(TOY_IO, **io), args=args))
 
 
-def test_label_as_the_one_token_of_the_context_keeps_the_contract():
-    """But for the gradient: attention to a single token does not depend on queries and keys."""
+@pytest.mark.long
+def test_label_as_context_token_keeps_the_contract():
+    """The gradient check is left out: attention to a single token does not depend on queries and keys."""
     for name, check in CHECKS.items():
         if name != "gradient_reaches_every_parameter":
-            check(toy_network("unet", args=dict(attention_kind="transformer", label="token", context_width=24)))
+            check(build_toy_network("unet", args=dict(attention_kind="transformer", label="token", context_width=24)))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,7 @@ def test_label_as_the_one_token_of_the_context_keeps_the_contract():
 )
 def test_conditions_that_do_not_fit_are_refused(arch, io, args, why):
     with pytest.raises(ValueError, match=why):
-        toy_network(arch, io=replace(TOY, **io), args=args)
+        build_toy_network(arch, io=replace(TOY_IO, **io), args=args)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +101,8 @@ def test_conditions_that_do_not_fit_are_refused(arch, io, args, why):
     ],
 )
 def test_missing_condition_is_named(arch, io, args, why):
-    net = toy_network(arch, io=replace(TOY, **io), args=args)
-    x, t, _ = toy_inputs(net)
+    net = build_toy_network(arch, io=replace(TOY_IO, **io), args=args)
+    x, t, _ = make_toy_inputs(net)
     with pytest.raises(ValueError, match=why):
         net(x, t)
 
@@ -117,7 +121,13 @@ def test_missing_condition_is_named(arch, io, args, why):
         ("unet", {"channel_mult": [0, 1]}, "channel_mult is .*; it must hold a number above 0"),
     ],
 )
-def test_a_value_of_the_wrong_kind_gets_a_sentence(arch, args, words):
+def test_value_of_the_wrong_type_is_one_sentence(arch, args, words):
     toy = registry.entry(arch).toy
     with pytest.raises(ValueError, match=words):
         build(arch, toy, io=IOSpec(channels=1, size=8, num_classes=10), args=args)
+
+
+def test_the_readmes_backbone_keeps_the_contract(tmp_path, monkeypatch):
+    (tmp_path / "toynet.py").write_text(readme_block("README.md", "toynet.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not [(name, error) for name, error in run_checks("toynet:ToyNet") if error]

@@ -1,4 +1,4 @@
-"""GenViT is the authors' network: its counts, its function, its classifier."""
+"""Test GenViT against the authors' network: parameters, MACs, outputs, classifier."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from official_cases import fill, noise
 
 from architectures import IOSpec, build
-from architectures.check import awaken
+from architectures.check import perturb_parameters
 from bench import run
 from bench.costs import counting, matching
 from bench.experiments import presets
@@ -30,9 +30,9 @@ T = torch.tensor([3.0, 871.0])
 @pytest.mark.parametrize("row", PUBLISHED.values(), ids=PUBLISHED)
 def test_published_parameters_and_macs_come_out(row):
     size, pixels, classes, params, gmacs = row
-    found = counting.count_cost("genvit", size, IOSpec(channels=3, size=pixels), {"classifier": classes})
-    assert found.params == params
-    assert found.macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
+    cost = counting.count_cost("genvit", size, IOSpec(channels=3, size=pixels), {"classifier": classes})
+    assert cost.params == params
+    assert cost.macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
 
 
 def filled():
@@ -42,14 +42,14 @@ def filled():
 
 
 @pytest.mark.parametrize("what", ["out", "logits", "noisy_logits"])
-def test_function_is_the_published_one(what):
+def test_output_is_the_published_one(what):
     net, x = filled()
     with torch.no_grad():
         got = {"out": lambda: net(x, T), "logits": lambda: net.classify(x), "noisy_logits": lambda: net.classify(x, T)}
         torch.testing.assert_close(got[what](), torch.from_numpy(ARRAYS[f"genvit/{what}"]), rtol=0, atol=2e-5)
 
 
-def test_classifier_trains_what_it_uses_and_the_denoiser_leaves_its_head_alone():
+def test_classifier_and_denoiser_train_their_own_heads():
     net, x = filled()
     net.classify(x, T).square().sum().backward()
     assert [n for n, p in net.named_parameters() if p.grad is None] == ["decoder_pred.weight", "decoder_pred.bias"]
@@ -58,10 +58,10 @@ def test_classifier_trains_what_it_uses_and_the_denoiser_leaves_its_head_alone()
     assert {n.split(".")[0] for n, p in net.named_parameters() if p.grad is None} == {"head"}
 
 
-def test_without_classes_the_condition_has_no_effect_and_no_parameters():
+def test_without_classes_labels_have_no_effect():
     bare, labelled = (build("genvit", io=IOSpec(channels=3, size=16, num_classes=n), args=SMALL) for n in (0, 10))
     assert set(labelled.state_dict()) - set(bare.state_dict()) == {"label_emb.weight"}
-    net, (x, label) = awaken(bare), (torch.randn(2, 3, 16, 16), torch.tensor([1, 2]))
+    net, (x, label) = perturb_parameters(bare), (torch.randn(2, 3, 16, 16), torch.tensor([1, 2]))
     assert torch.equal(net(x, T), net(x, T, label))
 
 
@@ -86,8 +86,8 @@ def test_each_token_has_its_own_scale_and_shift():
     [
         ({"patch": 5}, "image size 16 is not divisible by 5"),
         ({"heads": 7}, "width 24 is not divisible by 7"),
-        ({"width": 2, "heads": 1}, "width is 2; the time's sines and cosines need an even one of at least 4"),
-        ({"width": 27}, "width is 27; the time's"),
+        ({"width": 2, "heads": 1}, "width is 2; the time embedding needs an even width"),
+        ({"width": 27}, "width is 27; the time embedding"),
         ({"classifier": -1}, "classifier is -1; it must be at least 0"),
     ],
 )
@@ -96,7 +96,7 @@ def test_impossible_shapes_are_refused(args, why):
         build("genvit", io=IO, args={**SMALL, **args})
 
 
-def test_a_network_without_a_classifier_says_so():
+def test_classify_without_a_classifier_is_refused():
     net = build("genvit", io=IO, args={**SMALL, "classifier": 0})
     with pytest.raises(ValueError, match="build it with classifier=10"):
         net.classify(torch.zeros(1, 3, 16, 16))
@@ -105,18 +105,18 @@ def test_a_network_without_a_classifier_says_so():
 @pytest.mark.parametrize(
     ("size", "data"), [("384/4", "cifar10-uncond"), ("384/8", "celeba64"), ("512/8", "imagenet128")]
 )
-def test_a_size_implies_the_data_set_nearest_to_its_papers(size, data):
+def test_size_implies_the_closest_data_set(size, data):
     config = presets.compose_config(presets.RunRequest(arch="genvit", size=size))
     net = counting.meta_network("genvit", size, presets.network_io(config), {})
     assert config.data.name == data and net.spec.io.size % net.patch == 0
 
 
-def test_a_size_whose_data_set_is_not_known_asks_for_a_folder(capsys):
+def test_size_without_a_data_set_asks_for_a_folder(capsys):
     assert run.main(["--arch", "genvit", "--size", "1024/14", "--dry-run"]) == 2
     assert "the data set of genvit 1024/14 is not known here; name a folder with --data" in capsys.readouterr().err
 
 
-def test_a_genvit_of_the_unets_cost_is_found():
+def test_genvit_matches_the_cost_of_the_unet():
     io = IOSpec(channels=1, size=8, num_classes=10)
     solution = matching.solve_size("genvit", io, matching.parse_match("macs:unet:nano"), 0.02)
     assert abs(solution.error) <= 0.02 and solution.args["patch"] == 2

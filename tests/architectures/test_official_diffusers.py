@@ -1,11 +1,11 @@
-"""DiT in diffusers' layout: the installed diffusers gives the same outputs on the same weights."""
+"""Test DiT in diffusers' layout: the installed diffusers computes the same outputs on the same weights."""
 
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 
 from architectures import IOSpec, build, from_diffusers, to_diffusers
-from architectures.check import awaken
+from architectures.check import perturb_parameters
 
 CONFIG = dict(
     num_attention_heads=4,
@@ -19,8 +19,8 @@ CONFIG = dict(
 
 
 def theirs(**more):
-    """A small DiT of diffusers with one embedder for all blocks, as the published conversions have."""
-    model = awaken(DiTTransformer2DModel(**{**CONFIG, "norm_eps": 1e-6, **more}))
+    """Build a small DiT of diffusers whose blocks share the embedder weights, as in the published conversions."""
+    model = perturb_parameters(DiTTransformer2DModel(**{**CONFIG, "norm_eps": 1e-6, **more}))
     for block in model.transformer_blocks[1:]:
         block.norm1.emb.load_state_dict(model.transformer_blocks[0].norm1.emb.state_dict())
     return model
@@ -28,7 +28,7 @@ def theirs(**more):
 
 def ours(**more):
     io = IOSpec(channels=3, size=12, num_classes=10, variance="learned_range")
-    return awaken(build("dit", io=io, args={"depth": 3, "width": 64, "heads": 4, **more}))
+    return perturb_parameters(build("dit", io=io, args={"depth": 3, "width": 64, "heads": 4, **more}))
 
 
 def batch():
@@ -43,31 +43,33 @@ def published_frequencies(model):
 
 
 @torch.no_grad()
-def test_published_function_is_diffusers_with_the_published_frequencies():
-    model, given = published_frequencies(theirs()), batch()
+def test_diffusers_with_published_frequencies_is_equal():
+    model, arguments = published_frequencies(theirs()), batch()
     net = from_diffusers(model.state_dict(), model.config)
-    torch.testing.assert_close(net(*given), model(*given).sample, rtol=0, atol=2e-5)
+    torch.testing.assert_close(net(*arguments), model(*arguments).sample, rtol=0, atol=2e-5)
 
 
 @torch.no_grad()
-def test_own_frequencies_of_diffusers_are_followed_on_request():
-    model, given = theirs(), batch()
+def test_ddpm_frequencies_follow_diffusers():
+    model, arguments = theirs(), batch()
     net = from_diffusers(model.state_dict(), model.config, frequencies="ddpm")
-    torch.testing.assert_close(net(*given), model(*given).sample, rtol=0, atol=2e-5)
+    torch.testing.assert_close(net(*arguments), model(*arguments).sample, rtol=0, atol=2e-5)
     net = from_diffusers(model.state_dict(), model.config)
-    off = (net(*given) - model(*given).sample).abs().amax(dim=(1, 2, 3))
+    off = (net(*arguments) - model(*arguments).sample).abs().amax(dim=(1, 2, 3))
     assert off[0] < 2e-5, "at t = 0 the frequencies do not matter"
     assert off[1:].min() > 1e-3, "diffusers has taken up the published frequencies: drop the switch"
 
 
 @torch.no_grad()
-def test_diffusers_computes_our_function_on_the_weights_we_write():
-    net, given = ours(), batch()
+def test_diffusers_computes_our_function_on_our_weights():
+    net, arguments = ours(), batch()
     state, config = to_diffusers(net)
     model = DiTTransformer2DModel(**config)
     assert list(state) == list(model.state_dict())
     model.load_state_dict(state)
-    torch.testing.assert_close(net(*given), published_frequencies(model.eval())(*given).sample, rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        net(*arguments), published_frequencies(model.eval())(*arguments).sample, rtol=0, atol=2e-5
+    )
 
 
 def test_round_trip_keeps_keys_order_and_bits():

@@ -1,4 +1,4 @@
-"""Registered sizes have the papers' numbers of parameters."""
+"""Test that registered sizes have the parameter counts of the papers."""
 
 import pytest
 import torch
@@ -76,7 +76,7 @@ def test_parameters_are_exactly_the_published_number(arch, size, io, args, count
 
 
 @pytest.mark.parametrize(("size", "io", "millions"), MILLIONS)
-def test_iddpm_is_near_the_round_numbers_of_its_paper_and_checkpoint_names(size, io, millions):
+def test_iddpm_parameters_match_the_rounded_numbers(size, io, millions):
     assert parameters(meta("unet", size, io)) / 1e6 == pytest.approx(millions, rel=0.06)
 
 
@@ -94,12 +94,12 @@ TWINS = [
 
 
 def switches(module):
-    """What a module was told that its printed form does not show: heads, order of the channels."""
+    """Return the scalar attributes of a module, which its repr does not show: heads, channel order."""
     return {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float | str)}
 
 
 @pytest.mark.parametrize(("family", "name", "size"), TWINS)
-def test_registered_size_is_the_network_of_the_published_checkpoint(family, name, size):
+def test_registered_size_is_the_published_network(family, name, size):
     layout = official_layout(family, **PUBLISHED[family][name])
     net = from_official(family, {key: torch.empty(shape, device="meta") for key, shape in layout.items()})
     twin = meta(net.spec.arch, size, net.spec.io)

@@ -71,5 +71,5 @@ def test_the_command_answers_nonsense_in_a_sentence(capsys):
 
 def test_both_forms_of_a_match_are_one_protocol():
     """unet:nano means macs:unet:nano; were they told apart, equal rows would stand in two tables."""
-    short, full = resolve.resolve([presets.RunRequest(match=m) for m in ("unet:nano", "macs:unet:nano")])
+    short, full = (resolve.resolve(presets.RunRequest(match=m)).config for m in ("unet:nano", "macs:unet:nano"))
     assert short == full and short.model.match == "macs:unet:nano"

@@ -85,7 +85,7 @@ def assert_same_training(one, other, exactly=False):
 
 def test_a_process_learns_its_place_from_its_submitit_job(ranks, tmp_path):
     run = make_run(tmp_path, tiny_config())
-    assert ranks("told", run, 3) == [[r, r, 3, [2, 7], 6, [0, 1, 2], "first"] for r in range(3)]
+    assert ranks("describe_rank", run, 3) == [[r, r, 3, [2, 7], 6, [0, 1, 2], "first"] for r in range(3)]
 
 
 FEW = {"compute__micro_batch": 2, "budget__images": 20, "recipe__batch": 9}

@@ -65,23 +65,23 @@ def test_each_architecture_goes_from_images_to_a_row_of_the_leaderboard_on_a_clu
     assert (here / "results" / "leaderboard.md").read_text().count("## Protocol ") == 1
 
 
-def config_of(**settings):
+def resolved(results=None, threads=1, **settings):
     own = {**FEW, **SMALLEST["dit"], **{k.replace("__", "."): v for k, v in settings.items()}}
-    wish = presets.RunRequest(
+    request = presets.RunRequest(
         data="latents:data/cats-latents",
-        settings={k: str(v) for k, v in own.items() if not k.startswith("slurm.")},
+        settings={k: str(v) for k, v in own.items() if not k.startswith("slurm.") and k != "compute.threads"},
     )
-    return resolve([wish])[0]
+    return resolve(request, threads=threads, results=results)
 
 
 def test_the_decoder_is_the_encoders_own_and_belongs_to_the_protocol_but_its_place_does_not(here):
-    config = config_of()
+    config = resolved().config
     assert config.evaluation.decoder == str(here / "models" / "vae")
     (here / "models" / "vae").rename(here / "models" / "moved")
-    moved = config_of(evaluation__decoder="models/moved")
+    moved = resolved(evaluation__decoder="models/moved").config
     assert moved.evaluation.decoder == "models/moved" and moved.name == config.name
     save_vae(here / "models" / "other", seed=1)
-    other = config_of(evaluation__decoder="models/other")
+    other = resolved(evaluation__decoder="models/other").config
     halves = [
         protocol.evaluation_protocol(c, extractor_hash="", reference_hash="", reference_count=1)
         for c in (config, moved, other)
@@ -96,28 +96,29 @@ def refused(config):
 
 
 def test_a_decoder_that_is_gone_or_another_one_is_said_before_work_starts(here):
-    config = config_of()
+    config = resolved()
     (here / "models" / "vae").rename(here / "models" / "moved")
     assert f"evaluation.decoder is {here / 'models' / 'vae'}: name a folder" in refused(config)
     save_vae(here / "models" / "vae", seed=1)
     assert "holds another autoencoder" in refused(config)
     save_vae(here / "models" / "f4", down=3)
-    assert "has latents (4, 4, 4) for images of 16 pixels" in refused(config_of(evaluation__decoder="models/f4"))
+    assert "has latents (4, 4, 4) for images of 16 pixels" in refused(resolved(evaluation__decoder="models/f4"))
 
 
 def test_a_run_that_goes_on_takes_the_decoders_new_place(here):
-    config, results = config_of(), here / "results"
-    folder = RunFolder.of(results, config.name)
-    launch.write_configs({config.name: folder}, {config.name: config}, {})
+    results = here / "results"
+    first = resolved(results)
+    config, folder = first.config, RunFolder.of(results, first.config.name)
+    launch.write_configs({config.name: folder}, {config.name: first})
     (here / "models" / "vae").rename(here / "models" / "moved")
-    moved = config_of(evaluation__decoder="models/moved", compute__threads=2)
-    launch.write_configs({config.name: folder}, {config.name: moved}, {})
+    moved = resolved(results, threads=2, evaluation__decoder="models/moved")
+    launch.write_configs({config.name: folder}, {config.name: moved})
     kept = load_config(folder.path)
     assert kept.evaluation.decoder == "models/moved" and kept.compute.threads == 1 and kept.name == config.name
 
 
 def test_pixels_have_no_decoder_in_their_protocol(digits):
-    config = resolve([presets.RunRequest(data="digits")])[0]
+    config = resolve(presets.RunRequest(data="digits")).config
     half = protocol.evaluation_protocol(config, extractor_hash="", reference_hash="", reference_count=1)
     assert half["decoder"] == "" and config.evaluation.decoder == ""
 
@@ -128,6 +129,6 @@ def test_a_run_on_a_damaged_shard_ends_with_its_name_and_leaves_no_weights(here,
     words = ["--data", "latents:data/cats-latents", "--cluster", "debug"]
     words += words_of({**FEW, **SMALLEST["dit"], "evaluation.weights": inception, "slurm.time": "1:00:00"})
     assert run.main(words) == 2
-    assert "shard-00000.npy is damaged: image" in capsys.readouterr().err
+    assert "shard-00000.npy is damaged: the CRC-32 of image" in capsys.readouterr().err
     (folder,) = (here / "results" / "runs").glob("dit-*")
     assert not list(folder.glob("snapshots/*"))

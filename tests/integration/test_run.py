@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import LONG, SMALLEST, TINY, words_of
+from helpers import LONG, SMALLEST, TINY, readme_block, words_of
 from PIL import Image
 
 from bench import run
@@ -42,14 +42,6 @@ def test_help_is_quick_and_reads_like_a_manual():
     assert done.returncode == 0 and seconds < 1.5, "of computing, however busy the machine; about half a second"
     for word in ("what to run", "by which rules", "where and how", "recipe.lr=FLOAT", "default: dit", "[0.9999]"):
         assert word in done.stdout
-
-
-def test_help_and_the_list_import_no_torch():
-    use = "run.parser().format_help(); listing.describe_choices()"
-    code = (
-        f"import sys; from bench import run; from bench.runs import listing; {use}; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_the_list_shows_everything(capsys):
@@ -250,7 +242,7 @@ def test_ctrl_c_ends_in_one_sentence_and_the_run_goes_on(results):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the door and all it has started
     out, err = process.communicate(timeout=LONG)
     assert process.returncode == 130, out + err
-    assert err.strip() == "bench.run: stopped; what is done is saved, the same command goes on from there"
+    assert err.strip() == "bench.run: stopped; progress is saved, the same command continues from there"
     assert run.main(command[3:]) == 0
     assert '"stopped"' in next((results / "runs").glob("dit*/log.jsonl")).read_text()
     assert next((results / "runs").glob("dit*/record.json")).is_file()
@@ -268,18 +260,11 @@ def test_what_is_submitted_to_slurm_is_left_to_the_cluster(results, capsys, monk
     (path,) = (results / "runs").glob("dit*/config.json")
     assert json.loads(path.read_text())["compute"]["threads"] == 1
     (code,) = (results / "runs" / "jobs" / "code").iterdir()
-    assert (code / "bench" / "job.py").is_file()
+    assert (code / "bench" / "runs" / "job.py").is_file()
 
 
-def readme_block(marker):
-    text = (ROOT / "README.md").read_text()
-    found = re.search(rf"```python\n(# {marker}.*?)```", text, re.S)
-    assert found, f"README.md has no block that starts with '# {marker}'"
-    return found.group(1)
-
-
-def test_the_backbone_of_the_readme_runs_against_the_dit(results, tmp_path):
-    code = readme_block("mynet.py")
+def test_the_readmes_backbone_runs_against_the_dit(results, tmp_path):
+    code = readme_block("architectures/README.md", "mynet.py")
     assert len(code.strip().splitlines()) <= 30
     (tmp_path / "mynet.py").write_text(code)
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}

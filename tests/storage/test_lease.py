@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from bench.runs import launch
+from bench.runs import summary
 from bench.storage import lease, process_identity
 from bench.storage.atomic import partial_path
 from bench.storage.run_folder import RunFolder
@@ -122,7 +122,7 @@ def test_current_holder_is_shown_by_bench_run(start, tmp_path, capsys):
     holder = start()
     holder.says()
     assert lease.current_holder(folder.path).pid == holder.pid
-    assert launch.explain_unfinished("dit", folder) == 1
+    assert summary.explain_unfinished("dit", folder) == 1
     assert f"dit is being worked on by {lease.this_process().host}, process {holder.pid}" in capsys.readouterr().err
     holder.signal(signal.SIGKILL)
     assert lease.current_holder(folder.path) is None

@@ -6,7 +6,7 @@ from helpers import tiny_config
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from architectures.check import awaken
+from architectures.check import perturb_parameters
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import make_diffusion
 from bench.evaluation import generation
@@ -54,7 +54,7 @@ def config_of(net, device="cpu", **compute):
 
 def state_of(config, device=CPU):
     state = trainer.new_training_state(config, presets.network_io(config), device)
-    awaken(state.net).train()
+    perturb_parameters(state.net).train()
     return state
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bench.config.metric_specs import FID_EXTRACTORS
 from bench.evaluation.extractors import small_cnn
 from bench.evaluation.extractors.weight_hashes import hash_weights
 
@@ -121,8 +122,6 @@ EXTRACTORS: dict[str, Extractor] = {
         trained_here=True,
     ),
 }
-FID_EXTRACTORS = [name for name, extractor in EXTRACTORS.items() if "fid" in extractor.layers]
-"""Extractors that a run or a reference file may name."""
 
 
 def check_extractor(name: str, path: str) -> None:
