@@ -94,8 +94,8 @@ class UNet(nn.Module):
         out_channels: int | None = None,
     ) -> None:
         super().__init__()
-        choices = dict(norm=norm, resample=resample, qkv_order=qkv_order, attention_kind=attention_kind, label=label)
-        require_choices(CHOICES, **choices)
+        require_choices(CHOICES, norm=norm, resample=resample, qkv_order=qkv_order, attention_kind=attention_kind)
+        require_choices(CHOICES, label=label)
         if not channel_mult or min(channel_mult) <= 0:
             raise ValueError(f"channel_mult is {channel_mult}; it must hold a number above 0 for each level")
         self._attended = attended_levels(io.size, len(channel_mult), attention)
@@ -117,12 +117,11 @@ class UNet(nn.Module):
             context=_context_width(io, attention_kind, label, context_width),
         )
         widths = [int(mult * channels) for mult in channel_mult]
-        label_rows = io.label_rows if label == "add" else 0
-        self._build_layers(io, widths, res_blocks, out_channels or io.out_channels, label_rows)
-        tokens = io.label_rows if label == "token" else 0
-        self.label_token = nn.Embedding(tokens, context_width) if tokens else None
+        self._build_layers(io, widths, res_blocks, out_channels or io.out_channels, label)
+        self.label_token = nn.Embedding(io.label_rows, context_width) if label == "token" and io.label_rows else None
 
-    def _build_layers(self, io: IOSpec, widths: list[int], res_blocks: int, out: int, label_rows: int) -> None:
+    def _build_layers(self, io: IOSpec, widths: list[int], res_blocks: int, out: int, label: LabelPath) -> None:
+        label_rows = io.label_rows if label == "add" else 0
         emb, options = self.emb_width, self._options
         self.time_embed = time_mlp(self.channels)
         self.label_emb = nn.Embedding(label_rows, emb) if label_rows else None

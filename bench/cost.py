@@ -5,17 +5,6 @@ from __future__ import annotations
 import json
 import sys
 
-from tabulate import tabulate
-
-from bench.papers import published_networks
-from bench.papers.published_costs import (
-    LEGEND,
-    compare_cost,
-    comparison_row,
-    comparison_to_dict,
-    format_counts_csv,
-    search_networks,
-)
 from bench.storage.atomic import atomic_write
 from bench.terminal.cli import CommandParser, command
 
@@ -31,6 +20,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="unrounded numbers for scripts")
     parser.add_argument("--write", action="store_true", help="write all counts to results/counts.csv, for bench.tables")
     flags = parser.parse_args(argv)
+    from tabulate import tabulate
+
+    from bench.papers import published_networks
+    from bench.papers.published_costs import (
+        LEGEND,
+        compare_cost,
+        comparison_row,
+        comparison_to_dict,
+        format_counts_csv,
+        search_networks,
+    )
+
     rows = search_networks([] if flags.write else flags.words)
     found = []
     for i, row in enumerate(rows):

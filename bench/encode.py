@@ -15,10 +15,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from bench.config.schema import Precision
 from bench.data import sources
-from bench.data.autoencoder import Precision
-from bench.data.latent_plan import EncodingOptions
-from bench.data.latent_workers import encode_dataset, verify_latents
 from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
@@ -33,7 +31,7 @@ def parser() -> CommandParser:
     p.add_argument("--reference", type=int, default=10_000, metavar="N", help="reference images (default: 10000)")
     p.add_argument("--batch", type=int, default=32, metavar="N", help="batch size (default: 32)")
     p.add_argument("--shard-mib", type=float, default=256, metavar="N", help="size of a shard in MiB (default: 256)")
-    p.add_argument("--precision", choices=get_args(Precision), default="", help="default: tf32 on GPUs, else fp32")
+    p.add_argument("--precision", choices=get_args(Precision), help="default: tf32 on GPUs, else fp32")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--processes", type=int, default=0, metavar="N", help="processes (default: one per GPU, or 1)")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads per process (default: its share)")
@@ -46,6 +44,9 @@ def parser() -> CommandParser:
 @command("bench.encode", stopped="stopped; finished shards are kept, and the same command goes on from there")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
+    from bench.data.latent_plan import EncodingOptions
+    from bench.data.latent_workers import encode_dataset, verify_latents
+
     if flags.verify:
         damages, summary = verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX)))
         for damage in damages:

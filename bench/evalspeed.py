@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-import torch
-from tabulate import tabulate
-
-from bench.benchmarks.evaluation_speed import EVALUATION_PARTS, peak_memory_gib
 from bench.terminal.cli import CommandParser, command
+
+PARTS = ("frechet", "manifold", "evaluation")
 
 
 @command("bench.evalspeed", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.evalspeed", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "part", choices=EVALUATION_PARTS, help="what to measure; each in a process of its own, for its peak memory"
+        "part", choices=PARTS, help="what to measure; each in a process of its own, for its peak memory"
     )
     parser.add_argument("--samples", type=int, default=50_000, help="generated images (default: 50,000)")
     parser.add_argument("--reference", type=int, default=10_000, help="real images (default: 10,000)")
@@ -26,6 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cuda", action="store_true", help="precision and recall on the GPU")
     parser.add_argument("--threads", type=int, default=0, help="torch's CPU threads (default: its own)")
     flags = parser.parse_args(argv)
+    import torch
+    from tabulate import tabulate
+
+    from bench.benchmarks.evaluation_speed import EVALUATION_PARTS, peak_memory_gib
+
     if flags.threads:
         torch.set_num_threads(flags.threads)
     print(tabulate(EVALUATION_PARTS[flags.part](flags), headers="keys", disable_numparse=True))

@@ -7,23 +7,26 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-import torch
-
-from bench.config.metric_specs import METRIC_SPECS
-from bench.evaluation import adm_selftest, metrics
-from bench.evaluation.comparison import ComparisonRequest, compare_sample_sets
-from bench.evaluation.comparison_report import format_comparison
-from bench.evaluation.extractors.extractor_registry import EXTRACTORS
-from bench.evaluation.precision_recall import DistanceDtype
+from bench.config.metric_specs import FID_EXTRACTORS, METRIC_SPECS, DistanceDtype
+from bench.config.schema import ProtocolName
+from bench.evaluation import adm_selftest
 from bench.storage.atomic import write_json
 from bench.terminal.cli import CommandParser, command
+
+if TYPE_CHECKING:
+    from bench.evaluation.comparison import ComparisonRequest
 
 
 @command("bench.evaluate", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
+    import torch
+
+    from bench.evaluation.comparison import compare_sample_sets
+    from bench.evaluation.comparison_report import format_comparison
+
     request = request_of(flags)
     if flags.threads:
         torch.set_num_threads(flags.threads)
@@ -46,10 +49,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("samples", nargs="?", metavar="SAMPLES", help="the generated side")
     p.add_argument("--reference", metavar="REF", help="the real side")
     p.add_argument("--self-test", nargs=2, metavar=("REF.npz", "SAMPLES.npz"), help="check ADM's published target")
-    p.add_argument("--protocol", choices=get_args(metrics.ProtocolName), help="whose inception score (default: adm)")
+    p.add_argument("--protocol", choices=get_args(ProtocolName), help="whose inception score (default: adm)")
     names = [name for name in METRIC_SPECS if name != "class_accuracy"]
     p.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"some of: {', '.join(names)}")
-    p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
+    p.add_argument("--extractor", choices=FID_EXTRACTORS, default="")
     p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
     p.add_argument("--dinov2-weights", default="", metavar="PATH", help="DINOv2's weights (default: torch's cache)")
     p.add_argument("--pr-dtype", choices=get_args(DistanceDtype), help="float16 repeats published tables' distances")
@@ -67,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
 
 def request_of(flags: argparse.Namespace) -> ComparisonRequest:
     """The request of a command line; ValueError for what does not fit together."""
+    import torch
+
+    from bench.evaluation.comparison import ComparisonRequest
+
     if flags.self_test:
         if flags.samples or flags.reference:
             raise ValueError("--self-test names both files itself: --self-test REF.npz SAMPLES.npz")

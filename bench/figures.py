@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.records.record import read_records
-from bench.reports.figure_definitions import build_figures
-from bench.reports.figure_files import describe_figure, write_figures
 from bench.terminal.cli import CommandParser, command
 
 
@@ -25,6 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--format", default="png", choices=("png", "svg"), help="image format (default: png)")
     flags = parser.parse_args(argv)
+    from bench.records.record import read_records
+    from bench.reports.figure_definitions import build_figures
+    from bench.reports.figure_files import describe_figure, write_figures
+
     results = Path(flags.results)
     if not results.is_dir():
         raise ValueError(f"{flags.results} is no folder; name a results folder with --results")

@@ -14,19 +14,20 @@ import sys
 from dataclasses import asdict
 from typing import get_args
 
-import torch
-
+from bench.config.metric_specs import FID_EXTRACTORS
+from bench.config.schema import ProtocolName
 from bench.data import sources
-from bench.evaluation import metrics
-from bench.evaluation.extractors.extractor_registry import EXTRACTORS
 from bench.evaluation.reference_manifest import summarize_manifest
-from bench.evaluation.reference_statistics import build_reference
 from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
 @command("bench.reference", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
+    import torch
+
+    from bench.evaluation.reference_statistics import build_reference
+
     if flags.batch < 1:
         raise ValueError(f"--batch is {flags.batch}; it must be at least 1")
     if flags.device == "cuda" and not torch.cuda.is_available():
@@ -43,11 +44,9 @@ def parser() -> argparse.ArgumentParser:
     p = CommandParser(prog="python -m bench.reference", description=__doc__, formatter_class=PlainHelp)
     p.add_argument("data", metavar="DATA", help=f"{', '.join(sources.KNOWN_SOURCES)}; or a path")
     p.add_argument("--features", action="store_true", help="also what precision, recall and KID need")
-    p.add_argument("--extractor", choices=[n for n, e in EXTRACTORS.items() if "fid" in e.layers], default="")
+    p.add_argument("--extractor", choices=FID_EXTRACTORS, default="")
     p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
-    p.add_argument(
-        "--protocol", choices=get_args(metrics.ProtocolName), help="default: adm; torch-fidelity for digits, shapes"
-    )
+    p.add_argument("--protocol", choices=get_args(ProtocolName), help="default: adm; torch-fidelity for digits, shapes")
     p.add_argument("--root", default="data", metavar="DIR", help="where known data sets are (default: data)")
     p.add_argument("--cache", default="results/cache", metavar="DIR", help="default: results/cache")
     p.add_argument("--skip-bad", action="store_true", help="leave unusable images out, and count them")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bench.records.record import records_folder
-from bench.reports.page_html import DEFAULT_GRID_MIB, build_page
+from bench.reports.style import DEFAULT_GRID_MIB
 from bench.storage.atomic import atomic_write
 from bench.terminal.cli import CommandParser, command
 
@@ -29,6 +29,8 @@ def make_parser() -> CommandParser:
 def main(argv: list[str] | None = None) -> int:
     """Write the page; return 2 for a mistake of the user."""
     flags = make_parser().parse_args(argv)
+    from bench.reports.page_html import build_page
+
     results = Path(flags.results)
     out = Path(flags.out) if flags.out else results / "report.html"
     if not results.is_dir():

@@ -6,10 +6,6 @@ import os
 import sys
 from dataclasses import replace
 
-from tabulate import tabulate
-
-from bench.benchmarks.scaling import describe_devices, measure_scaling, scaling_table
-from bench.experiments import presets, resolve
 from bench.terminal.cli import CommandParser, command
 
 
@@ -25,6 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sharding", choices=("none", "fsdp"), default="none", help="DDP or FSDP2 (default: none)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median is shown (default: 3)")
     flags = parser.parse_args(argv)
+    from tabulate import tabulate
+
+    from bench.benchmarks.scaling import describe_devices, measure_scaling, scaling_table
+    from bench.experiments import presets, resolve
+
     if min(*flags.processes, flags.rounds, flags.batch, flags.threads) < 1:
         raise ValueError("--processes, --rounds, --batch and --threads must be at least 1")
     request = presets.RunRequest(arch=flags.arch, size=flags.size, data=flags.data)

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import torch
-from tabulate import tabulate
-
-from bench.benchmarks.reference_speed import SIZES, measure_pair
-from bench.costs import timing
 from bench.terminal.cli import CommandParser, command
 
 
@@ -16,10 +11,16 @@ from bench.terminal.cli import CommandParser, command
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--arch", nargs="+", choices=("dit", "uvit", "unet"), default=["dit", "uvit", "unet"])
-    parser.add_argument("--size", choices=tuple(SIZES), default="small", help="small (default) or large networks")
+    parser.add_argument("--size", choices=("small", "large"), default="small", help="small (default) or large networks")
     parser.add_argument("--batch", type=int, default=8, help="images a step (default: 8)")
     parser.add_argument("--rounds", type=int, default=7, help="timed turns of each (default: 7)")
     flags = parser.parse_args(argv)
+    import torch
+    from tabulate import tabulate
+
+    from bench.benchmarks.reference_speed import SIZES, measure_pair
+    from bench.costs import timing
+
     if flags.batch < 1 or flags.rounds < 1:
         raise ValueError("--batch and --rounds must be at least 1")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

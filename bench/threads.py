@@ -5,10 +5,6 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 
-from tabulate import tabulate
-
-from bench.benchmarks.threads import ThreadLayout, measure_layout, parse_layout, throughput_table
-from bench.experiments import presets, resolve
 from bench.terminal.cli import CommandParser, command
 
 
@@ -22,6 +18,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="timed seconds a row and round (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median is shown (default: 3)")
     flags = parser.parse_args(argv)
+    from tabulate import tabulate
+
+    from bench.benchmarks.threads import ThreadLayout, measure_layout, parse_layout, throughput_table
+    from bench.experiments import presets, resolve
+
     if min(*flags.batch, flags.rounds) < 1 or flags.seconds <= 0:
         raise ValueError("--batch and --rounds must be at least 1, and --seconds more than 0")
     layouts = [parse_layout(text) for text in flags.layout]

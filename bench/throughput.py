@@ -5,30 +5,23 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-from tabulate import tabulate
-
-from bench.benchmarks.throughput import (
-    COLUMNS,
-    MODES,
-    SUITES,
-    csv_files,
-    format_cell,
-    measure_rows,
-    network_configs,
-    open_session,
-    write_csv,
-)
 from bench.config.schema import RunConfig
 from bench.terminal.cli import CommandParser, command
-from bench.training.trainer import device_of
+
+MODES = ("train", "forward", "sample", "loader")
 
 
 def parser() -> CommandParser:
     p = CommandParser(prog="python -m bench.throughput", description=(__doc__ or "").splitlines()[0])
-    p.add_argument("--suite", choices=SUITES, help="networks (default: h100 on a GPU, small on a CPU)")
+    p.add_argument("--suite", choices=("small", "h100"), help="networks (default: h100 on a GPU, small on a CPU)")
     p.add_argument("--net", nargs="+", metavar="ARCH:SIZE[@DATA]", help="networks of your own choice")
-    p.add_argument("--mode", nargs="+", choices=MODES, default=["train", "forward"], help="(default: train forward)")
+    p.add_argument(
+        "--mode",
+        nargs="+",
+        choices=MODES,
+        default=["train", "forward"],
+        help="(default: train forward)",
+    )
     p.add_argument("--baseline", choices=("eager", "none"), default="eager", help="what to compare with (eager)")
     p.add_argument("--track", choices=("shared", "native"), default="shared", help="whose recipe and process")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of bench.run's")
@@ -45,6 +38,20 @@ def parser() -> CommandParser:
 @command("bench.throughput")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
+    import torch
+    from tabulate import tabulate
+
+    from bench.benchmarks.throughput import (
+        COLUMNS,
+        csv_files,
+        format_cell,
+        measure_rows,
+        network_configs,
+        open_session,
+        write_csv,
+    )
+    from bench.training.trainer import device_of
+
     if flags.rounds < 1 or flags.batch < 0 or min(flags.steps) < 2:
         raise ValueError("--rounds must be at least 1, --batch at least 0 and --steps at least 2")
     device = device_of(RunConfig())

@@ -4,12 +4,11 @@ import dataclasses
 import json
 
 import numpy as np
-from made_records import config_of, metric, whole
+from factories import config_of, full_record, metric
 from PIL import Image
 
 from bench.records import record
 from bench.records.protocol import fingerprint
-from bench.reports.page_data import record_to_dict
 
 ARCHS = ("dit", "uvit", "unet")
 HOSTILE = "</script><img src=x onerror='document.title=1'>&amp; \"quoted\" \u2028"
@@ -18,7 +17,7 @@ COSTS = {"dit": 8_000_000, "uvit": 16_000_000, "unet": 24_000_000}
 
 def run(arch, seed, images):
     config = config_of(arch, seed, budget__images=images, budget__points=3)
-    one = whole(config, fid=1 + ARCHS.index(arch) + 0.1 * seed, macs=COSTS[arch])
+    one = full_record(config, fid=1 + ARCHS.index(arch) + 0.1 * seed, macs=COSTS[arch])
     fields = {
         "incidents": [{"kind": "restart", "images": 20_000}] if seed else [],
         "created": f"2026-11-2{seed}T00:00:00",
@@ -47,7 +46,7 @@ def page_study():
     runs = [run(arch, seed, images) for images in (60_000, 120_000) for arch in ARCHS for seed in range(3)]
     none = {"metrics": {}, "cost": None, "checkpoint": None, "curve": [], "losses": []}
     broken = renamed(runs[0], "dit broken", status="diverged", error=f"the loss is nan {HOSTILE}", **none)
-    hostile = renamed(whole(config_of("dit", 7, budget__images=60_000, budget__points=3), fid=9.0), HOSTILE)
+    hostile = renamed(full_record(config_of("dit", 7, budget__images=60_000, budget__points=3), fid=9.0), HOSTILE)
     return [*runs, reference("held-out", 0.2), reference("noise", 33.0), broken, hostile]
 
 
@@ -55,7 +54,7 @@ def publish(folder, records, pictures=True):
     for i, r in enumerate(records):
         path = record.records_folder(folder) / f"{r.id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record_to_dict(r)))
+        path.write_text(json.dumps(record.record_to_dict(r)))
         if pictures and r.kind == "model" and r.status == "done":
             sheet = np.random.default_rng(i).integers(0, 255, (80, 80), dtype=np.uint8)
             (folder / "samples").mkdir(exist_ok=True)

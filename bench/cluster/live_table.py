@@ -73,7 +73,7 @@ class RunDisplay:
                 lines.append(describe_progress(status))
             if status.run in changed:
                 lines += [f"    {line}" for line in status.error]
-        if changed or note != self.note:
+        if (changed and len(statuses) > 1) or note != self.note:
             lines.append(count_states(statuses) + (f" ({note})" if note else ""))
         if is_due:
             self.progress_at = time.monotonic()

@@ -1,8 +1,9 @@
-"""The kinds of metrics: which way is better, and what a value can be.  Imports no torch."""
+"""Types of metrics: direction and range of their values.  Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 METRIC_SPECS: Mapping[str, tuple[str, float, float]] = {
     "fid": ("lower", 0.0, float("inf")),
@@ -15,16 +16,20 @@ METRIC_SPECS: Mapping[str, tuple[str, float, float]] = {
     "class_accuracy": ("higher", 0.0, 1.0),
 }
 """Metric -> direction, smallest and largest possible value."""
+FID_EXTRACTORS = ("inception-v3-compat", "digits-cnn", "shapes-cnn")
+"""Feature extractors that FID is computed with."""
+DistanceDtype = Literal["float32", "float16"]
+"""Of the distances that precision and recall compare."""
 ARROWS = {"lower": "↓", "higher": "↑"}
 HEADLINE_TYPE = "fid"
-"""What rows are ranked by."""
+"""Type of the metric that rows are ranked by."""
 
 
 def metric_type(name: str) -> str:
-    """The kind of a metric: fid of fid[digits-cnn]."""
+    """Return the type of a metric: fid of fid[digits-cnn]."""
     return name.partition("[")[0]
 
 
 def headline_metric(names: Mapping[str, object]) -> str:
-    """The metric that rows are ranked by, of those there are; "" without one."""
+    """Return the name of the metric that rows are ranked by; "" if there is none among `names`."""
     return next((name for name in names if metric_type(name) == HEADLINE_TYPE), "")

@@ -9,7 +9,7 @@ ARCHIVE_SUFFIX = r"\.(tar\.gz|tgz|tar|npz|parquet)$"
 
 
 def dataset_title(name: str) -> str:
-    """A data set's name without folders and the endings of archives: latents:/a/b/cats is latents:cats."""
+    """Return a data set's name without folders and suffixes of archives: latents:/a/b/cats is latents:cats."""
     kind, colon, path = name.rpartition(":")
     path, at, size = path.rpartition("@") if re.search(r"@\d+$", path) else (path, "", "")
     where = PurePath(path)

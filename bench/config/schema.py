@@ -1,7 +1,7 @@
 """The typed, frozen configuration of one run: every choice that can be made, with its unit and default.
 
-`--set section.key=value` reaches every field below.  Configs check themselves when they are made; a
-ValueError says what is wrong and what would be right.  Imports no torch.
+`--set section.key=value` reaches every field below.  Configs are checked when they are built; a
+ValueError names the setting and the values that it takes.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from bench.config.validation import SETTINGS
 
 Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Of arithmetic: bf16 is autocast over float32 weights."""
+ProtocolName = Literal["adm", "torch-fidelity"]
+"""Whose inception score is computed."""
 
 
 def _positive(owner: Any, section: str, *names: str) -> None:
@@ -51,30 +55,32 @@ class ModelConfig:
     tolerance: float = 0.02
     """Largest relative difference of a matched cost."""
     solved: dict[str, Any] = field(default_factory=dict)
-    """What the matcher chose; filled in by the plan."""
+    """Constructor arguments that the cost matching chose; filled in by the plan."""
     weights: str = ""
     """SHA-256 of the published weights that are sampled from instead of training; filled in from --checkpoint."""
     io: dict[str, Any] = field(default_factory=dict)
-    """What the network of those weights takes and gives; filled in with them."""
+    """Input and output shapes of those weights' network; filled in with them."""
 
     def __post_init__(self) -> None:
         _positive(self, "model", "tolerance")
 
     @property
     def network(self) -> dict[str, Any]:
-        """Constructor arguments beside the size's."""
+        """Constructor arguments in addition to the size's."""
         return {**self.solved, **self.args}
 
     @property
     def label(self) -> str:
-        """How tables name it: architecture, size and what departs from it."""
-        own = [f"weights {self.weights[:8]}"] if self.weights else [f"{k}={v}" for k, v in sorted(self.args.items())]
-        return " ".join([self.arch.rpartition(":")[2], *([self.size] if self.size else []), *own])
+        """Name in tables: architecture, size and the arguments that differ from it."""
+        parts = [self.arch.rpartition(":")[2], *([self.size] if self.size else [])]
+        if self.weights:
+            return " ".join([*parts, f"weights {self.weights[:8]}"])
+        return " ".join([*parts, *(f"{k}={v}" for k, v in sorted(self.args.items()))])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """What is trained on."""
+    """The training set."""
 
     __pydantic_config__ = SETTINGS
 
@@ -83,13 +89,13 @@ class DataConfig:
     root: str = "data"
     """Folder that holds the data sets of --list which are not built in."""
     flip: Literal["auto", "never", "always"] = "auto"
-    """Whether training mirrors half of the images; auto is the set's own habit (photographs yes; digits, shapes no)."""
+    """Whether training mirrors half of the images; auto follows the data set (photographs yes; digits, shapes no)."""
     hash: str = ""
-    """What the set is, wherever it lies; filled in by the plan."""
+    """Hash of the data, independent of its path; filled in by the plan."""
 
     @property
     def title(self) -> str:
-        """How records and tables call it: never with the machine's folders in it."""
+        """Name in records and tables, without folders."""
         return dataset_title(self.name)
 
 
@@ -105,7 +111,7 @@ class DiffusionConfig:
     """Betas: DDPM's linear 1e-4..0.02; iDDPM's cosine; linear in the root, Stable Diffusion's sqrt_linear
     0.00085..0.012 or LDM's ldm 0.0015..0.0195; vp is U-ViT's continuous one, beta 0.1..20."""
     time: Literal["index", "count", "continuous", "rescaled"] = "index"
-    """What the network is given as the time: index 0..steps-1 (DiT, ADM, LDM), count 1..steps (U-ViT's
+    """Time input of the network: index 0..steps-1 (DiT, ADM, LDM), count 1..steps (U-ViT's
     discrete models), continuous 999 t (U-ViT's continuous ones), rescaled index * 1000 / steps (iDDPM)."""
     variance: Literal["fixed", "learned_range"] = "fixed"
     """learned_range adds iDDPM's variance channels and the term L_vlb."""
@@ -135,15 +141,15 @@ class RecipeConfig:
     warmup: int = 0
     """Steps of linear warm-up."""
     batch: int = 256
-    """Images a step, over all processes."""
+    """Batch size, over all processes."""
     clip: float = 0.0
-    """Largest gradient norm; 0 leaves gradients as they are."""
+    """Maximum gradient norm; 0 turns clipping off."""
     ema: float = 0.9999
-    """Decay of the weight average, per step."""
+    """EMA decay per step."""
     ema_ramp: bool = False
-    """Start the average fast: decay min(ema, (1 + step) / (10 + step))."""
+    """EMA warm-up: decay min(ema, (1 + step) / (10 + step))."""
     label_drop: float = 0.1
-    """Share of labels replaced by the null class."""
+    """Class dropout probability: share of labels replaced by the null class."""
 
     def __post_init__(self) -> None:
         _positive(self, "recipe", "lr", "batch")
@@ -155,7 +161,7 @@ class RecipeConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetConfig:
-    """How long."""
+    """Length of training."""
 
     __pydantic_config__ = SETTINGS
 
@@ -181,7 +187,7 @@ class BudgetConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """How images are made and measured."""
+    """Sampling and metrics."""
 
     __pydantic_config__ = SETTINGS
 
@@ -189,38 +195,38 @@ class EvaluationConfig:
     """Feature extractor: inception-v3-compat (torch-fidelity's), digits-cnn or shapes-cnn."""
     weights: str = ""
     """File of the extractor's weights; "" looks in torch's cache."""
-    protocol: Literal["adm", "torch-fidelity"] = "adm"
-    """Whose inception score: adm takes chunks of 5,000 in file order, torch-fidelity ten shuffled parts."""
+    protocol: ProtocolName = "adm"
+    """Definition of the inception score: adm takes chunks of 5,000 in file order, torch-fidelity ten shuffled parts."""
     decoder: str = ""
     """Folder of the AutoencoderKL (diffusers layout) that decodes latents; "" is the one that bench.encode used."""
     decoder_hash: str = ""
     """SHA-256 of its configuration and tensors; filled in by the plan."""
     samples: int = 50_000
-    """Images sampled."""
+    """Number of images to sample."""
     sampler: Literal["ddpm", "ddim", "dpm++", "heun", "dpm-fast", "euler-sde"] = "ddpm"
     """ddpm is ancestral; ddim, with eta; dpm++ is the second-order multistep DPM-Solver++; heun is EDM's; for
     U-ViT, dpm-fast is its third-order DPM-Solver and euler-sde its Euler-Maruyama of schedule vp."""
     eta: float = 0.0
     """Noise that ddim adds: 0 none, 1 as much as ddpm."""
     steps: int = 250
-    """Network evaluations an image (twice that with guidance)."""
+    """Network evaluations per image (twice that with guidance)."""
     spacing: Literal["leading", "trailing", "linspace", "adm", "ldm"] = "adm"
-    """Which timesteps are kept: diffusers' leading, trailing and linspace; adm is the respaced process of
+    """Selection of timesteps: diffusers' leading, trailing and linspace; adm is the respaced process of
     ADM and DiT, ldm the timesteps of LDM's ddim; dpm-fast and euler-sde have times of their own."""
     clip: bool = False
     """Clip the predicted clean image to [-1, 1] (pixels, not latents)."""
     guidance: float = 1.0
     """Classifier-free guidance scale w, eps_null + w (eps - eps_null); 1 is off; U-ViT's scale is w - 1."""
     guidance_channels: Literal["all", "three"] = "all"
-    """Which noise channels are guided: three is DiT's form, which leaves a latent's fourth as it was predicted."""
+    """Which noise channels are guided: three is DiT's form, which does not guide the fourth channel of a latent."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Share of the process, 0 clean to 1 noise, within which guidance acts (arXiv:2404.07724), e.g. [0.1,0.7]."""
     seed: int = 0
     """Image i starts from noise (seed, i)."""
     batch: int = 250
-    """Images sampled at a time; has no effect on the images."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """How the network is computed when it makes images; below fp32 the images are near those, not the same."""
+    """Batch size of sampling; has no effect on the images."""
+    precision: Precision = "fp32"
+    """Precision of sampling; below fp32 images differ slightly from those of fp32."""
 
     def __post_init__(self) -> None:
         _positive(self, "evaluation", "steps", "batch")
@@ -257,25 +263,25 @@ class ComputeConfig:
     device: Device = "auto"
     """auto takes CUDA where there is one."""
     threads: int = 0
-    """CPU threads a process; 0 leaves torch's default."""
+    """CPU threads per process; 0 leaves torch's default."""
     tflops: float = 200.0
     """Sustained TFLOP/s of one accelerator that --dry-run assumes for its hours."""
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints, besides those at evaluation points."""
     keep: int = 2
-    """Checkpoints kept."""
+    """Number of checkpoints to keep."""
     export: Literal["none", "npz", "png"] = "none"
     """Sampled images kept as files: npz is one file in ADM's layout, png a folder; none keeps their features only."""
     processes: int = 0
     """Processes of a run on this machine, 0 being one; on SLURM slurm.tasks_per_node says it."""
     sharding: Literal["none", "fsdp"] = "none"
-    """none: each process holds the network (DDP); fsdp: they share out weights, average and moments (FSDP2)."""
+    """none: each process holds the network (DDP); fsdp: weights, EMA and optimizer state are sharded (FSDP2)."""
     micro_batch: int = -1
-    """Most training images a process takes at a time, gradients being summed; 0: its whole share of the batch;
-    -1: as many as its GPU's memory holds, found by halving, or on a CPU the whole share."""
+    """Micro-batch per process, for gradient accumulation; 0: its whole share of the batch; -1: the largest that
+    fits into GPU memory, searched by halving, or on a CPU the whole share."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Of training: bf16 is autocast over float32 weights; auto is that where a GPU has it, and fp32 on CPUs.
-    What images are made in is evaluation.precision."""
+    Sampling has evaluation.precision."""
     compile: Literal["auto", "none", "blocks", "graphs"] = "auto"
     """torch.compile, of training and sampling: each block of the network; or the whole of it in CUDA graphs, for small
     networks whose kernels are shorter than their launches; auto is blocks on a GPU and none on CPUs."""
@@ -284,11 +290,11 @@ class ComputeConfig:
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory order of images in convolutions; auto is on for convolutional networks on a GPU."""
     workers: int = -1
-    """Threads that draw batches ahead of the trainer; 0 draws when asked; -1 is up to 4 for a GPU, 0 on CPUs."""
+    """Threads that prefetch batches; 0 loads them in the training loop; -1 is up to 4 for a GPU, 0 on CPUs."""
     rendezvous_seconds: float = 300.0
-    """How long the processes of a run wait for each other at the start."""
+    """Seconds that the processes of a run wait for each other at the start."""
     deterministic: bool = False
-    """On a GPU, only algorithms that give the same bits each time: resuming is then exact there, as it is on CPUs."""
+    """On a GPU, use deterministic algorithms only: resuming is then bit-exact, as on CPUs."""
 
     def __post_init__(self) -> None:
         _positive(self, "compute", "tflops", "checkpoint_seconds", "keep", "rendezvous_seconds")
@@ -305,14 +311,14 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """One run: everything that decides its result, and where it runs."""
+    """One run: all settings that determine its result, and where it runs."""
 
     __pydantic_config__ = SETTINGS
 
     track: Track = "shared"
     """shared: one recipe for all; native: each paper's own; published: weights that others trained."""
     seed: int = 0
-    """Seed of initialisation, data order, noise and label drop."""
+    """Seed of initialisation, data order, noise and label dropout."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -356,7 +362,7 @@ class RunConfig:
 
     @property
     def name(self) -> str:
-        """Readable and unique: architecture, size, data, seed and eight digits of the identity's hash."""
+        """Name of the run folder: architecture, size, data, seed and eight digits of the identity's hash."""
         arch = self.model.arch.rpartition(":")[2].lower()
         size = self.model.size or ("matched" if self.model.match else "custom")
         size = f"{size}-weights" if self.model.weights else size

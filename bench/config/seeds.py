@@ -1,4 +1,4 @@
-"""Random seeds that are pure functions of what they are for."""
+"""Random seeds derived from integers and words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from any numbers and words, e.g. fold(seed, "noise", image)."""
+    """Derive a 63-bit seed, e.g. derive_seed(seed, "noise", image); equal arguments give equal seeds."""
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

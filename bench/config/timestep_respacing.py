@@ -1,14 +1,14 @@
-"""Which timesteps a respaced process keeps.  Imports no torch."""
+"""Timesteps of a respaced diffusion process (iDDPM, arXiv:2102.09672; ADM's code).  Imports no torch."""
 
 from __future__ import annotations
 
 
 def respaced_timesteps(steps: int, spec: str) -> list[int]:
-    """Indices that a respaced process keeps, ascending, by ADM's and DiT's specifications.
+    """Return the indices of the timesteps in use, ascending, by a specification in the syntax of ADM and DiT.
 
-    "" keeps all; "10,15,20" cuts 0..S-1 into three equal sections and keeps so many of each, first and
-    last included, fractions rounded half to even; "ddimN" keeps every k-th for the integer k that
-    gives exactly N.  Raises ValueError when a section is too short or there is no such k.
+    "" selects all of the `steps` timesteps.  "10,15,20" divides them into three equal sections and selects that many
+    of each, first and last included, fractions rounded half to even.  "ddimN" selects every k-th for the integer k
+    that gives exactly N.  ValueError if a section is too short or no such k exists.
     """
     if not spec:
         return list(range(steps))
@@ -19,23 +19,24 @@ def respaced_timesteps(steps: int, spec: str) -> list[int]:
             raise ValueError(f"no integer stride keeps exactly {count} of {steps} timesteps")
         return list(range(0, steps, stride))
     counts = [int(word) for word in spec.split(",")]
-    found: list[int] = []
+    timesteps: list[int] = []
     start = 0
     for i, count in enumerate(counts):
         size = steps // len(counts) + (i < steps % len(counts))
         if count > size:
             raise ValueError(f"cannot keep {count} timesteps of a section of {size}")
-        stride_within, at = (size - 1) / (count - 1) if count > 1 else 1.0, 0.0
+        stride_within, position = (size - 1) / (count - 1) if count > 1 else 1.0, 0.0
         for _ in range(count):  # the published sum of floats, whose halves round as the published ones do
-            found.append(start + round(at))
-            at += stride_within
+            timesteps.append(start + round(position))
+            position += stride_within
         start += size
-    return sorted(set(found))
+    return sorted(set(timesteps))
 
 
 def adm_timesteps(sampler: str, steps: int, count: int) -> list[int]:
-    """The spacing "adm" of a sampler: every k-th timestep for ddim, else the whole range evenly.
+    """Return the timesteps of spacing "adm": every k-th for ddim, else `count` evenly over the whole range.
 
-    As ADM's and DiT's sampling scripts are told with "ddim50" and with "250".  ValueError as `kept` raises.
+    ADM's and DiT's sampling scripts select the same with "ddim50" and with "250".  ValueError as
+    `respaced_timesteps` raises.
     """
     return respaced_timesteps(steps, f"ddim{count}" if sampler == "ddim" else str(count))

@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench.config.schema import Precision
 from bench.storage.tensor_files import tensors_sha256
 
 Decoder = Callable[[Tensor], Tensor]
 Encoder = Callable[[np.ndarray], np.ndarray]
-Precision = Literal["fp32", "tf32", "bf16"]
 MAX_DECODED_PIXELS = 2**21
 """Pixels decoded at a time, 32 images of 256 x 256: a whole batch of samples would not fit into a GPU's memory."""
 

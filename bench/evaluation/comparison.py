@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bench.config.metric_specs import METRIC_SPECS
+from bench.config.metric_specs import METRIC_SPECS, DistanceDtype
 from bench.config.schema import RunConfig
 from bench.evaluation import fid_infinity, metrics, reference_manifest
 from bench.evaluation.extractors.extractor_registry import (
@@ -28,7 +28,6 @@ from bench.evaluation.frechet import Gaussian
 from bench.evaluation.image_io import read_npz_labels
 from bench.evaluation.inputs import EvaluationInput, Role, open_input, read_file_manifest, read_run_config
 from bench.evaluation.metrics import SampleSet
-from bench.evaluation.precision_recall import DistanceDtype
 from bench.storage.run_folder import RunFolder
 from bench.terminal.progress_bar import ProgressBar
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +25,13 @@ from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from bench.config.metric_specs import METRIC_SPECS as KINDS
+from bench.config.metric_specs import DistanceDtype
+from bench.config.schema import ProtocolName as ProtocolName
 from bench.evaluation import uncertainty
 from bench.evaluation.fid_infinity import extrapolate_fid
 from bench.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance, leave_group_out_distances
-from bench.evaluation.precision_recall import DistanceDtype, compute_precision_recall
+from bench.evaluation.precision_recall import compute_precision_recall
 
-ProtocolName = Literal["adm", "torch-fidelity"]
 JACKKNIFE_GROUPS = 20
 RESAMPLED = f"{uncertainty.RESAMPLES} resamples"
 INTERVAL_METHODS = {

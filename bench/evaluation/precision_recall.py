@@ -15,13 +15,13 @@ N points, K neighbours, L candidates, B resamples.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-DistanceDtype = Literal["float32", "float16"]
+from bench.config.metric_specs import DistanceDtype
+
 BLOCK_SIZE = 2500
 """Most rows or columns of one block of distances (25 MB)."""
 RELATIVE_RESOLUTION = 2e-6

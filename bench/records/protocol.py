@@ -152,13 +152,14 @@ def fingerprint(half: Mapping[str, Any]) -> str:
     return digest_json(half)[:12]
 
 
-def describe_protocol(protocol: Protocol) -> str:
-    """The protocol in a sentence or two, for a table's caption."""
+def describe_protocol(protocol: Protocol, *, cost: bool = True, steps: bool = True) -> str:
+    """The protocol in a sentence or two, for a table's caption; without the matched cost or the sampling steps."""
     e, t = protocol["evaluation"], protocol.get("training")
     eta = f" eta {e['eta']:g}" if e.get("eta") else ""
     eta += f" in {e['precision']}" if e.get("precision", "fp32") != "fp32" else ""
+    sampler = f"{e['steps']}-step {e['sampler']}" if steps else e["sampler"]
     words = (
-        f"{e['samples']:,} images, {e['steps']}-step {e['sampler']}{eta}, {describe_guidance(e)}; "
+        f"{e['samples']:,} images, {sampler}{eta}, {describe_guidance(e)}; "
         f"{e['extractor']} features against {e['reference_count']:,} real images"
         + (f", decoder {e['decoder'][:12]}" if e.get("decoder") else "")
     )
@@ -167,10 +168,10 @@ def describe_protocol(protocol: Protocol) -> str:
     if t["track"] == "published":
         return f"{e['data']}, weights that were trained before, each as its authors did, unranked; {words}"
     match = t["match"]
-    equal = "sizes as they are"
+    equal = ", sizes as they are"
     if match["by"] != "none":
-        equal = f"equal {match['by']} with {match['to']} ({match['target']:,}, within {match['tolerance']:.0%})"
-    return f"{e['data']}, {t['track']} recipe, {t['images']:,} training images, {equal}; {words}"
+        equal = f", equal {match['by']} with {match['to']} ({match['target']:,}, within {match['tolerance']:.0%})"
+    return f"{e['data']}, {t['track']} recipe, {t['images']:,} training images{equal if cost else ''}; {words}"
 
 
 def describe_guidance(evaluation: EvaluationProtocol) -> str:

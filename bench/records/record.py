@@ -218,11 +218,17 @@ JSON_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 def write_record(path: Path, record: Record) -> None:
     """Validate and write a record atomically; ValueError for NaN and infinity."""
+    data = record_to_dict(record)
+    parse_record(data, str(path))
+    write_json(path, data)
+
+
+def record_to_dict(record: Record) -> dict[str, Any]:
+    """Convert a record to the data of its file; `error` is left out if it is None."""
     data = asdict(record)
     if record.error is None:
         del data["error"]
-    parse_record(data, str(path))
-    write_json(path, data)
+    return data
 
 
 def records_folder(results: Path) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from bench.papers.filling import fill_all_tables, table_to_dict
 from bench.records.leaderboard import LeaderboardEntry, LeaderboardTable, build_tables, failure_row
 from bench.records.protocol import describe_protocol
 from bench.records.ranking import SeedStatistics
-from bench.records.record import Record
+from bench.records.record import Record, record_to_dict
 from bench.reports import figure_definitions
 from bench.reports.figure_schema import Panel, Point, Series
 
@@ -188,14 +187,6 @@ def deduplicate_records(records: Iterable[Record]) -> dict[str, Any]:
         for r in records
     }
     return {"pieces": list(numbers), "records": indices}
-
-
-def record_to_dict(r: Record) -> dict[str, Any]:
-    """Convert a record to the data of its file."""
-    data = asdict(r)
-    if r.error is None:
-        del data["error"]
-    return data
 
 
 def _json_pieces(value: Any, depth: int) -> Iterator[str]:

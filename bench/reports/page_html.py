@@ -13,6 +13,7 @@ import jinja2
 from bench.records.leaderboard import drop_superseded_failures
 from bench.records.record import read_records
 from bench.reports import page_data
+from bench.reports.style import DEFAULT_GRID_MIB
 
 PAGE_SECTIONS = (
     ("leaderboards", "Leaderboards"),
@@ -21,8 +22,6 @@ PAGE_SECTIONS = (
     ("samples", "Samples"),
 )
 PAGE_FOLDER = Path(__file__).parent / "page"
-DEFAULT_GRID_MIB = 0.5
-"""MiB of sample grids that are embedded by default."""
 
 
 def build_page(results: Path, grid_mib: float = DEFAULT_GRID_MIB) -> str:

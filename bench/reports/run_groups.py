@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from bench.config.identity import MATCHED_COST, RESOLVED, SEED, configuration_key
 from bench.config.metric_specs import headline_metric
 from bench.experiments import suites
-from bench.records.protocol import Protocol, describe_protocol
+from bench.records.protocol import describe_protocol
 from bench.records.ranking import metric_statistics, seed_statistics
 from bench.records.record import Record
 from bench.reports.figure_schema import Point
@@ -149,11 +149,8 @@ def describe_protocols(variants: Sequence[VariantRuns]) -> str:
     protocol = variants[0].runs[0].protocol
     if len({r.fingerprint for v in variants for r in v.runs}) == 1:
         return describe_protocol(protocol)
-    unmatched: Protocol = {**protocol, "training": {**protocol["training"], "match": {"by": "none"}}}
-    text = describe_protocol(unmatched).replace(", sizes as they are", "")
-    if len({r.steps for v in variants for r in v.runs}) > 1:
-        text = text.replace(f"{protocol['evaluation']['steps']}-step ", "")
-    return text
+    same_steps = len({r.steps for v in variants for r in v.runs}) == 1
+    return describe_protocol(protocol, cost=False, steps=same_steps)
 
 
 def describe_seeds(variants: Sequence[VariantRuns]) -> str:

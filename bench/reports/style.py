@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
+DEFAULT_GRID_MIB = 0.5
+"""MiB of sample grids that the page embeds by default."""
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """The palette of Okabe and Ito, which colour-blind readers can tell apart."""
 MARKERS = ("o", "s", "^", "D", "v", "P")

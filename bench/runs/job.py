@@ -151,8 +151,8 @@ def require_progress(run: RunFolder) -> None:
         attempts += event["event"] == "start"
     if is_slurm_task() and attempts >= MAX_FRUITLESS_ATTEMPTS:
         raise ValueError(
-            f"{attempts} attempts in a row ended before a step was reported; raise slurm.time or lower slurm.signal_seconds "
-            "(the log says how far each came), then --retry-failed"
+            f"{attempts} attempts in a row ended before a step was reported; raise slurm.time or lower "
+            "slurm.signal_seconds (the log says how far each came), then --retry-failed"
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from architectures import registry
 from bench.cluster import profiles
 from bench.config.fields import iterate_settings
@@ -11,12 +9,9 @@ from bench.config.schema import RunConfig
 from bench.data import sources
 from bench.experiments import recipes, suites
 
-if TYPE_CHECKING:
-    pass
-
 
 def describe_settings() -> str:
-    """Every setting with its type, default and docstring, by section."""
+    """Return the help of all settings with type, default and docstring, by section."""
     lines = ["settings for --set KEY=VALUE; in brackets the default at paper scale on the shared track."]
     lines += [
         "Digits and shapes have their own (experiments/presets.py); a run's config.json holds what it resolved to."
@@ -35,11 +30,11 @@ def describe_settings() -> str:
 
 
 def describe_choices() -> str:
-    """What there is to choose from."""
+    """Return the text of --list: architectures, data sets, recipes and suites."""
     lines = ["architectures and sizes"]
     for name in registry.names():
-        found = registry.entry(name)
-        lines.append(f"  {name:<10} {' '.join(found.sizes) or '(by --set model.args...)'}   {found.paper}")
+        entry = registry.entry(name)
+        lines.append(f"  {name:<10} {' '.join(entry.sizes) or '(by --set model.args...)'}   {entry.paper}")
     lines += ["", "data sets"]
     for name, s in sources.KNOWN_SOURCES.items():
         shape = f"{s.channels}x{s.size}x{s.size}"

@@ -139,7 +139,7 @@ def check_prerequisites(configs: Iterable[ResolvedConfig], here: bool = True) ->
     """Raise ValueError where data, decoder, extractor weights or, for runs `here`, the device are missing."""
     for resolved in configs:
         config, source = resolved.config, resolved.source
-        data = sources.open_dataset(config.data, trained=not config.model.weights)
+        data = sources.open_dataset(config.data, source, trained=not config.model.weights)
         if source.latent:
             check_decoder(resolved, data.reference.shape[-1])
         if here:

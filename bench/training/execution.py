@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.config.schema import RunConfig
+from bench.config.schema import Precision, RunConfig
 from bench.training import parallel
 
-Precision = Literal["fp32", "tf32", "bf16"]
 BACKEND = "inductor"
 """Backend of torch.compile; tests use a faster one."""
 

@@ -52,7 +52,7 @@ class RunContext:
             run=run,
             config=config,
             source=source,
-            dataset=open_dataset(config.data, trained=not config.model.weights),
+            dataset=open_dataset(config.data, source, trained=not config.model.weights),
             io=network_io(config, source),
             device=device_of(config, world),
             world=world,

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from helpers import readme_block
 
 from architectures import IOSpec, build, registry
-from architectures.check import CHECKS, TOY_IO, build_toy_network, make_toy_inputs
+from architectures.check import CHECKS, TOY_IO, build_toy_network, make_toy_inputs, run_checks
 from architectures.registry import ARCHITECTURES
 
 SWITCHES = [
@@ -45,6 +46,7 @@ def test_every_architecture_keeps_the_contract(arch, check):
     CHECKS[check](build_toy_network(arch))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", SWITCHES, ids=name_of)
 def test_every_switch_keeps_the_contract(case):
     arch, args = case
@@ -53,6 +55,7 @@ def test_every_switch_keeps_the_contract(case):
             check(build_toy_network(arch, args=args))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CONDITIONS.values(), ids=CONDITIONS)
 def test_every_kind_of_condition_keeps_the_contract(case):
     arch, io, args = case
@@ -60,6 +63,7 @@ def test_every_kind_of_condition_keeps_the_contract(case):
         check(build_toy_network(arch, io=replace(TOY_IO, **io), args=args))
 
 
+@pytest.mark.long
 def test_label_as_context_token_keeps_the_contract():
     """The gradient check is left out: attention to a single token does not depend on queries and keys."""
     for name, check in CHECKS.items():
@@ -121,3 +125,9 @@ def test_value_of_the_wrong_type_is_one_sentence(arch, args, words):
     toy = registry.entry(arch).toy
     with pytest.raises(ValueError, match=words):
         build(arch, toy, io=IOSpec(channels=1, size=8, num_classes=10), args=args)
+
+
+def test_the_readmes_backbone_keeps_the_contract(tmp_path, monkeypatch):
+    (tmp_path / "toynet.py").write_text(readme_block("README.md", "toynet.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not [(name, error) for name, error in run_checks("toynet:ToyNet") if error]

@@ -66,9 +66,10 @@ def test_a_log_gets_progress_and_the_end_of_a_run(run, capsys):
 def test_a_log_repeats_no_state(tmp_path, capsys):
     display = live_table.RunDisplay(tmp_path, seconds=60.0)
     for state in ("training", "training", "done", "done"):
-        display.show([RunStatus(run="dit", state=state)])
+        display.show([RunStatus(run="dit", state=state), RunStatus(run="unet", state="queued")])
     lines = [line[9:] for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["dit: training", "1 run: 1 training", "dit: done", "1 run: 1 done"]
+    before, after = "2 runs: 1 training, 1 queued", "2 runs: 1 queued, 1 done"
+    assert lines == ["dit: training", "unet: queued", before, "dit: done", after]
 
 
 def test_a_log_of_many_runs_has_only_changes(tmp_path, capsys):

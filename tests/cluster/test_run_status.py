@@ -182,10 +182,3 @@ def test_a_thousand_runs_need_one_sacct_call(tmp_path, fake):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert "\n1000 runs: 100 training, 450 queued, 50 failed, 400 done; logs" in done.stdout, done.stderr
     assert len(fake.calls("sacct")) == 1 and len(fake.calls("squeue")) == 1
-
-
-@pytest.mark.parametrize("module", ["bench.status", "bench.cancel"])
-def test_status_and_cancel_import_no_heavy_package(module):
-    code = f"import sys, {module}; print(sorted(set(sys.modules) & {{'torch', 'pandas', 'submitit', 'numpy'}}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert done.stdout == "[]\n", done.stderr

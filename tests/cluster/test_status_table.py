@@ -127,7 +127,7 @@ def test_runs_are_chosen_by_name_state_and_failure(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--results", "nowhere"], "there is no folder nowhere; name a results folder with --results"),
         (["nothing"], "no run of . matches 'nothing'; python -m bench.status shows them all"),
@@ -136,10 +136,10 @@ def test_runs_are_chosen_by_name_state_and_failure(tmp_path, capsys):
         (["--watch", "--json"], "--json and --watch do not go together; leave one out"),
     ],
 )
-def test_mistakes_get_one_sentence_and_status_2(words, said, tmp_path, monkeypatch, capsys):
+def test_mistakes_get_one_sentence_and_status_2(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert status.main(["--results", ".", *words]) == 2
-    assert capsys.readouterr().err == f"bench.status: {said}\n"
+    assert capsys.readouterr().err == f"bench.status: {message}\n"
 
 
 def test_watch_in_a_log_and_on_a_terminal(tmp_path, monkeypatch, capsys):

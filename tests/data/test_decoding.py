@@ -80,8 +80,8 @@ def test_the_crop_is_equal_to_its_definition(shape):
 def test_tall_images_may_be_resized_rows_or_columns_first():
     """Pillow 13 begins with the columns there, older ones do not; the definition leaves it open."""
     pixels = np.random.RandomState(0).randint(0, 256, (211, 33, 3)).astype(np.uint8)
-    found = np.asarray(centre_crop(Image.fromarray(pixels), 32))
-    assert any(np.array_equal(found, reference(pixels, 32, first)) for first in (0, 1))
+    cropped = np.asarray(centre_crop(Image.fromarray(pixels), 32))
+    assert any(np.array_equal(cropped, reference(pixels, 32, first)) for first in (0, 1))
 
 
 def test_boxes_come_before_the_cubic():

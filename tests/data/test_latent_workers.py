@@ -32,22 +32,23 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def digest(inputs, tmp_path_factory):
     """Of the set that one process makes without a break."""
-    return made(tmp_path_factory.mktemp("made") / "out", inputs)
+    return encode_and_verify(tmp_path_factory.mktemp("unbroken") / "out", inputs)
 
 
 def words(out, inputs, *more):
     return [str(inputs[0]), "--vae", str(inputs[1]), "--out", str(out), *FLAGS, *more]
 
 
-def made(out, inputs, *more):
+def encode_and_verify(out, inputs, *more):
     assert encode.main(words(out, inputs, *more)) == 0
     assert encode.main([str(out), "--verify"]) == 0
     return latents.read_manifest(out).digest()
 
 
+@pytest.mark.long
 def test_a_killed_encoding_goes_on_with_the_same_bytes(inputs, tmp_path):
     inputs, out = (save_images(tmp_path / "cats", count=240), inputs[1]), tmp_path / "out"
-    digest = made(tmp_path / "unbroken", inputs)
+    digest = encode_and_verify(tmp_path / "unbroken", inputs)
     command = [sys.executable, "-m", "bench.encode", *words(out, inputs, "--processes", "2")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
         assert until(lambda: list(out.glob("shard-*.json")), wait=0.002)
@@ -55,10 +56,10 @@ def test_a_killed_encoding_goes_on_with_the_same_bytes(inputs, tmp_path):
         first.kill()
     assert len(children) >= 2
     assert until(lambda: not any(process_identity.start_time(pid) for pid in children)), "children outlive their parent"
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("shard-*.npy") if path.with_suffix(".json").exists()}
-    assert kept and not (out / "manifest.json").exists()
-    assert made(out, inputs) == digest
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items()), "whole shards were made again"
+    before = {path: path.stat().st_mtime_ns for path in out.glob("shard-*.npy") if path.with_suffix(".json").exists()}
+    assert before and not (out / "manifest.json").exists()
+    assert encode_and_verify(out, inputs) == digest
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "finished shards were encoded again"
     shards = {f"shard-{i:05d}.npy" for i in range(30)}
     assert {path.name for path in out.iterdir()} == {
         "manifest.json",
@@ -69,8 +70,8 @@ def test_a_killed_encoding_goes_on_with_the_same_bytes(inputs, tmp_path):
 
 
 def offspring(pid):
-    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True).stdout
-    return [int(word) for word in found.split()]
+    output = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True).stdout
+    return [int(word) for word in output.split()]
 
 
 def test_the_last_srun_task_writes_the_manifest(inputs, digest, tmp_path, monkeypatch):
@@ -86,7 +87,7 @@ def test_the_last_srun_task_writes_the_manifest(inputs, digest, tmp_path, monkey
 
 def test_a_finished_set_is_left_as_it_is(inputs, digest, tmp_path, capsys):
     out = tmp_path / "out"
-    assert made(out, inputs) == digest
+    assert encode_and_verify(out, inputs) == digest
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert encode.main(words(out, inputs)) == 0
     assert "is finished already: 60 latents of cats, 8 shards" in capsys.readouterr().out
@@ -95,11 +96,11 @@ def test_a_finished_set_is_left_as_it_is(inputs, digest, tmp_path, capsys):
 
 def test_only_removed_files_are_encoded_again(inputs, digest, tmp_path):
     out = tmp_path / "out"
-    made(out, inputs)
+    encode_and_verify(out, inputs)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*")}
     (out / "shard-00003.npy").unlink()
     (out / "checks.npy").unlink()
-    assert made(out, inputs) == digest
+    assert encode_and_verify(out, inputs) == digest
     changed = {path.name for path in out.glob("shard-*") if path.stat().st_mtime_ns != before[path.name]}
     assert changed == {"shard-00003.npy"}
 
@@ -109,7 +110,7 @@ def test_only_removed_files_are_encoded_again(inputs, digest, tmp_path):
 def test_another_set_in_the_same_folder_is_refused(inputs, tmp_path, capsys, finished, more, what):
     out = tmp_path / "out"
     if finished:
-        made(out, inputs)
+        encode_and_verify(out, inputs)
     else:
         options = latent_plan.EncodingOptions.from_flags(encode.parser().parse_args(words(out, inputs)))
         latent_encoding.begin_latents(out, latent_plan.plan_encoding(options)[0].spec)
@@ -120,7 +121,7 @@ def test_another_set_in_the_same_folder_is_refused(inputs, tmp_path, capsys, fin
 
 
 def test_the_first_images_only(inputs, tmp_path):
-    made(tmp_path / "out", inputs, "--images", "20")
+    encode_and_verify(tmp_path / "out", inputs, "--images", "20")
     assert latents.read_manifest(tmp_path / "out").images == 20
 
 
@@ -233,7 +234,7 @@ def test_a_gpu_encodes_as_a_cpu_does(inputs, precision, close):
     expected = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), here, "fp32")(images).astype(
         np.float32
     )
-    found = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), there, precision)(images).astype(
+    encoded = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), there, precision)(images).astype(
         np.float32
     )
-    assert np.abs(found - expected).max() < close * np.abs(expected).max()
+    assert np.abs(encoded - expected).max() < close * np.abs(expected).max()

@@ -33,14 +33,14 @@ def vae(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, pictures, vae):
+def latent_set(tmp_path_factory, pictures, vae):
     return encoded(tmp_path_factory.mktemp("data") / "cats-latents", pictures, vae, "--flips", "2", "--reference", "7")
 
 
 @pytest.fixture
-def copy(made, tmp_path):
+def copy(latent_set, tmp_path):
     """A copy of the set, to be damaged."""
-    for path in made.iterdir():
+    for path in latent_set.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
 
@@ -52,33 +52,33 @@ def posterior(vae, images):
 
 
 @pytest.mark.parametrize("flip", [0, 1])
-def test_a_set_holds_mean_and_std_of_images_and_mirror_images(made, pictures, vae, flip):
+def test_a_set_holds_mean_and_std_of_images_and_mirror_images(latent_set, pictures, vae, flip):
     images = np.load(pictures / "images.npy")
     expected = posterior(vae, images[..., ::-1] if flip else images)
-    found = latents.load_latents(made).images.read(np.arange(50), np.full(50, flip))
-    assert found.dtype == np.float16
-    np.testing.assert_allclose(found[:, 0], expected.mean, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(found[:, 1], expected.std, rtol=1e-3, atol=1e-5)
+    stored = latents.load_latents(latent_set).images.read(np.arange(50), np.full(50, flip))
+    assert stored.dtype == np.float16
+    np.testing.assert_allclose(stored[:, 0], expected.mean, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(stored[:, 1], expected.std, rtol=1e-3, atol=1e-5)
 
 
-def test_the_manifest_describes_the_set_without_folders(made, vae):
-    m, what = latents.read_manifest(made), sources.open_source(f"latents:{made}")
+def test_the_manifest_describes_the_set_without_folders(latent_set, vae):
+    m, what = latents.read_manifest(latent_set), sources.open_source(f"latents:{latent_set}")
     assert (m.images, m.flips, m.resolution, m.shape, m.counts) == (50, 2, 16, (4, 8, 8), (17, 17, 16))
     assert (m.vae.kind, m.vae.scaling_factor, m.vae.shift_factor) == ("AutoencoderKL", 0.5, 0.1)
-    assert len(m.shards) == 4 and m.reference.bytes == (made / "reference.npy").stat().st_size
+    assert len(m.shards) == 4 and m.reference.bytes == (latent_set / "reference.npy").stat().st_size
     assert (what.channels, what.size, what.num_classes, what.latent, what.vq) == (4, 8, 3, True, False)
     assert str(vae.parent) not in json.dumps(m.identity()) and what.hash == m.digest()[:16]
 
 
-def test_reference_and_labels_are_those_of_the_source(made, pictures):
-    arrays = sources.load_dataset(f"latents:{made}")
+def test_reference_and_labels_are_those_of_the_source(latent_set, pictures):
+    arrays = sources.load_dataset(f"latents:{latent_set}")
     images = np.load(pictures / "images.npy")
     assert np.array_equal(arrays.reference, images[np.linspace(0, 49, 7).round().astype(int)])
     assert np.array_equal(arrays.labels, np.arange(50) % 3)
 
 
-def test_training_samples_posterior_and_flip_anew(made, vae):
-    arrays = sources.load_dataset(f"latents:{made}")
+def test_training_samples_posterior_and_flip_anew(latent_set, vae):
+    arrays = sources.load_dataset(f"latents:{latent_set}")
     rows = np.full(4000, 9)
     drawn = arrays.model_inputs(rows, seed=5)
     sides = [(latents.widen_float16(arrays.images.read(rows[:1], np.array([f])))[0]) for f in (0, 1)]
@@ -86,21 +86,21 @@ def test_training_samples_posterior_and_flip_anew(made, vae):
     flips = np.array([abs(z - expected[0][0]).sum() > abs(z - expected[1][0]).sum() for z in drawn])
     assert 0.45 < flips.mean() < 0.55
     for flip, (mean, std) in enumerate(expected):
-        own = drawn[flips == flip]
-        np.testing.assert_allclose(own.mean(0), mean, atol=6 * std.max() / len(own) ** 0.5)
-        np.testing.assert_allclose(own.std(0), std, rtol=0.12)
+        share = drawn[flips == flip]
+        np.testing.assert_allclose(share.mean(0), mean, atol=6 * std.max() / len(share) ** 0.5)
+        np.testing.assert_allclose(share.std(0), std, rtol=0.12)
     assert not np.array_equal(drawn, arrays.model_inputs(rows, seed=6))
 
 
-@pytest.mark.parametrize("own", [slice(0, 37), slice(37, 100), slice(5, 5), slice(99, 100)], ids=str)
-def test_a_share_of_a_batch_is_those_rows_of_the_whole(made, own):
-    arrays = sources.load_dataset(f"latents:{made}")
+@pytest.mark.parametrize("share", [slice(0, 37), slice(37, 100), slice(5, 5), slice(99, 100)], ids=str)
+def test_a_share_of_a_batch_is_those_rows_of_the_whole(latent_set, share):
+    arrays = sources.load_dataset(f"latents:{latent_set}")
     rows = arrays.stream_rows(0, 30, 100)
-    assert np.array_equal(arrays.model_inputs(rows, 3, own), arrays.model_inputs(rows, 3)[own])
+    assert np.array_equal(arrays.model_inputs(rows, 3, share), arrays.model_inputs(rows, 3)[share])
 
 
-def test_rows_are_scaled_means(made, vae):
-    arrays, rows = sources.load_dataset(f"latents:{made}"), np.array([3, 49, 3])
+def test_rows_are_scaled_means(latent_set, vae):
+    arrays, rows = sources.load_dataset(f"latents:{latent_set}"), np.array([3, 49, 3])
     mean = latents.widen_float16(arrays.images.read(rows, np.zeros(3, int))[:, 0])
     np.testing.assert_allclose(arrays.images[rows], (mean - 0.1) * 0.5, rtol=1e-6)
     assert np.array_equal(arrays.images[3:5], arrays.images[np.array([3, 4])])
@@ -123,17 +123,17 @@ def test_noise_is_normal_and_depends_on_the_position_only():
 
 def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
     save_vae(tmp_path / "vq", "VQModel", latents=3, num_vq_embeddings=16)
-    made = encoded(tmp_path / "made", pictures, tmp_path / "vq")
-    arrays, what = sources.load_dataset(f"latents:{made}"), sources.open_source(f"latents:{made}")
+    latent_set = encoded(tmp_path / "latent_set", pictures, tmp_path / "vq")
+    arrays, what = sources.load_dataset(f"latents:{latent_set}"), sources.open_source(f"latents:{latent_set}")
     x = torch.from_numpy(np.load(pictures / "images.npy")[:4]).float() / 127.5 - 1
     with torch.inference_mode():
         expected = VQModel.from_pretrained(tmp_path / "vq").eval().encode(x).latents
-    assert what.vq and latents.read_manifest(made).moments == ("mean",) and not arrays.flip
+    assert what.vq and latents.read_manifest(latent_set).moments == ("mean",) and not arrays.flip
     np.testing.assert_allclose(arrays.model_inputs(np.arange(4), 0), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_set_without_mirror_images_is_not_mirrored(tmp_path, pictures, vae):
-    arrays = sources.load_dataset(f"latents:{encoded(tmp_path / 'made', pictures, vae, '--flips', '1')}")
+    arrays = sources.load_dataset(f"latents:{encoded(tmp_path / 'latent_set', pictures, vae, '--flips', '1')}")
     assert not arrays.flip and arrays.images.read(np.arange(2), np.zeros(2, int)).shape == (2, 2, 4, 8, 8)
     with pytest.raises(ValueError, match="no mirrored latents"):
         latents.LatentDataset(images=arrays.images, labels=arrays.labels, reference=arrays.reference, flip=True)
@@ -228,9 +228,9 @@ def test_a_known_name_finds_the_set_that_was_made_for_it(tmp_path, pictures, vae
     assert isinstance(sources.load_dataset(str(tmp_path / "mine")), latents.LatentDataset)
 
 
-def test_loader_threads_draw_latents_in_constant_memory(made):
-    config = presets.compose_config(presets.RunRequest(data=f"latents:{made}"))
-    arrays, before = sources.load_dataset(f"latents:{made}"), set(threading.enumerate())
+def test_loader_threads_draw_latents_in_constant_memory(latent_set):
+    config = presets.compose_config(presets.RunRequest(data=f"latents:{latent_set}"))
+    arrays, before = sources.load_dataset(f"latents:{latent_set}"), set(threading.enumerate())
     steps = [(i, i * 64, 64) for i in range(300)]
 
     def draw(step, images, size):

@@ -35,13 +35,13 @@ def test_batches_come_in_the_order_of_their_steps(workers):
     assert [b.tolist() for b in drawn] == [slow_and_uneven(*step)[0].tolist() for step in STEPS]
 
 
-@pytest.mark.parametrize("own", [slice(None), slice(3, 9)], ids=["whole", "share"])
-def test_threads_draw_the_same_batches_as_the_trainer(digits, own):
+@pytest.mark.parametrize("share", [slice(None), slice(3, 9)], ids=["whole", "share"])
+def test_threads_draw_the_same_batches_as_the_trainer(digits, share):
     config = presets.compose_config(presets.RunRequest(data="digits"))
     steps = [(step, step * 16, 16) for step in range(12)]
 
     def draw(step, images, size):
-        return training_batch.draw_batch(config, digits, 10, step, images, size, own)
+        return training_batch.draw_batch(config, digits, 10, step, images, size, share)
 
     with PrefetchLoader(draw, steps, 4) as batches:
         for batch, step in zip(batches, steps, strict=True):

@@ -140,8 +140,8 @@ def test_the_hash_follows_the_content_and_not_the_place(tmp_path, kind):
 def test_pixels_of_a_folder_are_those_of_its_files(tmp_path):
     class_folders(tmp_path / "set", size=32)
     arrays = sources.load_dataset(str(tmp_path / "set"))
-    own = [np.asarray(picture(s, width=32)).transpose(2, 0, 1) for s in (4, 5, 6, 0, 1, 2, 3)]
-    assert np.array_equal(arrays.images[:], own) and arrays.labels[:].tolist() == [0, 0, 0, 1, 1, 1, 1]
+    pixels = [np.asarray(picture(s, width=32)).transpose(2, 0, 1) for s in (4, 5, 6, 0, 1, 2, 3)]
+    assert np.array_equal(arrays.images[:], pixels) and arrays.labels[:].tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert sources.open_source(str(tmp_path / "set")).classes == ("ants", "cats")
 
 
@@ -243,6 +243,14 @@ def test_a_run_refuses_data_that_have_changed(tmp_path):
     write_images(tmp_path / "set" / "cats", 1, first=50)
     with pytest.raises(ValueError, match="has changed since this run was planned"):
         sources.open_dataset(planned)
+
+
+def test_an_opened_source_is_not_opened_again(tmp_path, monkeypatch):
+    data = schema.DataConfig(name=make("class folders", tmp_path))
+    source = sources.open_source(data.name, data.root)
+    monkeypatch.setattr(sources, "open_source", lambda *_: pytest.fail("the source was opened again"))
+    planned = sources.resolve_data(data, source)
+    assert len(sources.open_dataset(planned, source).images) == 7 and planned.hash == source.hash
 
 
 def test_sets_of_one_name_do_not_share_a_run_or_a_protocol(tmp_path):

@@ -61,7 +61,7 @@ def test_no_stream_reaches_what_it_is_measured_with():
         < synthetic_shapes.FIRST_EXTRACTOR_ROW
         < 2**63 - synthetic_shapes.IMAGES_PER_SEED
     )
-    kept = [
+    other_sets = [
         synthetic_shapes.draw_images(first + np.arange(50), 32)
         for first in (
             synthetic_shapes.FIRST_REFERENCE_ROW,
@@ -69,9 +69,9 @@ def test_no_stream_reaches_what_it_is_measured_with():
             synthetic_shapes.FIRST_EXTRACTOR_ROW,
         )
     ]
-    assert np.array_equal(arrays.reference[:50], kept[0])
-    assert arrays.held_out is not None and np.array_equal(arrays.held_out[:50], kept[1])
-    every = np.concatenate([*kept, arrays.images[arrays.stream_rows(0, 0, 500)]])
+    assert np.array_equal(arrays.reference[:50], other_sets[0])
+    assert arrays.held_out is not None and np.array_equal(arrays.held_out[:50], other_sets[1])
+    every = np.concatenate([*other_sets, arrays.images[arrays.stream_rows(0, 0, 500)]])
     assert len(np.unique(every.reshape(len(every), -1), axis=0)) == len(every)
 
 

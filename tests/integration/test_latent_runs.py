@@ -129,6 +129,6 @@ def test_a_run_on_a_damaged_shard_ends_with_its_name_and_leaves_no_weights(here,
     words = ["--data", "latents:data/cats-latents", "--cluster", "debug"]
     words += words_of({**FEW, **SMALLEST["dit"], "evaluation.weights": inception, "slurm.time": "1:00:00"})
     assert run.main(words) == 2
-    assert "shard-00000.npy is damaged: image" in capsys.readouterr().err
+    assert "shard-00000.npy is damaged: the CRC-32 of image" in capsys.readouterr().err
     (folder,) = (here / "results" / "runs").glob("dit-*")
     assert not list(folder.glob("snapshots/*"))

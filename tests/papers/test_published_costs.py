@@ -23,6 +23,7 @@ def table():
     return {row.id: published_costs.compare_cost(row) for row in ROWS}
 
 
+@pytest.mark.long
 def test_every_row_is_counted_or_says_why_not(table):
     assert len(table) == 67
     assert {name for name, found in table.items() if found.cost is None} == set(published_networks.NOT_PUBLISHED)

@@ -3,17 +3,18 @@
 import csv
 import dataclasses
 import io
-import json
 from pathlib import Path
 
 import pytest
+from factories import metric, record_of_config
 
-from bench import run, tables
+from bench import tables
 from bench.experiments import presets, suites
 from bench.papers import catalog, filling, published_networks, published_results, rendering, run_matching
 from bench.papers.run_matching import RecordIndex
-from bench.records import protocol, record
+from bench.records import record
 from bench.runs import launch
+from bench.runs.flags import run_parser
 
 TABLES, FIGURES = catalog.tables(), catalog.figures()
 RESULTS = Path(__file__).parents[2] / "results"
@@ -22,51 +23,26 @@ WITH_RUNS = [(t.name, line) for t in TABLES.values() for line in t.runs]
 WITH_VALUES = [t.name for t in TABLES.values() if t.file != "models"]
 
 
-def made(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", status="done", reference="b" * 64, **more):
+def paper_record(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", status="done", reference="b", **more):
     """A record of a config, with metrics under the names that its extractor gives them."""
-    config = dataclasses.replace(config, seed=seed)
-    parts = {
-        "evaluation": protocol.evaluation_protocol(
-            config, extractor_hash="a" * 64, reference_hash=reference, reference_count=100
-        ),
-        "training": protocol.training_protocol(config, native=presets.native_preset(config), match_target=1),
-    }
-    identity, parts = json.loads(json.dumps([config.identity(), parts]))
-    print_ = protocol.fingerprint(parts)
     metrics = {
-        f"{name}[{config.evaluation.extractor}]": record.Metric(
-            value=value,
+        f"{name}[{config.evaluation.extractor}]": metric(
+            value,
+            reach=0.1 * value,
             direction="lower" if name in ("fid", "sfid") else "higher",
             samples=config.evaluation.samples,
-            interval=record.Interval(low=value * 0.9, high=value * 1.1, method="test"),
         )
         for name, value in {"fid": fid, **more}.items()
     }
-    return record.Record(
-        id=record.record_id(config.model.label, identity, print_),
-        kind="model",
+    return record_of_config(
+        dataclasses.replace(config, seed=seed),
+        metrics,
+        match_target=1,
+        reference_hash=reference * 64,
+        reference_count=100,
+        created=created,
         status=status,
         error=None if status == "done" else "it failed",
-        label=config.model.label,
-        created=created,
-        config=identity,
-        protocol=parts,
-        fingerprint=print_,
-        evaluation_fingerprint=protocol.fingerprint(parts["evaluation"]),
-        metrics=metrics,
-        cost=record.RunCost(
-            params=1,
-            macs=1,
-            flops=2,
-            training_flops=6,
-            guidance_multiplier=1,
-            sampling_flops_per_image=2,
-            images_per_second=1.0,
-            mfu=None,
-            peak_memory_bytes=1,
-            accelerator_hours=1.0,
-        ),
-        checkpoint={"crc32": "0", "images": 1, "weights": "ema"},
     )
 
 
@@ -75,7 +51,7 @@ def of_suite(suite, scale, fids, seeds=3, spread=0.01):
     wishes = {cell.name: cell.request for cell in suites.suite_variants(suite, scale)}
     for cell, fid in fids.items():
         for seed in range(seeds):
-            yield made(presets.compose_config(wishes[cell]), fid * (1 + spread * (seed - 1)), seed=seed)
+            yield paper_record(presets.compose_config(wishes[cell]), fid * (1 + spread * (seed - 1)), seed=seed)
 
 
 def filled(name, scale, records):
@@ -103,7 +79,7 @@ def test_every_network_stands_in_a_table():
 
 
 @pytest.mark.parametrize("file", ["results", "ablations"])
-def test_every_published_value_says_where_it_was_printed_and_read(file):
+def test_every_published_value_names_its_source(file):
     for value in published_results.read_values(file):
         assert value.source and value.verified and (value.words or value.number is not None)
 
@@ -225,8 +201,13 @@ def test_words_are_judged_as_pairs():
 def test_a_seed_counts_once_and_failures_do_not():
     wish = next(c.request for c in suites.suite_variants("dit-conditioning", "digits") if c.name == "adaLN")
     config = presets.compose_config(wish)
-    older = made(config, 9.0, created="2026-11-01T00:00:00+00:00")
-    there = [made(config, 2.0), older, made(config, 4.0, seed=1), made(config, 99.0, seed=2, status="failed")]
+    older = paper_record(config, 9.0, created="2026-11-01T00:00:00+00:00")
+    there = [
+        paper_record(config, 2.0),
+        older,
+        paper_record(config, 4.0, seed=1),
+        paper_record(config, 99.0, seed=2, status="failed"),
+    ]
     row = next(r for r in filled("dit-figure5", "digits", there).rows if r.line == "adaLN")
     assert (row.measured, row.seeds) == (3.0, 2)
     assert len(set(row.records)) == 2
@@ -236,7 +217,7 @@ def test_two_protocols_of_evaluation_are_not_averaged():
     fids = {"adaLN": 2.0, "adaLN-Zero": 1.0}
     wishes = {c.name: presets.compose_config(c.request) for c in suites.suite_variants("dit-conditioning", "digits")}
     there = list(of_suite("dit-conditioning", "digits", fids))
-    there += [made(wishes["adaLN"], 50.0, seed=7, reference="c" * 64)]
+    there += [paper_record(wishes["adaLN"], 50.0, seed=7, reference="c")]
     one = filled("dit-figure5", "digits", there)
     assert [r.measured for r in one.rows if r.seeds] == pytest.approx([2.0, 1.0])
     assert "1 records of other evaluation protocols are left out." in one.notes
@@ -249,7 +230,7 @@ def test_a_rows_command_makes_the_record_that_fills_it(name, line):
     own, value = table.runs[line], filling.values_by_line(table)[line][0]
     words = run_matching.run_command(own, value).replace("'", "").split(" --set ")
     argv = [*words[0].split()[3:], *(part for setting in words[1:] for part in ("--set", setting))]
-    wish = launch.parse_requests(run.parser().parse_args(argv))[0]
+    wish = launch.parse_requests(run_parser("").parse_args(argv))[0]
     if own.weights:
         args = presets.registry.size_args(own.arch, own.size)
         io = shape_of(own)
@@ -258,7 +239,9 @@ def test_a_rows_command_makes_the_record_that_fills_it(name, line):
         )
     else:
         config = presets.compose_config(wish)
-    one = filled(name, "paper", [made(config, value.number, sfid=1.0, precision=0.5, recall=0.5, **{"is": 9.0})])
+    one = filled(
+        name, "paper", [paper_record(config, value.number, sfid=1.0, precision=0.5, recall=0.5, **{"is": 9.0})]
+    )
     rows = [r for r in one.rows if r.measured is not None]
     assert {r.line for r in rows} == ({line} if own.identifiable else set())
     assert [r.verdict for r in rows if r.metric == value.metric] == ["reproduced"] * own.identifiable

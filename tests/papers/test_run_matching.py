@@ -37,7 +37,7 @@ def go(path, results, *more):
 HEADS = "--set=model.args.num_heads=2"
 
 
-def test_published_weights_end_in_an_unranked_row_of_their_own_track(file, tmp_path, capsys):
+def test_published_weights_become_an_unranked_row(file, tmp_path, capsys):
     results = tmp_path / "results"
     assert go(file, results, HEADS) == 0
     (made,) = [r for r in record.read_records(results) if r.kind == "model"]
@@ -109,7 +109,7 @@ def configured(found, wish):
 
 
 @pytest.mark.parametrize(("family", "name"), EXPECTED, ids=lambda v: v)
-def test_a_published_checkpoint_implies_its_size_its_data_and_its_process(family, name):
+def test_published_checkpoint_implies_size_data_and_process(family, name):
     size, data, process = EXPECTED[family, name]
     found = found_of(family, name)
     assert found.size() == size
@@ -149,7 +149,7 @@ def test_a_condition_that_no_data_has_is_refused(family, name, words):
 
 
 MISTAKES = {
-    "heads": ([], r"do not show its heads: pass num_heads, with --set model\.args\.num_heads=N"),
+    "heads": ([], r"do not show the number of heads: pass num_heads, with --set model\.args\.num_heads=N"),
     "size": ([HEADS, "--size", "S/2"], "brings its own network; leave --size out"),
     "match": ([HEADS, "--match", "unet:nano"], "brings its own network; leave --match out"),
     "family": ([HEADS, "--arch", "uvit"], r"tiny\.pt: .*(patch_embed|x_embedder)"),

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from bench.papers import verdicts
-from bench.records.ranking import SeedStatistics, metric_statistics
+from bench.records.ranking import SeedStatistics
 from bench.records.record import Interval, Metric
 
 
@@ -37,18 +37,6 @@ def metrics(*values):
 )
 def test_a_number_is_reproduced_within_its_tolerance(metric, published, value, trained, verdict):
     assert verdicts.judge_number(metric, published, value, trained=trained) == verdict
-
-
-def test_several_seeds_have_their_mean_and_students_interval():
-    found = metric_statistics(metrics(1.0, 2.0, 3.0))
-    half = stats.t.ppf(0.975, 2) / 3**0.5
-    assert (found.mean, found.std, found.n) == (2, 1, 3)
-    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
-
-
-def test_one_seed_has_the_interval_of_its_samples():
-    found = metric_statistics(metrics(5.0))
-    assert (found.mean, found.low, found.high, found.std, found.n) == (5, 4, 6, None, 1)
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))

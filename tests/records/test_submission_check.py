@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from factories import config_of, full_record, plain, short_record
 from helpers import replaced
-from made_records import config_of, made, plain, whole
+from submissions import check, data_of, drop, put, signed
 
 from bench import leaderboard
 from bench.config.overrides import config_from_dict
@@ -25,29 +26,6 @@ def matched():
     return replaced(config_of(), "model", size="", match="macs:unet:nano", solved={"depth": 4, "width": 104})
 
 
-def data_of(one):
-    """A record as its file has it."""
-    return {k: v for k, v in plain(dataclasses.asdict(one)).items() if k != "error" or v is not None}
-
-
-def signed(data):
-    """With the fingerprints and the id of its content."""
-    whole_ = data["protocol"]
-    data["fingerprint"], data["evaluation_fingerprint"] = fingerprint(whole_), fingerprint(whole_["evaluation"])
-    data["id"] = record.record_id(data["label"], data["config"], data["fingerprint"])
-    return data
-
-
-def check(data, results, capsys, name=None):
-    """(status, what is wrong, what is said of a good one)."""
-    results.mkdir(exist_ok=True)
-    path = results.parent / f"{name or data['id']}.json"
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
-    status = leaderboard.main(["--results", str(results), "--check", str(path)])
-    said = capsys.readouterr()
-    return status, [line.removeprefix(f"{path}: ") for line in said.err.splitlines()], said.out
-
-
 @pytest.fixture(autouse=True)
 def uncounted(request, monkeypatch):
     """Networks are counted only where a test is about that: it starts a process with torch."""
@@ -56,20 +34,20 @@ def uncounted(request, monkeypatch):
 
 
 GOOD = {
-    "shared": lambda: whole(),
-    "matched": lambda: whole(matched()),
-    "unguided": lambda: whole(config_of("uvit", evaluation__guidance=1)),
-    "guided within an interval": lambda: whole(config_of(evaluation__guidance_interval="[0.1,0.7]")),
-    "one evaluation point": lambda: whole(config_of("unet", budget__points=1)),
-    "seeds": lambda: whole(config_of(seed=7)),
-    "another batch and other paths": lambda: whole(config_of(evaluation__batch=3, data__root="/home/anne/data")),
+    "shared": lambda: full_record(),
+    "matched": lambda: full_record(matched()),
+    "unguided": lambda: full_record(config_of("uvit", evaluation__guidance=1)),
+    "guided within an interval": lambda: full_record(config_of(evaluation__guidance_interval="[0.1,0.7]")),
+    "one evaluation point": lambda: full_record(config_of("unet", budget__points=1)),
+    "seeds": lambda: full_record(config_of(seed=7)),
+    "another batch and other paths": lambda: full_record(config_of(evaluation__batch=3, data__root="/home/anne/data")),
 }
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_a_good_record_is_told_where_it_would_stand(kind, tmp_path, capsys):
+def test_good_record_is_told_its_rank(kind, tmp_path, capsys):
     one, results = GOOD[kind](), tmp_path / "results"
-    record.publish_record(results, dataclasses.replace(whole(config_of(seed=9), fid=0.1)))
+    record.publish_record(results, dataclasses.replace(full_record(config_of(seed=9), fid=0.1)))
     status, wrong, said = check(data_of(one), results, capsys)
     assert (status, wrong) == (0, []) and said.count("\n") == 1
     assert f"{one.label}, rank " in said and one.fingerprint in said
@@ -78,7 +56,7 @@ def test_a_good_record_is_told_where_it_would_stand(kind, tmp_path, capsys):
 
 def test_a_record_of_native_recipe_is_good(tmp_path, capsys):
     config = presets.compose_config(presets.RunRequest(arch="unet", size="DDPM-32", track="native", data="shapes"))
-    one = whole(config, more={})
+    one = full_record(config, more={})
     status, wrong, said = check(data_of(one), tmp_path / "results", capsys)
     assert status == 2 and all("other features than the protocol's shapes-cnn" in line for line in wrong)
     data = data_of(one)
@@ -102,7 +80,7 @@ def test_a_record_of_published_weights_is_good(tmp_path, capsys):
 
 def base(config):
     """The record of weights that others trained: no images, so no training cost."""
-    trained = whole(config_of(evaluation__guidance=1))
+    trained = full_record(config_of(evaluation__guidance=1))
     parts = {
         "evaluation": trained.protocol["evaluation"],
         "training": protocol.training_protocol(config, native={}, match_target=None),
@@ -129,7 +107,7 @@ def test_a_record_of_a_failure_is_good(tmp_path, capsys):
     parts, identity = plain(parts), plain(config.identity())
     print_ = fingerprint(parts)
     one = dataclasses.replace(
-        whole(config),
+        full_record(config),
         **dict(id=record.record_id(config.model.label, identity, print_), protocol=parts, fingerprint=print_),
         **dict(evaluation_fingerprint=fingerprint(parts["evaluation"]), status="failed", error="the loss is nan"),
         **dict(metrics={}, cost=None, curve=[], losses=[], checkpoint=None),
@@ -142,29 +120,6 @@ def test_every_committed_record_is_good(capsys):
     status = leaderboard.main(["--results", str(REPOSITORY), "--check", *paths])
     said = capsys.readouterr()
     assert (status, said.err) == (0, "") and said.out.count("is good") == len(paths) > 0
-
-
-def at(data, where):
-    *path, last = [int(key) if key.isdecimal() else key for key in where.split("/")]
-    for key in path:
-        data = data[key]
-    return data, last
-
-
-def put(where, value):
-    def change(data):
-        node, last = at(data, where)
-        node[last] = value(node[last]) if callable(value) else value
-
-    return change
-
-
-def drop(where):
-    def change(data):
-        node, last = at(data, where)
-        del node[last]
-
-    return change
 
 
 FID = "metrics/fid[digits-cnn]"
@@ -242,10 +197,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_what_is_wrong_with_a_record_is_said_in_a_line(fault, tmp_path, capsys):
+def test_each_fault_is_reported_in_a_line(fault, tmp_path, capsys):
     change, sentence = WRONG[fault]
-    record.publish_record(tmp_path / "results", whole(config_of(seed=9)))
-    data = data_of(whole())
+    record.publish_record(tmp_path / "results", full_record(config_of(seed=9)))
+    data = data_of(full_record())
     change(data)
     with contextlib.suppress(KeyError):  # signed anew: this is about what a signature does not show
         signed(data)
@@ -254,8 +209,8 @@ def test_what_is_wrong_with_a_record_is_said_in_a_line(fault, tmp_path, capsys):
     assert len(wrong) <= 4 and all(wrong)
 
 
-def test_a_number_that_was_touched_up_is_found_by_what_it_does_not_fit(tmp_path, capsys):
-    data = data_of(whole())
+def test_edited_number_contradicts_the_others(tmp_path, capsys):
+    data = data_of(full_record())
     data["metrics"]["fid[digits-cnn]"]["value"] = 0.5
     _, wrong, _ = check(data, tmp_path / "results", capsys)
     assert sorted(wrong) == [
@@ -264,8 +219,8 @@ def test_a_number_that_was_touched_up_is_found_by_what_it_does_not_fit(tmp_path,
     ]
 
 
-def test_everything_that_is_wrong_is_said_at_once(tmp_path, capsys):
-    data = data_of(whole())
+def test_all_faults_are_reported_at_once(tmp_path, capsys):
+    data = data_of(full_record())
     data["fingerprint"] = "0" * 12
     data["environment"]["dirty"] = True
     data["cost"]["flops"] += 1
@@ -285,9 +240,9 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("what", ALTERED)
-def test_a_record_that_was_altered_is_found_by_its_hashes(what, tmp_path, capsys):
+def test_altered_record_is_found_by_its_hashes(what, tmp_path, capsys):
     change, sentence = ALTERED[what]
-    data = data_of(whole())
+    data = data_of(full_record())
     change(data)
     status, wrong, _ = check(data, tmp_path / "results", capsys)
     assert status == 2 and any(line.startswith(sentence) for line in wrong), wrong
@@ -318,9 +273,9 @@ def leaves(data, where=()):
         yield from leaves(value, (*where, str(key)))
 
 
-def test_junk_anywhere_in_a_record_is_answered_and_never_a_traceback(tmp_path):
-    path, good = tmp_path / "record.json", data_of(whole(matched()))
-    committed = [whole(config_of(seed=9))]
+def test_junk_anywhere_in_a_record_is_no_traceback(tmp_path):
+    path, good = tmp_path / "record.json", data_of(full_record(matched()))
+    committed = [full_record(config_of(seed=9))]
     good["losses"], silent = good["losses"][:1], []
     places = list(leaves(good))
     for i, place in enumerate(places):
@@ -361,14 +316,14 @@ def test_a_path_without_a_file_is_said_to_have_none(name, why, tmp_path, capsys)
 
 
 def test_a_file_is_to_have_its_records_name(tmp_path, capsys):
-    data = data_of(whole())
+    data = data_of(full_record())
     assert check(data, tmp_path / "results", capsys, name="mine")[1] == [f"its file must be called {data['id']}.json"]
 
 
 def test_nothing_that_a_record_names_is_imported(tmp_path, capsys, monkeypatch):
     (tmp_path / "spy.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    data = data_of(whole())
+    data = data_of(full_record())
     data["config"]["model"].update(arch="spy:Net", size="")
     assert check(signed(data), tmp_path / "results", capsys)[0] == 2
     assert "spy" not in sys.modules
@@ -376,7 +331,7 @@ def test_nothing_that_a_record_names_is_imported(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(("macs", "status"), [(1_019_000, 0), (1_021_000, 2), (979_000, 2)])
 def test_a_matched_network_is_as_large_as_it_was_to_be(macs, status, tmp_path, capsys):
-    data = data_of(whole(matched(), macs=macs))
+    data = data_of(full_record(matched(), macs=macs))
     data["protocol"]["training"]["match"]["target"] = 1_000_000
     assert check(signed(data), tmp_path / "results", capsys)[0] == status
 
@@ -411,8 +366,8 @@ def test_a_recount_finds_what_a_network_really_costs(tmp_path, capsys):
 
 
 def test_the_same_network_has_the_committed_records_parameters(tmp_path, capsys):
-    record.publish_record(tmp_path / "results", whole(config_of(seed=9)))
-    data = data_of(whole())
+    record.publish_record(tmp_path / "results", full_record(config_of(seed=9)))
+    data = data_of(full_record())
     data["cost"]["params"] += 1
     (line,) = check(data, tmp_path / "results", capsys)[1]
     assert line.startswith("params of dit nano/2 on digits") and line.endswith(
@@ -420,12 +375,12 @@ def test_the_same_network_has_the_committed_records_parameters(tmp_path, capsys)
     )
 
 
-def test_a_record_that_comes_again_is_said_to_replace_the_committed_one(tmp_path, capsys):
-    record.publish_record(tmp_path / "results", whole(fid=2.0))
-    assert "it replaces the committed one" in check(data_of(whole()), tmp_path / "results", capsys)[2]
+def test_checked_record_may_replace_the_committed_one(tmp_path, capsys):
+    record.publish_record(tmp_path / "results", full_record(fid=2.0))
+    assert "it replaces the committed one" in check(data_of(full_record()), tmp_path / "results", capsys)[2]
 
 
 def test_a_reference_row_is_held_to_its_evaluation(tmp_path, capsys):
-    _, wrong, _ = check(data_of(made("noise", kind="reference")), tmp_path / "results", capsys)
+    _, wrong, _ = check(data_of(short_record("noise", kind="reference")), tmp_path / "results", capsys)
     assert any(line.startswith("protocol.evaluation.version is None") for line in wrong)
     assert "protocol.evaluation.eta is missing" in wrong

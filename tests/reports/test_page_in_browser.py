@@ -5,7 +5,7 @@ import re
 
 import pytest
 from browser import Browser, program
-from made_records import many
+from factories import many_records
 from page_study import HOSTILE, page_study, publish
 
 from bench import report
@@ -214,7 +214,7 @@ def luminance(colour):
 
 
 def test_page_of_thousand_runs_is_small_and_opens_fast(browser, tmp_path):
-    publish(tmp_path, many(1002), pictures=False)
+    publish(tmp_path, many_records(1002), pictures=False)
     assert report.main(["--results", str(tmp_path)]) == 0
     page = tmp_path / "report.html"
     assert page.stat().st_size < 6 * 2**20

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from factories import short_record
 from helpers import make_run, tiny_config
-from made_records import made
 
 from bench import run as bench_run
 from bench.records import record
@@ -135,11 +135,11 @@ def test_other_errors_are_not_changed(tmp_path):
 
 
 def test_a_failed_record_write_keeps_the_old_record(disk):
-    old = made(fid=2.0)
+    old = short_record(fid=2.0)
     path = record.publish_record(disk.path, old)
     disk.fill()
     with pytest.raises(ValueError, match=r"cannot write .*json: the disk is full; free some space"):
-        record.publish_record(disk.path, made(fid=1.0))
+        record.publish_record(disk.path, short_record(fid=1.0))
     assert record.read_record(path) == old and [p.name for p in path.parent.iterdir()] == [path.name]
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from bench.config.metric_specs import FID_EXTRACTORS
 from bench.data.dataset import Rows
 from bench.evaluation.extractors import small_cnn
 from bench.storage.atomic import file_sha256
@@ -121,9 +122,8 @@ EXTRACTORS: dict[str, Extractor] = {
 
 def check_extractor(name: str, given: str) -> None:
     """ValueError when the extractor is unknown, or its weights are missing and cannot be made here."""
-    known = [n for n, e in EXTRACTORS.items() if "fid" in e.layers]
-    if name not in known:
-        raise ValueError(f"evaluation.extractor is {name!r}; choose one of {', '.join(known)}")
+    if name not in FID_EXTRACTORS:
+        raise ValueError(f"evaluation.extractor is {name!r}; choose one of {', '.join(FID_EXTRACTORS)}")
     if given or not EXTRACTORS[name].made_here:
         EXTRACTORS[name].prepare(given, Path())
 

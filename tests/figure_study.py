@@ -1,0 +1,17 @@
+"""Records of several suites by formula, and the figures of all of them."""
+
+from functools import cache
+
+import studies
+
+from bench.reports import figure_definitions
+
+MATCHED = studies.study("matched")
+SCALING = studies.study("dit-scaling")
+ALL_RECORDS = [*MATCHED, *SCALING, *studies.study("dit-conditioning"), *studies.study("uvit-ablation")]
+
+
+@cache
+def all_figures():
+    """Figure name -> figure, of ALL_RECORDS."""
+    return {f.name: f for f in figure_definitions.build_figures(ALL_RECORDS)}

@@ -1,0 +1,36 @@
+"""What `python -m bench.leaderboard` prints, as rows."""
+
+from contextlib import redirect_stdout
+from io import StringIO
+
+from bench import leaderboard
+from bench.records import record
+
+
+def published(results, *records):
+    for r in records:
+        record.publish_record(results, r)
+    return results
+
+
+def table_of(text):
+    """The rows of printed Markdown tables, by heading."""
+    rows, head = [], None
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            head = None
+        elif head is None:
+            head = cells
+        elif not line.startswith("|--"):
+            rows.append(dict(zip(head, cells, strict=True)))
+    return rows
+
+
+def views(results, *flags):
+    """What the command prints, by rows, and that it writes nothing."""
+    before = sorted(p.name for p in results.iterdir())
+    with redirect_stdout(StringIO()) as out:
+        assert leaderboard.main(["--results", str(results), *flags]) == 0
+    assert sorted(p.name for p in results.iterdir()) == before
+    return table_of(out.getvalue())
