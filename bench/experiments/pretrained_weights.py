@@ -1,4 +1,4 @@
-"""Checkpoint files as they come: which network they hold, read without running any code in them.
+"""Read published checkpoint files and detect the network inside, without running code from them.
 
 .pt, .pth, .ckpt and .bin files through torch's weights-only reader, .safetensors files, diffusers
 folders, and the snapshots of our own runs.
@@ -40,7 +40,7 @@ WEIGHT_KEYS = ("ema", "state_dict", "model")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedCheckpoint:
-    """What a file holds."""
+    """A checkpoint file's network, weights hash and process."""
 
     net: nn.Module
     """In eval mode; `net.spec` says what it is."""
@@ -79,9 +79,9 @@ def _described(net: nn.Module) -> list[Any]:
     return [str(net), *shown]
 
 
-def write_snapshot(found: LoadedCheckpoint, target: Path) -> None:
+def write_snapshot(checkpoint: LoadedCheckpoint, target: Path) -> None:
     """Write the weights as a snapshot that sampling reads; nothing is left where that is interrupted."""
-    tensor_files.save_tensors(target, found.net.state_dict(), spec=found.spec.to_dict(), images=0)
+    tensor_files.save_tensors(target, checkpoint.net.state_dict(), spec=checkpoint.spec.to_dict(), images=0)
 
 
 def read_checkpoint(path: Path, arch: str = "", ctor: Mapping[str, Any] | None = None) -> LoadedCheckpoint:
