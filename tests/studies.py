@@ -29,9 +29,9 @@ def run(request, macs, fid, seed=0, points=POINTS, losses=16):
 
 def costs(cells):
     """MACs that make a sweep: a fifth decade a cell, and equal for what is matched to one reference."""
-    references = sorted({c.wish.match for c in cells}, key=lambda m: [c.wish.match for c in cells].index(m))
+    references = sorted({c.request.match for c in cells}, key=lambda m: [c.request.match for c in cells].index(m))
     if references != [""]:
-        return [int(9e6 * 2 ** references.index(c.wish.match)) for c in cells]
+        return [int(9e6 * 2 ** references.index(c.request.match)) for c in cells]
     return [int(1e6 * 10 ** (i / 5)) for i in range(len(cells))]
 
 
@@ -44,7 +44,7 @@ def study(suite, scale="digits", seeds=3, law=lambda c, k: 0.3 + 2 * (c / 1e12) 
     """All runs of a suite; `law` gives the FID at so many training FLOPs of the k-th cell."""
     cells = suites.SUITES[suite].at(scale)
     return [
-        run(c.wish, macs, lambda flops, k=k, s=seed: law(flops, k) * noise(k, s), seed, **more)
+        run(c.request, macs, lambda flops, k=k, s=seed: law(flops, k) * noise(k, s), seed, **more)
         for k, (c, macs) in enumerate(zip(cells, costs(cells), strict=True))
         for seed in range(seeds)
     ]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from bench.evaluation import metrics
-from bench.evaluation.feature_extraction import FeatureAccumulator
+from bench.evaluation.feature_extraction import FeatureAccumulator, read_store
 from bench.evaluation.feature_store import FeatureProvenance, FeatureStore, FeatureStoreWriter
 from bench.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
 from bench.evaluation.precision_recall import compute_precision_recall
@@ -120,9 +120,9 @@ def time_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
         reference = FeatureAccumulator(flags.reference, {"2048"}, {"spatial"})
         for numbers in missing_batches(np.zeros(flags.reference, bool), 1000):
             reference.add(feature_batch(2 * 10**6, numbers))
-        samples = metrics.SampleSet(rows=stored.rows(), fitted=stored.fitted(LAYERS), count=stored.count)
-        comparison = metrics.MetricInputs(samples=samples, reference=reference.side(), layers=LAYERS)
-        return rows + time_metrics(comparison, flags.intervals)
+        samples = read_store(stored, LAYERS)
+        inputs = metrics.MetricInputs(samples=samples, reference=reference.sample_set(), layers=LAYERS)
+        return rows + time_metrics(inputs, flags.intervals)
 
 
 def feature_batch(seed: int, numbers: np.ndarray) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from tabulate import tabulate
 
 from bench.benchmarks import loading, workloads
 from bench.config.naming import dataset_title
@@ -31,6 +32,7 @@ from bench.experiments import presets, resolve
 from bench.storage.atomic import atomic_write
 from bench.terminal.cli import parse_assignments
 from bench.training import execution, hardware, micro_batching
+from bench.training.distributed import device_of
 from bench.training.trainer import loader_workers
 
 log = logging.getLogger(__name__)
@@ -379,3 +381,21 @@ def csv_files(rows: Sequence[Row], device: torch.device, out: Path) -> dict[Path
         if selected:
             files[out / f"benchmark-{kind}-{precision}-{device_slug}.csv"] = selected
     return files
+
+
+def measure_and_write(flags: argparse.Namespace) -> str:
+    """Measure all rows and write the CSV files after each; the table, the device and the paths as text."""
+    device = device_of(RunConfig())
+    flags.out.mkdir(parents=True, exist_ok=True)
+    flags.batch = flags.batch or (64 if device.type == "cuda" else 16)
+    configs = network_configs(flags, device)
+    rows: list[Row] = []
+    session = open_session(device, flags)
+    for row in measure_rows(flags, configs, session):
+        rows.append(row)
+        for path, file_rows in csv_files(rows, device, flags.out).items():
+            write_csv(path, file_rows)
+    narrow = [{k: format_cell(row.get(k)) for k in COLUMNS[:13]} for row in rows]
+    peak = f"{session.name}, peak {session.peak:.4g} TFLOP/s ({session.source}), torch {torch.__version__}"
+    paths = map(str, csv_files(rows, device, flags.out))
+    return "\n".join([tabulate(narrow, headers="keys", disable_numparse=True), peak, *paths])

@@ -1,6 +1,6 @@
-"""What names imply: processes and samplers of published networks, and settings by data set.
+"""Presets: processes and samplers of published networks, and defaults by data set.
 
-`resolve` turns a few words into a whole RunConfig.  Imports no torch.
+`compose_config` turns a request into a RunConfig; resolve.py completes it.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -82,23 +82,23 @@ PUBLISHED_SAMPLING: Mapping[str, Mapping[str, dict[str, Any]]] = {
 
 
 def published_process(arch: str, size: str = "", *, text: bool = False) -> DiffusionConfig:
-    """The process that a published network was trained with; `text` for U-ViT's MS-COCO models.
+    """Return the process that a published network was trained with; `text` is for U-ViT's MS-COCO models.
 
-    Raises ValueError for an architecture that was never published.
+    Raises ValueError for an architecture without published networks.
     """
     return _published(PUBLISHED_PROCESSES, arch, size, text)
 
 
 def published_sampling(arch: str, size: str = "", *, text: bool = False) -> dict[str, Any]:
-    """Fields of Evaluation that a published network was sampled with; ValueError as `published_process`."""
+    """Return the fields of Evaluation that a published network was sampled with; raises as `published_process`."""
     return dict(_published(PUBLISHED_SAMPLING, arch, size, text))
 
 
 def _published(table: Mapping[str, Mapping[str, Any]], arch: str, size: str, text: bool) -> Any:
     if arch not in table:
         raise ValueError(f"{arch} has no published process; there are {', '.join(table)}")
-    own = table[arch]
-    return own.get("text" if text else size, own[""])
+    sizes = table[arch]
+    return sizes.get("text" if text else size, sizes[""])
 
 
 TOY_EVALUATION = EvaluationConfig(
@@ -116,7 +116,7 @@ TOY_EVALUATION = EvaluationConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class DataDefaults:
-    """What a data set implies for everything else."""
+    """Defaults that a data set implies."""
 
     budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
@@ -124,8 +124,8 @@ class DataDefaults:
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 
 
-def defaults_for(name: str, what: DataSource) -> DataDefaults:
-    """The setting of a data set: laptop scale for digits and shapes, the papers' scale for all others."""
+def defaults_for(name: str, source: DataSource) -> DataDefaults:
+    """Return the defaults of a data set: laptop scale for digits and shapes, the papers' scale for all others."""
     if name == "digits":
         return DataDefaults(
             budget=BudgetConfig(images=111_000, points=3),
@@ -139,12 +139,12 @@ def defaults_for(name: str, what: DataSource) -> DataDefaults:
             evaluation=replace(TOY_EVALUATION, extractor="shapes-cnn"),
             shared=SHARED_SHAPES,
         )
-    return DataDefaults(evaluation=EvaluationConfig(clip=not what.latent))
+    return DataDefaults(evaluation=EvaluationConfig(clip=not source.latent))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What was asked for on the command line; "" and None mean "as implied"."""
+    """Settings named on the command line; "" and None mean "as implied by the others"."""
 
     arch: str = "dit"
     size: str = ""
@@ -156,48 +156,48 @@ class RunRequest:
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def compose_config(wish: RunRequest) -> RunConfig:
-    """The whole configuration that a wish implies; ValueError for anything unknown.
+def compose_config(request: RunRequest) -> RunConfig:
+    """Compose the configuration that a request implies, before a matched size is solved; ValueError for unknown names.
 
-    A paper size implies its paper's data; no size implies the laptop size on digits, or, with a
-    match, a size that bench.match solves.
+    A size of a paper implies that paper's data.  No size implies the laptop size on digits or, with a match, a size
+    that resolve.py solves.
     """
-    found = registry.entry(wish.arch)
-    if wish.size:
-        registry.size_args(wish.arch, wish.size)
-    matching = wish.match or wish.settings.get("model.match", "")
-    data = wish.data or wish.settings.get("data.name", "")
-    paper = wish.size in found.settings or (wish.size and wish.arch in registry.ARCHITECTURES)
-    data = data or (found.setting(wish.size) if paper else "digits")
+    entry = registry.entry(request.arch)
+    if request.size:
+        registry.size_args(request.arch, request.size)
+    matching = request.match or request.settings.get("model.match", "")
+    data = request.data or request.settings.get("data.name", "")
+    paper = request.size in entry.settings or (request.size and request.arch in registry.ARCHITECTURES)
+    data = data or (entry.setting(request.size) if paper else "digits")
     if not data:
-        raise ValueError(f"the data set of {wish.arch} {wish.size} is not known here; name a folder with --data")
-    what = open_source(data, wish.settings.get("data.root", "data"))
-    size = wish.size or ("" if matching else found.toy_for(what.size))
-    if not size and not matching and found.sizes:
-        raise ValueError(f"{wish.arch} needs a size: {', '.join(found.sizes)}")
-    implied = defaults_for(data, what)
-    way = training_setup(wish.track, wish.arch, size, what, implied)
+        raise ValueError(f"the data set of {request.arch} {request.size} is not known here; name a folder with --data")
+    source = open_source(data, request.settings.get("data.root", "data"))
+    size = request.size or ("" if matching else entry.toy_for(source.size))
+    if not size and not matching and entry.sizes:
+        raise ValueError(f"{request.arch} needs a size: {', '.join(entry.sizes)}")
+    implied = defaults_for(data, source)
+    setup = training_setup(request.track, request.arch, size, source, implied)
     config = RunConfig(
-        track="native" if wish.track == "native" else "shared",
-        seed=wish.seed,
-        model=ModelConfig(arch=wish.arch, size=size, match=wish.match),
+        track="native" if request.track == "native" else "shared",
+        seed=request.seed,
+        model=ModelConfig(arch=request.arch, size=size, match=request.match),
         data=DataConfig(name=data),
-        diffusion=way.diffusion,
-        recipe=way.recipe,
+        diffusion=setup.diffusion,
+        recipe=setup.recipe,
         budget=implied.budget,
         evaluation=implied.evaluation,
         compute=implied.compute,
     )
-    return with_known_data(apply_overrides(config, wish.settings))
+    return with_known_data(apply_overrides(config, request.settings))
 
 
 def with_known_data(config: RunConfig) -> RunConfig:
-    """The config with the hash of its data, and whether they are mirrored, filled in."""
+    """Fill in the hash of the data, and whether training mirrors them."""
     return replace(config, data=resolve_data(config.data))
 
 
 def checkpoint_config(
-    wish: RunRequest,
+    request: RunRequest,
     *,
     arch: str,
     size: str,
@@ -206,31 +206,24 @@ def checkpoint_config(
     weights: str,
     process: DiffusionConfig | None,
 ) -> RunConfig:
-    """The configuration that samples published weights and evaluates the samples; it trains nothing.
+    """Compose the configuration that samples published weights and evaluates the samples, without training.
 
-    The data are those of the network's shape, or the wish's; the process is the published one of this
-    size unless the file tells its own.  On the native track the images are sampled as the paper did.
-    Raises ValueError for what the weights decide themselves, and for a condition that no data set has.
+    The data set is the request's, or the one of the network's shape.  The process is the published one of this size,
+    unless the file holds its own.  On the native track images are sampled as in the paper.  Raises ValueError for
+    settings that the weights decide, and for a condition that no data set has.
     """
-    for name in ("size", "match"):
-        if getattr(wish, name):
-            raise ValueError(f"--checkpoint brings its own network; leave --{name} out")
-    if io.text_dim or io.image_channels:
-        taken = "a text" if io.text_dim else "an image to upsample"
+    _check_checkpoint_request(request, io)
+    data = request.data or request.settings.get("data.name", "") or dataset_for(io, vq=size.startswith("LDM"))
+    source = open_source(data, request.settings.get("data.root", "data"))
+    if (source.channels, source.size) != (io.channels, io.size) or io.num_classes not in (0, source.num_classes):
         raise ValueError(
-            f"this network takes {taken}, which no data set here has; architectures.from_official gives the network"
-        )
-    data = wish.data or wish.settings.get("data.name", "") or dataset_for(io, vq=size.startswith("LDM"))
-    what = open_source(data, wish.settings.get("data.root", "data"))
-    if (what.channels, what.size) != (io.channels, io.size) or io.num_classes not in (0, what.num_classes):
-        raise ValueError(
-            f"{data} has {_shape(what.channels, what.size, what.num_classes)}; these weights are for "
+            f"{data} has {_shape(source.channels, source.size, source.num_classes)}; these weights are for "
             f"{_shape(io.channels, io.size, io.num_classes)}"
         )
     process = process or replace(published_process(arch, size), variance=io.variance)
-    implied = defaults_for(data, what)
+    implied = defaults_for(data, source)
     evaluation = implied.evaluation
-    if wish.track == "native":
+    if request.track == "native":
         evaluation = replace(evaluation, **published_sampling(arch, size))
     if not (io.num_classes and io.null_label):
         evaluation = replace(evaluation, guidance=1.0)
@@ -247,19 +240,31 @@ def checkpoint_config(
         evaluation=evaluation,
         compute=implied.compute,
     )
-    settings = {k: v for k, v in wish.settings.items() if not k.startswith("model.")}
+    settings = {k: v for k, v in request.settings.items() if not k.startswith("model.")}
     config = apply_overrides(config, settings)
     if config.evaluation.guidance != 1 and not (io.num_classes and io.null_label):
         raise ValueError("these weights have no null class, so there is no guidance; set evaluation.guidance=1")
     return with_known_data(config)
 
 
+def _check_checkpoint_request(request: RunRequest, io: IOSpec) -> None:
+    """Raise ValueError for settings that the weights decide, and for a condition that no data set has."""
+    for name in ("size", "match"):
+        if getattr(request, name):
+            raise ValueError(f"--checkpoint brings its own network; leave --{name} out")
+    if io.text_dim or io.image_channels:
+        condition = "a text" if io.text_dim else "an image to upsample"
+        raise ValueError(
+            f"this network takes {condition}, which no data set here has; architectures.from_official gives the network"
+        )
+
+
 def dataset_for(io: IOSpec, *, vq: bool) -> str:
-    """The data set that a network's shape means; ValueError where it does not say."""
+    """Return the one data set that has a network's shape; ValueError where there is none, or several."""
     fitting = [
         name
-        for name, what in KNOWN_SOURCES.items()
-        if (what.channels, what.size, what.num_classes, what.vq) == (io.channels, io.size, io.num_classes, vq)
+        for name, source in KNOWN_SOURCES.items()
+        if (source.channels, source.size, source.num_classes, source.vq) == (io.channels, io.size, io.num_classes, vq)
         and not name.startswith("shapes")
     ]
     if len(fitting) != 1:
@@ -272,19 +277,21 @@ def _shape(channels: int, size: int, classes: int) -> str:
     return f"{channels}x{size}x{size} images {f'of {classes} classes' if classes else 'without classes'}"
 
 
-def training_setup(track: str, arch: str, size: str, what: DataSource, implied: DataDefaults) -> TrainingSetup:
-    """Recipe and process of a track; ValueError where an architecture has no published recipe."""
+def training_setup(track: str, arch: str, size: str, source: DataSource, implied: DataDefaults) -> TrainingSetup:
+    """Return the recipe and process of a track; ValueError where an architecture has no published recipe."""
     if track == "shared":
         return implied.shared
     if track != "native":
         raise ValueError(f"track is {track!r}; choose shared or native")
-    return TrainingSetup(recipe=native_recipe(arch, size, what.latent).recipe, diffusion=published_process(arch, size))
+    return TrainingSetup(
+        recipe=native_recipe(arch, size, source.latent).recipe, diffusion=published_process(arch, size)
+    )
 
 
 def native_preset(config: RunConfig) -> dict[str, Any]:
-    """The native preset as {recipe field or diffusion.field: value}; {} where there is none.
+    """Return the native preset as {recipe field or diffusion.field: value}; {} where there is none.
 
-    A size that was solved has no process of its own: any published one of its family is native to it.
+    A solved size has no published process; any published one of its family counts as native.
     """
     arch, size = config.model.arch, config.model.size
     if arch not in NATIVE_RECIPES:

@@ -1,7 +1,7 @@
-"""The recipes: one shared by all, and each paper's own, with where it was printed and what it settles.
+"""Training recipes: one shared by all architectures, and each paper's own with its source.
 
-`python -m bench.run --list` prints them.  results/published/training.csv has everything that was found;
-tests hold the recipes to it.  Imports no torch.
+`python -m bench.run --list` prints them.  results/published/training.csv holds the published values;
+tests compare the recipes with it.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class NativeRecipe:
     """Optimiser steps of the published run; times the batch, its budget in images."""
     source: str
     choice: str = ""
-    """What is taken where the sources disagree or are silent, and why."""
+    """The value chosen, and why, where sources conflict or omit it."""
 
 
 SHARED = TrainingSetup(
     recipe=RecipeConfig(name="shared", lr=1e-4, batch=256, warmup=5000, clip=1.0, ema=0.9999, label_drop=0.1),
     diffusion=DiffusionConfig(),
 )
-"""One recipe for all: DiT's rate, batch, average and label drop, U-ViT's warm-up, clipped gradients."""
+"""One recipe for all: learning rate, batch, EMA and label drop of DiT, warm-up of U-ViT, clipped gradients."""
 
 SHARED_TOY = TrainingSetup(
     recipe=RecipeConfig(
@@ -46,10 +46,10 @@ SHARED_TOY = TrainingSetup(
     ),
     diffusion=DiffusionConfig(schedule="cosine"),
 )
-"""The shared recipe at laptop size: a higher rate, shorter averages, iDDPM's schedule for small images."""
+"""The shared recipe at laptop size: a higher learning rate, a shorter EMA, iDDPM's schedule for small images."""
 
 SHARED_SHAPES = replace(SHARED_TOY, recipe=replace(SHARED_TOY.recipe, name="shared-shapes", lr=2e-3, batch=32))
-"""The same with more and smaller steps, by which DiT's loss fell faster."""
+"""SHARED_TOY with more and smaller steps, with which DiT's loss fell faster."""
 
 _DIT = NativeRecipe(
     recipe=RecipeConfig(name="dit", lr=1e-4, batch=256, label_drop=0.1),
@@ -138,24 +138,24 @@ U-Nets without a size of their own take ADM's at 256 pixels, transformers those 
 
 
 def native_recipe(arch: str, size: str, latent: bool) -> NativeRecipe:
-    """The published recipe of a size; ValueError where there is none."""
+    """Return the published recipe of a size; ValueError where there is none."""
     if arch not in NATIVE_RECIPES:
         raise ValueError(f"no published recipe of {arch} is known here; use --track shared")
-    own = NATIVE_RECIPES[arch]
-    named = own.get(size, own[""])
-    return named if latent else own.get(f"{size} pixels", named)
+    recipes = NATIVE_RECIPES[arch]
+    recipe = recipes.get(size, recipes[""])
+    return recipe if latent else recipes.get(f"{size} pixels", recipe)
 
 
 def native_recipe_named(arch: str, name: str) -> RecipeConfig:
-    """The native recipe of that name; the one for sizes not named where the family has no such."""
-    own = NATIVE_RECIPES[arch]
-    return next((n.recipe for n in own.values() if n.recipe.name == name), own[""].recipe)
+    """Return the native recipe of a name, or the architecture's default where no recipe has that name."""
+    recipes = NATIVE_RECIPES[arch]
+    return next((n.recipe for n in recipes.values() if n.recipe.name == name), recipes[""].recipe)
 
 
 def recipe_table() -> str:
-    """All recipes, what they settle, and where they were printed."""
-    natives = [(f"{arch} {key}".strip(), n) for arch, own in NATIVE_RECIPES.items() for key, n in own.items()]
-    rows = [_row(way.recipe, "all", 0) for way in (SHARED, SHARED_TOY, SHARED_SHAPES)]
+    """Format all recipes as a table, with their sources and choices below."""
+    natives = [(f"{arch} {key}".strip(), n) for arch, recipes in NATIVE_RECIPES.items() for key, n in recipes.items()]
+    rows = [_row(setup.recipe, "all", 0) for setup in (SHARED, SHARED_TOY, SHARED_SHAPES)]
     rows += [_row(n.recipe, of, n.iterations) for of, n in natives]
     settled: dict[str, list[str]] = {}
     for _, n in natives:

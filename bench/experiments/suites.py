@@ -1,7 +1,7 @@
-"""Named grids of runs, each what a table or a figure of a paper needs, at three scales.
+"""Named grids of runs for tables and figures of the papers, at three scales.
 
 `digits` and `shapes` are small faithful versions: the same switches on toy networks, equal budgets, three seeds a
-cell.  `paper` is the original setting, for a cluster.  Imports no torch.
+variant.  `paper` is the original setting, for a cluster.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Switches = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One variant of a grid: its name in the paper's table, and what is asked for."""
+    """One variant of a grid: its name in the paper's table, and its run request."""
 
     name: str
-    wish: RunRequest
+    request: RunRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """A grid: the variants of each scale, and what they all share.
+    """A grid: the variants of each scale, and the settings that they share.
 
-    At paper scale its runs take the paper's own recipe, unless it has a data set, on which families meet.
+    At paper scale its runs use the papers' own recipes, unless the suite names one data set for all families.
     """
 
     about: str
@@ -42,12 +42,12 @@ class Suite:
     seeds: Mapping[Scale, int]
 
     def at(self, scale: Scale) -> list[Variant]:
-        """The cells of a scale, with what they share filled in."""
+        """Return the variants of a scale, with the shared settings merged in."""
         common = self.shared[scale]
         data = self.data if scale == "paper" else scale
         track = "native" if scale == "paper" and not data else "shared"
         return [
-            replace(c, wish=replace(c.wish, data=data, track=track, settings={**common, **c.wish.settings}))
+            replace(c, request=replace(c.request, data=data, track=track, settings={**common, **c.request.settings}))
             for c in self.cells(scale)
         ]
 
@@ -58,11 +58,11 @@ def _args(**switches: object) -> dict[str, str]:
 
 UNGUIDED = {"evaluation.guidance": "1"}
 TOY_BUDGET = {"budget.images": "50000", "budget.points": "1", **UNGUIDED}
-"""Budget of a cell at toy scale: about a minute of one CPU core at 9 M multiply-accumulates."""
+"""Budget of a variant at toy scale: about a minute of one CPU core at 9 M multiply-accumulates."""
 
 
 def _toy_size(arch: str, scale: Scale) -> str:
-    """The toy network that a scale varies."""
+    """Return the toy size that a scale varies."""
     return {"unet": "nano"}.get(arch, "nano/2" if scale == "digits" else "nano/4")
 
 
@@ -77,7 +77,7 @@ CONDITIONING_SWITCHES = {
 def conditioning_variants(scale: Scale) -> Iterable[Variant]:
     size = "XL/2" if scale == "paper" else _toy_size("dit", scale)
     for name, switches in CONDITIONING_SWITCHES.items():
-        yield Variant(name=name, wish=RunRequest(arch="dit", size=size, settings=switches))
+        yield Variant(name=name, request=RunRequest(arch="dit", size=size, settings=switches))
 
 
 TOY_DITS = {f"{depth}x{width}": dict(depth=depth, width=width, heads=2) for depth, width in ((2, 48), (4, 64), (6, 80))}
@@ -88,13 +88,13 @@ def scaling_variants(scale: Scale) -> Iterable[Variant]:
     if scale == "paper":
         for size in ("S", "B", "L", "XL"):
             for patch in (8, 4, 2):
-                yield Variant(name=f"DiT-{size}/{patch}", wish=RunRequest(arch="dit", size=f"{size}/{patch}"))
+                yield Variant(name=f"DiT-{size}/{patch}", request=RunRequest(arch="dit", size=f"{size}/{patch}"))
         return
     for name, shape in TOY_DITS.items():
         for patch in (4, 2, 1) if scale == "digits" else (8, 4, 2):
             settings = _args(**shape, patch=patch)
             yield Variant(
-                name=f"{name}/{patch}", wish=RunRequest(arch="dit", size=_toy_size("dit", scale), settings=settings)
+                name=f"{name}/{patch}", request=RunRequest(arch="dit", size=_toy_size("dit", scale), settings=settings)
             )
 
 
@@ -117,19 +117,19 @@ UVIT_SWITCHES = {
 def uvit_variants(scale: Scale) -> Iterable[Variant]:
     size = "S/2" if scale == "paper" else _toy_size("uvit", scale)
     for name, switches in UVIT_SWITCHES.items():
-        yield Variant(name=name, wish=RunRequest(arch="uvit", size=size, settings=switches))
+        yield Variant(name=name, request=RunRequest(arch="uvit", size=size, settings=switches))
     depths, widths, patches = ((8, 16), (256, 768), (8, 4, 1)) if scale == "paper" else ((2, 8), (64, 128), (8, 4))
     if scale == "shapes":
         patches = (8, 2)
     for depth in depths:
         yield Variant(
-            name=f"depth: {depth + 1} layers", wish=RunRequest(arch="uvit", size=size, settings=_args(depth=depth))
+            name=f"depth: {depth + 1} layers", request=RunRequest(arch="uvit", size=size, settings=_args(depth=depth))
         )
     for width in widths:
         switches = _args(width=width, heads=max(2, width // (64 if scale == "paper" else 32)))
-        yield Variant(name=f"width: {width}", wish=RunRequest(arch="uvit", size=size, settings=switches))
+        yield Variant(name=f"width: {width}", request=RunRequest(arch="uvit", size=size, settings=switches))
     for patch in patches:
-        yield Variant(name=f"patch: {patch}", wish=RunRequest(arch="uvit", size=size, settings=_args(patch=patch)))
+        yield Variant(name=f"patch: {patch}", request=RunRequest(arch="uvit", size=size, settings=_args(patch=patch)))
 
 
 class UnetGrid(NamedTuple):
@@ -187,7 +187,7 @@ def unet_variants(scale: Scale) -> Iterable[Variant]:
     grid["Table 3: AdaGN"] = {**table2, "head_channels": head_channels[1]}
     grid["Table 3: addition then GroupNorm"] = {**grid["Table 3: AdaGN"], "norm": "add"}
     for name, switches in grid.items():
-        yield Variant(name=name, wish=RunRequest(arch="unet", size=size, settings=_args(**switches)))
+        yield Variant(name=name, request=RunRequest(arch="unet", size=size, settings=_args(**switches)))
 
 
 MATCHED_REFERENCES: Mapping[Scale, tuple[str, ...]] = {
@@ -201,12 +201,12 @@ MATCHED_REFERENCES: Mapping[Scale, tuple[str, ...]] = {
 def matched_variants(scale: Scale) -> Iterable[Variant]:
     for reference in MATCHED_REFERENCES[scale]:
         for arch in ("dit", "uvit", "unet"):
-            yield Variant(name=f"{arch} at {reference}", wish=RunRequest(arch=arch, match=f"macs:{reference}"))
+            yield Variant(name=f"{arch} at {reference}", request=RunRequest(arch=arch, match=f"macs:{reference}"))
 
 
 def quickstart_variants(scale: Scale) -> Iterable[Variant]:
     for arch in ("dit", "uvit", "unet"):
-        yield Variant(name=arch, wish=RunRequest(arch=arch, match="macs:unet:nano"))
+        yield Variant(name=arch, request=RunRequest(arch=arch, match="macs:unet:nano"))
 
 
 def _at(small: Settings, paper: Settings) -> Mapping[Scale, Settings]:
@@ -263,7 +263,7 @@ SUITES: Mapping[str, Suite] = {
 
 
 def suite_variants(name: str, scale: Scale) -> list[Variant]:
-    """The cells of a suite; ValueError for a scale that it has not."""
+    """Return the variants of a suite; ValueError for a scale that it lacks."""
     suite = SUITES[name]
     if scale not in suite.shared:
         raise ValueError(f"--suite {name} has no scale {scale}; it has {' and '.join(suite.shared)}")
@@ -271,23 +271,23 @@ def suite_variants(name: str, scale: Scale) -> list[Variant]:
 
 
 def suite_requests(name: str, scale: Scale, base: RunRequest, seeds: int = 0) -> list[RunRequest]:
-    """The runs of a suite, a seed after the other; what `base` sets wins.  ValueError as `at`."""
-    cells_ = suite_variants(name, scale)
-    found = []
+    """Return the requests of a suite, one seed after the other; settings of `base` win.  Raises as `suite_variants`."""
+    variants = suite_variants(name, scale)
+    requests: list[RunRequest] = []
     for seed in range(base.seed, base.seed + (seeds or SUITES[name].seeds[scale])):
-        for wish in (cell.wish for cell in cells_):
-            settings = {**wish.settings, **base.settings}
-            track, match = base.track or wish.track, base.match or wish.match
-            one = replace(wish, seed=seed, track=track, match=match, settings=settings)
-            if one not in found:  # tables may share a row
-                found.append(one)
-    return found
+        for request in (variant.request for variant in variants):
+            settings = {**request.settings, **base.settings}
+            track, match = base.track or request.track, base.match or request.match
+            one = replace(request, seed=seed, track=track, match=match, settings=settings)
+            if one not in requests:  # tables may share a row
+                requests.append(one)
+    return requests
 
 
 @cache
 def variant_keys(name: str, scale: Scale) -> Mapping[str, str]:
     """Cell -> key of the records that belong to it; ValueError for a scale that the suite has not."""
     return {
-        cell.name: configuration_key(compose_config(cell.wish).identity(), SEED + RESOLVED)
-        for cell in suite_variants(name, scale)
+        variant.name: configuration_key(compose_config(variant.request).identity(), SEED + RESOLVED)
+        for variant in suite_variants(name, scale)
     }

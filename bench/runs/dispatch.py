@@ -1,4 +1,4 @@
-"""From runs that are not finished to jobs: in this process, on this machine, or on SLURM.  Imports no torch."""
+"""Dispatch unfinished runs to jobs: in this process, on this machine, or on SLURM.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ WATCH_SECONDS = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchOptions:
-    """How the runs of one command are to be dispatched."""
+    """Options of one command's dispatch."""
 
     results: Path
     cluster: str
     profile: SlurmProfile
     parallel: int | None
     label: str
-    """The suite, or the run."""
+    """Name of the suite or of the run."""
     retry_failed: bool = False
 
 
 def default_parallel(cluster: str, count: int) -> int:
-    """All at once on a cluster; one on a GPU or in this process; a few on a CPU, each with its share."""
+    """Return how many runs go at a time: all on SLURM, one on a GPU or in this process, a few on a CPU."""
     if cluster == "slurm":
         return count
     if cluster == "debug" or local_queue.count_gpus():
@@ -40,56 +40,56 @@ def default_parallel(cluster: str, count: int) -> int:
     return min(count, max(3, os.cpu_count() or 1))
 
 
-def dispatch_runs(todo: Mapping[str, RunFolder], wanted: DispatchOptions, stay: bool) -> int | None:
-    """Dispatch what is not finished; None when it was waited for, or else the exit status.
+def dispatch_runs(todo: Mapping[str, RunFolder], options: DispatchOptions, stay: bool) -> int | None:
+    """Dispatch runs; return None once they have ended, or the exit status where they are left to SLURM.
 
-    On SLURM it is not waited for, unless told to `stay`; 1 when nothing could be submitted.
+    `stay` watches the runs on SLURM.  The exit status is 1 where no run could be submitted.
     """
-    if wanted.cluster != "slurm":
+    if options.cluster != "slurm":
         require_not_queued(todo, "or leave it to SLURM", ask=False)
-        run_locally(todo, wanted)
+        run_locally(todo, options)
         return None
-    there = submit_to_slurm(todo, wanted)
+    there = submit_to_slurm(todo, options)
     if not there:
         return 1
     if stay:
-        return None if watch_runs(there, wanted) else 130
+        return None if watch_runs(there, options) else 130
     print("python -m bench.status shows them, python -m bench.cancel ends them; you can log out")
     return 0
 
 
-def run_locally(todo: Mapping[str, RunFolder], wanted: DispatchOptions) -> None:
-    """Run them in this process (debug) or in processes of this machine, and watch them."""
-    if wanted.cluster == "debug":
+def run_locally(todo: Mapping[str, RunFolder], options: DispatchOptions) -> None:
+    """Run in this process (debug) or in processes of this machine, and show their progress."""
+    if options.cluster == "debug":
         for name, run in todo.items():
             print(f"{name} runs in this process")
             Job(str(run.path))()
         return
     first = next(iter(todo.values()))
-    parallel = wanted.parallel or default_parallel(wanted.cluster, len(todo))
+    parallel = options.parallel or default_parallel(options.cluster, len(todo))
     processes = max(1, load_config(first.path).compute.processes)
     gpus = processes if local_queue.count_gpus() else 0
-    logs = job_chains.jobs_folder(wanted.results) / "%j"
-    queue = local_queue.LocalQueue(local_queue.make_local_executor(wanted.cluster, logs, gpus, processes), parallel)
+    logs = job_chains.jobs_folder(options.results) / "%j"
+    queue = local_queue.LocalQueue(local_queue.make_local_executor(options.cluster, logs, gpus, processes), parallel)
     for name, run in todo.items():
         queue.add(name, Job(str(run.path.absolute()), launcher_pid=os.getpid()))
     live_table.watch_local_runs(todo, queue.advance)
 
 
-def submit_to_slurm(todo: Mapping[str, RunFolder], wanted: DispatchOptions) -> list[RunFolder]:
-    """Submit what is neither queued nor failed (or also what failed); the runs that SLURM has afterwards.
+def submit_to_slurm(todo: Mapping[str, RunFolder], options: DispatchOptions) -> list[RunFolder]:
+    """Submit runs that are neither queued nor failed (retry_failed: failed ones too); return the runs that SLURM has.
 
-    ValueError with SLURM's reason when it refuses a request.  A Ctrl-C meanwhile asks whether to cancel.
+    Raises ValueError with SLURM's reason where it refuses a request.  Ctrl-C asks whether to cancel the submitted ones.
     """
-    with lease.hold_lease(job_chains.jobs_folder(wanted.results), wait=60):
-        for name in job_chains.cancel_orphans(wanted.results):
+    with lease.hold_lease(job_chains.jobs_folder(options.results), wait=60):
+        for name in job_chains.cancel_orphans(options.results):
             print(f"{name}: its submission was cut off, so its jobs were cancelled")
-        there, free = select_for_submission(todo, wanted.retry_failed)
+        there, free = select_for_submission(todo, options.retry_failed)
         submitted: list[RunFolder] = []
         if not free:
             return there
         try:
-            for line in job_chains.submit_runs(build_submission(free, wanted), *split_by_stage(free)):
+            for line in job_chains.submit_runs(build_submission(free, options), *split_by_stage(free)):
                 submitted.append(todo[line.partition(":")[0]])
                 print(f"submitted {line}", flush=True)
         except BaseException as error:
@@ -102,7 +102,7 @@ def submit_to_slurm(todo: Mapping[str, RunFolder], wanted: DispatchOptions) -> l
 
 
 def select_for_submission(todo: Mapping[str, RunFolder], retry_failed: bool) -> tuple[list[RunFolder], list[RunFolder]]:
-    """(runs that are queued or running, runs to submit); of the others it says why they are left out."""
+    """Return (runs that are queued or running, runs to submit), and print why the others are left out."""
     rows = query_states(todo)
     there, free = [], []
     for name, run in todo.items():
@@ -122,13 +122,13 @@ def select_for_submission(todo: Mapping[str, RunFolder], retry_failed: bool) -> 
 
 
 def remove_unstarted(run: RunFolder) -> None:
-    """Remove a run of which there is nothing but its config."""
+    """Remove a run folder that holds its config alone."""
     if [path.name for path in run.path.iterdir()] == ["config.json"]:
         shutil.rmtree(run.path)
 
 
 def query_states(runs: Mapping[str, RunFolder]) -> dict[str, run_status.RunStatus]:
-    """How SLURM and their files say that runs stand; ValueError when SLURM does not answer."""
+    """Return the states of runs by name, from SLURM and their folders; ValueError where SLURM does not answer."""
     rows, note = run_status.query_runs(runs.values())
     if note:
         raise ValueError(f"{note}; nothing was submitted or removed")
@@ -136,30 +136,30 @@ def query_states(runs: Mapping[str, RunFolder]) -> dict[str, run_status.RunStatu
 
 
 def split_by_stage(runs: list[RunFolder]) -> tuple[list[RunFolder], list[RunFolder]]:
-    """(those that have to be trained, those that have only to be evaluated)."""
+    """Return (runs to train, runs that are trained and to evaluate)."""
     trained = [run.has_snapshots(load_config(run.path).budget.evaluation_points) for run in runs]
     pairs = list(zip(runs, trained, strict=True))
     return [run for run, done in pairs if not done], [run for run, done in pairs if done]
 
 
-def build_submission(runs: list[RunFolder], wanted: DispatchOptions) -> job_chains.Submission:
-    """What the jobs of these runs share, a copy of the code among it."""
+def build_submission(runs: list[RunFolder], options: DispatchOptions) -> job_chains.Submission:
+    """Build the part of a submission that all jobs share, and copy the code for them."""
     modules = {arch.partition(":")[0] for run in runs if ":" in (arch := load_config(run.path).model.arch)}
     return job_chains.Submission(
-        results=wanted.results,
-        profile=wanted.profile,
-        code=code_snapshot.copy_code(job_chains.jobs_folder(wanted.results), modules),
+        results=options.results,
+        profile=options.profile,
+        code=code_snapshot.copy_code(job_chains.jobs_folder(options.results), modules),
         job_factory=Job,
-        label=wanted.label,
-        parallel=wanted.parallel,
+        label=options.label,
+        parallel=options.parallel,
     )
 
 
-def watch_runs(runs: list[RunFolder], wanted: DispatchOptions) -> bool:
-    """Show how the runs get on; whether all have ended.  A Ctrl-C asks whether to cancel them, or else leaves them."""
+def watch_runs(runs: list[RunFolder], options: DispatchOptions) -> bool:
+    """Show the progress of runs on SLURM; return whether all have ended.  Ctrl-C asks whether to cancel them."""
     try:
         live_table.watch_runs(
-            wanted.results, [run.path.name for run in runs], frozenset(run_status.RUN_STATES), WATCH_SECONDS
+            options.results, [run.path.name for run in runs], frozenset(run_status.RUN_STATES), WATCH_SECONDS
         )
     except KeyboardInterrupt:
         print()
@@ -169,15 +169,15 @@ def watch_runs(runs: list[RunFolder], wanted: DispatchOptions) -> bool:
 
 
 def require_not_queued(runs: Mapping[str, RunFolder], advice: str, ask: bool = True) -> None:
-    """ValueError where SLURM still has a job of a run that something else is to be done with.
+    """Raise ValueError where SLURM has a job of one of the runs.
 
-    Also where it does not answer, unless `ask` is off: the run's lease then has the last word.
+    With `ask`, also where SLURM does not answer; without it the run's lease protects it in that case.
     """
-    own = {name: run for name, run in runs.items() if (run.path / "jobs.json").is_file()}
+    submitted = {name: run for name, run in runs.items() if (run.path / "jobs.json").is_file()}
     rows = (
-        query_states(own)
+        query_states(submitted)
         if ask
-        else {row.run: row for row in run_status.query_runs(own.values(), record_failures=False)[0]}
+        else {row.run: row for row in run_status.query_runs(submitted.values(), record_failures=False)[0]}
     )
     for name, row in rows.items():
         if row.alive:

@@ -1,12 +1,12 @@
-"""One run from its folder to its record; what a local process or a cluster's node executes.
+"""The job of one run in one process, local or on a cluster's node.
 
-Every stage goes on where it stopped, so running a job again is always right.
+Every stage continues where it stopped, so a job can be run again at any time.
 """
 
 from __future__ import annotations
 
 import atexit
-import sys
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from bench.training.distributed import World
     from bench.training.run_context import RunContext
 
+logger = logging.getLogger(__name__)
 MAX_FRUITLESS_ATTEMPTS, PROGRESS_EVENTS = 5, ("train", "trained", "sample", "evaluate")
 
 
 class Job:
-    """The callable that submitit pickles: a folder's name, which part of the work, and what it may count on."""
+    """The callable that submitit pickles: run folder, stage, seconds of warning before a time limit, launcher's pid."""
 
     def __init__(
         self, folder: str, stage: Stage = "all", signal_seconds: float = 0.0, launcher_pid: int | None = None
@@ -44,7 +45,7 @@ class Job:
         return self.folder
 
     def checkpoint(self) -> Any:
-        """submitit calls this on preemption and time-out: the same job goes on from its files."""
+        """Requeue the same job; submitit calls this on preemption and at the time limit."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -142,30 +143,30 @@ class Attempt:
 
 
 def require_progress(run: RunFolder) -> None:
-    """ValueError where SLURM has started a run TURNS times in a row and nothing came of it."""
-    turns = 0
+    """Raise ValueError where SLURM started a run MAX_FRUITLESS_ATTEMPTS times in a row without progress."""
+    attempts = 0
     for event in reversed(run.events()[0]):
         if event["event"] in (*PROGRESS_EVENTS, "failed"):
             break
-        turns += event["event"] == "start"
-    if is_slurm_task() and turns >= MAX_FRUITLESS_ATTEMPTS:
+        attempts += event["event"] == "start"
+    if is_slurm_task() and attempts >= MAX_FRUITLESS_ATTEMPTS:
         raise ValueError(
-            f"{turns} turns in a row ended before a step was reported; raise slurm.time or lower slurm.signal_seconds "
-            "(the log says how far each came), then --retry-failed"
+            f"{attempts} attempts in a row ended before a step was reported; raise slurm.time or lower "
+            "slurm.signal_seconds (the log says how far each came), then --retry-failed"
         )
 
 
 def update_leaderboard(results: Path) -> None:
-    """Bring the leaderboard up to date; what keeps it from that is said, and is no failure of this run."""
+    """Update the leaderboard; log an error, which is no failure of this run, as a warning."""
     from bench.records import leaderboard_files
 
     try:
         leaderboard_files.write_leaderboard(results)
     except (ValueError, OSError) as error:
-        print(f"the leaderboard is not up to date: {error}", file=sys.stderr, flush=True)
+        logger.warning("the leaderboard is not up to date: %s", error)
 
 
 def describe_process() -> dict[str, Any]:
-    """Where this process runs: host, pid, and SLURM's job and how often it was requeued."""
-    own = this_process()
-    return {"pid": own.pid, "host": own.host, "job": own.job if is_slurm_task() else None, "requeues": own.restarts}
+    """Return host, pid, SLURM's job id and its count of requeues, for the log."""
+    me = this_process()
+    return {"pid": me.pid, "host": me.host, "job": me.job if is_slurm_task() else None, "requeues": me.restarts}

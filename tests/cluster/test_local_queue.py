@@ -50,7 +50,7 @@ def test_a_run_that_makes_no_progress_fails(tmp_path, monkeypatch):
         run.log("start")
     require_progress(run)  # not on SLURM
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    with pytest.raises(ValueError, match=r"5 turns in a row ended before a step was reported; raise slurm\.time"):
+    with pytest.raises(ValueError, match=r"5 attempts in a row ended before a step was reported; raise slurm\.time"):
         require_progress(run)
     run.log("failed", error="that")
     require_progress(run)  # --retry-failed starts counting again

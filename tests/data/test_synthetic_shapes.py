@@ -2,11 +2,12 @@ import hashlib
 
 import numpy as np
 import pytest
+from extractor_helpers import features_of_images
 from helpers import few_shapes
 
 from bench.config.schema import DataConfig
 from bench.data import sources, synthetic_shapes
-from bench.evaluation.extractors import extractor_registry, small_cnn
+from bench.evaluation.extractors import small_cnn
 from bench.experiments import presets
 
 ROWS = np.array([0, 1, 5, 3 * synthetic_shapes.IMAGES_PER_SEED + 7, synthetic_shapes.FIRST_REFERENCE_ROW + 2])
@@ -153,8 +154,6 @@ def test_the_extractor_averages_larger_images_down(tmp_path, monkeypatch):
     monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few_shapes())
     path = small_cnn.prepare_small_cnn("shapes-cnn", "", tmp_path)
     small = synthetic_shapes.draw_images(np.arange(8), 32)
-    features, upsampled = (
-        extractor_registry.features_of_images("shapes-cnn", path, x) for x in (small, small.repeat(2, 2).repeat(2, 3))
-    )
+    features, upsampled = (features_of_images("shapes-cnn", path, x) for x in (small, small.repeat(2, 2).repeat(2, 3)))
     assert features["64"].shape == (8, 64) and features["logits"].shape == (8, 10)
     assert np.allclose(features["64"], upsampled["64"], atol=1e-5)

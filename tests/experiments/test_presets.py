@@ -36,13 +36,6 @@ def test_one_recipe_is_shared_by_all(arch):
     assert resolved(arch=arch).diffusion == resolved(arch="dit").diffusion
 
 
-def test_native_recipes_are_the_papers():
-    dit, uvit, unet = (resolved(arch=a, track="native") for a in ("dit", "uvit", "unet"))
-    assert (dit.recipe.lr, dit.recipe.batch, dit.diffusion.variance) == (1e-4, 256, "learned_range")
-    assert (uvit.recipe.lr, uvit.recipe.beta1, uvit.recipe.weight_decay) == (2e-4, 0.99, 0.03)
-    assert (unet.recipe.label_drop, unet.diffusion.variance) == (0.0, "learned_range")
-
-
 @pytest.mark.parametrize(("arch", "size"), [(a, s) for a in presets.NATIVE_RECIPES for s in registry.sizes(a)])
 def test_a_native_run_departs_from_nothing(arch, size):
     config = resolved(arch=arch, size=size, track="native")
@@ -125,10 +118,14 @@ def test_uvits_text_models_are_discrete():
 
 
 @pytest.mark.parametrize(("arch", "size"), [(a, s) for a in presets.NATIVE_RECIPES for s in registry.sizes(a)])
-def test_a_published_size_can_be_sampled_as_published(arch, size):
+def test_published_sampling_suits_the_published_process(arch, size):
+    """RunConfig refuses samplers that a schedule lacks, and steps that a process does not have."""
     config = resolved(arch=arch, size=size, track="native")
-    own = dataclasses.replace(config.evaluation, **presets.published_sampling(arch, size))
-    assert dataclasses.replace(config, evaluation=own).evaluation.steps in (50, 200, 250, 1000)
+    evaluation = dataclasses.replace(config.evaluation, **presets.published_sampling(arch, size))
+    sampled = dataclasses.replace(config, evaluation=evaluation)
+    assert (sampled.evaluation.sampler == "euler-sde") <= (config.diffusion.schedule == "vp")
+    with pytest.raises(ValueError, match=r"diffusion\.steps allows at most"):
+        dataclasses.replace(sampled, diffusion=dataclasses.replace(config.diffusion, steps=evaluation.steps - 1))
 
 
 def test_an_architecture_that_was_never_published_has_no_process():

@@ -1,13 +1,11 @@
 """The published recipes, held to what was found: results/published/training.csv."""
 
 import csv
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-from bench.config.schema import RunConfig
 from bench.experiments import recipes
 
 ROWS = list(csv.DictReader((Path(__file__).parents[2] / "results/published/training.csv").open()))
@@ -97,8 +95,3 @@ def test_where_sources_disagree_the_recipe_says_what_is_taken():
     assert sum("main text prints 0.3" in line for line in lines) == 1
     assert next(line for line in lines if "not printed: 0.1" in line).endswith(": ldm-4")
     assert all(any(f" {n.strip()} " in line for line in lines) for n in NATIVE)
-
-
-def test_recipes_are_recipes_of_a_run():
-    for native in NATIVE.values():
-        assert dataclasses.replace(RunConfig(), recipe=native.recipe).recipe.name == native.recipe.name

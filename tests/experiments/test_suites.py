@@ -22,7 +22,7 @@ GRIDS = [name for name in suites.SUITES if name != "quickstart"]
 
 
 def configs(name, scale):
-    return {cell.name: presets.compose_config(cell.wish) for cell in suites.suite_variants(name, scale)}
+    return {cell.name: presets.compose_config(cell.request) for cell in suites.suite_variants(name, scale)}
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -75,7 +75,7 @@ def test_a_family_has_one_design_at_all_three_costs():
 
 
 def test_another_budget_is_another_cell():
-    config = presets.compose_config(suites.suite_variants("matched", "digits")[0].wish)
+    config = presets.compose_config(suites.suite_variants("matched", "digits")[0].request)
     other = config_from_dict({**config.to_dict(), "budget": {"images": 10, "points": 1}})
     assert configuration_key(config.identity(), SEED + RESOLVED) != configuration_key(other.identity(), SEED + RESOLVED)
 

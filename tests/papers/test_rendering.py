@@ -48,7 +48,7 @@ def paper_record(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", st
 
 def of_suite(suite, scale, fids, seeds=3, spread=0.01):
     """Records of a suite's cells: {cell: FID}, some seeds each."""
-    wishes = {cell.name: cell.wish for cell in suites.suite_variants(suite, scale)}
+    wishes = {cell.name: cell.request for cell in suites.suite_variants(suite, scale)}
     for cell, fid in fids.items():
         for seed in range(seeds):
             yield paper_record(presets.compose_config(wishes[cell]), fid * (1 + spread * (seed - 1)), seed=seed)
@@ -199,7 +199,7 @@ def test_words_are_judged_as_pairs():
 
 
 def test_a_seed_counts_once_and_failures_do_not():
-    wish = next(c.wish for c in suites.suite_variants("dit-conditioning", "digits") if c.name == "adaLN")
+    wish = next(c.request for c in suites.suite_variants("dit-conditioning", "digits") if c.name == "adaLN")
     config = presets.compose_config(wish)
     older = paper_record(config, 9.0, created="2026-11-01T00:00:00+00:00")
     there = [
@@ -215,7 +215,7 @@ def test_a_seed_counts_once_and_failures_do_not():
 
 def test_two_protocols_of_evaluation_are_not_averaged():
     fids = {"adaLN": 2.0, "adaLN-Zero": 1.0}
-    wishes = {c.name: presets.compose_config(c.wish) for c in suites.suite_variants("dit-conditioning", "digits")}
+    wishes = {c.name: presets.compose_config(c.request) for c in suites.suite_variants("dit-conditioning", "digits")}
     there = list(of_suite("dit-conditioning", "digits", fids))
     there += [paper_record(wishes["adaLN"], 50.0, seed=7, reference="c")]
     one = filled("dit-figure5", "digits", there)

@@ -149,7 +149,7 @@ def test_a_condition_that_no_data_has_is_refused(family, name, words):
 
 
 MISTAKES = {
-    "heads": ([], r"do not show its heads: pass num_heads, with --set model\.args\.num_heads=N"),
+    "heads": ([], r"do not show the number of heads: pass num_heads, with --set model\.args\.num_heads=N"),
     "size": ([HEADS, "--size", "S/2"], "brings its own network; leave --size out"),
     "match": ([HEADS, "--match", "unet:nano"], "brings its own network; leave --match out"),
     "family": ([HEADS, "--arch", "uvit"], r"tiny\.pt: .*(patch_embed|x_embedder)"),

@@ -91,7 +91,7 @@ def test_three_matched_sizes_are_too_few_for_a_law():
 def test_iso_flop_line_interpolates_between_points():
     cells = suites.SUITES["matched"].at("digits")
     exact = [
-        studies.run(c.wish, macs, lambda flops: 5e6 / math.sqrt(flops))
+        studies.run(c.request, macs, lambda flops: 5e6 / math.sqrt(flops))
         for c, macs in zip(cells, studies.costs(cells), strict=True)
     ]
     panels = measured_panels(build_figure("iso-flop-digits", exact))
@@ -118,7 +118,7 @@ def test_sampling_compute_joins_runs_over_steps():
     cell = suites.SUITES["dit-scaling"].at("digits")[0]
     runs = [
         studies.run(
-            dataclasses.replace(cell.wish, settings={**cell.wish.settings, "evaluation.steps": str(n)}),
+            dataclasses.replace(cell.request, settings={**cell.request.settings, "evaluation.steps": str(n)}),
             10**6,
             lambda flops, n=n: 10 / n,
         )
