@@ -1,22 +1,20 @@
-"""Reference statistics of real images, with a manifest: python -m bench.reference DATA
+"""Compute reference statistics of real images once: python -m bench.reference DATA
 
-DATA is what bench.run takes as --data, of which those images are taken that a run compares with; or what
-bench.evaluate takes as reference: a folder of images, an .npz with arr_0, or a run.  The file has ADM's layout
-(mu, sigma, mu_s, sigma_s), so that it works as a reference anywhere; bench.evaluate also reads the manifest and
-refuses what does not fit.  Files are kept under results/cache/references/ by a hash of what they depend on.
+DATA is a data set of bench.run's --data, of which the images are used that runs are compared with.  It can also be a
+reference of bench.evaluate: a folder of images, an .npz file with arr_0, or a run.  The file has ADM's layout (mu,
+sigma, mu_s, sigma_s), so other evaluators can read it.  bench.evaluate also reads its manifest and refuses a
+comparison that does not fit.  The file is kept in results/cache/references/, named by a hash of everything that
+determines its numbers.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict
-from typing import get_args
 
-from bench.config.metric_specs import FID_EXTRACTORS
-from bench.config.schema import ProtocolName
 from bench.data import sources
+from bench.evaluation.flags import add_extraction_flags
 from bench.evaluation.reference_manifest import summarize_manifest
 from bench.terminal.cli import CommandParser, PlainHelp, command
 
@@ -24,35 +22,28 @@ from bench.terminal.cli import CommandParser, PlainHelp, command
 @command("bench.reference", stopped="stopped; nothing was written")
 def main(argv: list[str] | None = None) -> int:
     flags = parser().parse_args(argv)
-    import torch
+    from bench.evaluation.reference_statistics import build_reference, request_from_flags  # --help needs no torch
 
-    from bench.evaluation.reference_statistics import build_reference
-
-    if flags.batch < 1:
-        raise ValueError(f"--batch is {flags.batch}; it must be at least 1")
-    if flags.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no CUDA device; use --device cpu")
-    path, made, new = build_reference(flags)
+    path, manifest, new = build_reference(request_from_flags(flags))
+    fields = asdict(manifest)
     if flags.json:
-        print(json.dumps({"path": str(path), "new": new, "manifest": asdict(made)}, indent=2))
+        print(json.dumps({"path": str(path), "new": new, "manifest": fields}, indent=2))
     else:
-        print(f"{path} {'written' if new else 'is there already'}: {summarize_manifest(asdict(made))}")
+        print(f"{path} {'written' if new else 'exists already'}: {summarize_manifest(fields)}")
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    p = CommandParser(prog="python -m bench.reference", description=__doc__, formatter_class=PlainHelp)
+def parser() -> CommandParser:
+    p = CommandParser(
+        prog="python -m bench.reference",
+        description=__doc__,
+        formatter_class=PlainHelp,
+    )
     p.add_argument("data", metavar="DATA", help=f"{', '.join(sources.KNOWN_SOURCES)}; or a path")
-    p.add_argument("--features", action="store_true", help="also what precision, recall and KID need")
-    p.add_argument("--extractor", choices=FID_EXTRACTORS, default="")
-    p.add_argument("--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)")
-    p.add_argument("--protocol", choices=get_args(ProtocolName), help="default: adm; torch-fidelity for digits, shapes")
-    p.add_argument("--root", default="data", metavar="DIR", help="where known data sets are (default: data)")
+    p.add_argument("--features", action="store_true", help="also store what precision, recall and KID need")
+    add_extraction_flags(p)
+    p.add_argument("--root", default="data", metavar="DIR", help="folder of the known data sets (default: data)")
     p.add_argument("--cache", default="results/cache", metavar="DIR", help="default: results/cache")
-    p.add_argument("--skip-bad", action="store_true", help="leave unusable images out, and count them")
-    p.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
-    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    p.add_argument("--json", action="store_true", help="print the path and the manifest as JSON")
     return p
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.evaluation import metrics
+
 ROOT = Path(__file__).parent / "goldens" / "metrics"
 CASES = json.loads((ROOT / "cases.json").read_text())
 ARRAYS = np.load(ROOT / "arrays.npz")
@@ -40,6 +42,13 @@ def logits(recipe):
     """Return logits (n, classes) float64."""
     z = noise(recipe["seed"], (recipe["n"], recipe["classes"])).astype(np.float64)
     return recipe.get("scale", 1.0) * z
+
+
+def inception_score(p, chunk):
+    """ADM's score of probabilities (n, classes), as the published evaluator takes them."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = (p.astype(np.float64) * np.log(p.astype(np.float64))).sum(1)
+    return metrics.inception_score(p, entropy, metrics.inception_chunks(len(p), "adm", chunk))
 
 
 def predictions(recipe):

@@ -1,7 +1,7 @@
-"""ADM's published regression target: what an evaluator must find on two public files.
+"""ADM's published evaluation of two public files, as a regression test of this evaluator.
 
-The files are openai/guided-diffusion's VIRTUAL_imagenet256_labeled.npz (reference) and
-admnet_guided_upsampled_imagenet256.npz (50,000 samples).  The targets are those that the evaluator's
+The files are openai/guided-diffusion's VIRTUAL_imagenet256_labeled.npz (the reference) and
+admnet_guided_upsampled_imagenet256.npz (50,000 samples).  The targets are the values that the evaluator's
 README prints.  Imports no torch.
 """
 
@@ -18,18 +18,21 @@ TARGET = {
     "recall": 0.5309,
 }
 TOLERANCE = {"fid": 0.01, "sfid": 0.01, "is": 0.5, "precision": 0.003, "recall": 0.003}
-"""Largest difference that passes.
+"""Largest accepted absolute difference from a target.
 
-Ours: some 0.25 % for another framework's arithmetic, and 0.003 for half precision's last bits, which
-depend on the device.  A wrong layer, resize or reference is off by far more.
+These are our choice: about 0.25 % for another framework's arithmetic, and 0.003 for the last bits of half
+precision, which depend on the device.  A wrong layer, resize or reference is off by far more.
 """
 
 
-def check_against_target(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """[{metric, target, found, tolerance, ok}] of every metric of the target; one not measured fails."""
+def check_against_target(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compare {metric: {value, ...}} with the targets; a metric that is missing fails.
+
+    Returns [{metric, target, found, tolerance, ok}], where `found` is the measured value or None.
+    """
     rows = []
     for name, target in TARGET.items():
-        value = found[name]["value"] if name in found else None
+        value = metrics[name]["value"] if name in metrics else None
         ok = value is not None and abs(value - target) <= TOLERANCE[name]
         rows.append({"metric": name, "target": target, "found": value, "tolerance": TOLERANCE[name], "ok": ok})
     return rows

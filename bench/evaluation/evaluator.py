@@ -12,9 +12,8 @@ import numpy as np
 from bench.config.schema import RunConfig
 from bench.data.dataset import Dataset
 from bench.evaluation import metrics
-from bench.evaluation.comparison import add_metric_suffix, required_layers
 from bench.evaluation.extractors.extractor_registry import EXTRACTORS, build_network, prepare_weights
-from bench.evaluation.feature_extraction import collect_features
+from bench.evaluation.feature_extraction import collect_features, read_store, required_layers
 from bench.evaluation.feature_store import FeatureProvenance, FeatureStore
 from bench.evaluation.image_io import ArrayImages, ImageSource
 from bench.training.run_context import RunContext
@@ -24,7 +23,7 @@ MetricValues = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedExtractor:
-    """A feature extractor whose weights are on this machine, and were hashed."""
+    """Feature extractor with the file and the hash of its weights."""
 
     name: str
     path: Path
@@ -32,7 +31,7 @@ class PreparedExtractor:
 
     @classmethod
     def prepare(cls, name: str, weights: str, cache: Path) -> PreparedExtractor:
-        """Find the weights, or make them in `cache`; ValueError where neither is possible."""
+        """Find the weights, or train them in `cache`; ValueError if neither is possible."""
         path, sha256 = prepare_weights(name, weights, cache)
         return cls(name=name, path=path, sha256=sha256)
 
@@ -44,13 +43,13 @@ class PreparedExtractor:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationContext(RunContext):
-    """A run's context with its extractor, which is prepared, hashed and loaded once."""
+    """Context of a run with its extractor, which is prepared and loaded once."""
 
     extractor: PreparedExtractor
 
     @classmethod
     def prepare(cls, context: RunContext) -> EvaluationContext:
-        """Prepare the extractor, first on rank 0, which may have to make its weights; every process calls this."""
+        """Prepare the extractor; every process calls this.  Rank 0 is first, since it may have to train the weights."""
         e, cache = context.config.evaluation, context.run.cache
         extractor = PreparedExtractor.prepare(e.extractor, e.weights, cache) if context.world.first else None
         context.world.barrier()
@@ -64,43 +63,42 @@ class EvaluationContext(RunContext):
 
 
 class Evaluator:
-    """An extractor and the features of the reference, computed once."""
+    """Extractor, protocol and reference features of a run; they are loaded and computed once."""
 
-    def __init__(self, config: RunConfig, extractor: PreparedExtractor, dataset: Dataset, cuda: bool = False) -> None:
+    def __init__(self, config: RunConfig, prepared: PreparedExtractor, dataset: Dataset, cuda: bool = False) -> None:
         self.protocol = config.evaluation.protocol
-        self.entry, self.device = EXTRACTORS[extractor.name], "cuda" if cuda else "cpu"
-        self.classifies = self.entry.knows(config.data.title)
-        self.net = build_network(extractor.name, extractor.path, self.entry.layers.values(), cuda)
-        self.provenance = extractor.provenance
-        self.real = self.collect(ArrayImages(dataset.reference, "the reference"), sampled=False, intervals=False)
+        self.extractor, self.device = EXTRACTORS[prepared.name], "cuda" if cuda else "cpu"
+        self.predicts_classes = self.extractor.predicts_classes_of(config.data.title)
+        self.net = build_network(prepared.name, prepared.path, self.extractor.layers.values(), cuda)
+        self.provenance = prepared.provenance
+        reference = ArrayImages(dataset.reference, "the reference")
+        self.reference = self._extract(reference, sampled=False, intervals=False)
 
-    def collect(self, images: ImageSource, *, sampled: bool, intervals: bool) -> metrics.SampleSet:
-        layers = self.entry.layers
-        keep, fit = required_layers(layers, set(layers), sampled=sampled, intervals=intervals)
-        return collect_features(self.net, images, keep=keep, fit=fit)
+    def _extract(self, images: ImageSource, *, sampled: bool, intervals: bool) -> metrics.SampleSet:
+        layers = self.extractor.layers
+        row_layers, moment_layers = required_layers(layers, set(layers), sampled=sampled, intervals=intervals)
+        return collect_features(self.net, images, row_layers=row_layers, moment_layers=moment_layers)
 
     def measure(self, images: ImageSource | np.ndarray, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
-        """Metrics of uint8 images (N, C, H, W), their names ending as the extractor's must.
+        """Compute the metrics of images (N, C, H, W) uint8; labels (N,) are the classes they were conditioned on.
 
-        Class accuracy is only measured by an extractor whose classes are the data's.
+        Class accuracy is only computed if the extractor predicts the data's classes.
         """
         source = ArrayImages(images, "the samples") if isinstance(images, np.ndarray) else images
-        return self.compare(self.collect(source, sampled=True, intervals=intervals), labels, intervals=intervals)
+        return self._compare(self._extract(source, sampled=True, intervals=intervals), labels, intervals=intervals)
 
     def measure_stored(self, store: FeatureStore, *, intervals: bool) -> MetricValues:
-        """Metrics of samples whose features are stored; ValueError where they are another extractor's."""
+        """Compute the metrics of stored features; ValueError if another extractor or other weights wrote them."""
         store.check(self.provenance)
-        side = metrics.SampleSet(rows=store.rows(), fitted=store.fitted(self.entry.layers), count=store.count)
-        return self.compare(side, store.labels, intervals=intervals)
+        return self._compare(read_store(store, self.extractor.layers), store.labels, intervals=intervals)
 
-    def compare(self, samples: metrics.SampleSet, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
-        """Metrics of the samples' features against the reference's."""
-        sides = metrics.MetricInputs(
+    def _compare(self, samples: metrics.SampleSet, labels: np.ndarray | None, *, intervals: bool) -> MetricValues:
+        inputs = metrics.MetricInputs(
             samples=samples,
-            reference=self.real,
-            layers=self.entry.layers,
-            labels=np.asarray(labels) if labels is not None and self.classifies else None,
+            reference=self.reference,
+            layers=self.extractor.layers,
+            labels=np.asarray(labels) if labels is not None and self.predicts_classes else None,
             protocol=self.protocol,
             device=self.device,
         )
-        return add_metric_suffix(metrics.compute_metrics(sides, intervals=intervals), self.entry)
+        return self.extractor.add_metric_suffix(metrics.compute_metrics(inputs, intervals=intervals))

@@ -1,8 +1,10 @@
-"""Sampling: averaged weights of every evaluation point -> images -> features, batch by batch.
+"""Generate samples with the EMA weights of each evaluation point, and store their features.
 
-Images go straight from the sampler through the extractor into a feature store (bench/evaluation/feature_store.py); they
-stay on disk only where compute.export asks.  Batches are kept as they are made and lie on a fixed grid,
-so that a killed run goes on where it stopped, and ends with the same bytes.
+Each batch goes from the sampler through the extractor into a feature store (feature_store.py).  The images are only
+stored if compute.export says so.  Batches form a fixed grid and are stored one by one, so a run that was killed
+resumes after the last batch and ends with the same bytes.
+
+N images of an evaluation point, B images of a batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from bench.config.schema import RunConfig
 from bench.data.autoencoder import make_decoder, to_uint8
 from bench.diffusion import samplers
 from bench.evaluation.evaluator import EvaluationContext
-from bench.evaluation.export import export_target
 from bench.evaluation.extractors import extractor_registry
 from bench.evaluation.feature_extraction import extract_in_batches
 from bench.evaluation.feature_store import FeatureStoreWriter
+from bench.evaluation.image_io import export_target
 from bench.storage import tensor_files
 from bench.storage.run_folder import RunFolder
 from bench.storage.shards import ShardedOutput, balanced_labels, missing_batches
@@ -38,7 +40,7 @@ from bench.training.run_context import RunContext
 
 
 def load_snapshot(path: Path, device: torch.device) -> nn.Module:
-    """The network of a snapshot, built from the spec inside the file."""
+    """Load the network of a snapshot, in evaluation mode; the file contains its NetSpec."""
     tensors, metadata = tensor_files.load_tensors(path)
     spec = architectures.NetSpec.from_dict(metadata["spec"])
     net = architectures.build(spec.arch, io=spec.io, args=dict(spec.args))
@@ -47,18 +49,23 @@ def load_snapshot(path: Path, device: torch.device) -> nn.Module:
 
 
 @torch.inference_mode()
-def sample_images(
+def generate_batches(
     net: nn.Module, config: RunConfig, latent: bool, device: torch.device, batches: list[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(indices, images (B, H, W, C) uint8) of each batch of image numbers."""
+    """Yield (image numbers (B,), images (B, H, W, C) uint8) for each batch of image numbers.
+
+    An image depends on the configuration and its number alone, apart from rounding in a batch of another size.
+    """
     io: architectures.IOSpec = net.spec.io  # type: ignore[union-attr, assignment]
     decode = make_decoder(latent, config.evaluation.decoder, device, config.evaluation.decoder_hash)
-    made = samplers.guide_from_config(execution.sampling_execution(config, device).sampler(net), config, io.num_classes)
-    for own in batches:
-        labels = balanced_labels(own, io.num_classes)
+    model = samplers.guide_from_config(
+        execution.sampling_execution(config, device).sampler(net), config, io.num_classes
+    )
+    for numbers in batches:
+        labels = balanced_labels(numbers, io.num_classes)
         cond = None if labels is None else torch.from_numpy(labels).to(device)
-        x = samplers.sample_images(made, config, (io.channels, io.size, io.size), own.tolist(), cond, device)
-        yield own, to_uint8(decode(x)).transpose(0, 2, 3, 1)
+        x = samplers.sample_images(model, config, (io.channels, io.size, io.size), numbers.tolist(), cond, device)
+        yield numbers, to_uint8(decode(x)).transpose(0, 2, 3, 1)
 
 
 def make_missing_images(
@@ -67,41 +74,44 @@ def make_missing_images(
     targets: Mapping[ShardedOutput, np.ndarray],
     report: Callable[[int, int], Any],
 ) -> None:
-    """Make what one evaluation point's targets lack, or this process's part of it.
+    """Generate the images that an evaluation point's targets lack, or this process's share of them.
 
-    `targets` tells which images (N,) bool each has.  `report` is told after each batch how many images
-    this call has made and how many there were before it, and may raise to stop.
+    `net` loads the network; it is only called if images are missing.  `targets` maps each target to the images that it
+    has, (N,) bool.  `report` is called after each batch with the number of images that this call has generated and
+    the number that existed before; it may raise to stop.
     """
     config, world = context.config, context.world
-    have = np.logical_and.reduce(list(targets.values()))
-    before, made = int(have.sum()), 0
-    todo = missing_batches(have, config.evaluation.batch, world.rank, world.size)
-    for own, images in sample_images(net(), config, context.source.latent, context.device, todo) if todo else ():
-        for target, kept in targets.items():
-            if not kept[own].all():
-                target.add(own, images)
-        made += len(own)
-        report(made, before)
+    complete = np.logical_and.reduce(list(targets.values()))
+    before, generated = int(complete.sum()), 0
+    batches = missing_batches(complete, config.evaluation.batch, world.rank, world.size)
+    if not batches:
+        return
+    for numbers, images in generate_batches(net(), config, context.source.latent, context.device, batches):
+        for target, present in targets.items():
+            if not present[numbers].all():
+                target.add(numbers, images)
+        generated += len(numbers)
+        report(generated, before)
 
 
 def generate(context: EvaluationContext) -> GenerationResult:
-    """Sample from the snapshot of every evaluation point whose features, or exported images, are not there yet.
+    """Generate the samples of every evaluation point whose features or exported images are missing.
 
-    After each batch a process may be stopped, which all processes then are.  Each makes every
-    world.size-th batch, so that networks see the same batches whatever the number of processes; process 0
-    puts them together, and writes generate.json.
+    Each process generates every world.size-th batch, so the networks see the same batches for any number of
+    processes.  A stop request is checked after each batch and stops all processes.  Rank 0 assembles the shards and
+    writes generate.json.
     """
     run, config, world = context.run, context.config, context.world
     points = config.budget.evaluation_points
     peak = context.log_peak_memory() if world.first else 0
     targets = target_factory(context)
     for done, point in enumerate(points):
-        there = missing_images(run, targets(point), world)
+        unfinished = scan_targets(run, targets(point), world)
         net = partial(load_snapshot, run.snapshot_path(point), context.device)
         stopped = False
-        if there:
+        if unfinished:
             try:
-                make_missing_images(context, net, there, progress_reporter(context, done))
+                make_missing_images(context, net, unfinished, progress_reporter(context, done))
             except StopRequested:
                 stopped = True
         if world.agree(stopped)[0]:
@@ -123,42 +133,44 @@ def generate(context: EvaluationContext) -> GenerationResult:
     return result
 
 
-def missing_images(run: RunFolder, targets: list[ShardedOutput], world: World) -> dict[ShardedOutput, np.ndarray]:
-    """Which images (N,) bool each unfinished target has, as process 0 sees it.
+def scan_targets(run: RunFolder, targets: list[ShardedOutput], world: World) -> dict[ShardedOutput, np.ndarray]:
+    """Map each unfinished target to the images that it has, (N,) bool, as rank 0 sees them."""
 
-    A file that cannot be read is logged, and its images are made again.
-    """
-
-    def seen() -> list[np.ndarray | None]:
+    def scan() -> list[np.ndarray | None]:
         return [None if target.done else scan_target(run, target) for target in targets]
 
-    return {target: there for target, there in zip(targets, world.of_first(seen), strict=True) if there is not None}
+    results = zip(targets, world.of_first(scan), strict=True)
+    return {target: present for target, present in results if present is not None}
 
 
 def scan_target(run: RunFolder, target: ShardedOutput) -> np.ndarray:
-    there = target.shards.scan()
+    """Return the images that a target has, (N,) bool; shards that cannot be read are logged and removed."""
+    present = target.shards.scan()
     for name in target.shards.damaged:
         run.log("damaged", file=f"{target.shards.folder.parent.name}/{target.shards.folder.name}/{name}")
-    return there
+    return present
 
 
 def progress_reporter(context: RunContext, done: int) -> Callable[[int, int], None]:
-    """What logs the images of all processes, taken to be equally fast, once `done` points are done, and checks."""
-    run, world, samples = context.run, context.world, context.config.evaluation.samples
-    points, began = context.config.budget.points, time.monotonic()
+    """Return a `report` function for `make_missing_images` after `done` evaluation points: it logs, then checks.
 
-    def report(made: int, before: int) -> None:
-        made = min(made * world.size, samples - before)
+    Rank 0 logs an estimate for all processes, which assumes that they are equally fast.
+    """
+    run, world, samples = context.run, context.world, context.config.evaluation.samples
+    points, start = context.config.budget.points, time.monotonic()
+
+    def report(generated: int, before: int) -> None:
+        everywhere = min(generated * world.size, samples - before)
         if world.first:
-            rate = made / max(1e-9, time.monotonic() - began)
-            run.log("sample", images=done * samples + before + made, of=points * samples, rate=rate)
+            throughput = everywhere / max(1e-9, time.monotonic() - start)
+            run.log("sample", images=done * samples + before + everywhere, of=points * samples, rate=throughput)
         context.raise_if_any_stopped()
 
     return report
 
 
 def target_factory(context: EvaluationContext) -> Callable[[int], list[ShardedOutput]]:
-    """What an evaluation point's images are made into: features, and files where they are to be exported."""
+    """Return a function from an evaluation point to its targets: a feature store, and an export if there is one."""
     run, config, extractor = context.run, context.config, context.extractor
     e, classes = config.evaluation, context.io.num_classes
     purposes = extractor_registry.EXTRACTORS[extractor.name].layers

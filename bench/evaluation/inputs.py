@@ -1,14 +1,16 @@
-"""What the two sides of an evaluation are: a folder of images, an .npz, statistics, or a run.
+"""Inputs of an evaluation: a folder of images, an .npz file, stored statistics, or a run.
 
-ADM's reference files hold both images (`arr_0`) and the statistics of a whole training set (`mu`,
-`sigma` of the pooled features, `mu_s`, `sigma_s` of the spatial ones), which then count for FID and
-sFID, while the images count for precision, recall and KID.
+ADM's reference files hold images (`arr_0`) and the statistics of a whole training set: `mu` and `sigma` of the pooled
+features, `mu_s` and `sigma_s` of the spatial features.  FID and sFID then use the statistics; precision, recall and
+KID use the images.
+
+N images, C channels, H height, W width, F features.
 """
 
 from __future__ import annotations
 
-import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from bench.config.overrides import load_config
 from bench.config.schema import RunConfig
 from bench.data import sources
 from bench.data.archives import open_npz_arrays
+from bench.data.dataset import Rows
 from bench.evaluation import reference_manifest
 from bench.evaluation.feature_store import STATISTICS_KEYS, FeatureStore
 from bench.evaluation.frechet import Gaussian
@@ -31,19 +34,19 @@ Role = Literal["samples", "reference"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationInput:
-    """One side, opened."""
+    """One of the two inputs of an evaluation, opened."""
 
     path: Path
-    kind: Literal["folder", "npz", "statistics", "run"]
+    input_type: Literal["folder", "npz", "statistics", "run"]
     images: ImageSource | None = None
-    stored: FeatureStore | None = None
-    """Features of a run's samples, made when they were sampled."""
-    fitted: dict[str, Gaussian] = field(default_factory=dict)
-    """Purpose -> stored statistics."""
+    store: FeatureStore | None = None
+    """Features of a run's samples."""
+    statistics: dict[str, Gaussian] = field(default_factory=dict)
+    """Purpose -> statistics in the file."""
     manifest: ReferenceManifest | None = None
-    """What the file says of its statistics, where it does (bench.reference)."""
-    rows: np.ndarray | None = None
-    """(N, F) stored features of precision, recall and KID."""
+    """Manifest of the statistics; None for a file that bench.reference did not write."""
+    features: np.ndarray | None = None
+    """(N, F) features in the file, for precision, recall and KID."""
 
     def __post_init__(self) -> None:
         if self.images and self.images.count < 2:
@@ -51,44 +54,63 @@ class EvaluationInput:
 
     @property
     def size(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of the images; None where only statistics are known."""
-        known = self.stored or self.images
-        return known.size if known else None
+        """(C, H, W) of the images; None if there are only statistics."""
+        source = self.store or self.images
+        return source.size if source else None
 
     @property
     def count(self) -> int | None:
-        """Images; None where a file of statistics does not tell."""
-        known = self.stored or self.images or self.manifest
-        return known.count if known else None
+        """Number of images; None for statistics without a manifest."""
+        source = self.store or self.images or self.manifest
+        return source.count if source else None
 
-    def words(self) -> dict[str, Any]:
-        """The side in a result file."""
-        size = list(self.size) if self.size else None
-        bad = self.images.left_out if self.images else []
-        left_out = list({b["file"]: b for b in bad}.values())  # a second extractor finds them again
+    def statistics_by_layer(self, layers: Mapping[str, str]) -> dict[str, Gaussian]:
+        """Return {layer: statistics in the file} for an extractor's {purpose: layer}."""
+        return {layers[p]: g for p, g in self.statistics.items() if p in layers}
+
+    def features_by_layer(self, layers: Mapping[str, str]) -> dict[str, np.ndarray]:
+        """Return {layer: features in the file} for an extractor's {purpose: layer}."""
+        return {} if self.features is None else {layers["prc"]: self.features}
+
+    def check_width(self, purpose: str, width: int) -> None:
+        """ValueError if the file's statistics for a purpose have another width than the other sample set."""
+        ours = len(self.statistics[purpose].mu)
+        if ours != width:
+            mean, _ = STATISTICS_KEYS[purpose]
+            raise ValueError(f"{self.path}: {mean} has {ours} features where the other sample set has {width}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the input's description in a result file."""
+        # A second extractor appends the same images to left_out again.
+        left_out = {image["file"]: image for image in (self.images.left_out if self.images else [])}
         return {
             "path": str(self.path),
-            "kind": self.kind,
-            "size": size,
-            "stored_statistics": sorted(self.fitted),
+            "kind": self.input_type,
+            "size": list(self.size) if self.size else None,
+            "stored_statistics": sorted(self.statistics),
             "manifest": asdict(self.manifest) if self.manifest else None,
-            "left_out": left_out,
+            "left_out": list(left_out.values()),
         }
 
 
 def open_input(path: Path, role: Role, *, channels: tuple[int, ...] = (3,), skip_bad: bool = False) -> EvaluationInput:
-    """A side by its path; ValueError says in a sentence why it cannot be one."""
-    if (path / "config.json").is_file():
-        return _run(path, role, channels)
+    """Open an input by its path; ValueError says why that is impossible.
+
+    A run as samples stands for its newest samples, and as reference for its data's reference images.  `channels` are
+    the numbers of channels that the extractor takes.
+    """
+    config = read_run_config(path)
+    if config:
+        return _open_run_reference(path, config, channels) if role == "reference" else _open_run_samples(path, channels)
     if path.is_dir():
-        return EvaluationInput(path=path, kind="folder", images=FolderImages(path, channels, skip_bad))
+        return EvaluationInput(path=path, input_type="folder", images=FolderImages(path, channels, skip_bad))
     if not path.is_file():
         raise ValueError(f"{path} is no file and no folder; name a folder of images, an .npz, or a run")
-    return _npz(path, channels)
+    return _open_npz(path, channels)
 
 
 def read_run_config(path: Path) -> RunConfig | None:
-    """The config of a run folder; None for anything else.  ValueError where it is damaged."""
+    """Read the config of a run folder; None for any other path.  ValueError if it is damaged."""
     if not (path / "config.json").is_file():
         return None
     try:
@@ -98,29 +120,29 @@ def read_run_config(path: Path) -> RunConfig | None:
 
 
 def read_file_manifest(path: Path) -> ReferenceManifest | None:
-    """The manifest of a file of statistics; None for anything without."""
+    """Read the manifest of a file of statistics; None for any other path."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
     with open_npz_arrays(path) as z:
-        return reference_manifest.read_manifest(
-            str(path),
-            {reference_manifest.MANIFEST_KEY: z[reference_manifest.MANIFEST_KEY]}
-            if reference_manifest.MANIFEST_KEY in z
-            else {},
-        )[0]
+        key = reference_manifest.MANIFEST_KEY
+        return reference_manifest.read_manifest(str(path), {key: z[key]} if key in z else {})[0]
 
 
-def _npz(path: Path, channels: tuple[int, ...]) -> EvaluationInput:
+def _open_npz(path: Path, channels: tuple[int, ...]) -> EvaluationInput:
     with open_npz_arrays(path) as z:
         names = set(z.files)
-        fitted = {p: _gaussian(path, z, *keys) for p, keys in STATISTICS_KEYS.items() if keys[0] in names}
-        made, rows = reference_manifest.read_manifest(str(path), z)
-    if "arr_0" not in names and fitted:
-        return EvaluationInput(path=path, kind="statistics", fitted=fitted, manifest=made, rows=rows)
-    return EvaluationInput(path=path, kind="npz", images=NpzImages(path, channels), fitted=fitted, manifest=made)
+        statistics = {p: _read_gaussian(path, z, *keys) for p, keys in STATISTICS_KEYS.items() if keys[0] in names}
+        manifest, features = reference_manifest.read_manifest(str(path), z)
+    if "arr_0" in names or not statistics:
+        images = NpzImages(path, channels)
+        return EvaluationInput(path=path, input_type="npz", images=images, statistics=statistics, manifest=manifest)
+    return EvaluationInput(
+        path=path, input_type="statistics", statistics=statistics, manifest=manifest, features=features
+    )
 
 
-def _gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:
+def _read_gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:
+    """Read a mean and covariance; ValueError unless they are real, finite and a covariance."""
     if covariance not in z.files:
         raise ValueError(f"{path} has {mean} but no {covariance}")
     mu, sigma = z[mean], z[covariance]
@@ -138,24 +160,26 @@ def _gaussian(path: Path, z: Any, mean: str, covariance: str) -> Gaussian:
     return Gaussian(mu=mu, sigma=sigma.astype(np.float64))
 
 
-def _run(path: Path, role: Role, channels: tuple[int, ...]) -> EvaluationInput:
-    try:
-        config = load_config(path)
-    except (ValueError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path / 'config.json'} is no config of a run: {error}") from None
-    if role == "reference":
-        arrays = sources.open_dataset(config.data)
-        images = ArrayImages(arrays.reference, f"the reference of {config.data.name}")
-        if images.size[0] not in channels:
-            raise ValueError(f"the reference of {config.data.name} is grey; the extractor takes RGB images")
-        return EvaluationInput(path=path, kind="run", images=images)
-    return _samples_of(RunFolder(path), channels)
+def _open_run_reference(path: Path, config: RunConfig, channels: tuple[int, ...]) -> EvaluationInput:
+    dataset = sources.open_dataset(config.data)
+    return EvaluationInput(
+        path=path, input_type="run", images=open_reference_array(dataset.reference, config.data.name, channels)
+    )
 
 
-def _samples_of(run: RunFolder, channels: tuple[int, ...]) -> EvaluationInput:
-    """The newest samples of a run: their features, their images, or both."""
-    found = [*(run.path / "features").glob("[0-9]*"), *(run.path / "samples").glob("[0-9]*")]
-    points = [int(f.stem) for f in found if f.stem.isdigit() and f.suffix in ("", ".npz")]
+def open_reference_array(reference: Rows, data: str, channels: tuple[int, ...]) -> ArrayImages:
+    """Wrap the reference images of a data set; ValueError if the extractor does not take their channels."""
+    images = ArrayImages(reference, f"the reference of {data}")
+    if images.size[0] not in channels:
+        raise ValueError(f"the reference of {data} is grey; the extractor takes RGB images")
+    return images
+
+
+def _open_run_samples(path: Path, channels: tuple[int, ...]) -> EvaluationInput:
+    """Open the newest samples of a run: their features, their images, or both."""
+    run = RunFolder(path)
+    outputs = [*(run.path / "features").glob("[0-9]*"), *(run.path / "samples").glob("[0-9]*")]
+    points = [int(f.stem) for f in outputs if f.stem.isdigit() and f.suffix in ("", ".npz")]
     if not points:
         raise ValueError(f"{run.path} has no samples yet, in features/ or samples/; run it with python -m bench.run")
     features, npz, png = (
@@ -166,6 +190,6 @@ def _samples_of(run: RunFolder, channels: tuple[int, ...]) -> EvaluationInput:
     if png.is_dir() and not images:
         images = FolderImages(png, channels)
     if features.is_dir():
-        return EvaluationInput(path=features, kind="run", images=images, stored=FeatureStore(features))
+        return EvaluationInput(path=features, input_type="run", images=images, store=FeatureStore(features))
     assert images
-    return EvaluationInput(path=Path(images.name), kind="run", images=images)
+    return EvaluationInput(path=Path(images.name), input_type="run", images=images)

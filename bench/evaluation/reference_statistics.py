@@ -1,30 +1,29 @@
-"""Compute and find reference statistics of real images, kept in ADM's layout with a manifest."""
+"""Reference statistics of real images: compute them once, and keep them in ADM's layout with a manifest."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import platform
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from bench.config.identity import digest_json
 from bench.config.naming import dataset_title
-from bench.config.schema import DataConfig, EvaluationConfig
+from bench.config.schema import DataConfig, EvaluationConfig, ProtocolName, RunConfig
 from bench.data import sources
 from bench.data.image_folder import IMAGE_ENDINGS
-from bench.evaluation import metrics
-from bench.evaluation.comparison import INCEPTION, describe_weights
-from bench.evaluation.extractors.extractor_registry import EXTRACTORS, build_network, check_image_size
+from bench.evaluation.extractors.extractor_registry import EXTRACTORS, INCEPTION, build_network, check_image_size
+from bench.evaluation.extractors.weight_hashes import hash_weights
 from bench.evaluation.feature_extraction import collect_features
 from bench.evaluation.feature_store import STATISTICS_KEYS
-from bench.evaluation.image_io import ArrayImages, ImageSource
-from bench.evaluation.inputs import EvaluationInput, open_input, read_file_manifest, read_run_config
+from bench.evaluation.flags import check_batch, use_cuda
+from bench.evaluation.image_io import ImageSource
+from bench.evaluation.inputs import open_input, open_reference_array, read_file_manifest, read_run_config
 from bench.evaluation.reference_manifest import FEATURES_KEY, MANIFEST_FORMAT, MANIFEST_KEY, ReferenceManifest
 from bench.experiments import presets
 from bench.storage.atomic import atomic_write, file_sha256
@@ -33,43 +32,95 @@ from bench.terminal.progress_bar import ProgressBar
 RESIZE_NOTE = "none before the extractor, which resizes as its own code does"
 NO_CROP = "none"
 ADM_CROP = "ADM's (halved by boxes, bicubic, the middle) to {} pixels"
+PACKAGES = ("backbone-bench", "torch", "torch-fidelity", "numpy")
+"""Packages whose versions a manifest records."""
 
 
-def build_reference(flags: argparse.Namespace) -> tuple[Path, ReferenceManifest, bool]:
-    """(file, manifest, whether it was made now); ValueError says in a sentence why there is none."""
-    name, protocol = choose_extractor_and_protocol(flags)
-    given, hashed = open_reference_images(flags, EXTRACTORS[name].channels)
-    assert given.images
-    check_image_size(flags.data, given.images.size, name)
-    weights = EXTRACTORS[name].prepare(flags.weights, Path(flags.cache))
-    made = make_manifest(
-        flags, given.images.size, given.images.count, hashed, name, describe_weights(weights), protocol
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRequest:
+    """Settings of a file of reference statistics."""
+
+    data: str
+    """Data set of bench.run's --data, a folder of images, an .npz file, or a run."""
+    features: bool = False
+    """Whether the features that precision, recall and KID need are stored too."""
+    extractor: str = ""
+    """"": the run's extractor, else the data set's default, else Inception."""
+    protocol: ProtocolName | None = None
+    """None: the run's protocol, else the data set's default, else adm."""
+    weights: str = ""
+    root: str = "data"
+    cache: Path = Path("results") / "cache"
+    skip_bad: bool = False
+    batch: int = 64
+    cuda: bool = False
+
+    @cached_property
+    def config(self) -> RunConfig | None:
+        """Config of the run that `data` names, if it names one."""
+        return read_run_config(Path(self.data))
+
+    @cached_property
+    def data_config(self) -> DataConfig | None:
+        """The data set that `data` names; None for the inputs of bench.evaluate."""
+        if self.config:
+            return self.config.data
+        return DataConfig(name=self.data, root=self.root) if is_data_source(self.data) else None
+
+
+def request_from_flags(flags: argparse.Namespace) -> ReferenceRequest:
+    """Build the request of a command line; ValueError for flags that are wrong."""
+    check_batch(flags.batch)
+    return ReferenceRequest(
+        data=flags.data,
+        features=flags.features,
+        extractor=flags.extractor,
+        protocol=flags.protocol,
+        weights=flags.weights,
+        root=flags.root,
+        cache=Path(flags.cache),
+        skip_bad=flags.skip_bad,
+        batch=flags.batch,
+        cuda=use_cuda(flags.device),
     )
-    path = reference_path(Path(flags.cache), made, flags.skip_bad)
+
+
+def build_reference(request: ReferenceRequest) -> tuple[Path, ReferenceManifest, bool]:
+    """Compute and write reference statistics, unless their file exists.
+
+    Returns (file, manifest, whether the file is new).  ValueError says why there can be none.
+    """
+    name, protocol = choose_extractor_and_protocol(request)
+    images, images_sha256 = open_reference_images(request, EXTRACTORS[name].channels)
+    check_image_size(request.data, images.size, name)
+    weights = EXTRACTORS[name].find_weights(request.weights, request.cache)
+    manifest = make_manifest(request, images, images_sha256, name, weights, protocol)
+    path = reference_path(request.cache, manifest, request.skip_bad)
     if path.is_file():
-        there = read_file_manifest(path)
-        if there is None:
+        existing = read_file_manifest(path)
+        if existing is None:
             raise ValueError(f"{path} has no manifest; remove it and run again")
-        return path, there, False
-    arrays, count = compute_arrays(given.images, name, weights, flags)
-    made = replace(made, count=count, left_out=len(given.images.left_out))
+        return path, existing, False
+    arrays, count = compute_arrays(request, images, name, weights)
+    manifest = replace(manifest, count=count, left_out=len(images.left_out))
     with atomic_write(path) as partial, partial.open("wb") as f:
-        np.savez(f, allow_pickle=False, **{MANIFEST_KEY: np.array(made.text())}, **arrays)
-    return path, made, True
+        np.savez(f, allow_pickle=False, **{MANIFEST_KEY: np.array(manifest.to_json())}, **arrays)
+    return path, manifest, True
 
 
-def choose_extractor_and_protocol(flags: argparse.Namespace) -> tuple[str, metrics.ProtocolName]:
-    """(extractor, protocol): what was asked for, the run's, what the data imply, or Inception and adm."""
-    config, own = read_run_config(Path(flags.data)), EvaluationConfig(extractor=INCEPTION)
-    if config:
-        own = config.evaluation
-    elif is_data_source(flags.data):
-        own = presets.defaults_for(flags.data, sources.open_source(flags.data, flags.root)).evaluation
-    return flags.extractor or own.extractor, flags.protocol or own.protocol
+def choose_extractor_and_protocol(request: ReferenceRequest) -> tuple[str, ProtocolName]:
+    """Choose (extractor, protocol): the request's, else the run's, else the data set's, else Inception and adm."""
+    defaults = EvaluationConfig(extractor=INCEPTION)
+    if request.config:
+        defaults = request.config.evaluation
+    elif request.data_config:
+        source = sources.open_source(request.data, request.root)
+        defaults = presets.defaults_for(request.data, source).evaluation
+    return request.extractor or defaults.extractor, request.protocol or defaults.protocol
 
 
 def is_data_source(name: str) -> bool:
-    """Whether bench/data/sources.py opens this; bench.evaluate opens folders of images and .npz files itself."""
+    """Return whether bench/data/sources.py opens this; bench.evaluate itself opens folders of images and .npz files."""
     path = Path(name)
     if name in sources.KNOWN_SOURCES or not path.exists():
         return True
@@ -78,24 +129,20 @@ def is_data_source(name: str) -> bool:
     return path.suffix != ".npz"
 
 
-def open_reference_images(flags: argparse.Namespace, channels: tuple[int, ...]) -> tuple[EvaluationInput, str]:
-    """The images, and their hash; ValueError where DATA holds none."""
-    path, config = Path(flags.data), read_run_config(Path(flags.data))
-    if config or is_data_source(flags.data):
-        own = config.data if config else DataConfig(name=flags.data, root=flags.root)
-        named, arrays = own.name, sources.open_dataset(own, trained=False)
-        images: ImageSource = ArrayImages(arrays.reference, f"the reference of {named}")
-        if images.size[0] not in channels:
-            raise ValueError(f"the reference of {named} is grey; the extractor takes RGB images")
-        return EvaluationInput(path=path, kind="run", images=images), arrays.reference_hash()
-    given = open_input(path, "reference", channels=channels, skip_bad=flags.skip_bad)
-    if not given.images:
-        raise ValueError(f"{path} holds statistics already, and no images to make them of")
-    return given, hash_folder(path) if path.is_dir() else file_sha256(path)
+def open_reference_images(request: ReferenceRequest, channels: tuple[int, ...]) -> tuple[ImageSource, str]:
+    """Open the images; returns them and their SHA-256.  ValueError if the data are only statistics."""
+    path, data = Path(request.data), request.data_config
+    if data:
+        dataset = sources.open_dataset(data, trained=False)
+        return open_reference_array(dataset.reference, data.name, channels), dataset.reference_hash()
+    images = open_input(path, "reference", channels=channels, skip_bad=request.skip_bad).images
+    if not images:
+        raise ValueError(f"{path} holds statistics already, and no images to compute them from")
+    return images, hash_folder(path) if path.is_dir() else file_sha256(path)
 
 
 def hash_folder(path: Path) -> str:
-    """SHA-256 of the names and contents of a folder's files."""
+    """Return the SHA-256 of the names and contents of a folder's files; subfolders are ignored."""
     h = hashlib.sha256()
     for file in sorted(f for f in path.iterdir() if f.is_file()):
         h.update(f"{file.name} {file_sha256(file)}\n".encode())
@@ -103,63 +150,63 @@ def hash_folder(path: Path) -> str:
 
 
 def make_manifest(
-    flags: argparse.Namespace,
-    size: tuple[int, int, int],
-    count: int,
-    hashed: str,
+    request: ReferenceRequest,
+    images: ImageSource,
+    images_sha256: str,
     extractor: str,
-    weights: dict[str, Any],
+    weights: Path,
     protocol: str,
 ) -> ReferenceManifest:
-    """What the file will say, images that turn out damaged apart."""
-    layers, config = EXTRACTORS[extractor].layers, read_run_config(Path(flags.data))
-    own = config.data.name if config else flags.data
-    name = dataset_title(own) if config or is_data_source(own) else Path(own).name
+    """Describe the file before it is computed: `count` and `left_out` do not know of damaged images yet."""
+    layers, data = EXTRACTORS[extractor].layers, request.data_config
+    source = data.name if data else request.data
     arrays = {mean: layers[purpose] for purpose, (mean, _) in STATISTICS_KEYS.items() if purpose in layers}
     return ReferenceManifest(
         format=MANIFEST_FORMAT,
-        data=name,
-        data_sha256=hashed,
-        count=count,
-        size=size,
+        data=dataset_title(source) if data else Path(source).name,
+        data_sha256=images_sha256,
+        count=images.count,
+        size=images.size,
         resize=RESIZE_NOTE,
-        crop=ADM_CROP.format(size[1]) if sources.split_crop_size(own)[1] else NO_CROP,
+        crop=ADM_CROP.format(images.size[1]) if sources.split_crop_size(source)[1] else NO_CROP,
         left_out=0,
         extractor=extractor,
-        weights=weights["file"],
-        weights_sha256=weights["sha256"],
+        weights=weights.name,
+        weights_sha256=hash_weights(weights),
         protocol=protocol,
-        layers=arrays | ({FEATURES_KEY: layers["prc"]} if flags.features else {}),
-        versions={
-            "python": platform.python_version(),
-            **{p: version(p) for p in ("backbone-bench", "torch", "torch-fidelity", "numpy")},
-        },
+        layers=arrays | ({FEATURES_KEY: layers["prc"]} if request.features else {}),
+        versions={"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     )
 
 
-def reference_path(cache: Path, made: ReferenceManifest, skip_bad: bool) -> Path:
-    """Where the file belongs: by its data's name and a hash of what its numbers depend on."""
-    words = "".join(c if c.isalnum() or c in "-_" else "_" for c in made.data)
-    depends = {k: v for k, v in asdict(made).items() if k not in ("data", "count", "left_out", "versions")}
-    return cache / "references" / f"{words}-{digest_json([depends, skip_bad])[:12]}.npz"
+def reference_path(cache: Path, manifest: ReferenceManifest, skip_bad: bool) -> Path:
+    """Return the path of the file: the data's name and a hash of everything that determines the numbers."""
+    title = "".join(c if c.isalnum() or c in "-_" else "_" for c in manifest.data)
+    causes = {k: v for k, v in asdict(manifest).items() if k not in ("data", "count", "left_out", "versions")}
+    return cache / "references" / f"{title}-{digest_json([causes, skip_bad])[:12]}.npz"
 
 
 def compute_arrays(
-    images: ImageSource, name: str, weights: Path, flags: argparse.Namespace
+    request: ReferenceRequest, images: ImageSource, name: str, weights: Path
 ) -> tuple[dict[str, np.ndarray], int]:
-    """The arrays of the file, and how many images they are of."""
-    layers, cuda = EXTRACTORS[name].layers, flags.device != "cpu" and torch.cuda.is_available()
-    net = build_network(name, weights, layers.values(), cuda)
-    keep = {layers["prc"]} if flags.features else set()
-    fit = {layers[p] for p in STATISTICS_KEYS if p in layers} - keep
-    progress = ProgressBar(f"{flags.data}, {name}", images.count)
-    side = collect_features(
-        net, images, keep=keep, fit=fit, batch=flags.batch, skip_bad=flags.skip_bad, progress=progress
+    """Compute the arrays of the file; returns them and the number of images."""
+    layers = EXTRACTORS[name].layers
+    row_layers = {layers["prc"]} if request.features else set()
+    sample_set = collect_features(
+        build_network(name, weights, layers.values(), request.cuda),
+        images,
+        row_layers=row_layers,
+        moment_layers={layers[p] for p in STATISTICS_KEYS if p in layers} - row_layers,
+        batch=request.batch,
+        skip_bad=request.skip_bad,
+        progress=ProgressBar(f"{request.data}, {name}", images.count),
     )
     arrays: dict[str, np.ndarray] = {}
     for purpose, (mean, covariance) in STATISTICS_KEYS.items():
         if purpose in layers:
-            g = side.gaussian(layers[purpose])
+            g = sample_set.gaussian(layers[purpose])
             arrays |= {mean: g.mu, covariance: g.sigma}
-    assert side.count
-    return arrays | ({FEATURES_KEY: side.rows[layers["prc"]]} if flags.features else {}), side.count
+    if request.features:
+        arrays[FEATURES_KEY] = sample_set.features[layers["prc"]]
+    assert sample_set.count
+    return arrays, sample_set.count

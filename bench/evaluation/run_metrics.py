@@ -1,4 +1,7 @@
-"""Compute the metrics of a run at its evaluation points, and of the reference rows."""
+"""Metrics of a run at its evaluation points, and of the reference rows (held-out images and noise).
+
+N images, P images of a picture, C channels, H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from bench.storage.run_folder import RunFolder
 from bench.training.tensorboard import TensorBoardWriter
 
 REFERENCE_GRID_IMAGES = 100
-"""Images of a reference row that its picture shows."""
+"""Images in the picture of a reference row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +70,14 @@ def read_evaluation_result(run: RunFolder, config: RunConfig) -> EvaluationResul
 
 
 class NoiseImages:
-    """Gaussian pixels (N, C, H, W) uint8, made batch by batch in their order."""
+    """Images (N, C, H, W) uint8 of Gaussian pixels, drawn batch by batch in their order."""
 
     def __init__(self, count: int, size: tuple[int, int, int], seed: int) -> None:
         self.name, self.count, self.size, self.seed = "noise", count, size, seed
         self.left_out: list[dict[str, str]] = []
 
     def batches(self, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield (names, images (B, C, H, W) uint8), at most `size` images at a time."""
         rng = np.random.RandomState(self.seed)
         for start in range(0, self.count, size):
             n = min(size, self.count - start)
@@ -82,9 +86,10 @@ class NoiseImages:
 
 
 def measure_reference_rows(context: EvaluationContext) -> dict[str, tuple[MetricValues, np.ndarray]]:
-    """{"held-out": ..., "noise": ...}: metrics of real images never trained on, and of Gaussian noise; some images.
+    """Measure real images that are never trained on, and Gaussian noise: the best and the worst case of a metric.
 
-    Noise is the ceiling, real images are the floor.
+    Returns {"held-out" or "noise": (metrics, images (P, C, H, W) uint8 for a picture)}; held-out only if the data set
+    has such images.
     """
     e, dataset, evaluator = context.config.evaluation, context.dataset, context.evaluator
     _, channels, height, width = dataset.reference.shape

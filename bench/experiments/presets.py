@@ -212,14 +212,7 @@ def checkpoint_config(
     unless the file holds its own.  On the native track images are sampled as in the paper.  Raises ValueError for
     settings that the weights decide, and for a condition that no data set has.
     """
-    for name in ("size", "match"):
-        if getattr(request, name):
-            raise ValueError(f"--checkpoint brings its own network; leave --{name} out")
-    if io.text_dim or io.image_channels:
-        condition = "a text" if io.text_dim else "an image to upsample"
-        raise ValueError(
-            f"this network takes {condition}, which no data set here has; architectures.from_official gives the network"
-        )
+    _check_checkpoint_request(request, io)
     data = request.data or request.settings.get("data.name", "") or dataset_for(io, vq=size.startswith("LDM"))
     source = open_source(data, request.settings.get("data.root", "data"))
     if (source.channels, source.size) != (io.channels, io.size) or io.num_classes not in (0, source.num_classes):
@@ -252,6 +245,18 @@ def checkpoint_config(
     if config.evaluation.guidance != 1 and not (io.num_classes and io.null_label):
         raise ValueError("these weights have no null class, so there is no guidance; set evaluation.guidance=1")
     return with_known_data(config)
+
+
+def _check_checkpoint_request(request: RunRequest, io: IOSpec) -> None:
+    """Raise ValueError for settings that the weights decide, and for a condition that no data set has."""
+    for name in ("size", "match"):
+        if getattr(request, name):
+            raise ValueError(f"--checkpoint brings its own network; leave --{name} out")
+    if io.text_dim or io.image_channels:
+        condition = "a text" if io.text_dim else "an image to upsample"
+        raise ValueError(
+            f"this network takes {condition}, which no data set here has; architectures.from_official gives the network"
+        )
 
 
 def dataset_for(io: IOSpec, *, vq: bool) -> str:

@@ -58,14 +58,14 @@ class LoadedCheckpoint:
 
     def size(self) -> str:
         """The registered size that is the same network; "" where there is none."""
-        spec, own = self.spec, _described(self.net)
+        spec, description = self.spec, _described(self.net)
         for name in registry.sizes(spec.arch) if spec.arch in registry.names() else []:
             try:
                 with torch.device("meta"):
                     twin = architectures.build(spec.arch, name, io=spec.io).eval()
             except ValueError:
                 continue  # a patch or a level that does not divide these images
-            if _described(twin) == own:
+            if _described(twin) == description:
                 return name
         return ""
 
@@ -139,11 +139,11 @@ def detect_family(path: Path, tensors: Mapping[str, Any], arch: str = "") -> str
     """The family whose telltale key is there, among those of an architecture; ValueError if it is none's."""
     if arch and arch not in {a for a, _ in FAMILIES.values()}:
         raise ValueError(f"{arch} has no published checkpoints; leave --arch out, or name dit, uvit or unet")
-    for family, (own, telltale) in FAMILIES.items():
-        if arch in ("", own) and any(telltale in key for key in tensors):
+    for family, (family_arch, telltale) in FAMILIES.items():
+        if arch in ("", family_arch) and any(telltale in key for key in tensors):
             return family
     if arch:
-        return next(family for family, (own, _) in reversed(FAMILIES.items()) if own == arch)
+        return next(family for family, (family_arch, _) in reversed(FAMILIES.items()) if family_arch == arch)
     first = ", ".join(list(tensors)[:3]) or "none"
     raise ValueError(f"{path} holds no DiT, U-ViT, ADM or LDM network; its first keys are {first}")
 

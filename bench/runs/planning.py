@@ -16,6 +16,7 @@ from bench.config.schema import RunConfig
 from bench.costs import counting, matching
 from bench.data import sources
 from bench.diffusion.gaussian_diffusion import make_diffusion
+from bench.evaluation import image_io
 from bench.evaluation.extractors import extractor_registry
 from bench.experiments.resolve import ResolvedConfig, check_decoder
 from bench.terminal.formatting import format_bytes, format_count, format_duration
@@ -145,7 +146,7 @@ def check_prerequisites(configs: Iterable[ResolvedConfig], here: bool = True) ->
         if here:
             device_of(config)
         extractor_registry.check_extractor(config.evaluation.extractor, config.evaluation.weights)
-        extractor_registry.ImageDataset(data.reference)
+        image_io.ArrayImages(data.reference, "the reference")
         check_guidance(config, source.num_classes)
 
 

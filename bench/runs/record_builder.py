@@ -53,7 +53,7 @@ def write_run_record(
         incidents=failures.list_incidents(run),
         checkpoint=describe_checkpoint(context),
     )
-    images, labels = feature_store.FeatureStore(run.features_path(config.budget.images)).pictures()
+    images, labels = feature_store.FeatureStore(run.features_path(config.budget.images)).grid_images()
     run_pictures.save_sample_grid(images, labels, run.path / "samples.png")
     if config.budget.images:
         run_pictures.save_curves({config.model.label: (run, record.curve)}, run.path / "curves.png")

@@ -10,6 +10,7 @@ results/runs/NAME/
     features/IMAGES/                    features of generated images (bench/evaluation/feature_store.py)
     samples/IMAGES.npz or IMAGES/       generated images: one file (compute.export=npz) or PNGs (compute.export=png)
     evaluation/IMAGES.json              metrics of the features
+    train.json generate.json            results of these stages (bench/storage/stage_results.py)
     samples.png curves.png record.json
 
 IMAGES is the number of images the network was trained on.  Imports no torch.

@@ -25,7 +25,9 @@ def inception_of_means(monkeypatch, tmp_path):
     """The name of an extractor of RGB images that needs no weights."""
     (tmp_path / "none.pth").write_text("")
     entry = extractor_registry.Extractor(
-        layers={"fid": "mean", "prc": "mean"}, network=lambda *a, **k: Mean(), prepare=lambda *_: tmp_path / "none.pth"
+        layers={"fid": "mean", "prc": "mean"},
+        build=lambda *a, **k: Mean(),
+        find_weights=lambda *_: tmp_path / "none.pth",
     )
     monkeypatch.setitem(extractor_registry.EXTRACTORS, "inception-v3-compat", entry)
     return "inception-v3-compat"

@@ -1,9 +1,9 @@
 """The command bench.evaluate on small folders and files; the digits CNN stands in for Inception where it may."""
 
+import dataclasses
 import json
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -111,7 +111,7 @@ def test_a_store_needs_no_weights_against_statistics(measured, command, capsys, 
     assert not (run.results / "cache").exists()
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(8), sigma=np.eye(8))
     status, _, err = command(run.path, "--reference", tmp_path / "narrow.npz", weights=None)
-    assert status == 2 and err.endswith("narrow.npz: mu has 8 features where the other side has 64\n")
+    assert status == 2 and err.endswith("narrow.npz: mu has 8 features where the other sample set has 64\n")
 
 
 @pytest.mark.parametrize(("count", "status"), [(700, 0), (400, 2)])
@@ -137,7 +137,7 @@ def test_other_weights_than_the_stores_need_the_images(measured, digits, command
     capsys.readouterr()
     status, out, err = command(run.path, "--reference", run.path, "--json", weights=other)
     if exported == "nothing":
-        assert status == 2 and err.count("\n") == 1 and "run it again with --export npz, which makes them" in err
+        assert status == 2 and err.count("\n") == 1 and "run it again with --export npz, which writes them" in err
         return
     found = json.loads(out)
     assert found["samples"]["path"] == str(run.export_path(96, exported)) and found["samples"]["count"] == 40
@@ -213,7 +213,9 @@ def test_an_image_that_cannot_be_used_is_named_or_left_out(kind, tmp_path):
 
 
 def gather(source, **more):
-    return feature_extraction.collect_features(Mean(), source, keep={"mean"}, fit=set(), batch=3, **more)
+    return feature_extraction.collect_features(
+        Mean(), source, row_layers={"mean"}, moment_layers=set(), batch=3, **more
+    )
 
 
 def test_features_that_are_no_numbers_are_named_or_left_out(tmp_path):
@@ -225,7 +227,7 @@ def test_features_that_are_no_numbers_are_named_or_left_out(tmp_path):
     given = image_io.NpzImages(tmp_path / "s.npz")
     side = gather(given, skip_bad=True)
     good = np.delete(pixels, 5, axis=0).mean((1, 2))
-    assert side.count == 7 and len(given.left_out) == 1 and np.allclose(side.rows["mean"], good, atol=1e-4)
+    assert side.count == 7 and len(given.left_out) == 1 and np.allclose(side.features["mean"], good, atol=1e-4)
 
 
 def bad_npz(path, kind):
@@ -290,8 +292,8 @@ def test_a_file_that_cannot_be_a_side_is_one_sentence(kind, tmp_path, command, m
         (["{empty}", "--reference", "{real}"], "holds no .png, .jpg, .jpeg, .webp, .bmp files"),
         (["{none}", "--reference", "{real}"], "is no file and no folder"),
         (["{samples}", "--reference", "{large}"], "the samples are 8x8 and the reference is 9x9"),
-        (["{samples}"], "two sides are needed"),
-        (["{samples}", "--reference", "{real}", "--metrics", "fit"], "fit is no metric; choose of fid, sfid"),
+        (["{samples}"], "two sample sets are needed"),
+        (["{samples}", "--reference", "{real}", "--metrics", "fit"], "fit is no metric; choose from fid, sfid"),
         (["{samples}", "--reference", "{real}", "--metrics", "sfid"], "sfid cannot be measured: the extractor has no"),
         (["{samples}", "--reference", "{real}", "--batch", "0"], "--batch is 0"),
         (["{samples}", "--reference", "{real}", "--kid-subset", "31"], "--kid-subset is 31; it must be 2 to 30"),
@@ -327,9 +329,7 @@ def test_the_self_test_passes_on_its_target_and_fails_beside_it(pair, tmp_path, 
     sides_ = ["--self-test", pair[1], tmp_path / "samples.npz"]
     monkeypatch.setattr(adm_selftest, "TARGET", {"fid": 1.0, "is": 1.0, "precision": 0.5, "recall": 0.5})
     entry = extractor_registry.EXTRACTORS["digits-cnn"]
-    monkeypatch.setitem(
-        extractor_registry.EXTRACTORS, "digits-cnn", types.SimpleNamespace(**{**vars(entry), "suffix": ""})
-    )
+    monkeypatch.setitem(extractor_registry.EXTRACTORS, "digits-cnn", dataclasses.replace(entry, suffix=""))
     status, out, _ = command(*sides_, "--json")
     assert status == 1
     found = json.loads(out)
@@ -429,7 +429,7 @@ def test_dinov2_that_is_asked_for_and_missing_is_one_sentence(pair, command, din
 
 def test_layers_are_kept_as_rows_only_where_a_metric_needs_them():
     layers = extractor_registry.EXTRACTORS["inception-v3-compat"].layers
-    wanted = lambda **more: comparison.required_layers(layers, set(layers), **more)  # noqa: E731
+    wanted = lambda **more: feature_extraction.required_layers(layers, set(layers), **more)  # noqa: E731
     assert wanted(sampled=True, intervals=True) == ({"2048", "spatial", "logits_unbiased"}, set())
     assert wanted(sampled=True, intervals=False) == ({"2048", "logits_unbiased"}, {"spatial"})
     assert wanted(sampled=False, intervals=True) == ({"2048"}, {"spatial"})
@@ -445,7 +445,7 @@ def test_a_run_without_samples_and_a_config_that_is_none_are_refused(results):
 
 
 def test_kid_subsets_larger_than_a_side_are_refused():
-    side = metrics.SampleSet(rows={"f": np.zeros((30, 4), np.float32)}, count=30)
+    side = metrics.SampleSet(features={"f": np.zeros((30, 4), np.float32)}, count=30)
     with pytest.raises(ValueError, match="must have 2 to 30"):
         metrics.compute_metrics(
             metrics.MetricInputs(samples=side, reference=side, layers={"kid": "f"}, kid_size=31), wanted=["kid"]

@@ -86,4 +86,4 @@ def test_what_cannot_be_extrapolated_is_one_sentence(tmp_path, command):
     assert status == 2 and "--metrics names none of them" in err
     np.savez(tmp_path / "s.npz", mu=np.zeros(64), sigma=np.eye(64))
     status, _, err = command(tmp_path / "s.npz", *words[1:])
-    assert status == 2 and "the samples are only statistics, which have no subsets" in err
+    assert status == 2 and "the samples are only statistics, which cannot be split into subsets" in err

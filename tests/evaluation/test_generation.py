@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import architectures
 from bench.config.overrides import load_config
 from bench.data import sources
-from bench.evaluation import export, feature_extraction, feature_store, generation, run_metrics
+from bench.evaluation import feature_extraction, feature_store, generation, image_io, run_metrics
 from bench.evaluation.extractors import extractor_registry
 from bench.experiments import presets
 from bench.reports import run_pictures
@@ -91,7 +91,7 @@ def test_samples_are_kept_as_features_and_where_asked_in_adms_layout(run):
         assert z["arr_0"].shape == (43, 8, 8, 1) and z["arr_0"].dtype == np.uint8 and z["arr_0"].std() > 10
         assert z["labels"].tolist() == [i % 10 for i in range(43)]
     found = feature_store.FeatureStore(run.features_path(96))
-    rows = found.rows()
+    rows = found.features()
     assert {k: (v.shape, v.dtype) for k, v in rows.items()} == {
         "64": ((43, 64), np.float32),
         "logits": ((43, 10), np.float32),
@@ -113,10 +113,10 @@ def test_the_features_are_those_of_the_images(run, cache):
     found = feature_store.FeatureStore(run.features_path(96))
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
     for layer, x in extractor_registry.extract_features(net, pixels).items():
-        np.testing.assert_allclose(found.rows()[layer], x, rtol=1e-5, atol=1e-5)
-    moments = np.cov(found.rows()["64"].astype(np.float64), rowvar=False)
-    np.testing.assert_allclose(found.fitted({"fid": "64"})["64"].sigma, moments, atol=1e-9)
-    pictures, labels = found.pictures()
+        np.testing.assert_allclose(found.features()[layer], x, rtol=1e-5, atol=1e-5)
+    moments = np.cov(found.features()["64"].astype(np.float64), rowvar=False)
+    np.testing.assert_allclose(found.statistics({"fid": "64"})["64"].sigma, moments, atol=1e-9)
+    pictures, labels = found.grid_images()
     assert np.array_equal(pictures, pixels) and labels.tolist() == found.labels.tolist()
 
 
@@ -135,7 +135,7 @@ def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
     assert files(run) == whole
 
 
-@pytest.mark.parametrize("where", [feature_store.FeatureStoreWriter, export.NpzExport])
+@pytest.mark.parametrize("where", [feature_store.FeatureStoreWriter, image_io.NpzExport])
 def test_one_that_was_stopped_between_the_last_batch_and_the_end_goes_on(run, monkeypatch, where):
     whole = all_at_once(run)
 
@@ -274,7 +274,7 @@ def test_the_pictures_are_those_that_a_grid_of_all_images_shows(classes, tmp_pat
     for block in shards.missing_batches(np.zeros(count, bool), 400, 0, 1):
         features.add(block, every[block])
     features.finish()
-    run_pictures.save_sample_grid(*feature_store.FeatureStore(tmp_path / "s").pictures(), tmp_path / "some.png")
+    run_pictures.save_sample_grid(*feature_store.FeatureStore(tmp_path / "s").grid_images(), tmp_path / "some.png")
     run_pictures.save_sample_grid(
         every.transpose(0, 3, 1, 2), numbers % classes if classes else None, tmp_path / "all.png"
     )
@@ -294,7 +294,7 @@ def spoil(folder, name, old, new):
 @pytest.mark.parametrize(
     ("name", "old", "new", "words"),
     [
-        ("64.npy", b"", b"", "64.npy is damaged: not what was written"),
+        ("64.npy", b"", b"", "64.npy is damaged: its content has changed"),
         ("logits.npy", b"NUMPY", b"NUMPI", "logits.npy is damaged"),
         ("statistics.npz", b"PK", b"KP", "statistics.npz is damaged"),
         ("store.json", b'"layers"', b'"lagers"', "is no feature store, or is damaged"),

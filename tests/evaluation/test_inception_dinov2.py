@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from extractor_helpers import ImageDataset
+from metric_cases import inception_score
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -68,7 +70,7 @@ def evaluated(sets, inception):
 def test_the_torch_fidelity_protocol_agrees_with_the_installed_library(evaluated, sets, inception):
     theirs = torch_fidelity.calculate_metrics(
         input1=str(sets / "samples"),
-        input2=extractor_registry.ImageDataset(pictures(2, REAL).transpose(0, 3, 1, 2)),
+        input2=ImageDataset(pictures(2, REAL).transpose(0, 3, 1, 2)),
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(inception),
         kid_subset_size=KID,
@@ -89,8 +91,8 @@ def test_the_torch_fidelity_protocol_agrees_with_the_installed_library(evaluated
 def test_adm_scores_chunks_in_file_order_and_measures_the_rest_alike(evaluated):
     result, sides = evaluated
     adm = metrics.compute_metrics(dataclasses.replace(sides, protocol="adm"), intervals=False)
-    logits = torch.from_numpy(sides.samples.rows["logits_unbiased"])
-    assert adm["is"]["value"] == pytest.approx(metrics.inception_score(logits.softmax(1).numpy()), rel=1e-6)
+    logits = torch.from_numpy(sides.samples.features["logits_unbiased"])
+    assert adm["is"]["value"] == pytest.approx(inception_score(logits.softmax(1).numpy(), 5000), rel=1e-6)
     assert adm["is"]["value"] != pytest.approx(result["metrics"]["is"]["value"], rel=1e-6)
     for name in ("fid", "sfid", "kid", "precision", "recall"):
         assert adm[name]["value"] == pytest.approx(result["metrics"][name]["value"], rel=1e-4), name
@@ -101,14 +103,14 @@ def test_spatial_features_are_the_first_branch_of_mixed_6d_in_row_order(inceptio
     maps = []
     plain.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, output: maps.append(output))
     plain(torch.from_numpy(pictures(1, SAMPLES)[:2]).permute(0, 3, 1, 2))
-    found = evaluated[1].samples.rows["spatial"][:2].reshape(2, 17, 17, 7)
+    found = evaluated[1].samples.features["spatial"][:2].reshape(2, 17, 17, 7)
     expected = maps[0][:, :7].permute(0, 2, 3, 1).numpy()
     assert np.abs(found - expected).max() < 1e-4 and found.min() >= 0 and found.max() > 0.1
 
 
 def test_sfid_is_the_distance_of_the_spatial_features(evaluated):
     result, sides = evaluated
-    a = sides.samples.rows["spatial"].astype(np.float64)
+    a = sides.samples.features["spatial"].astype(np.float64)
     real = sides.reference.gaussian("spatial")
     centred = (a - a.mean(0)) / np.sqrt(len(a) - 1)
     values, vectors = np.linalg.eigh(real.sigma)
@@ -135,4 +137,4 @@ def test_statistics_of_another_width_are_refused_before_anything_is_measured(set
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(64), sigma=np.eye(64))
     words = [sets / "samples", "--reference", tmp_path / "narrow.npz", "--weights", inception]
     assert evaluate.main([str(w) for w in words]) == 2
-    assert "narrow.npz: mu has 64 features where the other side has 2048" in capsys.readouterr().err
+    assert "narrow.npz: mu has 64 features where the other sample set has 2048" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def test_inception_scores_are_those_of_the_published_evaluator(name):
         p = torch.from_numpy(cases.logits(case["logits"]).astype(np.float32)).softmax(1).numpy()
     else:
         p = cases.predictions(case["predictions"])
-    found = metrics.inception_score(p, chunk=case["split_size"])
+    found = cases.inception_score(p, case["split_size"])
     assert np.isnan(found) if golden is None else close(found, golden, 1e-5, 0)
 
 
@@ -111,7 +111,7 @@ def test_a_gpu_finds_the_same_precision_and_recall(dtype):
     real, fake = (torch.from_numpy(np.abs(cases.noise(seed, (3000, 256)))) for seed in (1, 2))
     one = precision_recall.compute_precision_recall(real, fake, dtype=dtype, resamples=20)
     two = precision_recall.compute_precision_recall(real.cuda(), fake.cuda(), dtype=dtype, resamples=20)
-    found = [(m.precision, m.recall, m.deviation) for m in (one, two)]
+    found = [(m.precision, m.recall, m.recall_error) for m in (one, two)]
     assert np.abs(np.subtract(*found)).max() <= (1e-3 if dtype == "float32" else 0.02)
 
 
@@ -149,7 +149,7 @@ def test_a_resample_recalls_what_its_samples_alone_would(monkeypatch):
         scale.append(len(drawn) / (180 - len(drawn)))
     found = precision_recall.compute_precision_recall(real, fake, resamples=30)
     assert found.recall == precision_recall.compute_precision_recall(real, fake).recall
-    assert found.deviation == pytest.approx(np.std(recalls) * np.mean(scale) ** 0.5, rel=1e-6)
+    assert found.recall_error == pytest.approx(np.std(recalls) * np.mean(scale) ** 0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize(("count", "width"), [(400, 12), (60, 90)])
@@ -194,6 +194,6 @@ def test_the_subsets_of_kid_are_the_librarys():
 
 
 def kid(fake, real, size):
-    one, two = (metrics.SampleSet(rows={"f": x}, count=len(x)) for x in (fake, real))
+    one, two = (metrics.SampleSet(features={"f": x}, count=len(x)) for x in (fake, real))
     sides = metrics.MetricInputs(samples=one, reference=two, layers={"kid": "f"}, kid_size=size)
     return metrics.compute_metrics(sides, wanted=["kid"])["kid"]

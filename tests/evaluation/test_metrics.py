@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from extractor_helpers import ImageDataset, features_of_images
 from helpers import evaluation_context, make_run, tiny_config
 
-from bench.evaluation import metrics, run_metrics, uncertainty
+from bench.evaluation import image_io, metrics, run_metrics, uncertainty
 from bench.evaluation.evaluator import Evaluator, PreparedExtractor
-from bench.evaluation.extractors import extractor_registry, small_cnn
+from bench.evaluation.extractors import extractor_registry, small_cnn, weight_hashes
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,8 @@ def test_metrics_agree_with_torch_fidelity(evaluator, digits, cache):
     images = digits.held_out
     ours = evaluator.measure(images, None, intervals=False)
     theirs = torch_fidelity.calculate_metrics(
-        input1=extractor_registry.ImageDataset(images),
-        input2=extractor_registry.ImageDataset(digits.reference),
+        input1=ImageDataset(images),
+        input2=ImageDataset(digits.reference),
         feature_extractor="digits-cnn",
         feature_extractor_weights_path=str(cache / "digits-cnn.safetensors"),
         fid=True,
@@ -71,7 +72,7 @@ def test_the_committed_rows_of_held_out_digits_are_found_again(path, evaluator, 
     if platform.machine() != "x86_64":
         pytest.skip("the committed rows are of the digits CNN that x86-64 trains")
     record = json.loads(path.read_text())
-    own_hash = extractor_registry.hash_weights(cache / "digits-cnn.safetensors")
+    own_hash = weight_hashes.hash_weights(cache / "digits-cnn.safetensors")
     assert record["protocol"]["evaluation"]["extractor_hash"] == own_hash
     found = evaluator.measure(digits.held_out, digits.held_out_labels, intervals=True)
     assert list(found) == list(record["metrics"])
@@ -122,7 +123,7 @@ def test_the_jackknife_covers_the_mean_as_often_as_it_says():
 def sides(samples, real=None, **more):
     real = samples if real is None else real
     layers = {"fid": "f", "is": "f", "kid": "f", "prc": "f"}
-    one, two = (metrics.SampleSet(rows={"f": x}, count=len(x)) for x in (samples, real))
+    one, two = (metrics.SampleSet(features={"f": x}, count=len(x)) for x in (samples, real))
     return metrics.MetricInputs(samples=one, reference=two, layers=layers, **more)
 
 
@@ -155,7 +156,7 @@ def test_the_extractor_is_trained_to_the_same_weights_every_time(tmp_path):
 
 def test_the_extractor_classifies_digits_it_has_not_seen(cache, digits):
     weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
-    logits = extractor_registry.features_of_images("digits-cnn", weights, digits.held_out)["logits"]
+    logits = features_of_images("digits-cnn", weights, digits.held_out)["logits"]
     assert (logits.argmax(1).numpy() == digits.held_out_labels).mean() > 0.98
 
 
@@ -167,4 +168,4 @@ def test_missing_inception_weights_say_where_to_put_them(tmp_path, monkeypatch):
 
 def test_images_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="must be uint8"):
-        extractor_registry.ImageDataset(np.zeros((2, 3, 8, 8), np.float32))
+        image_io.ArrayImages(np.zeros((2, 3, 8, 8), np.float32))

@@ -187,7 +187,7 @@ def test_statistics_without_a_manifest_pass_with_a_note(build, command, real, fa
 def test_counts_unlike_those_of_published_tables_are_noted(command, real, fake, inception_of_means):
     status, found, _ = command(fake, "--reference", real, own=("--device", "cpu"))
     assert status == 0
-    assert any("40 samples, where published tables take 50,000" in note for note in found["notes"])
+    assert any("40 samples, where published tables use 50,000" in note for note in found["notes"])
     assert any("precision and recall against 30 images" in note for note in found["notes"])
 
 

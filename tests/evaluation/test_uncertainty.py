@@ -30,12 +30,14 @@ LARGER = [
 def draws(purpose, count, width, scale, repeats, real_count=600):
     """{metric: (repeats, 2)} values and deviations, deviations being half of the intervals over 1.96."""
     rng = np.random.RandomState(1)
-    real = metrics.SampleSet(rows={"f": rng.standard_normal((real_count, width)).astype(np.float32)}, count=real_count)
+    real = metrics.SampleSet(
+        features={"f": rng.standard_normal((real_count, width)).astype(np.float32)}, count=real_count
+    )
     purpose, _, protocol = purpose.partition(", ")
     protocol, found = protocol or "adm", {}
     for _ in range(repeats):
         x = (scale * rng.standard_normal((count, width))).astype(np.float32)
-        one = metrics.SampleSet(rows={"f": x, "logits": x}, count=count)
+        one = metrics.SampleSet(features={"f": x, "logits": x}, count=count)
         given = metrics.MetricInputs(samples=one, reference=real, layers=LAYERS, protocol=protocol)
         for name, m in metrics.compute_metrics(given, wanted=metrics.METRICS_OF_PURPOSE[purpose]).items():
             reach = max(m["interval"]["high"] - m["value"], m["value"] - m["interval"]["low"])

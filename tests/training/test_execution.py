@@ -215,7 +215,7 @@ def images_of(net, **settings):
     arch, args = NETS[net]
     config = tiny_config(arch, **{f"model__args__{k}": v for k, v in args.items()}, **overrides)
     net = state_of(config).net.eval().requires_grad_(False)
-    ((_, images),) = generation.sample_images(net, config, False, CPU, [torch.arange(4).numpy()])
+    ((_, images),) = generation.generate_batches(net, config, False, CPU, [torch.arange(4).numpy()])
     return images.astype(int)
 
 

@@ -1,9 +1,9 @@
-"""torch-fidelity's extractors with published weights: Inception of 2015, and DINOv2 ViT-L/14.
+"""torch-fidelity's extractors with published weights: Inception of 2015 and DINOv2 ViT-L/14.
 
-Weights come by path or from torch's cache, are hashed, hold tensors only, and are never downloaded.
-What torch-fidelity lacks is added: Inception's spatial features for sFID, and DINOv2 from local files.
+Weights are read from a path or from torch's cache and never downloaded.  Their hash is checked, and only tensors are
+unpickled.  Two things are added to torch-fidelity: Inception's spatial features for sFID, and DINOv2 from local files.
 
-B batch, F features.
+B batch, C channels, H height, W width, F features.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from bench.storage.atomic import file_sha256
+from bench.evaluation.extractors.weight_hashes import hash_weights
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_HASH = "6726825d"
@@ -30,11 +30,10 @@ SPATIAL_CHANNELS = 7
 
 
 class InceptionV3(FeatureExtractorInceptionV3):
-    """torch-fidelity's Inception, with the layer `spatial` besides its own.
+    """torch-fidelity's Inception with the additional layer `spatial` (sFID, arXiv:2103.03841).
 
-    `spatial` is ADM's node mixed_6/conv, the 1x1 branch of Mixed_6d after its ReLU: the first 7
-    channels of the 17x17 map, (B, 2023), in TensorFlow's order (row, column, channel), so that
-    stored mu_s and sigma_s fit.
+    `spatial` is ADM's node mixed_6/conv: the 1x1 branch of Mixed_6d after its ReLU.  It holds the first 7 channels of
+    the 17x17 map, (B, 2023), in TensorFlow's order (row, column, channel), as mu_s and sigma_s of ADM's files.
     """
 
     def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
@@ -43,9 +42,9 @@ class InceptionV3(FeatureExtractorInceptionV3):
             super().__init__(name, features_list, **kwargs)
         except RuntimeError as error:
             raise ValueError(f"the Inception weights do not fit torch-fidelity's network: {error}") from None
-        self.Mixed_6d.branch1x1.register_forward_hook(self._keep)
+        self.Mixed_6d.branch1x1.register_forward_hook(self._store_spatial)
 
-    def _keep(self, _module: Any, _inputs: Any, output_BCHW: Tensor) -> None:
+    def _store_spatial(self, _module: Any, _inputs: Any, output_BCHW: Tensor) -> None:
         self.spatial = output_BCHW[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1).float()
 
     @staticmethod
@@ -56,17 +55,17 @@ class InceptionV3(FeatureExtractorInceptionV3):
         wanted: list[str] = self.__dict__["features_list"]
         self.features_list = [name for name in wanted if name != "spatial"] or ["768"]
         try:
-            given = dict(zip(self.features_list, super().forward(x), strict=True))
+            features = dict(zip(self.features_list, super().forward(x), strict=True))
         finally:
             self.features_list = wanted
-        given["spatial"] = self.spatial
-        return tuple(given[name] for name in wanted)
+        features["spatial"] = self.spatial
+        return tuple(features[name] for name in wanted)
 
 
 class DinoV2(FeatureExtractorDinoV2):
-    """torch-fidelity's DINOv2, built from torch.hub's cached code and a file of weights, offline.
+    """torch-fidelity's DINOv2, built offline from torch.hub's cached code and a file of weights.
 
-    torch-fidelity itself would fetch both from the network, and takes no path.
+    torch-fidelity's own constructor takes no path and downloads both.
     """
 
     def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
@@ -83,13 +82,13 @@ class DinoV2(FeatureExtractorDinoV2):
 
 
 def tensors_only_copy(path: Path) -> io.BytesIO:
-    """A file of weights as bytes that are safe to unpickle; ValueError where it holds more than tensors.
+    """Rewrite a file of weights as bytes that are safe to unpickle; ValueError if it holds more than tensors.
 
-    torch-fidelity loads with weights_only=False, so it gets what this wrote, never the file.
+    torch-fidelity loads with weights_only=False, so it is given this copy and never the file.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged and for unsafe files
+    except Exception as error:  # torch raises many types for damaged and for unsafe files
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} cannot be read as a file of tensors (damaged, or not weights): {reason}") from None
     buffer = io.BytesIO()
@@ -98,29 +97,32 @@ def tensors_only_copy(path: Path) -> io.BytesIO:
     return buffer
 
 
-def is_published_hash(hash_: str) -> bool:
-    """Whether a hash is that of published weights."""
-    return hash_.startswith((INCEPTION_HASH, DINOV2_HASH))
+def is_published_hash(sha256: str) -> bool:
+    """Return whether a hash is that of the published Inception or DINOv2 weights."""
+    return sha256.startswith((INCEPTION_HASH, DINOV2_HASH))
 
 
 def check_weights_hash(path: Path, expected: str, what: str) -> Path:
-    """The path, if its SHA-256 starts with the expected digits or with those in its own name.
+    """Return the path if its SHA-256 starts with the expected digits or with those in its name; else ValueError.
 
-    A name such as NAME-1a2b3c4d.pth, torch.hub's convention, says that other weights are meant.
+    torch.hub's convention NAME-1a2b3c4d.pth states which other weights are intended.
     """
-    found = file_sha256(path)
-    own = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
-    if found.startswith(expected) or (own and found.startswith(own[1])):
+    sha256 = hash_weights(path)
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
+    if sha256.startswith(expected) or (named and sha256.startswith(named[1])):
         return path
     raise ValueError(
-        f"{path} has the SHA-256 {found[:16]}..., and {what} {expected[:16]}...: it is damaged or another file; "
-        f"to use other weights on purpose, name them for their own hash, NAME-{found[:8]}.pth"
+        f"{path} has the SHA-256 {sha256[:16]}..., and {what} {expected[:16]}...: it is damaged or another file; "
+        f"to use other weights on purpose, name them for their own hash, NAME-{sha256[:8]}.pth"
     )
 
 
-def find_inception_weights(given: str, cache: Path) -> Path:
-    """torch-fidelity's 2015 Inception weights, by path or in torch's cache; never downloaded here."""
-    path = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+def find_inception_weights(file: str, cache: Path) -> Path:
+    """Find torch-fidelity's Inception weights of 2015 at a path or ("") in torch's cache; `cache` is not used.
+
+    ValueError if there is no such file, or its hash is neither the published one nor that in its name.
+    """
+    path = Path(file) if file else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not path.is_file():
         raise ValueError(
             f"the Inception weights {INCEPTION_FILE} (torch-fidelity's release v0.2.0; their SHA-256 starts with "
@@ -130,9 +132,12 @@ def find_inception_weights(given: str, cache: Path) -> Path:
     return check_weights_hash(path, INCEPTION_HASH, "the published Inception weights")
 
 
-def find_dinov2_weights(given: str, cache: Path) -> Path:
-    """DINOv2's ViT-L/14 weights, by path or in torch's cache, and torch.hub's copy of its code."""
-    path = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / DINOV2_FILE
+def find_dinov2_weights(file: str, cache: Path) -> Path:
+    """Find DINOv2's ViT-L/14 weights at a path or ("") in torch's cache; `cache` is not used.
+
+    ValueError as `find_inception_weights`, or if torch.hub has no copy of DINOv2's code.
+    """
+    path = Path(file) if file else Path(torch.hub.get_dir()) / "checkpoints" / DINOV2_FILE
     if not path.is_file():
         raise ValueError(
             f"the DINOv2 weights {DINOV2_FILE} (SHA-256 {DINOV2_HASH[:16]}...) are not at {path}: "
@@ -148,4 +153,5 @@ def find_dinov2_weights(given: str, cache: Path) -> Path:
 
 
 def dinov2_code_folder() -> Path:
+    """Return the folder in torch.hub's cache where DINOv2's code is expected."""
     return Path(torch.hub.get_dir()) / DINOV2_CODE

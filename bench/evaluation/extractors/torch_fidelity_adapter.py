@@ -1,4 +1,4 @@
-"""torch-fidelity's face of the small CNNs.
+"""Adapter that makes the small CNNs available as torch-fidelity extractors.
 
 B batch, C channels, F features.
 """
@@ -18,9 +18,9 @@ from bench.evaluation.extractors.small_cnn import DESIGNS, FEATURE_WIDTH, SmallC
 
 
 class SmallCnnExtractor(FeatureExtractorBase):
-    """A small CNN; takes uint8 images, one channel or three equal ones.
+    """Small CNN that takes uint8 images (B, C, H, W) with one channel or three equal ones.
 
-    Larger images than the CNN's are averaged down to it.
+    Images of another size than the CNN's input are resized by adaptive average pooling.
     """
 
     def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
@@ -47,13 +47,13 @@ class SmallCnnExtractor(FeatureExtractorBase):
 
     def forward(self, input: Tensor) -> tuple[Tensor, ...]:
         x = input[:, : self.design.channels].float()
-        if x.shape[-1] != self.design.side:
-            x = F.adaptive_avg_pool2d(x, self.design.side)
+        if x.shape[-1] != self.design.image_size:
+            x = F.adaptive_avg_pool2d(x, self.design.image_size)
         features_BF, logits = self.net(x / 127.5 - 1)
-        given = {str(FEATURE_WIDTH): features_BF, "logits": logits}
-        return tuple(given[name] for name in self.features_list)
+        features = {str(FEATURE_WIDTH): features_BF, "logits": logits}
+        return tuple(features[name] for name in self.features_list)
 
 
-for known in DESIGNS:
-    if known not in FEATURE_EXTRACTORS_REGISTRY:
-        register_feature_extractor(known, SmallCnnExtractor)
+for design_name in DESIGNS:
+    if design_name not in FEATURE_EXTRACTORS_REGISTRY:
+        register_feature_extractor(design_name, SmallCnnExtractor)
