@@ -111,6 +111,4 @@ def check_watch_options(seconds: float, as_json: bool) -> None:
     if as_json:
         raise ValueError("--json and --watch cannot be combined")
     if not seconds >= MIN_WATCH_SECONDS:
-        raise ValueError(
-            f"--watch is {seconds:g}; it must be at least {MIN_WATCH_SECONDS:g} s, to spare SLURM"
-        )
+        raise ValueError(f"--watch is {seconds:g}; it must be at least {MIN_WATCH_SECONDS:g} s, to spare SLURM")
