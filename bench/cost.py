@@ -7,6 +7,7 @@ import sys
 
 from bench.storage.atomic import atomic_write
 from bench.terminal.cli import CommandParser, command
+from bench.terminal.progress_bar import ProgressBar
 
 
 @command("bench.cost", errors=(ValueError,))
@@ -33,22 +34,22 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     rows = search_networks([] if flags.write else flags.words)
-    found = []
-    for i, row in enumerate(rows):
-        if sys.stderr.isatty():
-            print(f"\r{i + 1}/{len(rows)} {row.id:<24}", end="", file=sys.stderr, flush=True)
-        found.append(compare_cost(row))
-    if sys.stderr.isatty():
-        print(f"\r{'':<40}\r", end="", file=sys.stderr)
+    comparisons = []
+    with ProgressBar("cost", len(rows), unit="networks") as progress:
+        for row in rows:
+            comparisons.append(compare_cost(row))
+            progress.add(1)
     if flags.write:
         with atomic_write(published_networks.COUNTS_FILE) as partial:
-            partial.write_text(format_counts_csv(found))
+            partial.write_text(format_counts_csv(comparisons))
     elif flags.json:
-        print(json.dumps([comparison_to_dict(f) for f in found], indent=2))
+        print(json.dumps([comparison_to_dict(f) for f in comparisons], indent=2))
     else:
-        print(tabulate([comparison_row(f) for f in found], headers="keys", disable_numparse=True, colalign=COLUMNS))
+        print(
+            tabulate([comparison_row(f) for f in comparisons], headers="keys", disable_numparse=True, colalign=COLUMNS)
+        )
         print(f"\n{LEGEND}")
-    return int(any(f.verdict().startswith("differs: official") for f in found))
+    return int(any(f.verdict().startswith("differs: official") for f in comparisons))
 
 
 COLUMNS = ("left", *["right"] * 11, "left")

@@ -1,17 +1,16 @@
-"""The leaderboard, rebuilt from the records alone: python -m bench.leaderboard
+"""Rebuild, filter or check the leaderboard: python -m bench.leaderboard
 
-    python -m bench.leaderboard                                rebuild leaderboard.csv and .md, and print
-    python -m bench.leaderboard --data digits --arch dit,uvit  print a part; ranks stay those of the whole
+    python -m bench.leaderboard                                rebuild leaderboard.csv and .md, and print it
+    python -m bench.leaderboard --data digits --arch dit,uvit  print some rows; ranks are those of the whole table
     python -m bench.leaderboard --sort macs                    print in another order
-    python -m bench.leaderboard --at-compute 4e12              each run at its evaluation point nearest to that
-    python -m bench.leaderboard --target fid=1                 training FLOPs and hours until then
-    python -m bench.leaderboard --check FILE                   what is wrong with a record that is to be added
+    python -m bench.leaderboard --at-compute 4e12              each run at its evaluation point nearest to that cost
+    python -m bench.leaderboard --target fid=1                 training FLOPs and hours to reach it
+    python -m bench.leaderboard --check FILE                   check a record before it is added
 
-One table a protocol: rows are ranked within a fingerprint only.  Runs that differ in nothing but
-their training seed are one row of the Markdown, with mean, deviation and number; the CSV has each.
-Reference rows (held-out images, noise) stand beside every table that shares their evaluation,
-unranked.  Runs that failed or diverged stand in a list of their own, and in the CSV with that status and no
-numbers.  Imports no torch.
+One table per protocol: rows are ranked within a fingerprint only.  Runs that differ only in their training seed share
+a row of the Markdown, with mean, standard deviation and number of seeds; the CSV has a row per run.  Reference rows
+(held-out images, noise) are shown unranked with every table that shares their evaluation.  Failed and diverged runs
+have a list of their own, and a CSV row with their status.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ def parser() -> CommandParser:
         view.add_argument(f"--{name}", metavar=name.upper(), help=about.help)
     view.add_argument("--sort", metavar="COLUMN", help=f"metric, or {', '.join(queries.SORT_COLUMNS)}")
     how = view.add_mutually_exclusive_group()
-    how.add_argument("--at-compute", metavar="FLOPS", help="each run at its evaluation point nearest to that")
+    how.add_argument("--at-compute", metavar="FLOPS", help="each run at its evaluation point nearest to that cost")
     how.add_argument("--target", metavar="METRIC=VALUE", help="training FLOPs and accelerator-hours to reach it")
-    how.add_argument("--check", metavar="FILE", nargs="+", help="say everything that is wrong with these records")
+    how.add_argument("--check", metavar="FILE", nargs="+", help="print every problem of these records")
     return p
 
 
@@ -60,11 +59,10 @@ def main(argv: list[str] | None = None) -> int:
         return submission_check.check_files([Path(name) for name in flags.check], results)
     if not any(records_folder(results).glob("*.json")):
         raise ValueError(f"{flags.results} has no records yet; python -m bench.run makes them")
-    text = (
-        queries.render_view(drop_superseded_failures(read_records(results)), asked)
-        if asked
-        else write_leaderboard(results)
-    )
+    if asked:
+        text = queries.render_view(drop_superseded_failures(read_records(results)), asked)
+    else:
+        text = write_leaderboard(results)
     print(text_tables.fit_terminal(text, f"pipe this into a file, or read {results / 'leaderboard.md'}"))
     return 0
 

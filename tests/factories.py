@@ -159,6 +159,6 @@ def many_records(count, seeds=3, tables=40):
             base,
             seed=seed,
             model=dataclasses.replace(base.model, args={"depth": 1 + variant}),
-            budget=schema.Budget(images=10_000 * (1 + variant % tables), points=4),
+            budget=schema.BudgetConfig(images=10_000 * (1 + variant % tables), points=4),
         )
         yield full_record(config, fid=rng.uniform(0.5, 5), macs=1_000_000 + variant)

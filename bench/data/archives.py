@@ -26,18 +26,18 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 BYTES_PER_IMAGE = 1 + 3 * 32 * 32
 """Bytes per image of CIFAR-10's binary version: the label, then the red, green and blue planes."""
 NPZ_KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("arr_0", "labels"))
-"""Names of images and labels in an .npz: ADM's, plain ones, and a mixture."""
+"""Array names of images and labels in an .npz: ADM's names, plain names, and a mixture of both."""
 
 
 def is_cifar10(path: Path) -> bool:
-    """Whether a path is CIFAR-10's archive, or a folder that holds it, packed or not."""
+    """Return whether a path is CIFAR-10's archive, or a folder that contains it, packed or unpacked."""
     if path.is_file():
         return path.name.lower().endswith(TAR_ENDINGS)
     return find_cifar10(path) is not None
 
 
 def find_cifar10(folder: Path) -> Path | None:
-    """Return the folder of CIFAR-10's batches in a folder, or else its archive; None if there is neither."""
+    """Find CIFAR-10 in a folder: return the folder of its batch files, else its archive, else None."""
     for inside in (folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"):
         if (inside / TRAIN_BATCHES[0]).is_file() or (inside / TRAIN_BATCHES[0].removesuffix(".bin")).is_file():
             return inside
@@ -49,10 +49,12 @@ def _has(folder: Path, kind: str) -> bool:
 
 
 def open_cifar10(path: Path, size: int = 0) -> DataSource:
-    """Open CIFAR-10 at `size` pixels; 0 is its own 32."""
-    where = path if path.is_file() else find_cifar10(path)
-    assert where, "is_cifar10 holds for every path that comes here"
-    files = [where] if where.is_file() else [where / name for name in TRAIN_BATCHES if (where / name).is_file()]
+    """Open CIFAR-10 at `size` pixels; size 0 keeps the native 32."""
+    location = path if path.is_file() else find_cifar10(path)
+    assert location, "the caller has checked is_cifar10"
+    files = (
+        [location] if location.is_file() else [location / name for name in TRAIN_BATCHES if (location / name).is_file()]
+    )
     return DataSource(
         channels=3,
         size=size or 32,
@@ -68,35 +70,35 @@ def open_cifar10(path: Path, size: int = 0) -> DataSource:
 def load_cifar10(path: Path, size: int = 0) -> Dataset:
     """Load the binary version, packed or not: 50,000 training images, 10,000 held out.
 
-    The Python version is a pickle, which is never read: its ValueError names the file to use instead.
+    The Python version is a pickle and is not read.  The ValueError for it names the file to use instead.
     """
-    where = path if path.is_file() else find_cifar10(path)
-    assert where
-    with _reader(where) as read:
-        batches = [_parse_batch(read(name), name, where) for name in TRAIN_BATCHES]
-        held_out, held_out_labels = _parse_batch(read(TEST_BATCH), TEST_BATCH, where)
-    images = resize_images(np.concatenate([pixels for pixels, _ in batches]), size, str(where))
+    location = path if path.is_file() else find_cifar10(path)
+    assert location
+    with _reader(location) as read:
+        batches = [_parse_batch(read(name), name, location) for name in TRAIN_BATCHES]
+        held_out, held_out_labels = _parse_batch(read(TEST_BATCH), TEST_BATCH, location)
+    images = resize_images(np.concatenate([pixels for pixels, _ in batches]), size, str(location))
     return Dataset(
         images=images,
         labels=np.concatenate([labels for _, labels in batches]),
         reference=images,
-        held_out=resize_images(held_out, size, f"the test part of {where}"),
+        held_out=resize_images(held_out, size, f"the test part of {location}"),
         held_out_labels=held_out_labels,
         flip=True,
     )
 
 
 @contextmanager
-def _reader(where: Path) -> Iterator[Callable[[str], bytes]]:
+def _reader(location: Path) -> Iterator[Callable[[str], bytes]]:
     """Yield a function from a batch's name to its bytes."""
-    if where.is_dir():
-        _require_binary({p.name for p in where.iterdir()}, where)
-        yield lambda name: (where / name).read_bytes()
+    if location.is_dir():
+        _require_binary({p.name for p in location.iterdir()}, location)
+        yield lambda name: (location / name).read_bytes()
         return
     try:
-        with tarfile.open(where) as tar:
+        with tarfile.open(location) as tar:
             members = {m.name.rpartition("/")[2]: m for m in tar if m.isfile()}
-            _require_binary(set(members), where)
+            _require_binary(set(members), location)
 
             def read(name: str) -> bytes:
                 file = tar.extractfile(members[name])
@@ -106,33 +108,33 @@ def _reader(where: Path) -> Iterator[Callable[[str], bytes]]:
             yield read
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{where} is no tar archive, or is damaged or cut short ({reason})") from None
+        raise ValueError(f"{location} is not a tar archive, or is damaged or truncated ({reason})") from None
 
 
-def _require_binary(names: set[str], where: Path) -> None:
+def _require_binary(names: set[str], location: Path) -> None:
     if TRAIN_BATCHES[0].removesuffix(".bin") in names:
         raise ValueError(
-            f"{where} is CIFAR-10's Python version, a pickle, which may run code and is never read here; "
-            "take the binary version, cifar-10-binary.tar.gz, from the same page"
+            f"{location} is CIFAR-10's Python version, a pickle, which could run code and is not read; "
+            "use the binary version, cifar-10-binary.tar.gz, from the same page"
         )
     if missing := [name for name in (*TRAIN_BATCHES, TEST_BATCH) if name not in names]:
-        raise ValueError(f"{where} lacks {', '.join(missing)} of CIFAR-10's binary version")
+        raise ValueError(f"{location} lacks {', '.join(missing)} of CIFAR-10's binary version")
 
 
-def _parse_batch(data: bytes, name: str, where: Path) -> tuple[np.ndarray, np.ndarray]:
+def _parse_batch(data: bytes, name: str, location: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return images (N, 3, 32, 32) uint8 and labels (N,) int64 of a batch."""
     if not data or len(data) % BYTES_PER_IMAGE:
         raise ValueError(
-            f"{name} of {where} has {len(data):,} bytes, no multiple of {BYTES_PER_IMAGE:,}; it is cut short"
+            f"{name} of {location} has {len(data):,} bytes, not a multiple of {BYTES_PER_IMAGE:,}; it is truncated"
         )
     rows = np.frombuffer(data, np.uint8).reshape(-1, BYTES_PER_IMAGE)
     if rows[:, 0].max() > 9:
-        raise ValueError(f"{name} of {where} has the label {rows[:, 0].max()}; CIFAR-10 has 10 classes")
+        raise ValueError(f"{name} of {location} has the label {rows[:, 0].max()}; CIFAR-10 has 10 classes")
     return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64)
 
 
 def open_npz(path: Path, size: int = 0) -> DataSource:
-    """Open the images of an .npz, and its labels if it has any; reads the header of the images, and the labels."""
+    """Open an .npz.  Read the header of its images, and its labels if there are any."""
     with open_npz_arrays(path) as z:
         images_key, labels_key = _keys(path, z)
         with z.zip.open(f"{images_key}.npy") as f:
@@ -166,24 +168,26 @@ def load_npz(path: Path, size: int = 0) -> Dataset:
 
 @contextmanager
 def open_npz_arrays(path: Path) -> Iterator[Any]:
-    """Yield the arrays of an .npz; ValueError says in one sentence that the file is damaged or no .npz."""
+    """Yield the arrays of an .npz; ValueError if the file is damaged or not an .npz."""
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no .npz, or is damaged or cut short")
+        raise ValueError(f"{path} is not an .npz, or is damaged or truncated")
     try:
         with np.load(path, allow_pickle=False) as z:
             yield z
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no .npz, or is damaged or cut short ({error})") from None
+        raise ValueError(f"{path} is not an .npz, or is damaged or truncated ({error})") from None
     except ValueError as error:
         raise ValueError(str(error) if str(path) in str(error) else f"{path} cannot be read ({error})") from None
 
 
 def _keys(path: Path, z: Any) -> tuple[str, str]:
-    """Return the names of images and labels; the second is "" if there are no labels."""
+    """Return the array names of images and labels; the second is "" if there are no labels."""
     for images, labels in sorted(NPZ_KEYS, key=lambda pair: pair[1] not in z.files):
         if images in z.files:
             return images, labels if labels in z.files else ""
-    raise ValueError(f"{path} holds {', '.join(z.files) or 'nothing'}; it needs arr_0 or images, and labels if any")
+    raise ValueError(
+        f"{path} holds {', '.join(z.files) or 'nothing'}; it needs arr_0 or images, and optionally arr_1 or labels"
+    )
 
 
 def _layout(path: Path, key: str, shape: tuple[int, ...]) -> tuple[bool, int, int]:

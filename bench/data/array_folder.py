@@ -1,4 +1,4 @@
-"""Folders with images.npy, labels.npy and perhaps reference.npy, memory-mapped.  Imports no torch.
+"""Folders with images.npy, labels.npy and optionally reference.npy, memory-mapped.  Imports no torch.
 
 N images, C channels, H W size.
 """
@@ -18,7 +18,7 @@ ARRAY_FILES = (IMAGES_FILE, LABELS_FILE, REFERENCE_FILE)
 
 
 def open_array_folder(folder: Path, crop_size: int) -> DataSource:
-    """Describe a folder of arrays; ValueError for a crop to another size than theirs."""
+    """Open a folder of arrays; ValueError if `crop_size` is neither 0 nor the size of the arrays."""
     dataset = load_array_folder(folder)
     _, channels, size, _ = dataset.images.shape
     if crop_size and crop_size != size:
@@ -38,8 +38,8 @@ def open_array_folder(folder: Path, crop_size: int) -> DataSource:
 def load_array_folder(folder: Path) -> Dataset:
     """Memory-map images.npy, (N, C, H, W) uint8 pixels or floating-point latents, and labels.npy, (N,) integers.
 
-    reference.npy, (M, 3, H, W) uint8 real images, is required for latents; pixels are their own reference without
-    it.  ValueError names the file that is missing or has a wrong shape.
+    reference.npy, (M, 3, H, W) uint8 real images, is required for latents.  Without it, pixels are their own
+    reference.  ValueError names the file that is missing or has a wrong shape.
     """
     missing = [name for name in (IMAGES_FILE, LABELS_FILE) if not (folder / name).is_file()]
     if missing:
@@ -64,6 +64,6 @@ def load_array_folder(folder: Path) -> Dataset:
 
 
 def hash_array_folder(folder: Path) -> str:
-    """Return 16 hexadecimal digits of the names and of sampled content of a folder's arrays; "" if it has none."""
+    """Hash the names and sampled content of a folder's arrays to 16 hexadecimal digits; "" if it has none."""
     files = [folder / name for name in ARRAY_FILES if (folder / name).is_file()]
     return hash_sampled_files([file.name for file in files], files) if files else ""

@@ -20,7 +20,7 @@ from bench.storage.tensor_files import tensors_sha256
 Decoder = Callable[[Tensor], Tensor]
 Encoder = Callable[[np.ndarray], np.ndarray]
 MAX_DECODED_PIXELS = 2**21
-"""Pixels decoded at a time, 32 images of 256 x 256: a whole batch of samples would not fit into a GPU's memory."""
+"""Pixels decoded at a time, 32 images of 256 x 256.  A whole batch of samples would not fit into GPU memory."""
 
 
 def to_uint8(x_BCHW: Tensor) -> np.ndarray:
@@ -29,20 +29,20 @@ def to_uint8(x_BCHW: Tensor) -> np.ndarray:
 
 
 def load_autoencoder(folder: str, expected: str = "") -> Any:
-    """Load diffusers' AutoencoderKL or VQModel from a local folder; ValueError says what is missing.
+    """Load diffusers' AutoencoderKL or VQModel from a local folder; ValueError if it is missing or the wrong one.
 
     `expected`, unless empty, is the SHA-256 (`hash_autoencoder`) that the autoencoder must have.
     """
     if not folder or not (Path(folder) / "config.json").is_file():
         raise ValueError(
-            f"latents need an autoencoder, and evaluation.decoder is {folder or 'not set'}: name a folder with "
-            "diffusers' AutoencoderKL (config.json and its weights; VQModel for LDM) with --set evaluation.decoder=PATH"
+            f"latents need an autoencoder, and evaluation.decoder is {folder or 'not set'}; pass --set "
+            "evaluation.decoder=PATH, a folder of diffusers' AutoencoderKL or, for LDM, VQModel (config.json, weights)"
         )
     vae = read_autoencoder(folder)
     if expected and hash_autoencoder(folder, vae) != expected:
         raise ValueError(
-            f"{folder} holds another autoencoder than the one that these latents, or this run, began with; "
-            "put that one back, or name it with --set evaluation.decoder=PATH"
+            f"{folder} does not hold the autoencoder that encoded these latents or that this run started with; "
+            "restore it, or name its folder with --set evaluation.decoder=PATH"
         )
     return vae
 
@@ -60,25 +60,29 @@ def read_autoencoder(folder: str) -> Any:
 
 
 def hash_autoencoder(folder: str, vae: Any) -> str:
-    """Return the SHA-256 of an autoencoder's configuration and tensors; the format of their files does not matter."""
+    """Return the SHA-256 of an autoencoder's configuration and tensors, independent of their file format."""
     config = json.loads((Path(folder) / "config.json").read_text())
     settings = {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}  # no versions or paths
     return tensors_sha256(vae.state_dict(), prefix=json.dumps(settings, sort_keys=True).encode())
 
 
 def is_vq(vae: Any) -> bool:
+    """Return whether an autoencoder is LDM's VQModel, which has no posterior."""
     return type(vae).__name__ == "VQModel"
 
 
 def latent_scaling(vae: Any) -> tuple[float, float]:
-    """Return (factor, shift): networks see (latent - shift) * factor.  Latents of a VQModel (LDM) are not scaled."""
+    """Return (factor, shift): a network's input is (latent - shift) * factor.  LDM's VQModel latents are not scaled."""
     if is_vq(vae):
         return 1.0, 0.0
     return float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
 
 
 def make_decoder(latent: bool, folder: str, device: torch.device, expected: str = "") -> Decoder:
-    """Return the map from samples to pixels in [-1, 1]; `expected` as for `load_autoencoder`."""
+    """Return a function from samples, (B, C, h, w), to pixels in [-1, 1], (B, 3, H, W); the identity unless `latent`.
+
+    `expected` is that of `load_autoencoder`.
+    """
     if not latent:
         return lambda x_BCHW: x_BCHW
     vae = load_autoencoder(folder, expected).to(device)
@@ -94,26 +98,24 @@ def make_decoder(latent: bool, folder: str, device: torch.device, expected: str 
 
 
 def downsampling_of(vae: Any) -> int:
-    """Return the ratio of the edge lengths of image and latent."""
+    """Return the downsampling factor: image edge length over latent edge length."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 def latent_shape(vae: Any, resolution: int) -> tuple[int, int, int]:
-    """Return (C, h, w) of an image's latent; ValueError for a resolution that the autoencoder would crop."""
+    """Return (C, h, w) of an image's latent; ValueError if the downsampling factor does not divide the resolution."""
     downsampling = downsampling_of(vae)
     if resolution % downsampling:
-        raise ValueError(
-            f"images have {resolution} pixels, which this autoencoder needs to be a multiple of {downsampling}"
-        )
+        raise ValueError(f"images have {resolution} pixels; this autoencoder needs a multiple of {downsampling}")
     channels = (vae.config.vq_embed_dim if is_vq(vae) else None) or vae.config.latent_channels
     return int(channels), resolution // downsampling, resolution // downsampling
 
 
 def make_encoder(vae: Any, device: torch.device, precision: Precision) -> Encoder:
-    """Return the map from images (B, 3, H, W) uint8 to the posterior's moments (B, M, C, h, w) float16, not scaled.
+    """Return a function from images, (B, 3, H, W) uint8, to unscaled posterior moments, (B, M, C, h, w) float16.
 
-    The moments are mean and standard deviation; a VQModel has the encoder's output alone, before quantization.
-    The map raises ValueError for latents that are not finite in float16.
+    The moments are mean and standard deviation.  A VQModel has one: the encoder's output before quantization.
+    The function raises ValueError if a latent is not finite in float16.
     """
     vae = vae.to(device)
     if device.type == "cuda":
@@ -127,7 +129,7 @@ def make_encoder(vae: Any, device: torch.device, precision: Precision) -> Encode
         moments = [encoded.latents] if is_vq(vae) else [encoded.latent_dist.mean, encoded.latent_dist.std]
         half = torch.stack([m.float() for m in moments], 1).half()
         if not torch.isfinite(half).all():
-            raise ValueError("this autoencoder gives latents that are not finite in 16 bits; is it damaged?")
+            raise ValueError("the latents of this autoencoder are not finite in float16; is it damaged?")
         return half.cpu().numpy()
 
     return encode

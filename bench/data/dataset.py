@@ -17,7 +17,7 @@ import numpy as np
 from bench.config.seeds import derive_seed
 
 REFERENCE_CHUNK = 256
-"""Reference images that are hashed at a time."""
+"""Reference images hashed at a time."""
 
 
 class Rows(Protocol):
@@ -83,18 +83,16 @@ class Dataset:
         return images
 
     def check_files(self) -> None:
-        """Raise ValueError if a memory-mapped file is gone or has shrunk: reading it would kill the process."""
+        """Raise ValueError if a memory-mapped file is gone or has shrunk; reading it would raise SIGBUS."""
         for path, size in self.files.items():
             try:
                 current_size = path.stat().st_size
             except OSError as error:
                 raise ValueError(
-                    f"{path} is gone while it is being read ({error.strerror}); put it back and run the same command"
+                    f"{path} disappeared while in use ({error.strerror}); restore it and run the same command"
                 ) from None
             if current_size < size:
-                raise ValueError(
-                    f"{path} has shrunk from {size:,} to {current_size:,} bytes while it is being read; restore it"
-                )
+                raise ValueError(f"{path} shrank from {size:,} to {current_size:,} bytes while in use; restore it")
 
     def reference_hash(self) -> str:
         """Return the SHA-256 of the reference images, their shape and their dtype."""
@@ -114,12 +112,12 @@ class DataSource:
     """0 for a set without classes."""
     latent: bool = False
     vq: bool = False
-    """Latents of LDM's VQ autoencoders, which are not scaled."""
+    """Whether the images are latents of LDM's VQ autoencoders, which are not scaled."""
     about: str = ""
     hash: str = ""
-    """Short digest of the contents, the same wherever the set lies; "" for sets that are built in."""
+    """Short digest of the contents, independent of the path; "" for built-in sets."""
     flip: bool = False
-    """Whether training mirrors the images unless `data.flip` says otherwise."""
+    """Whether training mirrors the images if `data.flip` is auto."""
     classes: tuple[str, ...] = ()
     """Class names; () if unknown."""
     decoder: str = ""
@@ -141,7 +139,7 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 def stream_indices(seed: int, position: int, dataset_size: int, count: int) -> np.ndarray:
     """Return the indices of images `position` to `position + count` of the training stream, (count,).
 
-    The stream visits every image once an epoch, in an order drawn from (seed, epoch).  It is a pure
+    The stream visits every image once per epoch, in an order drawn from (seed, epoch).  It is a pure
     function of its arguments, so a resumed run continues exactly where it stopped.
     """
     positions = np.arange(position, position + count)

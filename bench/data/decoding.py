@@ -19,12 +19,12 @@ from PIL import Image, UnidentifiedImageError
 from bench.data.dataset import LazyImages
 
 MAX_REFERENCE_IMAGES = 10_000
-"""Limit of the reference images of a large set, which are evenly spaced over it."""
+"""Maximum number of reference images.  Larger sets are subsampled at even spacing."""
 DECODE_THREADS = min(8, os.cpu_count() or 1)
 MIN_THREADED_ROWS = 4
-"""Fewer rows are decoded without threads."""
+"""Minimum number of rows for decoding in threads."""
 HASH_BLOCK_BYTES, HASH_BLOCKS = 1 << 16, 16
-"""Size and number of the blocks of a file that are hashed."""
+"""Bytes per hashed block, and hashed blocks per file."""
 DECODE_ERRORS = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError, struct.error)
 """Exceptions that PIL raises for files that it cannot decode."""
 
@@ -48,7 +48,7 @@ class DecodedImages(LazyImages):
     """Images that threads decode when rows are read."""
 
     crop: bool
-    """Whether images are cropped to the size; otherwise they must have it."""
+    """Whether images are cropped to the size; otherwise each must already have it."""
     read: Callable[[int], Image.Image]
     """Row -> its image."""
     name: Callable[[int], str]
@@ -76,19 +76,20 @@ class DecodedImages(LazyImages):
                 rgb = image.convert("RGB")
         except DECODE_ERRORS as error:
             reason = (
-                "no known format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+                "unknown format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
             )
             raise ValueError(f"{self.name(row)} cannot be read as an image ({reason}); replace or remove it") from None
         if self.crop:
             rgb = centre_crop(rgb, self.size)
         elif rgb.size != (self.size, self.size):
             raise ValueError(
-                f"{self.name(row)} is {rgb.width}x{rgb.height}, the first {self.size}x{self.size}; {CROP_HINT}"
+                f"{self.name(row)} is {rgb.width}x{rgb.height}, but the first image is {self.size}x{self.size}; "
+                f"{CROP_HINT}"
             )
         return np.asarray(rgb).transpose(2, 0, 1)
 
 
-CROP_HINT = "say which size to crop all to, as in --data PATH@64"
+CROP_HINT = "add a size to crop all images to, as in --data PATH@64"
 
 
 def square_edge(image: Image.Image, name: str) -> int:
@@ -99,7 +100,7 @@ def square_edge(image: Image.Image, name: str) -> int:
 
 
 def resize_images(images: np.ndarray, size: int, name: str) -> np.ndarray | DecodedImages:
-    """Crop images (N, C, H, W) uint8 in memory to the size when they are read; size 0 returns them unchanged."""
+    """Return in-memory images, (N, C, H, W) uint8, cropped to `size` when they are read; unchanged if it is 0."""
     if not size or images.shape[2:] == (size, size):
         return images
 
@@ -116,9 +117,9 @@ def evenly_spaced(count: int, limit: int = MAX_REFERENCE_IMAGES) -> np.ndarray:
 
 
 def hash_sampled_files(names: Sequence[str], samples: Sequence[Path]) -> str:
-    """Return 16 hexadecimal digits of names, and of the size and some blocks of each sampled file.
+    """Hash names, and the size and some blocks of each sampled file, to 16 hexadecimal digits.
 
-    The cost does not grow with the files.  Sets that differ only outside of the sampled blocks have the same hash.
+    The cost does not grow with the files.  Sets that differ only outside the sampled blocks have the same hash.
     """
     h = hashlib.sha256("\n".join(names).encode())
     for path in samples:

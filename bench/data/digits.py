@@ -10,9 +10,9 @@ import numpy as np
 from bench.data.dataset import Dataset
 
 GREY_LEVELS = 16
-"""The largest pixel value of the file."""
+"""Largest pixel value in the file."""
 HELD_OUT_EVERY = 4
-"""One image in so many is held out."""
+"""Spacing of the held-out images."""
 
 
 def load_digits(_: Path) -> Dataset:

@@ -1,4 +1,4 @@
-"""Hugging Face data sets: folders that `save_to_disk` wrote, and parquet files, as ImageNet has on the hub.
+"""Hugging Face data sets: folders that `save_to_disk` wrote, and parquet files as on the hub (ImageNet, for example).
 
 Parquet is converted once to memory-mapped Arrow files in Hugging Face's cache, because its rows cannot be read one by
 one.  Imports no torch.
@@ -20,7 +20,7 @@ from bench.data.dataset import Dataset, DataSource
 from bench.data.decoding import DECODE_ERRORS, DecodedImages, evenly_spaced, hash_sampled_files, square_edge
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
-"""Names of integer label columns, for sets in which no column has the type ClassLabel."""
+"""Names of integer label columns, used if no column has the type ClassLabel."""
 HELD_OUT_SPLITS = ("val", "test")
 SPLIT_FOLDERS = ("", "train", "validation", "val", "test")
 PARQUET_FOLDERS = tuple(f"{base}/{split}".strip("/") for base in ("", "data", "default") for split in SPLIT_FOLDERS)
@@ -39,7 +39,7 @@ class ColumnNames:
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Whether `save_to_disk` wrote a folder."""
+    """Return whether `save_to_disk` wrote this folder."""
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
@@ -47,11 +47,11 @@ def parquet_files(path: Path) -> list[Path]:
     """Return the parquet files of a path, in order; only PARQUET_FOLDERS are searched."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    return sorted(file for inside in PARQUET_FOLDERS for file in (path / inside).glob("*.parquet"))
+    return sorted(file for subfolder in PARQUET_FOLDERS for file in (path / subfolder).glob("*.parquet"))
 
 
 def split_files(path: Path, files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Return (training files, held-out files), by the first word of their names or folders, as on the hub."""
+    """Return (training files, held-out files), by the prefix of their file or folder names, as on the hub."""
 
     def begins(file: Path, *words: str) -> bool:
         return file != path and any(part.lower().startswith(words) for part in file.relative_to(path).parts)
@@ -68,7 +68,7 @@ def find_columns(features: Mapping[str, Any], path: Path) -> ColumnNames:
 
     images = [name for name, f in features.items() if isinstance(f, ImageFeature) or _is_struct(f)]
     if not images:
-        raise ValueError(f"{path} has the columns {', '.join(features)}, and no images among them")
+        raise ValueError(f"{path} has the columns {', '.join(features)}, none of which holds images")
     class_columns = [name for name, f in features.items() if isinstance(f, ClassLabel)]
     integer_columns = [
         name for name in LABEL_COLUMNS if name in features and "int" in str(getattr(features[name], "dtype", ""))
@@ -78,12 +78,12 @@ def find_columns(features: Mapping[str, Any], path: Path) -> ColumnNames:
 
 
 def _is_struct(feature: Any) -> bool:
-    """Whether a feature is a struct with the bytes of an image file, not declared as an image."""
+    """Return whether a feature is a struct with the bytes of an image file, but not declared as an image."""
     return isinstance(feature, dict) and "bytes" in feature
 
 
 def open_huggingface(path: Path, size: int = 0) -> DataSource:
-    """Open a set; reads headers, labels and the first image only."""
+    """Open a set; only headers, labels and the first image are read."""
     files, root = parquet_files(path), path if path.is_dir() else path.parent
     if is_saved_dataset(path):
         data, files = open_splits(path)[0], sorted(path.rglob("*.arrow"))
@@ -100,7 +100,7 @@ def open_huggingface(path: Path, size: int = 0) -> DataSource:
         hash=hash_sampled_files(names, [files[i] for i in evenly_spaced(len(files), 16)]),
         flip=True,
         classes=columns.classes,
-        load=lambda where: load_huggingface(where, size),
+        load=lambda location: load_huggingface(location, size),
     )
 
 
@@ -166,7 +166,7 @@ def _undecoded(data: Any, path: Path) -> Any:
 
 
 def load_huggingface(path: Path, size: int = 0) -> Dataset:
-    """Load a set.  Its reference is evenly spaced over it; the validation or test split is held out."""
+    """Load a set.  The reference is an evenly spaced subset; the validation or test split is held out."""
     data, held_out = open_splits(path)
     columns = find_columns(data.features, path)
     edge = size or square_edge(_decode_first(data[0][columns.image], path), f"the first image of {path}")
@@ -198,7 +198,7 @@ def load_huggingface(path: Path, size: int = 0) -> Dataset:
 
 
 def _open_image(value: Any) -> Image.Image:
-    """Open the image of a row, from its bytes or from the file it names."""
+    """Open the image of a row from its bytes, or from the file that it names."""
     return Image.open(io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"])
 
 

@@ -17,7 +17,7 @@ from bench.data.dataset import Dataset, DataSource
 from bench.data.decoding import DecodedImages, evenly_spaced, hash_sampled_files, square_edge
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-"""Endings of image files, of data sets and of evaluated samples."""
+"""Suffixes of image files in data sets and in folders of samples."""
 HELD_OUT_FOLDERS = ("val", "validation", "test")
 
 
@@ -27,7 +27,7 @@ class FolderListing:
 
     root: Path
     files: list[str]
-    """Paths relative to the root, class by class."""
+    """Paths relative to the root, ordered by class."""
     labels: np.ndarray
     """(N,) int64; zeros if there are no classes."""
     classes: tuple[str, ...]
@@ -48,7 +48,7 @@ class FolderListing:
 
 
 def list_folder(path: Path) -> FolderListing:
-    """List the images of a folder; ValueError if it is no set of images.  Cached until a folder changes."""
+    """List the images of a folder; ValueError if there are none.  The listing is cached until a folder changes."""
     root = path / "train" if (path / "train").is_dir() else path
     subfolders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
     stamps = tuple((name, (root / name).stat().st_mtime_ns) for name in subfolders)
@@ -62,12 +62,13 @@ def _listing(root: Path, subfolders: tuple[tuple[str, int], ...], stamp: int) ->
     top_level = sorted(e.name for e in os.scandir(root) if e.is_file() and _is_image(e.name))
     if top_level and by_class:
         folder = next(iter(by_class))
-        raise ValueError(f"{root} has images at its top level ({top_level[0]}) and in folders ({folder}); keep either")
+        raise ValueError(
+            f"{root} has images at its top level ({top_level[0]}) and in folders ({folder}); keep only one of them"
+        )
     if not top_level and not by_class:
         raise ValueError(
-            f"{root} holds neither images ({', '.join(IMAGE_ENDINGS)}) nor folders of them, one a class, "
-            "nor images.npy "
-            "(N, C, size, size) with labels.npy"
+            f"{root} has no images ({', '.join(IMAGE_ENDINGS)}), no class folders of images, "
+            "and no images.npy (N, C, size, size) with labels.npy"
         )
     classes = tuple(by_class) if len(by_class) > 1 else ()
     groups = list(by_class.values()) or [top_level]
@@ -81,7 +82,7 @@ def _listing(root: Path, subfolders: tuple[tuple[str, int], ...], stamp: int) ->
 
 def _list_images(folder: Path) -> list[str]:
     """Return the image files anywhere below a folder, as sorted relative paths."""
-    files = [os.path.relpath(f"{where}/{f}", folder) for where, _, names in os.walk(folder) for f in names]
+    files = [os.path.relpath(f"{directory}/{f}", folder) for directory, _, names in os.walk(folder) for f in names]
     return sorted(f for f in files if _is_image(f))
 
 
@@ -90,7 +91,7 @@ def _is_image(name: str) -> bool:
 
 
 def open_image_folder(path: Path, size: int = 0) -> DataSource:
-    """Open the set of images in a folder, cropped to `size`; size 0 if they all have the same size already."""
+    """Open a folder of images, cropped to `size`; with size 0 all must have the same size."""
     listing = list_folder(path)
     return DataSource(
         channels=3,
@@ -114,7 +115,7 @@ def _first_edge(listing: FolderListing) -> int:
 
 
 def load_image_folder(path: Path, size: int = 0) -> Dataset:
-    """Load the set of a folder.  Its reference is evenly spaced over it; images in val or test are held out."""
+    """Load the images of a folder.  The reference is an evenly spaced subset; images in val or test are held out."""
     listing = list_folder(path)
     edge, crop = size or _first_edge(listing), bool(size)
     subfolders = [path / name for name in HELD_OUT_FOLDERS if listing.root != path and (path / name).is_dir()]

@@ -43,7 +43,7 @@ UNFINISHED_FILE = "encoding.json"
 REFERENCE_CHUNK = 256
 """Reference images read at a time."""
 MAX_SHOWN_VALUES = 60
-"""Characters of two different values that a message shows; longer ones are left out."""
+"""Maximum characters of a pair of values in a message; longer pairs are omitted."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class FinishedShard:
 
 
 def begin_latents(out: Path, spec: LatentSpec) -> LatentManifest | None:
-    """Begin a set in a folder or continue one.  Returns its manifest if it was finished before.
+    """Start or continue a set of latents in a folder; return its manifest if it was finished before.
 
-    ValueError if the folder holds another set.
+    Raises ValueError if the folder holds a different set.
     """
     manifest = read_manifest(out) if is_finished_set(out) else None
     existing = manifest or read_unfinished(out)
@@ -69,8 +69,8 @@ def begin_latents(out: Path, spec: LatentSpec) -> LatentManifest | None:
     if different := [name for name in expected if actual[name] != expected[name]]:
         state = "finished" if manifest else "unfinished"
         name = different[0]
-        what = "other images" if name == "data_hash" else f"another {describe_difference(name, actual, expected)}"
-        raise ValueError(f"{out} holds {state} latents of {what}; name another --out, or remove it to begin anew")
+        contents = "other images" if name == "data_hash" else f"another {describe_difference(name, actual, expected)}"
+        raise ValueError(f"{out} holds {state} latents of {contents}; name another --out, or remove it to start over")
     if manifest and not is_complete(out, manifest):
         _write_spec(out, spec)
     return manifest
@@ -81,7 +81,7 @@ def _write_spec(out: Path, spec: LatentSpec) -> None:
 
 
 def is_complete(out: Path, manifest: LatentManifest) -> bool:
-    """Whether a finished set has all its files, judged by their sizes, and no process works on it."""
+    """Return whether a finished set has all its files, judged by their sizes, and no process is writing it."""
     with suppress(OSError):
         all_there = all((out / file.file).stat().st_size == file.bytes for file in manifest.files())
         return all_there and not (out / UNFINISHED_FILE).exists()
@@ -95,12 +95,12 @@ def describe_difference(name: str, actual: dict[str, Any], expected: dict[str, A
 
 
 def read_unfinished(out: Path) -> LatentSpec | None:
-    """Return the spec of the unfinished set in a folder, None for a new or empty one; ValueError for any other."""
+    """Return the spec of the unfinished set in a folder, None if it is new or empty; ValueError otherwise."""
     path = out / UNFINISHED_FILE
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not path.is_file():
-        raise ValueError(f"{out} holds other files than latents; name an empty or a new folder with --out")
+        raise ValueError(f"{out} holds files that are not latents; name an empty or new folder with --out")
     try:
         return validate_json(LatentSpec, path.read_bytes())
     except ValueError:
@@ -112,9 +112,9 @@ def shard_name(index: int) -> str:
 
 
 def find_finished_shard(out: Path, index: int, manifest: LatentManifest | None) -> FinishedShard | None:
-    """Return a shard that is finished, judged by its size; None if it has to be encoded.
+    """Return a shard if it is finished, judged by its file size; None if it must be encoded.
 
-    A shard of a set that was finished before also has to be encoded again if its SHA-256 is wrong.
+    `manifest` is that of a set that was finished before; a shard with another SHA-256 must then be encoded again.
     """
     path = out / shard_name(index)
     try:
@@ -129,7 +129,7 @@ def find_finished_shard(out: Path, index: int, manifest: LatentManifest | None) 
 
 
 def image_checksums(latents: np.ndarray) -> list[list[int]]:
-    """Return the CRC-32 of each image's numbers, (n, F)."""
+    """Return the CRC-32 of each latent, (n, F)."""
     return [[zlib.crc32(moments.tobytes()) for moments in image] for image in latents]
 
 
@@ -163,7 +163,7 @@ def encode_shard(
 
 
 def read_rgb_pixels(images: Any, rows: np.ndarray, resolution: int) -> np.ndarray:
-    """Read (B, 3, S, S) uint8 pixels of a data set; ValueError for images that no autoencoder takes."""
+    """Read (B, 3, S, S) uint8 pixels of a data set; ValueError if they are not RGB pixels of this resolution."""
     pixels = np.asarray(images[rows])
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, resolution, resolution):
         raise ValueError(f"images are {pixels.dtype} {pixels.shape[1:]}; an autoencoder takes RGB pixels")
@@ -180,7 +180,7 @@ def write_array(path: Path, array: np.ndarray) -> FileInfo:
 
 
 def write_reference(out: Path, spec: LatentSpec, dataset: Dataset) -> FileInfo:
-    """Write evenly spaced real images, as the encoder sees them."""
+    """Write evenly spaced real images, cropped as for the encoder."""
     size, path = spec.resolution, out / REFERENCE_FILE
     rows = np.linspace(0, len(dataset.reference) - 1, spec.references).round().astype(np.int64)
     with atomic_write(path) as partial:
@@ -199,7 +199,7 @@ def finish_latents(
 ) -> LatentManifest | None:
     """Write the manifest if all shards are finished.
 
-    Returns it, also if another process has written it meanwhile; None if shards are missing.
+    Returns the manifest, even if another process wrote it; None if shards are missing.
     """
     shards = [find_finished_shard(out, i, previous) for i in range(len(shard_ranges(spec.images, spec.rows)))]
     finished = [shard for shard in shards if shard is not None]
@@ -219,7 +219,7 @@ def finish_latents(
 
 
 def remove_files(folder: Path, names: Iterable[str]) -> None:
-    """Remove files; it does not matter if another process has removed them already."""
+    """Remove files, ignoring those that another process has removed already."""
     for name in names:
         with suppress(FileNotFoundError):
             (folder / name).unlink()

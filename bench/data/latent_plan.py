@@ -1,4 +1,4 @@
-"""Plan the encoding of a data set: what is encoded, from what, how large it is, and whether it fits the disk."""
+"""Plan the encoding of a data set: options, properties of the latents, size, and free disk space."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BYTES_PER_NUMBER = 2
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingOptions:
-    """The flags of bench.encode; 0 and "" stand for the defaults that its --help names."""
+    """Flags of bench.encode; 0 and "" select the defaults that --help lists."""
 
     data: str
     vae: str
@@ -43,7 +43,7 @@ class EncodingOptions:
 
     @classmethod
     def from_flags(cls, flags: Namespace) -> EncodingOptions:
-        """Take the options from parsed flags; flags that are no options are ignored."""
+        """Build the options from parsed flags, ignoring flags that are not options."""
         return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class EncodingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingTask:
-    """All that a worker process needs to encode shards."""
+    """Arguments of a worker process that encodes shards."""
 
     data: str
     root: str
@@ -71,10 +71,10 @@ class EncodingTask:
 
 
 def plan_encoding(options: EncodingOptions) -> tuple[EncodingTask, Dataset]:
-    """Plan the encoding and load the data set; ValueError says in a sentence which options do not fit."""
+    """Plan the encoding and load the data set; ValueError names an option that does not fit."""
     source = sources.open_source(options.data, options.root)
     if source.latent or source.channels != 3:
-        content = "latents already" if source.latent else f"images of {source.channels} channel"
+        content = "latents" if source.latent else f"images of {source.channels} channel"
         raise ValueError(f"{options.data} has {content}; an autoencoder takes RGB images")
     if not options.vae:
         raise ValueError("name the autoencoder's folder with --vae PATH (diffusers' AutoencoderKL or VQModel)")
@@ -102,7 +102,7 @@ def plan_encoding(options: EncodingOptions) -> tuple[EncodingTask, Dataset]:
 
 
 def make_spec(options: EncodingOptions, source: DataSource, dataset: Dataset, precision: str) -> LatentSpec:
-    """Return the properties of the set of latents, which its manifest will hold."""
+    """Return the properties of the set of latents, as its manifest will state them."""
     vae = autoencoder.load_autoencoder(options.vae)
     factor, shift = autoencoder.latent_scaling(vae)
     shape = autoencoder.latent_shape(vae, source.size)
@@ -142,12 +142,12 @@ def make_spec(options: EncodingOptions, source: DataSource, dataset: Dataset, pr
 
 
 def latent_bytes(spec: LatentSpec, images: int) -> int:
-    """Return the size of the latents of this many images."""
+    """Return the bytes of the latents of this many images."""
     return BYTES_PER_NUMBER * int(np.prod(spec.shape_of(images)))
 
 
 def reference_bytes(spec: LatentSpec) -> int:
-    """Return the size of the reference images."""
+    """Return the bytes of the reference images."""
     return spec.references * 3 * spec.resolution**2
 
 
@@ -164,7 +164,7 @@ def describe_plan(spec: LatentSpec, out: Path) -> str:
 
 
 def check_disk_space(task: EncodingTask, shards: Sequence[int]) -> None:
-    """Raise ValueError, before hours of work, if the disk has no room for these shards."""
+    """Raise ValueError if the disk has too little space for these shards and the reference images."""
     ranges = shard_ranges(task.spec.images, task.spec.rows)
     needed = latent_bytes(task.spec, sum(len(ranges[i]) for i in shards)) + reference_bytes(task.spec)
     free = shutil.disk_usage(task.out).free

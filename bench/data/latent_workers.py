@@ -26,7 +26,7 @@ POLL_SECONDS = 0.05
 
 
 def verify_latents(folder: Path) -> tuple[list[str], str]:
-    """Read every file of a set; returns a sentence for each one that is damaged, and one for a set without damage."""
+    """Check every file of a set.  Return (a message for each damaged file, the message for an intact set)."""
     manifest = read_manifest(folder)
     total_bytes = sum(file.bytes for file in manifest.files())
     damages = []
@@ -40,9 +40,9 @@ def verify_latents(folder: Path) -> tuple[list[str], str]:
 
 
 def encode_dataset(options: EncodingOptions, dry_run: bool = False) -> list[str]:
-    """Encode the shards that are missing and write the manifest when all are there; returns sentences to print.
+    """Encode missing shards, and write the manifest once all are finished.  Return lines to print.
 
-    Tasks of srun share the shards.  With `dry_run` nothing is written.
+    Under srun, tasks split the shards between them.  `dry_run` writes nothing.
     """
     task, dataset = plan_encoding(options)
     spec = task.spec
@@ -66,7 +66,9 @@ def encode_dataset(options: EncodingOptions, dry_run: bool = False) -> list[str]
         return []
     lines = []
     if previous and previous.digest() != manifest.digest():
-        lines.append("these latents differ from those before (another device or version?): runs on them start anew")
+        lines.append(
+            "these latents differ from the previous ones (another device or version?), so runs on them start over"
+        )
     lines.append(
         f"{task.out}: {describe_latents(manifest)}; train on it with --data {sources.LATENTS_PREFIX}{task.out}"
     )
@@ -74,18 +76,18 @@ def encode_dataset(options: EncodingOptions, dry_run: bool = False) -> list[str]
 
 
 def describe_latents(manifest: LatentManifest) -> str:
-    """Describe a finished set in a few words."""
+    """Return a one-line summary of a finished set."""
     return f"{manifest.images:,} latents of {manifest.data}, {len(manifest.shards)} shards, {manifest.digest()[:16]}"
 
 
 def srun_rank() -> tuple[int, int]:
-    """Return (rank, number of tasks) of this process in its srun; (0, 1) without srun."""
+    """Return (rank, number of tasks) of this process under srun; (0, 1) without it."""
     world_size = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     return (int(os.environ["SLURM_PROCID"]), world_size) if world_size > 1 else (0, 1)
 
 
 def encode_shards(task: EncodingTask, shards: Sequence[int], processes: int, label: str) -> None:
-    """Encode shards in this process or in several; `processes` 0 is one for each GPU.  ValueError if one fails."""
+    """Encode shards in this process or in several; `processes` 0 is one for each GPU.  ValueError if encoding fails."""
     ranges = shard_ranges(task.spec.images, task.spec.rows)
     processes = min(processes or (torch.cuda.device_count() if task.cuda else 1), max(1, len(shards)))
     with ProgressBar(label, sum(len(ranges[i]) for i in shards)) as progress:
@@ -99,7 +101,7 @@ def encode_shards(task: EncodingTask, shards: Sequence[int], processes: int, lab
 def encode_shards_here(
     task: EncodingTask, shards: Sequence[int], local_rank: int, processes: int, report: Callable[[int], None]
 ) -> None:
-    """Encode shards one after the other, as one of several processes of this machine."""
+    """Encode shards sequentially in this process, one of `processes` on this machine."""
     torch.set_num_threads(task.threads or max(1, len(os.sched_getaffinity(0)) // processes))
     device = torch.device("cuda", local_rank % torch.cuda.device_count()) if task.cuda else torch.device("cpu")
     if task.cuda:
@@ -114,7 +116,7 @@ def encode_shards_here(
 def worker_main(
     task: EncodingTask, shards: Sequence[int], rank: int, processes: int, parent: int, messages: Any
 ) -> None:
-    """Run a process of `encode_in_processes`.  `messages` gets image counts, and a sentence if encoding fails."""
+    """Encode shards in a child process; put image counts, or an error message, into the queue `messages`."""
 
     def report(images: int) -> None:
         messages.put(images)
@@ -133,7 +135,7 @@ def worker_main(
 
 
 def encode_in_processes(task: EncodingTask, shards: Sequence[int], processes: int, progress: ProgressBar) -> None:
-    """Encode shards in several processes, which end with this one."""
+    """Encode shards in several child processes, which terminate with this process."""
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
     start = partial(context.Process, target=worker_main, daemon=True)
@@ -159,7 +161,7 @@ def watch_workers(workers: Sequence[Any], messages: Any, progress: ProgressBar) 
         for p in workers:
             if p.exitcode and messages.empty():
                 end = f"was killed by signal {-p.exitcode}" if p.exitcode < 0 else f"ended with status {p.exitcode}"
-                raise ValueError(f"a process {end}, perhaps for lack of memory; the same command goes on")
+                raise ValueError(f"a process {end}, perhaps out of memory; run the same command again to continue")
         if all_ended:
             return
         time.sleep(POLL_SECONDS)

@@ -43,7 +43,7 @@ MANIFEST_FILE, LABELS_FILE, CHECKSUMS_FILE, REFERENCE_FILE = (
     "reference.npy",
 )
 CHUNK_IMAGES = 32
-"""Images sampled at a time, few enough to stay in the processor's cache."""
+"""Images sampled at a time, few enough to fit into the CPU cache."""
 REPAIR_HINT = "remove it and run the same bench.encode again, which writes missing files"
 
 Count = Annotated[int, Field(ge=1)]
@@ -54,12 +54,12 @@ class AutoencoderInfo:
     """The autoencoder that encoded the set."""
 
     path: str
-    """Its folder at that time; not part of the digest."""
+    """Its folder when the set was encoded; not part of the digest."""
     sha256: str
     """SHA-256 of its configuration and tensors (autoencoder.hash_autoencoder)."""
     kind: Literal["AutoencoderKL", "VQModel"]
     scaling_factor: float
-    """Networks see (latent - shift_factor) * scaling_factor."""
+    """A network's input is (latent - shift_factor) * scaling_factor."""
     shift_factor: float = 0.0
 
 
@@ -103,14 +103,14 @@ class LatentSpec:
     precision: str
     """Precision of the encoder's arithmetic; latents are stored in float16."""
     batch: Count
-    """Batch size of the encoder, counted from the start of each shard."""
+    """Batch size of the encoder; each shard starts a new batch."""
     rows: Count
     """Images per shard; the last may have fewer."""
     references: Count
     """Images in reference.npy."""
 
     def identity(self) -> dict[str, Any]:
-        """Return all fields but the autoencoder's folder as plain data: equal for equal sets, wherever they lie."""
+        """Return all fields except the autoencoder's folder as plain data, so that copies of a set are equal."""
         fields: dict[str, Any] = adapter(type(self)).dump_python(self, mode="json")
         del fields["vae"]["path"]
         return fields
@@ -139,15 +139,15 @@ class LatentManifest(LatentSpec):
 
 
 def read_manifest(folder: Path) -> LatentManifest:
-    """Read the manifest of a folder; ValueError says why there is none, or what is wrong with it."""
+    """Read the manifest of a folder; ValueError if it is missing, invalid or of another format."""
     path = folder / MANIFEST_FILE
     try:
         manifest = validate_json(LatentManifest, path.read_bytes())
     except FileNotFoundError:
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; name one that bench.encode made") from None
+            raise ValueError(f"{folder} is not a folder; name one that bench.encode wrote") from None
         raise ValueError(
-            f"{folder} has no {MANIFEST_FILE}: it is no finished set of latents; bench.encode starts, and finishes, one"
+            f"{folder} has no {MANIFEST_FILE}, so it is not a finished set of latents; run bench.encode to finish it"
         ) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
@@ -165,17 +165,17 @@ def read_manifest(folder: Path) -> LatentManifest:
 
 
 def is_finished_set(folder: Path) -> bool:
-    """Whether a folder holds a set of latents that bench.encode finished."""
+    """Return whether a folder holds a set of latents that bench.encode finished."""
     return (folder / MANIFEST_FILE).is_file()
 
 
 def shard_ranges(images: int, rows: int) -> list[range]:
-    """Return the images of each shard, `rows` per shard."""
+    """Return the indices of the images of each shard, `rows` per shard."""
     return [range(first, min(first + rows, images)) for first in range(0, images, rows)]
 
 
 def open_latents(path: Path) -> DataSource:
-    """Open a set of latents; reads its manifest only."""
+    """Open a set of latents; only its manifest is read."""
     m = read_manifest(path)
     channels, size, _ = m.shape
     return DataSource(
@@ -195,7 +195,7 @@ def open_latents(path: Path) -> DataSource:
 
 
 def load_latents(path: Path) -> Dataset:
-    """Memory-map the latents of a folder; ValueError names a file that is missing, cut short or has a wrong shape."""
+    """Memory-map the latents of a folder; ValueError names a file that is missing, truncated or has a wrong shape."""
     m = read_manifest(path)
     for file in m.files():
         check_size(path, file)
@@ -223,7 +223,7 @@ def check_size(folder: Path, file: FileInfo) -> None:
 
 
 class LatentShards:
-    """Means of the latents, scaled, as rows (B, C, H, W) float32; and samples of their posteriors."""
+    """Memory-mapped shards: an index returns scaled means, (B, C, H, W) float32; `sample` samples the posteriors."""
 
     def __init__(self, folder: Path, m: LatentManifest, checks: np.ndarray) -> None:
         self.folder, self.manifest, self.checks = folder, m, checks
@@ -253,7 +253,7 @@ class LatentShards:
         return (widen_float16(self.read(rows, np.zeros(len(rows), int))[:, 0]) - self.shift) * self.scale
 
     def read(self, rows: np.ndarray, flips: np.ndarray) -> np.ndarray:
-        """Read (B, M, C, H, W) float16 as they are on disk; ValueError names a damaged shard."""
+        """Read the stored moments, (B, M, C, H, W) float16; ValueError names a damaged shard."""
         out = np.empty((len(rows), self.moments, *self.shape[1:]), np.float16)
         per_shard = self.manifest.rows
         for i, (row, flip) in enumerate(zip(rows.tolist(), flips.tolist(), strict=True)):
@@ -286,7 +286,7 @@ class LatentShards:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentDataset(Dataset):
-    """A set of latents; each read samples the posteriors, and picks mirror images with probability 1/2."""
+    """Latents to train on: `model_inputs` samples the posteriors, and mirror images with probability 1/2."""
 
     images: LatentShards
 
@@ -321,10 +321,11 @@ def normal_quantiles() -> np.ndarray:
 
 
 def posterior_noise(seed: int, position: int, count: int) -> Callable[[int], np.ndarray]:
-    """Return a function that draws normal noise, (B, count) float32, of the next B images, starting at a position.
+    """Return a function that draws standard normal noise, (B, count) float32, for the next B images from `position`.
 
-    Probabilities are multiples of 1/65536, finer than standard deviations in float16.  numpy's normal would take most
-    of the loader's time, and draws an unknown number of words, so the stream could not start at an image.
+    The values are 65536 quantiles, a finer grid than that of float16 standard deviations.  numpy's normal sampler would
+    take most of the loader's time.  It also draws a varying number of random words, so the stream could not start at
+    an arbitrary image.
     """
     words_per_image = -(-count // 4)
     bit_generator = np.random.PCG64(derive_seed(seed, "posterior")).advance(position * words_per_image)

@@ -1,4 +1,4 @@
-"""Headers and memory maps of .npy files, also of those in an .npz.  Pickles are never read.  Imports no torch."""
+"""Headers and memory maps of .npy files, including those inside an .npz.  Pickles are never read.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class NpyHeader(NamedTuple):
 
 
 def read_npy_header(stream: IO[bytes], name: str) -> NpyHeader:
-    """Read the header at the start of a .npy stream, which then stands at the first value.
+    """Read the header at the start of a .npy stream, and leave the stream at the first value.
 
-    `name` begins the message of the ValueError that is raised where the stream holds no array.
+    `name` begins the message of the ValueError that is raised if the stream holds no array.
     """
     try:
         version = np.lib.format.read_magic(stream)
         return NpyHeader(*HEADER_READERS[version](stream))
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{name} is no array: {error}") from None
+        raise ValueError(f"{name} is not an array: {error}") from None
 
 
 def memory_map(path: Path, hint: str = "is it damaged?") -> np.ndarray:

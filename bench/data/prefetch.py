@@ -24,9 +24,9 @@ BatchRequest = tuple[int, int, int]
 class PrefetchLoader:
     """Iterator over the batches of `steps`, drawn ahead by `workers` threads; 0 workers draw on demand.
 
-    At most workers + 1 batches wait in memory.  With `pin` this is page-locked, so copies to a GPU are
-    asynchronous.  An exception of `draw` is raised when its step is requested.  As a context manager it ends its
-    threads, also if not all steps were requested.
+    At most workers + 1 batches wait in memory.  With `pin` this memory is page-locked, so that copies to a
+    GPU are asynchronous.  An exception in `draw` is raised when its step is requested.  As a context manager the loader
+    ends its threads on exit, even if steps remain.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PrefetchLoader:
         return batch
 
     def close(self) -> None:
-        """End the threads after the batches they are drawing; no further batch can be requested."""
+        """End the threads once their current batches are drawn; no further batch can be requested."""
         self._steps = iter(())
         self._waiting.clear()
         if self._threads is not None:
@@ -81,6 +81,6 @@ class PrefetchLoader:
 
 
 def set_thread_device(index: int | None) -> None:
-    """Set the CUDA device of a new thread: threads start on GPU 0, but pages are locked for the process's GPU."""
+    """Set the CUDA device of a new thread, which starts on GPU 0; memory is pinned for the GPU of the process."""
     if index is not None:
         torch.cuda.set_device(index)

@@ -29,7 +29,7 @@ from bench.data.digits import load_digits
 from bench.data.numpy_files import memory_map
 
 MIN_CROP, MAX_CROP = 4, 4096
-"""Edge lengths that PATH@SIZE may ask for."""
+"""Smallest and largest SIZE in PATH@SIZE."""
 
 
 def _pixels(size: int, classes: int, about: str) -> DataSource:
@@ -61,14 +61,15 @@ KNOWN_SOURCES: Mapping[str, DataSource] = {
     "imagenet256-vq4": _latents(3, 64, "ImageNet at 256 pixels, latents of LDM's VQ-f4", vq=True),
     "imagenet256-vq8": _latents(4, 32, "ImageNet at 256 pixels, latents of LDM's VQ-f8", vq=True),
 }
-"""Known name -> its properties; its files lie in ROOT/NAME."""
+"""Known name -> its properties; its files are in ROOT/NAME."""
 LATENTS_PREFIX = "latents:"
 """Prefix of a folder that bench.encode wrote."""
 PREFIX_OPENERS: Mapping[str, Callable[[Path], DataSource]] = {LATENTS_PREFIX.removesuffix(":"): latents.open_latents}
 """Prefix of a path, without the colon -> the function that opens the path."""
 PATH_HELP = """\
-  PATH@SIZE              images in class folders (PATH/CLASS/*, PATH/train/CLASS/*) or without (PATH/*),
-                         parquet, Hugging Face's save_to_disk, .npz, cropped; without @SIZE all of one size
+  PATH@SIZE              images in class folders (PATH/CLASS/*, PATH/train/CLASS/*) or without classes (PATH/*),
+                         parquet, Hugging Face's save_to_disk, .npz, cropped to SIZE; without @SIZE all images
+                         must have one size
   PATH                   cifar-10-binary.tar.gz; .npz with arr_0 or images; a folder with images.npy, labels.npy
   latents:PATH           latents written by bench.encode"""
 
@@ -97,7 +98,7 @@ PATH_FORMATS = (
 
 
 def split_crop_size(name: str) -> tuple[str, int]:
-    """Split PATH@SIZE into the path and the size to crop to; the size is 0 if there is none, or if PATH@SIZE exists."""
+    """Split PATH@SIZE into the path and the size to crop to; the size is 0 if absent or if a path PATH@SIZE exists."""
     path, at, size = name.rpartition("@")
     if not at or not size.isdecimal() or Path(name).exists():
         return name, 0
@@ -107,7 +108,7 @@ def split_crop_size(name: str) -> tuple[str, int]:
 
 
 def data_folder(name: str, root: str) -> Path:
-    """Return the path of a data set's files.  A set without labels shares the folder of the set with labels."""
+    """Return the path of a data set's files.  A set without labels shares the folder of its labelled version."""
     if name in KNOWN_SOURCES:
         return Path(root) / name.removesuffix("-uncond")
     prefix, colon, path = name.partition(":")
@@ -117,15 +118,15 @@ def data_folder(name: str, root: str) -> Path:
 def open_source(name: str, root: str = "data") -> DataSource:
     """Return the properties of a data set, from its headers, labels and sampled content.
 
-    A known name needs no files: its hash is "" until they are there.  ValueError names the nearest known
-    names if there is neither such a name nor such a path.
+    A known name needs no files: its hash is "" until they are there.  ValueError suggests known
+    names if neither the name nor the path exists.
     """
     path = data_folder(name, root)
     prefix, colon, _ = name.partition(":")
     if name in KNOWN_SOURCES:
         source = _open_known(name, path)
-    elif drawn := re.fullmatch(r"shapes-(\d+)", name):
-        source = synthetic_shapes.open_shapes(int(drawn[1]))
+    elif match := re.fullmatch(r"shapes-(\d+)", name):
+        source = synthetic_shapes.open_shapes(int(match[1]))
     elif colon and prefix in PREFIX_OPENERS:
         source = PREFIX_OPENERS[prefix](path)
     elif path.exists():
@@ -138,7 +139,7 @@ def open_source(name: str, root: str = "data") -> DataSource:
 def _explain_unknown(name: str) -> str:
     folder, at, size = name.rpartition("@")
     if at and Path(folder).exists():
-        return f"{name}: {size!r} is no size; write {folder}@64 to crop to 64 pixels"
+        return f"{name}: {size!r} is not a size; write {folder}@64 to crop to 64 pixels"
     if folder == "shapes":
         return f"{name}: shapes are drawn at their size; write shapes-{size}"
     return f"unknown data set {name!r}, and no such folder or file; {did_you_mean(name, KNOWN_SOURCES)}"
@@ -160,7 +161,7 @@ def _open_known(name: str, folder: Path) -> DataSource:
 
 
 def _open_known_latents(known: DataSource, name: str, folder: Path) -> DataSource:
-    """Open latents of bench.encode under a known name; ValueError if their shape is not the one of that name."""
+    """Open latents of bench.encode under a known name; ValueError if their shape does not fit that name."""
     source = latents.open_latents(folder)
     for property_name in ("channels", "size", "vq"):
         actual, expected = getattr(source, property_name), getattr(known, property_name)
@@ -177,21 +178,20 @@ def _open_path(path: Path, crop_size: int) -> DataSource:
         if path_format.matches(path):
             return path_format.open(path, crop_size)
     raise ValueError(
-        f"{path} is in no known format; name a folder of images, cifar-10-binary.tar.gz, an .npz, "
+        f"{path} has no known format; name a folder of images, cifar-10-binary.tar.gz, an .npz, "
         f"parquet files, or a folder with {IMAGES_FILE} and labels.npy"
     )
 
 
 def load_dataset(name: str, root: str = "data") -> Dataset:
-    """Open a data set by name and load it, for callers that need its properties only once."""
+    """Open and load a data set by name; callers that also need its properties call `load_source`."""
     return load_source(open_source(name, root))
 
 
 def load_source(source: DataSource) -> Dataset:
-    """Open the images of a source: memory-mapped or decoded on demand where the format allows.
+    """Open the images of a source: memory-mapped or decoded on demand if the format allows.
 
-    ValueError says which files are missing and how to make them, or that images or labels are not those of the
-    known name.
+    Raises ValueError if files are missing, or if images or labels do not fit the known name.
     """
     is_array_folder = source.load is load_array_folder
     if is_array_folder and not (source.path / IMAGES_FILE).is_file():
@@ -208,9 +208,9 @@ def load_source(source: DataSource) -> Dataset:
 
 
 def load_reference(source: DataSource) -> Dataset:
-    """Load a data set to evaluate on: all of it, or its reference alone where only reference.npy is there.
+    """Load a data set for evaluation: in full, or only its reference if reference.npy is its only file.
 
-    Published weights are evaluated so, without the training images.  ValueError as `load_source` raises.
+    Published weights need no training images.  Raises ValueError as `load_source` does.
     """
     if source.load is not load_array_folder or (source.path / IMAGES_FILE).is_file():
         return load_source(source)
@@ -238,23 +238,23 @@ def _explain_missing(source: DataSource) -> str:
 
 
 def open_dataset(data: DataConfig, source: DataSource | None = None, *, trained: bool = True) -> Dataset:
-    """Load the data set of a run, with the run's mirroring; opens the source unless it is passed.
+    """Load the data set of a run, mirrored as the run's settings say; `source` saves opening it again.
 
-    With `trained` False the reference alone is enough.  ValueError as `load_source` raises, and if the files are
-    not those that the run was planned with.
+    With `trained` False the reference is sufficient.  Raises ValueError as `load_source` does, and if the files have
+    changed since the run was planned.
     """
     source = source or open_source(data.name, data.root)
     dataset = load_source(source) if trained else load_reference(source)
     if data.hash and source.hash != data.hash:
         raise ValueError(
             f"{data.name} has changed since this run was planned (its hash was {data.hash} and is "
-            f"{source.hash or 'none'}); put it back, or start a new run with the same command"
+            f"{source.hash or 'none'}); restore it, or start a new run with the same command"
         )
     return dataset if data.flip == "auto" else replace(dataset, flip=data.flip == "always")
 
 
 def resolve_data(data: DataConfig, source: DataSource | None = None) -> DataConfig:
-    """Fill in the hash of the data set and whether it is mirrored; opens the source unless it is passed."""
+    """Fill in the hash and the mirroring of the data set; `source` saves opening it again."""
     source = source or open_source(data.name, data.root)
     if data.flip == "always" and source.load is load_array_folder and source.latent:
         raise ValueError(f"data.flip is always, but {data.name} holds no mirrored latents; make them with bench.encode")

@@ -1,8 +1,8 @@
-"""Shapes: a synthetic class-conditional data set without end, at any resolution.
+"""Shapes: an endless synthetic class-conditional data set, at any resolution.
 
 The classes are ten shapes.  Colour, texture, position, size and rotation vary within a class; the background is a
 gradient.  Image i of seed s is a function of (s, i) alone.  Per pixel only sums, products, quotients, roots and
-comparisons of float32 are computed, which every processor rounds alike, so all machines draw the same bytes.
+comparisons of float32 are computed.  Every processor rounds these alike, so all machines draw the same bytes.
 
 B batch, K random numbers per image, S size.  Imports no torch.
 """
@@ -23,9 +23,9 @@ MAX_SEEDS = 1 << 22
 FIRST_REFERENCE_ROW, FIRST_HELD_OUT_ROW, FIRST_EXTRACTOR_ROW = (
     MAX_SEEDS * IMAGES_PER_SEED + i * IMAGES_PER_SEED for i in range(3)
 )
-"""First rows of images in no stream: reference, held-out images, and the training set of the extractor shapes-cnn."""
+"""First rows of the reference, the held-out images and the training set of the extractor shapes-cnn; in no stream."""
 LISTED_IMAGES = 100_000
-"""Length of the endless set for code that reads a whole set, as bench.encode does: the first images of seed 0."""
+"""Length that the set reports; code that reads a whole set, like bench.encode, reads these images of seed 0."""
 NUMBERS_PER_IMAGE = 20
 PIXELS_PER_CHUNK = 1 << 22
 """Pixels drawn at a time."""
@@ -67,7 +67,7 @@ def _cross(u: Grid, v: Grid) -> Grid:
 
 
 def _star(u: Grid, v: Grid) -> Grid:
-    """Pentagram: a point is inside where it is on the inner side of at least four of the five lines."""
+    """Pentagram: a point is inside if it is on the inner side of at least four of the five lines."""
     turns = np.arange(5) * (2 * np.pi / 5)
     most = second = np.full_like(u, -np.inf)
     for x, y in zip(np.sin(turns).astype(F), np.cos(turns).astype(F), strict=True):
@@ -173,7 +173,7 @@ def _rotate(u: Grid, v: Grid, angle: np.ndarray) -> tuple[Grid, Grid]:
 
 
 def _texture(u: Grid, v: Grid, n: np.ndarray, pixels: Grid) -> Grid:
-    """Return the weight of the second colour at each point: none (half of the images), stripes, squares or dots."""
+    """Return the weight of the second colour at each point: 0 (half of the images), stripes, squares or dots."""
     width = _column(0.5 + 0.4 * n[:, 1])
     across, along = _rotate(u / width, v / width, 6.0 * n[:, 2])
     sharp = pixels * width
@@ -207,7 +207,7 @@ def _column(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeImages(LazyImages):
-    """Images drawn on demand: rows `first` to `first + count`, and beyond."""
+    """Images drawn on demand from row `first`; `count` is the reported length, and later rows exist too."""
 
     first: int = 0
 

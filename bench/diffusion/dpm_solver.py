@@ -28,7 +28,7 @@ def score(eps: Tensor, log_alpha: Tensor) -> Tensor:
 
 
 def solver_orders(steps: int) -> list[int]:
-    """Return the orders of "DPM-Solver-fast": steps of order 3, lower ones last, `steps` network evaluations in all."""
+    """Return the orders of "DPM-Solver-fast": 3, and lower ones last; they sum to `steps` network evaluations."""
     order_3_steps, remainder = divmod(steps, 3)
     if remainder:
         return [3] * order_3_steps + [remainder]
@@ -38,7 +38,7 @@ def solver_orders(steps: int) -> list[int]:
 def solver_times(levels: NoiseLevels, steps: int, spacing: Literal["time", "snr"], end: float) -> Tensor:
     """Return times from 1 to `end`, (steps + 1,) float64; a step of order k uses k + 1 of them, both ends included.
 
-    time: uniform in t; snr: steps are uniform in lambda, and halved or divided by three in lambda.
+    time: uniform in t; snr: steps are uniform in lambda, and so are the times within a step.
     """
     if spacing == "time":
         return torch.linspace(1, end, steps + 1, dtype=torch.float64)
@@ -61,14 +61,15 @@ def dpm_fast(
 ) -> Tensor:
     """Run single-step DPM-Solver of orders up to three, from t = 1 to `end`, in `steps` network evaluations.
 
-    `data` integrates the prediction of x_0 (DPM-Solver++, arXiv:2211.01095), else that of the noise (DPM-Solver,
-    arXiv:2206.00927, Algorithms 1 and 2).  U-ViT samples its discrete models with data, uniform time and
-    end 1e-3, its continuous ones with noise, uniform SNR and end 1e-4.
+    With `data` the solver integrates the prediction of x_0 (DPM-Solver++, arXiv:2211.01095), otherwise that of the
+    noise (DPM-Solver, arXiv:2206.00927, Algorithms 1 and 2).  U-ViT samples its discrete models with data, uniform time
+    and end 1e-3.  It samples its continuous models without data, with uniform SNR and end 1e-4.
 
-    diffusers has no such solver.  At U-ViT's setting, with 50 evaluations of the goldens' stand-in network and
-    values up to 30, its DPMSolverSinglestepScheduler of order 3 (integer timesteps, other inner formulas) is
-    off by 2e-3, its DPMSolverMultistepScheduler by 3e-2 (order 3) and 1e-2 (order 2); with 10 evaluations by
-    0.1 to 0.2.  In the continuous setting the single-step scheduler is off by 5.6 of 200.
+    diffusers has no such solver.  Its schedulers were compared at U-ViT's setting, with the goldens' stand-in network
+    and values up to 30.  With 50 evaluations, DPMSolverSinglestepScheduler of order 3 (integer timesteps, other inner
+    formulas) is off by 2e-3, and DPMSolverMultistepScheduler by 3e-2 (order 3) and 1e-2 (order 2).  With 10
+    evaluations they are off by 0.1 to 0.2.  In the continuous setting the single-step scheduler is off by 5.6, at
+    values up to 200.
     """
     times = solver_times(levels, steps, spacing, end)
     start = 0
@@ -81,8 +82,8 @@ def dpm_fast(
 class SolverStep:
     """One step of order k over times s = t_0 > .. > t_k, which ends at t_k.
 
-    With h the change of lambda and r a fraction of it, x moves to ratio x_s - scale (phi_1 first + weight difference);
-    phi_1 = exp(-h) - 1 for data, exp(h) - 1 for noise.
+    With h the change of lambda, x_t = ratio x_s - scale (phi first + weight slope).  `first` is the prediction at s,
+    `slope` its change over the step, and phi is exp(-h) - 1 for data, exp(h) - 1 for noise.
     """
 
     def __init__(self, predict_noise: NoisePredictor, levels: NoiseLevels, times: Tensor, data: bool) -> None:
@@ -96,7 +97,7 @@ class SolverStep:
         return pred_x0(eps, x, self.log_alpha[i]) if self.data else eps
 
     def advance(self, x: Tensor, i: int, first: Tensor, slope: Tensor | None = None, *, third: bool = False) -> Tensor:
-        """Return x at time i from x and the prediction at the start, and the prediction's change over the step."""
+        """Advance x from the start to time i, from the prediction `first` at the start and its change `slope`."""
         before, after, h = self.log_alpha[0], self.log_alpha[i], self.lam[i] - self.lam[0]
         sign = -1 if self.data else 1
         ratio, scale = ((after - before).exp(), sigma(after))
@@ -129,8 +130,8 @@ def euler_maruyama(
 ) -> Tensor:
     """Solve the reverse SDE (arXiv:2011.13456, equation 6); `draw` returns the noise of a step.
 
-    Times are uniform from 1 to `end`, then 0; the last step adds no noise.  U-ViT samples CIFAR-10 and CelebA
-    so, with 1000 steps.
+    Times are uniform from 1 to `end`, then 0; the last step adds no noise.  U-ViT uses
+    this sampler for CIFAR-10 and CelebA, with 1000 steps.
     """
     times = [0.0, *torch.linspace(end, 1, steps, dtype=torch.float64).tolist()]
     for s, t in zip(times[:0:-1], times[-2::-1], strict=True):

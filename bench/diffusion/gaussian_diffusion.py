@@ -29,7 +29,7 @@ def clip_x0(x0_BCHW: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ReverseDistribution:
-    """The Gaussian p(x_{t-1} | x_t), and the prediction of x_0 that its mean is made of; each (B, C, H, W)."""
+    """The Gaussian p(x_{t-1} | x_t), and the prediction of x_0 that determines its mean; each (B, C, H, W)."""
 
     mean: Tensor
     log_variance: Tensor
@@ -41,12 +41,12 @@ class GaussianDiffusion:
 
     Coefficients are float64 on the CPU (`exact`) and float32 on the device.  With `indices` the process is
     respaced: it visits only these timesteps, and all coefficients are those of the shorter chain (iDDPM
-    Section 4).  `time` names the time value that the network is given (see noise_schedules.network_time); it is
-    always counted in the full process.  The schedule "vp" is continuous: its training timesteps are floats in [0, 1].
+    Section 4).  `time` selects the time input of the network (see noise_schedules.network_time), which always counts
+    in the full process.  The schedule "vp" is continuous: its training timesteps are floats in [0, 1].
 
-    The first C channels of a network's output predict the noise; C more channels, where a network has them,
-    interpolate the log variance (iDDPM equation 15).  `training_target` and `pred_x0` are the only places that
-    know that the prediction is noise, `log_variance` the only one that knows how variances are parameterized.
+    The first C channels of a network's output predict the noise; C more channels, if there are any, interpolate
+    the log variance (iDDPM equation 15).  Only `training_target` and `pred_x0` depend on the prediction type, and
+    only `log_variance` on the parameterization of variances.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class GaussianDiffusion:
         return network_time(self.time_type, self._counts[t_B], self.full_steps).float()
 
     def q_sample(self, x0_BCHW: Tensor, t_B: Tensor, eps_BCHW: Tensor) -> Tensor:
-        """Add noise: x_t = sqrt(bar) x_0 + sqrt(1 - bar) eps (DDPM equation 4); t_B as `draw_timesteps` returns it."""
+        """Add noise: x_t = sqrt(bar) x_0 + sqrt(1 - bar) eps (DDPM equation 4); t_B is that of `draw_timesteps`."""
         if t_B.is_floating_point():
             log_alpha = VPSDE().log_alpha(t_B).view(-1, *[1] * (x0_BCHW.dim() - 1))
             return log_alpha.exp() * x0_BCHW + sigma(log_alpha) * eps_BCHW
@@ -138,7 +138,7 @@ class GaussianDiffusion:
         return self.at("mean_of_x0", t_B, x0_BCHW) * x0_BCHW + self.at("mean_of_xt", t_B, x0_BCHW) * xt_BCHW
 
     def variational_bound(self, p: ReverseDistribution, x0: Tensor, xt: Tensor, t_B: Tensor) -> Tensor:
-        """Return a term of the bound in bits per dimension, (B,): KL(q || p), or at t = 0 the decoder's -log p(x_0)."""
+        """Return a term of the bound in bits per dimension, (B,): KL(q || p), or -log p(x_0 | x_1) at t = 0."""
         true_mean, true_log_variance = self.posterior_mean(x0, xt, t_B), self.at("log_posterior", t_B, x0)
         kl = gaussian_kl(true_mean, true_log_variance, p.mean, p.log_variance)
         nll = -discretised_log_likelihood(x0, p.mean, 0.5 * p.log_variance)
@@ -162,7 +162,7 @@ def diffusion_tables(beta_S: Tensor) -> dict[str, Tensor]:
     bar = torch.cumprod(1 - beta_S, dim=0)
     bar_prev = torch.cat([torch.ones(1, dtype=torch.float64), bar[:-1]])
     posterior = beta_S * (1 - bar_prev) / (1 - bar)
-    # The posterior's variance at t = 0 is zero; its logarithm is that of t = 1 (iDDPM's code).
+    # The posterior's variance at t = 0 is zero.  iDDPM's code takes the logarithm of the one at t = 1 instead.
     first = posterior[1:2] if len(beta_S) > 1 else beta_S
     return {
         "bar": bar,

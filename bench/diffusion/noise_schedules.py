@@ -63,7 +63,7 @@ def respace_betas(beta_S: Tensor, indices: Sequence[int]) -> Tensor:
 
 
 def network_time(time: str, count: Tensor, steps: int) -> Tensor:
-    """Convert counts 1..S, which may be fractional, to the time value that a network is given.
+    """Convert counts 1..S, which may be fractional, to the time input of a network.
 
     index: count - 1 (DiT, ADM, LDM); count: 1..S (U-ViT's discrete models); continuous: 999 t
     (U-ViT's continuous models); rescaled: 1000 (count - 1) / S (an option of iDDPM and ADM).
@@ -115,7 +115,7 @@ class VPSDE:
 
 
 class InterpolatedLevels:
-    """A discrete schedule at continuous t: log alpha is piecewise linear through t = 1/S, 2/S, .., 1 and beyond."""
+    """A discrete schedule at continuous t: log alpha is piecewise linear through t = 1/S, .., 1, and extrapolated."""
 
     def __init__(self, beta_S: Tensor) -> None:
         self.log_alphas = 0.5 * torch.log1p(-beta_S).cumsum(0)
@@ -130,7 +130,7 @@ class InterpolatedLevels:
 
 
 def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
-    """Interpolate linearly through ascending (xs, ys) in double precision; the end pieces are extended."""
+    """Interpolate linearly through ascending (xs, ys) in double precision; extrapolate from the end pieces."""
     x_double = x.double()
     i = torch.searchsorted(xs, x_double).clamp(1, len(xs) - 1)
     weight = (x_double - xs[i - 1]) / (xs[i] - xs[i - 1])

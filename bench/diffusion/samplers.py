@@ -1,7 +1,7 @@
-"""Samplers by name, on diffusers' schedulers where these compute the published functions, and guidance.
+"""Samplers by name, and classifier-free guidance.  diffusers' schedulers are used if they match published code.
 
 A sampler turns noise into images with any network of the contract (architectures.interface).  Image i depends on
-(seed, i) alone: its noise comes from a generator of its own.
+(seed, i) alone: each image has its own generator.
 
 B batch, C channels, H W image size, S timesteps.
 """
@@ -45,9 +45,10 @@ def guide(
 ) -> Net:
     """Apply classifier-free guidance, eps_null + scale (eps - eps_null), with both halves in one batch.
 
-    channels "three" is DiT's forward_with_cfg: only the first three noise channels are guided.  All others, the
-    variance's too, are those of the conditional half.  Scale 1 returns the network itself.  `is_active` says whether
-    guidance acts at a network time (None: always); elsewhere the conditional prediction is used, at half the cost.
+    Channels "three" is DiT's forward_with_cfg: only the first three noise channels are guided.  All other channels,
+    including the variance, come from the conditional half.  Scale 1 returns the network itself.  `is_active` returns
+    whether guidance acts at a network time (None: always).  Otherwise the conditional prediction is used, at half the
+    cost.
     """
     if scale == 1.0:
         return net
@@ -87,11 +88,11 @@ def make_respaced_scheduler(
     """Build diffusers' DDPM or DDIM scheduler of a respaced process, which counts its own timesteps S'-1..0.
 
     With our float64 coefficients both reproduce every published ancestral and DDIM step and loop within the goldens'
-    tolerances.  diffusers' own coefficients are products of float32 betas: single ancestral steps near clean images
-    are then off by 5e-5 to 3e-4, above the tolerance in 9 of 12 cases, and in the first step of iDDPM's cosine
-    schedule respaced from 4000 to 100 all are off by 70, of values up to 3,000.  Also, its DDIM steps back by a
-    constant stride, which a respaced process need not have, and keeps the noise prediction when it clips, where the
-    published code derives it again (use_clipped_model_output).  `options` are further options of the scheduler.
+    tolerances.  diffusers' own coefficients are products of float32 betas.  With these, single ancestral steps near
+    clean images are off by 5e-5 to 3e-4, above the tolerance in 9 of 12 cases.  In the first step of iDDPM's cosine
+    schedule respaced from 4000 to 100, all are off by 70, at values up to 3,000.  diffusers' DDIM also steps back by a
+    constant stride, which a respaced process need not have.  When it clips, it keeps the noise prediction; published
+    code recomputes it (use_clipped_model_output).  `options` are further options of the scheduler.
     """
     options = dict(num_train_timesteps=process.steps, trained_betas=process.betas.numpy()) | options
     scheduler = scheduler_class(clip_sample=clip, timestep_spacing="leading", **options)
@@ -105,8 +106,8 @@ def make_scheduler(config: RunConfig) -> tuple[Any, list[int]]:
     """Build diffusers' DDPM or DDIM scheduler with its timesteps set.
 
     Returns (scheduler, timesteps): scheduler timestep i is timestep `timesteps[i]` of the full process.  Spacing adm
-    is the published respaced process; the others are diffusers' own.  ldm is leading, one timestep later, and ends at
-    the noise level of the first timestep instead of the clean image: so diffusers reproduces LDM's sampler.
+    is the published respaced process; the others are diffusers' own.  ldm is leading shifted by one timestep, and ends
+    at the noise level of the first timestep instead of the clean image.  With it diffusers reproduces LDM's sampler.
     """
     e, d = config.evaluation, config.diffusion
     scheduler_class: type[Any] = DDIMScheduler if e.sampler == "ddim" else DDPMScheduler
@@ -159,7 +160,7 @@ def sample_ddpm_or_ddim(model: CountModel, config: RunConfig, x: Tensor, generat
 def sample_dpm_multistep(model: CountModel, config: RunConfig, x: Tensor, generators: Generators) -> Tensor:
     """Sample with dpm++: diffusers' second-order multistep DPM-Solver++ (arXiv:2211.01095, Algorithm 2).
 
-    The scheduler is given predictions of x_0, because it clips only by quantiles over a whole batch.
+    The scheduler receives predictions of x_0, already clipped: its own clipping is dynamic thresholding.
     """
     d = config.diffusion
     options = _scheduler_options(config)
@@ -188,7 +189,7 @@ def sample_heun(model: CountModel, config: RunConfig, x: Tensor, generators: Gen
 
 
 def noise_predictor(model: CountModel, config: RunConfig) -> dpm_solver.NoisePredictor:
-    """Return the noise prediction at continuous times; with `clip` that of the clipped prediction of x_0."""
+    """Return a function (x, t) -> noise at continuous t; with `clip`, from the clipped prediction of x_0."""
     d = config.diffusion
     levels = noise_levels(d.schedule, d.steps)
 

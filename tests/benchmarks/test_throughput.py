@@ -149,7 +149,7 @@ def test_the_published_step_is_a_step_of_the_same_training(monkeypatch):
         call()
     for ours, theirs in zip(*((*s.net.parameters(), *s.ema.parameters()) for s in states), strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-2 * config.recipe.lr)
-    start = new_state(config, workloads.presets.io_of(config), CPU)
+    start = new_state(config, workloads.presets.network_io(config), CPU)
     moved = [
         (a - b).abs().max().item() for a, b in zip(states[0].net.parameters(), start.net.parameters(), strict=True)
     ]

@@ -43,8 +43,8 @@ def write_folder(path, images=(12, 3, 16, 16), dtype=np.uint8, labels=None, refe
 
 def test_a_folder_of_arrays_is_a_data_set(tmp_path):
     write_folder(tmp_path / "mine")
-    what = sources.open_source(str(tmp_path / "mine"))
-    assert (what.channels, what.size, what.num_classes, what.latent) == (3, 16, 3, False)
+    source = sources.open_source(str(tmp_path / "mine"))
+    assert (source.channels, source.size, source.num_classes, source.latent) == (3, 16, 3, False)
     assert len(sources.load_dataset(str(tmp_path / "mine")).reference) == 12
 
 

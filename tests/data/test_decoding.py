@@ -1,4 +1,4 @@
-"""The crop against its definition, written out with integers here and without Pillow's resize."""
+"""Compare the crop with its definition, implemented here in integers and without Pillow's resize."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def cubic(x):
 
 
 def weights(before, after, kernel, support):
-    """(after, before): each output is a mean of inputs, weighted by the kernel stretched to the scale, in 1/2^22."""
+    """Return weights (after, before) in units of 2^-22: the kernel, stretched to the scale, around each output."""
     scale = before / after
     stretch = max(scale, 1.0)
     table = np.zeros((after, before), np.int64)
@@ -37,7 +37,7 @@ def weights(before, after, kernel, support):
 
 
 def resized(pixels, height, width, kernel, support, first):
-    """(H, W, C) uint8, in two passes that are rounded to whole numbers each; `first` 1 is along the rows."""
+    """Resize (H, W, C) uint8 in two passes, each rounded to integers; `first` is the axis of the first pass."""
     for axis in (first, 1 - first):
         size = (height, width)[axis]
         if pixels.shape[axis] != size:
@@ -48,7 +48,7 @@ def resized(pixels, height, width, kernel, support, first):
 
 
 def reference(pixels, size, first=1):
-    """arXiv:2105.05233's preparation: halve by boxes while both sides allow, bicubic to the size, the middle."""
+    """Crop as ADM (arXiv:2105.05233): halve by box filters while possible, resize bicubically, take the centre."""
     while min(pixels.shape[:2]) >= 2 * size:
         pixels = resized(pixels, pixels.shape[0] // 2, pixels.shape[1] // 2, box, 0.5, first)
     scale = size / min(pixels.shape[:2])
@@ -78,14 +78,14 @@ def test_the_crop_is_equal_to_its_definition(shape):
 
 
 def test_tall_images_may_be_resized_rows_or_columns_first():
-    """Pillow 13 begins with the columns there, older ones do not; the definition leaves it open."""
+    """Pillow 13 resizes the columns of tall images first, older versions the rows; the definition allows both."""
     pixels = np.random.RandomState(0).randint(0, 256, (211, 33, 3)).astype(np.uint8)
     cropped = np.asarray(centre_crop(Image.fromarray(pixels), 32))
     assert any(np.array_equal(cropped, reference(pixels, 32, first)) for first in (0, 1))
 
 
 def test_boxes_come_before_the_cubic():
-    """Both would fit, and a single bicubic of the whole image is another picture."""
+    """A single bicubic resize of the whole image gives a different result."""
     noise = np.random.RandomState(0).randint(0, 256, (128, 128, 3)).astype(np.uint8)
     plain = np.asarray(Image.fromarray(noise).resize((32, 32), Image.Resampling.BICUBIC))
     assert not np.array_equal(np.asarray(centre_crop(Image.fromarray(noise), 32)), plain)

@@ -1,4 +1,4 @@
-"""bench.encode: interruptions, several processes, and inputs that it refuses."""
+"""Interruptions of bench.encode, several processes, and refused inputs."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digest(inputs, tmp_path_factory):
-    """Of the set that one process makes without a break."""
+    """Digest of the set that one uninterrupted process encodes."""
     return encode_and_verify(tmp_path_factory.mktemp("unbroken") / "out", inputs)
 
 
@@ -116,8 +116,8 @@ def test_another_set_in_the_same_folder_is_refused(inputs, tmp_path, capsys, fin
         latent_encoding.begin_latents(out, latent_plan.plan_encoding(options)[0].spec)
     assert encode.main(words(out, inputs, *more)) == 2
     kind = "finished" if finished else "unfinished"
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
-    assert re.search(f"holds {kind} latents of another {what}.*name another --out", said)
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
+    assert re.search(f"holds {kind} latents of another {what}.*name another --out", message)
 
 
 def test_the_first_images_only(inputs, tmp_path):
@@ -127,8 +127,8 @@ def test_the_first_images_only(inputs, tmp_path):
 
 def test_a_dry_run_prints_the_size_and_writes_nothing(inputs, tmp_path, capsys):
     assert encode.main(words(tmp_path / "out", inputs, "--dry-run")) == 0
-    said = capsys.readouterr().err
-    assert "60 images of cats at 16 pixels, original and mirrored, to 4x8x8 (mean and std): 8 shards" in said
+    message = capsys.readouterr().err
+    assert "60 images of cats at 16 pixels, original and mirrored, to 4x8x8 (mean and std): 8 shards" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -145,12 +145,12 @@ def with_other_things(tmp_path, inputs):
         (lambda t, g: words(t / "out", g, "--images", "61"), "--images is 61; "),
         (lambda t, g: words(t / "out", g, "--precision", "bf16"), "bf16 is for GPUs; on a CPU use fp32"),
         (lambda t, g: ["digits", "--vae", str(g[1])], "images of 1 channel; an autoencoder takes RGB"),
-        (lambda t, g: ["imagenet256-latents", "--vae", str(g[1])], "has latents already"),
+        (lambda t, g: ["imagenet256-latents", "--vae", str(g[1])], "has latents; an autoencoder"),
         (lambda t, g: [str(g[0])], "name the autoencoder's folder with --vae PATH"),
         (lambda t, g: [str(g[0]), "--vae", str(t)], "has no config.json"),
         (lambda t, g: [str(t / "nowhere"), "--vae", str(g[1])], "unknown data set"),
-        (lambda t, g: [str(t), "--verify"], "is no finished set of latents"),
-        (with_other_things, "holds other files than latents"),
+        (lambda t, g: [str(t), "--verify"], "is not a finished set of latents"),
+        (with_other_things, "holds files that are not latents"),
         (
             lambda t, g: [str(save_images(t / "odd", size=20)), "--vae", str(save_vae(t / "f8", down=4))],
             "multiple of 8",
@@ -161,8 +161,8 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing(inputs, tmp_path, capsys
     command = command(tmp_path, inputs)
     before = sorted(tmp_path.rglob("*"))
     assert encode.main([*command, "--root", str(tmp_path)]) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
-    assert len(said) == 1 and sentence in said[0]
+    message = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench.encode: ")]
+    assert len(message) == 1 and sentence in message[0]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -172,10 +172,10 @@ def test_a_full_disk_is_reported_before_the_work(inputs, tmp_path, monkeypatch, 
     assert "GiB more, and its disk has" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("status", "said"), [(-9, "was killed by signal 9"), (1, "ended with status 1")])
-def test_a_process_that_dies_is_reported(status, said):
+@pytest.mark.parametrize(("status", "message"), [(-9, "was killed by signal 9"), (1, "ended with status 1")])
+def test_a_process_that_dies_is_reported(status, message):
     queue = SimpleNamespace(empty=lambda: True)
-    with pytest.raises(ValueError, match=f"a process {said}.*the same command goes on"):
+    with pytest.raises(ValueError, match=f"a process {message}.*run the same command again"):
         latent_workers.watch_workers(
             [SimpleNamespace(exitcode=None), SimpleNamespace(exitcode=status)], queue, ProgressBar("x", 1)
         )
@@ -199,7 +199,7 @@ def test_the_autoencoder_hash_ignores_the_file_format(inputs, tmp_path):
     (tmp_path / "pickled" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.3}))
     assert autoencoder.hash_autoencoder(str(tmp_path / "pickled"), vae) != again
     other = save_vae(tmp_path / "other", seed=1)
-    with pytest.raises(ValueError, match="holds another autoencoder"):
+    with pytest.raises(ValueError, match="does not hold the autoencoder"):
         autoencoder.load_autoencoder(str(other), again)
 
 
@@ -230,11 +230,11 @@ def test_shapes_are_encoded_without_mirroring(inputs, tmp_path):
 @pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("tf32", 5e-3), ("bf16", 5e-2)])
 def test_a_gpu_encodes_as_a_cpu_does(inputs, precision, close):
     images = np.load(inputs[0] / "images.npy")[:8]
-    here, there = (torch.device(name) for name in ("cpu", "cuda"))
-    expected = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), here, "fp32")(images).astype(
+    cpu, gpu = (torch.device(name) for name in ("cpu", "cuda"))
+    expected = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), cpu, "fp32")(images).astype(
         np.float32
     )
-    encoded = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), there, precision)(images).astype(
+    encoded = autoencoder.make_encoder(autoencoder.read_autoencoder(str(inputs[1])), gpu, precision)(images).astype(
         np.float32
     )
     assert np.abs(encoded - expected).max() < close * np.abs(expected).max()

@@ -39,7 +39,7 @@ def latent_set(tmp_path_factory, pictures, vae):
 
 @pytest.fixture
 def copy(latent_set, tmp_path):
-    """A copy of the set, to be damaged."""
+    """A copy of the set that a test may damage."""
     for path in latent_set.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
@@ -62,12 +62,12 @@ def test_a_set_holds_mean_and_std_of_images_and_mirror_images(latent_set, pictur
 
 
 def test_the_manifest_describes_the_set_without_folders(latent_set, vae):
-    m, what = latents.read_manifest(latent_set), sources.open_source(f"latents:{latent_set}")
+    m, source = latents.read_manifest(latent_set), sources.open_source(f"latents:{latent_set}")
     assert (m.images, m.flips, m.resolution, m.shape, m.counts) == (50, 2, 16, (4, 8, 8), (17, 17, 16))
     assert (m.vae.kind, m.vae.scaling_factor, m.vae.shift_factor) == ("AutoencoderKL", 0.5, 0.1)
     assert len(m.shards) == 4 and m.reference.bytes == (latent_set / "reference.npy").stat().st_size
-    assert (what.channels, what.size, what.num_classes, what.latent, what.vq) == (4, 8, 3, True, False)
-    assert str(vae.parent) not in json.dumps(m.identity()) and what.hash == m.digest()[:16]
+    assert (source.channels, source.size, source.num_classes, source.latent, source.vq) == (4, 8, 3, True, False)
+    assert str(vae.parent) not in json.dumps(m.identity()) and source.hash == m.digest()[:16]
 
 
 def test_reference_and_labels_are_those_of_the_source(latent_set, pictures):
@@ -124,11 +124,11 @@ def test_noise_is_normal_and_depends_on_the_position_only():
 def test_ldms_latents_have_no_posterior_and_are_not_scaled(tmp_path, pictures):
     save_vae(tmp_path / "vq", "VQModel", latents=3, num_vq_embeddings=16)
     latent_set = encoded(tmp_path / "latent_set", pictures, tmp_path / "vq")
-    arrays, what = sources.load_dataset(f"latents:{latent_set}"), sources.open_source(f"latents:{latent_set}")
+    arrays, source = sources.load_dataset(f"latents:{latent_set}"), sources.open_source(f"latents:{latent_set}")
     x = torch.from_numpy(np.load(pictures / "images.npy")[:4]).float() / 127.5 - 1
     with torch.inference_mode():
         expected = VQModel.from_pretrained(tmp_path / "vq").eval().encode(x).latents
-    assert what.vq and latents.read_manifest(latent_set).moments == ("mean",) and not arrays.flip
+    assert source.vq and latents.read_manifest(latent_set).moments == ("mean",) and not arrays.flip
     np.testing.assert_allclose(arrays.model_inputs(np.arange(4), 0), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -176,7 +176,7 @@ def test_a_changed_bit_is_never_trained_on(copy):
     arrays = sources.load_dataset(f"latents:{copy}")
     rows = 2 * latents.read_manifest(copy).rows
     with pytest.raises(ValueError, match=r"shard-00002\.npy is damaged: the CRC-32 of image \d+ is wrong"):
-        for seed in range(20):  # each draws one of two sides
+        for seed in range(20):  # each seed draws the image or its mirror image
             arrays.model_inputs(np.arange(rows, rows + latents.read_manifest(copy).rows), seed)
     assert len(arrays.model_inputs(np.arange(rows), 0)) == rows
 
@@ -185,7 +185,7 @@ def test_a_shard_that_shrinks_in_training_is_named(copy):
     config = presets.compose_config(presets.RunRequest(data=f"latents:{copy}"))
     arrays = sources.load_dataset(f"latents:{copy}")
     cut_short(copy / "shard-00001.npy")
-    with pytest.raises(ValueError, match=r"shard-00001\.npy has shrunk"):
+    with pytest.raises(ValueError, match=r"shard-00001\.npy shrank from"):
         training_batch.draw_batch(config, arrays, 3, 0, 0, 8)
 
 
@@ -204,7 +204,7 @@ def test_verify_names_damaged_files(copy, capsys, name):
     [
         ("{", "manifest.json cannot be read"),
         ('{"format": 1}', "manifest.json cannot be read: data is missing"),
-        (None, "no manifest.json: it is no finished set"),
+        (None, "no manifest.json, so it is not a finished set"),
     ],
 )
 def test_a_bad_manifest_gets_a_sentence(copy, text, words):
@@ -220,7 +220,7 @@ def test_a_manifest_of_another_format_gets_a_sentence(copy):
         sources.load_dataset(f"latents:{copy}")
 
 
-def test_a_known_name_finds_the_set_that_was_made_for_it(tmp_path, pictures, vae):
+def test_a_known_name_opens_latents_of_its_shape_only(tmp_path, pictures, vae):
     encoded(tmp_path / "imagenet256-latents", pictures, vae)
     with pytest.raises(ValueError, match="has latents of size 8; imagenet256-latents means 32"):
         sources.open_source("imagenet256-latents", str(tmp_path))

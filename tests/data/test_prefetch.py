@@ -1,4 +1,4 @@
-"""Batches that threads draw ahead of the trainer."""
+"""Test the order, values, errors, threads and memory of PrefetchLoader."""
 
 import threading
 import time

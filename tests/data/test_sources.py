@@ -1,4 +1,4 @@
-"""Data sets by path: tiny ones of every kind, made here."""
+"""Open data sets of every format by path; the tests write small ones."""
 
 import json
 import tarfile
@@ -48,8 +48,8 @@ def huggingface_set(names=True, seeds=range(6), **more):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Hugging Face's cache within this test's folder."""
+def private_cache(tmp_path, monkeypatch):
+    """Move Hugging Face's cache into the test's folder."""
     import datasets
 
     from bench.data import huggingface
@@ -60,7 +60,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def make(kind, path):
-    """A set of 16 pixels of each kind, and its string."""
+    """Write a small data set of one kind; return its --data string, for 16 pixels."""
     if kind == "class folders":
         class_folders(path / "set")
         return f"{path / 'set'}@16"
@@ -105,18 +105,18 @@ KINDS = {  # classes, images, held out, mirrored, title
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_is_a_data_set(tmp_path, kind):
-    name, (classes, count, held, flip, title) = make(kind, tmp_path), KINDS[kind]
-    what, arrays = sources.open_source(name), sources.load_dataset(name)
-    assert (what.channels, what.size, what.num_classes, what.latent) == (3, 16, classes, False)
+    name, (classes, count, held_out, flip, title) = make(kind, tmp_path), KINDS[kind]
+    source, arrays = sources.open_source(name), sources.load_dataset(name)
+    assert (source.channels, source.size, source.num_classes, source.latent) == (3, 16, classes, False)
     assert arrays.images.shape == (count, 3, 16, 16) and arrays.reference.shape == (count, 3, 16, 16)
     batch = arrays.images[np.array([2, 0])]
     assert batch.dtype == np.uint8 and np.array_equal(batch[::-1], arrays.images[:3][[0, 2]])
     assert (len(arrays.labels) == count and arrays.labels[:].max() == max(classes - 1, 0)) or classes == 10
-    assert (arrays.held_out and len(arrays.held_out)) == held and arrays.flip == what.flip == flip
-    assert naming.dataset_title(name) == title and len(what.hash) == 16
+    assert (arrays.held_out and len(arrays.held_out)) == held_out and arrays.flip == source.flip == flip
+    assert naming.dataset_title(name) == title and len(source.hash) == 16
     assert len(arrays.reference_hash()) == 64
     resolved = presets.compose_config(presets.RunRequest(data=name))
-    assert (resolved.data.hash, resolved.data.flip) == (what.hash, "always" if flip else "never")
+    assert (resolved.data.hash, resolved.data.flip) == (source.hash, "always" if flip else "never")
     assert str(tmp_path) not in json.dumps([resolved.identity(), resolved.name])
 
 
@@ -137,7 +137,7 @@ def test_the_hash_follows_the_content_and_not_the_place(tmp_path, kind):
     assert sources.open_source(moved).hash != before
 
 
-def test_pixels_of_a_folder_are_those_of_its_files(tmp_path):
+def test_pixels_of_a_folder_equal_its_files(tmp_path):
     class_folders(tmp_path / "set", size=32)
     arrays = sources.load_dataset(str(tmp_path / "set"))
     pixels = [np.asarray(picture(s, width=32)).transpose(2, 0, 1) for s in (4, 5, 6, 0, 1, 2, 3)]
@@ -153,7 +153,7 @@ def test_images_of_any_mode_become_rgb(tmp_path, mode):
     assert sources.load_dataset(f"{tmp_path / 'set'}@32").images[:].shape == (1, 3, 32, 32)
 
 
-def test_planes_and_labels_of_cifar_10_are_its_own(tmp_path):
+def test_planes_and_labels_of_cifar_10_match_its_binary_files(tmp_path):
     folder = cifar10(tmp_path / "cifar-10-batches-bin")
     arrays = sources.load_dataset(str(folder))
     raw = np.frombuffer((folder / "data_batch_2.bin").read_bytes(), np.uint8).reshape(4, -1)
@@ -163,10 +163,10 @@ def test_planes_and_labels_of_cifar_10_are_its_own(tmp_path):
 
 @pytest.mark.parametrize("python", [True, False], ids=["packed", "unpacked"])
 def test_the_pickle_of_cifar_10_is_never_read(tmp_path, python):
-    where = cifar10(tmp_path / "cifar-10-batches-py", python=True)
-    where = packed(where, tmp_path / "cifar-10-python.tar.gz") if python else where
-    with pytest.raises(ValueError, match=r"a pickle, which may run code.*cifar-10-binary\.tar\.gz"):
-        sources.load_dataset(str(where))
+    location = cifar10(tmp_path / "cifar-10-batches-py", python=True)
+    location = packed(location, tmp_path / "cifar-10-python.tar.gz") if python else location
+    with pytest.raises(ValueError, match=r"a pickle, which could run code.*cifar-10-binary\.tar\.gz"):
+        sources.load_dataset(str(location))
 
 
 def test_a_known_name_takes_the_images_themselves(tmp_path):
@@ -202,7 +202,7 @@ def text(path):
 
 BAD_IMAGES = {
     "cut short": (damaged, r"cats/001\.png cannot be read as an image \(.*truncated.*\); replace or remove it"),
-    "of another size": (of_other_sizes, r"cats/001\.png is 64x64, the first 32x32; say which size .*PATH@64"),
+    "of another size": (of_other_sizes, r"cats/001\.png is 64x64, but the first image is 32x32; add a size .*PATH@64"),
     "no image": (text, r"cats/001\.png cannot be read as an image"),
 }
 
@@ -299,15 +299,15 @@ def no_batch(path):
 
 
 BAD_SETS = {
-    "an empty folder": (empty, "holds neither images .* nor folders of them, one a class, nor images.npy"),
+    "an empty folder": (empty, "has no images .*, no class folders of images, and no images.npy"),
     "images beside class folders": (both, r"has images at its top level \(000.png\) and in folders \(ants\)"),
     "oblong images and no size": (
         oblong,
-        r"ants/004.png is 40x32; say which size to crop all to, as in --data PATH@64",
+        r"ants/004.png is 40x32; add a size to crop all images to, as in --data PATH@64",
     ),
-    "no column of images": (no_images, "has the columns text, and no images among them"),
+    "no column of images": (no_images, "has the columns text, none of which holds images"),
     "a damaged parquet file": (cut_parquet, "cannot be read as parquet"),
-    "a short batch": (short_batch, "data_batch_3.bin of .* has 3 bytes, no multiple of 3,073"),
+    "a short batch": (short_batch, "data_batch_3.bin of .* has 3 bytes, not a multiple of 3,073"),
     "a missing batch": (no_batch, "lacks data_batch_3.bin of CIFAR-10's binary version"),
 }
 
@@ -346,12 +346,12 @@ def test_an_npz_has_its_channels_first_or_last(tmp_path, layout):
 
 
 NAMES = {
-    "a size that is none": ("{here}@2", "asks for images of 2 pixels; it must be from 4 to 4096"),
-    "an archive of something": ("{here}/x.tar.gz", "is no tar archive, or is damaged or cut short"),
-    "an .npz of something": ("{here}/x.npz", "is no .npz, or is damaged or cut short$"),
-    "a size in letters": ("{here}@abc", "'abc' is no size; write .*@64 to crop to 64 pixels"),
+    "a size out of range": ("{here}@2", "asks for images of 2 pixels; it must be from 4 to 4096"),
+    "an archive of something": ("{here}/x.tar.gz", "is not a tar archive, or is damaged or truncated"),
+    "an .npz of something": ("{here}/x.npz", "is not an .npz, or is damaged or truncated$"),
+    "a size in letters": ("{here}@abc", "'abc' is not a size; write .*@64 to crop to 64 pixels"),
     "shapes with a crop": ("shapes@16", "shapes are drawn at their size; write shapes-16"),
-    "another file": ("{here}/x.txt", "is in no known format; name a folder of images"),
+    "another file": ("{here}/x.txt", "has no known format; name a folder of images"),
     "too few pixels": ("shapes-8", "must be from 16 to 1024"),
     "a near miss": ("shape", "did you mean shapes"),
 }

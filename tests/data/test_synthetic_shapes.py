@@ -28,10 +28,9 @@ def test_batches_that_are_drawn_in_pieces_are_the_same(monkeypatch):
 
 
 def test_the_bytes_are_those_that_every_machine_draws():
-    """Whole numbers, and single float32 sums, products, quotients and roots, which all processors round alike.
+    """Integers and single float32 sums, products, quotients and roots are rounded alike by all processors.
 
-    Only the sines and cosines of angles do not, by 1e-16; they are rounded to float32, which hides that in all
-    but one of 10^8.
+    Sines and cosines of angles differ by 1e-16.  After rounding to float32 one in 10^8 of them still differs.
     """
     drawn = synthetic_shapes.draw_images(np.arange(500), 32)
     assert hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == "e909b0c17ff04295"
@@ -41,7 +40,7 @@ def test_the_bytes_are_those_that_every_machine_draws():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 77])
-def test_a_stream_never_repeats_and_is_its_seeds_own(seed):
+def test_a_stream_never_repeats_nor_shares_rows_with_another_seed(seed):
     arrays = sources.load_dataset("shapes")
     rows = arrays.stream_rows(seed, 0, 3000)
     images = arrays.images[rows].reshape(3000, -1)
@@ -52,7 +51,7 @@ def test_a_stream_never_repeats_and_is_its_seeds_own(seed):
     assert not np.intersect1d(rows, others).size
 
 
-def test_no_stream_reaches_what_it_is_measured_with():
+def test_no_stream_contains_evaluation_images():
     arrays = sources.load_dataset("shapes")
     last = arrays.stream_rows(synthetic_shapes.MAX_SEEDS - 1, synthetic_shapes.IMAGES_PER_SEED - 10, 10)[-1]
     assert (
@@ -127,8 +126,8 @@ def test_a_shape_is_inside_the_picture():
     ("name", "size", "real"), [("shapes", 32, 10_000), ("shapes-256", 256, 2_500), ("shapes-40", 40, 10_000)]
 )
 def test_shapes_of_any_resolution_are_not_held_in_memory(name, size, real):
-    what, arrays = sources.open_source(name), sources.load_dataset(name)
-    assert (what.size, what.num_classes, what.hash, what.flip) == (size, 10, "", False)
+    source, arrays = sources.open_source(name), sources.load_dataset(name)
+    assert (source.size, source.num_classes, source.hash, source.flip) == (size, 10, "", False)
     assert arrays.reference.shape == (real, 3, size, size) and isinstance(
         arrays.reference, synthetic_shapes.ShapeImages
     )
@@ -155,6 +154,6 @@ def test_the_extractor_averages_larger_images_down(tmp_path, monkeypatch):
     monkeypatch.setitem(small_cnn.DESIGNS, "shapes-cnn", few_shapes())
     path = small_cnn.prepare_small_cnn("shapes-cnn", "", tmp_path)
     small = synthetic_shapes.draw_images(np.arange(8), 32)
-    found, same = (features_of_images("shapes-cnn", path, x) for x in (small, small.repeat(2, 2).repeat(2, 3)))
-    assert found["64"].shape == (8, 64) and found["logits"].shape == (8, 10)
-    assert np.allclose(found["64"], same["64"], atol=1e-5)
+    features, upsampled = (features_of_images("shapes-cnn", path, x) for x in (small, small.repeat(2, 2).repeat(2, 3)))
+    assert features["64"].shape == (8, 64) and features["logits"].shape == (8, 10)
+    assert np.allclose(features["64"], upsampled["64"], atol=1e-5)

@@ -1,6 +1,6 @@
-"""Golden cases of ADM's, DiT's and iDDPM's processes, computed by our functions.
+"""Compare our functions with the goldens of ADM's, DiT's and iDDPM's processes.
 
-Those of U-ViT and LDM are in test_solver_goldens.
+The goldens of U-ViT and LDM are in test_solver_goldens.
 """
 
 import pytest
@@ -69,19 +69,21 @@ def test_every_golden_case_is_tested():
 
 
 def test_betas_and_their_products_are_the_published_ones():
-    got = {"adm_linear_4000__betas": noise_schedules.betas("linear", 4000)[::8]}
+    actual = {"adm_linear_4000__betas": noise_schedules.betas("linear", 4000)[::8]}
     for name, make in SCHEDULES.items():
         beta = make()
-        got |= {f"{name}__betas": beta, f"{name}__alphas_cumprod": torch.cumprod(1 - beta, 0)}
-    assert differences("betas", got) == []
-    assert set(golden("betas")) - set(got) == {"adm_linear_4000__alphas_cumprod"}  # of no process, says the index
+        actual |= {f"{name}__betas": beta, f"{name}__alphas_cumprod": torch.cumprod(1 - beta, 0)}
+    assert differences("betas", actual) == []
+    assert set(golden("betas")) - set(actual) == {
+        "adm_linear_4000__alphas_cumprod"
+    }  # the index lists no process for these
 
 
 @pytest.mark.parametrize("name", cases("tables"))
 def test_the_tables_of_a_process_are_the_published_ones(name):
     d = process(CASES[name])
-    got = {theirs: d.exact[ours] for theirs, ours in TABLES.items()}
-    assert differences(name, {**got, "betas": d.betas, "timestep_map": d.indices}) == []
+    actual = {theirs: d.exact[ours] for theirs, ours in TABLES.items()}
+    assert differences(name, {**actual, "betas": d.betas, "timestep_map": d.indices}) == []
     assert set(golden(name)) == {*TABLES, "betas", "timestep_map"}
 
 
@@ -99,7 +101,7 @@ def test_a_respacing_that_cannot_be_is_refused(spec):
 
 
 def start(name):
-    """(case, process, t, x0, xt, x, network's output at x, network time) of a single-step case."""
+    """Return (case, process, t, x0, eps, x, network's output at x, network time) of a single-step case."""
     case = CASES[name]
     d, seeds = process(case), case["seeds"]
     t = torch.tensor(case["t"])
@@ -113,7 +115,7 @@ def start(name):
 def test_the_forward_process_is_the_published_one(name):
     _, d, t, x0, eps, x, _, time = start(name)
     xt = d.q_sample(x0, t, eps)
-    got = {
+    actual = {
         "q_sample": xt,
         "q_mean": d.at("signal", t, x0) * x0,
         "q_variance": d._tables["noise_variance"][t],
@@ -123,21 +125,21 @@ def test_the_forward_process_is_the_published_one(name):
         "q_post_log_variance_clipped": d._tables["log_posterior"][t],
         "model_t": time,
     }
-    assert differences(name, got) == []
+    assert differences(name, actual) == []
 
 
 @pytest.mark.parametrize("name", cases("one_step"))
 def test_the_reverse_process_is_the_published_one(name):
     case, d, t, _, _, x, out, _ = start(name)
-    got = {}
+    actual = {}
     for clip, treat in ((1, clip_x0), (0, keep_x0)):
         p = d.p_mean_variance(out, x, t, treat)
-        got |= {f"p_mean_clip{clip}": p.mean, f"p_variance_clip{clip}": p.variance}
-        got |= {f"p_log_variance_clip{clip}": p.log_variance, f"p_pred_xstart_clip{clip}": p.pred_x0}
-        got[f"p_sample_clip{clip}"] = d.ancestral_step(out, x, t, draws(case)(), treat)
-    got["p_pred_xstart_denoised_half"] = d.p_mean_variance(out, x, t, lambda x0: clip_x0(x0 / 2)).pred_x0
-    got["ddim_reverse"] = d.ddim_reverse_step(out, x, t)
-    assert differences(name, got) == []
+        actual |= {f"p_mean_clip{clip}": p.mean, f"p_variance_clip{clip}": p.variance}
+        actual |= {f"p_log_variance_clip{clip}": p.log_variance, f"p_pred_xstart_clip{clip}": p.pred_x0}
+        actual[f"p_sample_clip{clip}"] = d.ancestral_step(out, x, t, draws(case)(), treat)
+    actual["p_pred_xstart_denoised_half"] = d.p_mean_variance(out, x, t, lambda x0: clip_x0(x0 / 2)).pred_x0
+    actual["ddim_reverse"] = d.ddim_reverse_step(out, x, t)
+    assert differences(name, actual) == []
 
 
 @pytest.mark.parametrize("name", [n for n in cases("one_step") if "p_sample_cond" in golden(n)])
@@ -151,41 +153,41 @@ def test_classifier_guidance_is_the_published_one(name, monkeypatch):
 
 
 def by_diffusers(case, d, kind, out, x, *, clip, eta=0.0):
-    """One step of each image by the scheduler that our samplers use, each at a timestep of its own."""
+    """Run a step of each image, at its own timestep, with the scheduler that our samplers use."""
     types = {"LEARNED_RANGE": "learned_range", "FIXED_LARGE": "fixed_large"}
     variance = dict(variance_type=types.get(case["var_type"], "fixed_small")) if kind is DDPMScheduler else {}
     predicts = "epsilon" if d.predicts == "noise" or out.shape[1] < x.shape[1] else "sample"
-    made = samplers.make_respaced_scheduler(kind, d, clip=clip, prediction_type=predicts, **variance)
+    scheduler = samplers.make_respaced_scheduler(kind, d, clip=clip, prediction_type=predicts, **variance)
     z, rows = draws(case)(), []
     for i, t in enumerate(case["t"]):
         one = slice(i, i + 1)
         if kind is DDIMScheduler:
             more = dict(eta=eta, use_clipped_model_output=True, variance_noise=z[one] if eta else None)
-            rows.append(made.step(out[one, : x.shape[1]], t, x[one], **more).prev_sample)
+            rows.append(scheduler.step(out[one, : x.shape[1]], t, x[one], **more).prev_sample)
         else:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, one=one, **k: z[one])
-                rows.append(made.step(out[one], t, x[one]).prev_sample)
+                rows.append(scheduler.step(out[one], t, x[one]).prev_sample)
     return torch.cat(rows)
 
 
 @pytest.mark.parametrize("name", cases("one_step"))
 def test_the_samplers_steps_are_the_published_ones(name):
     case, d, _, _, _, x, out, _ = start(name)
-    got = {f"p_sample_clip{c}": by_diffusers(case, d, DDPMScheduler, out, x, clip=bool(c)) for c in (0, 1)}
+    actual = {f"p_sample_clip{c}": by_diffusers(case, d, DDPMScheduler, out, x, clip=bool(c)) for c in (0, 1)}
     for eta in case["seeds"]["eta_cases"]:
-        got[f"ddim_eta{eta}"] = by_diffusers(case, d, DDIMScheduler, out, x, clip=False, eta=eta)
-    got["ddim_eta0.0_clip1"] = by_diffusers(case, d, DDIMScheduler, out, x, clip=True)
-    assert differences(name, got) == []
+        actual[f"ddim_eta{eta}"] = by_diffusers(case, d, DDIMScheduler, out, x, clip=False, eta=eta)
+    actual["ddim_eta0.0_clip1"] = by_diffusers(case, d, DDIMScheduler, out, x, clip=True)
+    assert differences(name, actual) == []
 
 
 def test_diffusers_own_tables_would_not_do():
     case, d, _, _, _, x, out, _ = start("step_dit_default")
-    made = DDPMScheduler(trained_betas=d.betas.numpy(), variance_type="learned_range", clip_sample=False)
+    scheduler = DDPMScheduler(trained_betas=d.betas.numpy(), variance_type="learned_range", clip_sample=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: draws(case)()[1:2])
-        got = made.step(out[1:2], 1, x[1:2]).prev_sample
-    assert (got - golden("step_dit_default")["p_sample_clip0"][1:2]).abs().max() > 1e-4
+        actual = scheduler.step(out[1:2], 1, x[1:2]).prev_sample
+    assert (actual - golden("step_dit_default")["p_sample_clip0"][1:2]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("name", cases("one_step"))
@@ -193,20 +195,20 @@ def test_the_losses_are_the_published_ones(name):
     case, d, t, x0, eps, _, _, time = start(name)
     xt = d.q_sample(x0, t, eps)
     out = network(xt, time, learned(case))
-    got = {f"loss_{term}": value for term, value in d.losses(out, x0, xt, t, eps).items()}
+    actual = {f"loss_{term}": value for term, value in d.losses(out, x0, xt, t, eps).items()}
     if (d.predicts, d.objective) == ("noise", "hybrid") and (learned(case) or d.fixed == "small"):
         trained = GaussianDiffusion(d.schedule, d.full_steps, time=d.time_type, indices=d.indices.tolist())
         losses = trained.losses(out, x0, xt, t, eps)
-        assert {f"loss_{term}" for term in losses} == set(got)
-        assert all(torch.equal(losses[term], got[f"loss_{term}"]) for term in losses)
-    assert set(got) == {term for term in golden(name) if term.startswith("loss_")}
+        assert {f"loss_{term}" for term in losses} == set(actual)
+        assert all(torch.equal(losses[term], actual[f"loss_{term}"]) for term in losses)
+    assert set(actual) == {term for term in golden(name) if term.startswith("loss_")}
     for clip, transform in ((1, clip_x0), (0, keep_x0)):
-        got[f"vb_bits_clip{clip}"] = d.variational_bound(d.p_mean_variance(out, xt, t, transform), x0, xt, t)
-    assert differences(name, {**got, "prior_bpd": d.prior_bound(x0)}) == []
+        actual[f"vb_bits_clip{clip}"] = d.variational_bound(d.p_mean_variance(out, xt, t, transform), x0, xt, t)
+    assert differences(name, {**actual, "prior_bpd": d.prior_bound(x0)}) == []
 
 
 def traced(case, d, run):
-    """Trace a sampling loop: its samples and predictions of x_0 at the golden's kept steps."""
+    """Run a sampling loop; return its samples and predictions of x_0 at the steps in the golden."""
     seen, times, cleans, treat = [], [], [], clip_x0 if case["clip_denoised"] else keep_x0
 
     def model(x, count):
@@ -240,8 +242,8 @@ def test_a_configured_samplers_whole_loop_is_the_published_one(name, monkeypatch
     choice = dict(sampler=sampler, eta=case["eta"], steps=case["num_steps"], clip=case["clip_denoised"], spacing="adm")
     config = replaced(config, "evaluation", **choice)
     x = noise(case["seeds"]["x_T"], case["shape"])
-    got = traced(case, process(case), lambda model: samplers.SAMPLERS[sampler](model, config, x, []))
-    assert differences(name, got) == []
+    actual = traced(case, process(case), lambda model: samplers.SAMPLERS[sampler](model, config, x, []))
+    assert differences(name, actual) == []
 
 
 @pytest.mark.parametrize("name", [n for n in cases("loop") if CASES[n]["sampler"] == "ancestral"])
@@ -257,19 +259,19 @@ def test_our_own_ancestral_loop_is_the_published_one(name):
             x = d.ancestral_step(model(x, int(d.indices[t]) + 1), x, t_B, draw(), treat, gradient)
         return x
 
-    got = traced(case, d, run)
-    assert differences(name, got) == []
+    actual = traced(case, d, run)
+    assert differences(name, actual) == []
 
 
 def test_the_bound_over_all_steps_is_the_published_one():
     (name,) = cases("bpd_loop")
     case = CASES[name]
     d = process(case)
-    got = d.full_bound(
+    actual = d.full_bound(
         lambda x, t: network(x, t, learned=True), clean(case["seeds"]["x_start"], case["shape"]), draws(case)
     )
-    got = {{"total": "total_bpd", "prior": "prior_bpd"}.get(k, k): v for k, v in got.items()}
-    assert differences(name, got) == [] and set(got) == set(golden(name))
+    actual = {{"total": "total_bpd", "prior": "prior_bpd"}.get(k, k): v for k, v in actual.items()}
+    assert differences(name, actual) == [] and set(actual) == set(golden(name))
 
 
 def test_likelihood_and_kl_are_the_published_ones():
@@ -277,13 +279,13 @@ def test_likelihood_and_kl_are_the_published_ones():
     s, x = CASES[name]["seeds"], torch.from_numpy(golden(name)["x"])
     mean, log_scale = 0.5 * noise(s["mean"], x.shape), -1.5 + noise(s["log_scale"], x.shape)
     zero = torch.zeros(())
-    got = {
+    actual = {
         "log_likelihood": discretised_log_likelihood(x, mean, log_scale),
         "kl": gaussian_kl(mean, log_scale, x, 0.3 * noise(s["logvar2"], x.shape)),
         "kl_scalar": gaussian_kl(mean, log_scale, zero, zero),
         "cdf": approx_normal_cdf(torch.from_numpy(golden(name)["cdf_in"])),
     }
-    assert differences(name, got) == []
+    assert differences(name, actual) == []
 
 
 TESTED = {

@@ -47,8 +47,8 @@ def test_the_posterior_agrees_with_bayes_rule():
     x0, xt = 0.3, -0.8
     mean = (bar[t - 1].sqrt() * x0 / (1 - bar[t - 1]) + (1 - d.betas[t]).sqrt() * xt / d.betas[t]) / precision
     shape = (1, 1, 1, 1)
-    got = d.posterior_mean(torch.full(shape, x0), torch.full(shape, xt), torch.tensor([t]))
-    assert got.item() == pytest.approx(mean.item(), rel=1e-5)
+    actual = d.posterior_mean(torch.full(shape, x0), torch.full(shape, xt), torch.tensor([t]))
+    assert actual.item() == pytest.approx(mean.item(), rel=1e-5)
     assert d._tables["log_posterior"][t].item() == pytest.approx(math.log(1 / precision), rel=1e-5)
 
 

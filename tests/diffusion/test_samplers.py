@@ -15,7 +15,7 @@ def labels(count):
 
 
 def count_of(time, kind, steps=1000):
-    """The count that a network time stands for."""
+    """Convert a network time to its count."""
     return {
         "index": time + 1,
         "count": time,
@@ -25,7 +25,7 @@ def count_of(time, kind, steps=1000):
 
 
 def oracle(clean, config, seen=None):
-    """The perfect noise prediction when every image is `clean`."""
+    """Return a network that predicts the noise exactly if every image is `clean`."""
     d = config.diffusion
     levels = noise_schedules.noise_levels(d.schedule, d.steps)
 
@@ -94,8 +94,8 @@ def test_the_network_first_sees_the_images_own_noise(way):
         return x * 0.1
 
     samplers.sample_images(net, config, (1, 4, 4), [3, 5], labels(2))
-    own = [torch.randn(1, 4, 4, generator=g) for g in samplers.image_generators(config.evaluation.seed, [3, 5])]
-    assert torch.allclose(seen[0], torch.stack(own), rtol=1e-4)
+    noise = [torch.randn(1, 4, 4, generator=g) for g in samplers.image_generators(config.evaluation.seed, [3, 5])]
+    assert torch.allclose(seen[0], torch.stack(noise), rtol=1e-4)
 
 
 EXACT = {"ddim adm": 200, "dpm++ adm": 250, "heun adm": 149, "dpm-fast": 50}
@@ -104,7 +104,7 @@ EXACT = {"ddim adm": 200, "dpm++ adm": 250, "heun adm": 149, "dpm-fast": 50}
 @pytest.mark.parametrize("process", ["linear learned", "count", "continuous"])
 @pytest.mark.parametrize("way", EXACT)
 def test_deterministic_samplers_solve_the_gaussian_ode(way, process):
-    """Images of deviation 1/2: the flow only shrinks x, by the ratio of the deviations at its ends."""
+    """For images of standard deviation 1/2 the ODE scales x by the ratio of the deviations at its ends."""
     config = replaced(configured(way, process), "evaluation", steps=EXACT[way], clip=False)
     d = config.diffusion
     levels = noise_schedules.noise_levels(d.schedule, d.steps)
@@ -116,8 +116,8 @@ def test_deterministic_samplers_solve_the_gaussian_ode(way, process):
         return torch.cat([eps, eps], 1) if d.variance == "learned_range" else eps
 
     x = samplers.sample_images(net, config, (1, 4, 4), [0], labels(1))
-    begun = torch.randn(1, 4, 4, generator=samplers.image_generators(config.evaluation.seed, [0])[0])
-    assert torch.allclose(x[0] / begun, torch.tensor(0.5), rtol=0.02)
+    start = torch.randn(1, 4, 4, generator=samplers.image_generators(config.evaluation.seed, [0])[0])
+    assert torch.allclose(x[0] / start, torch.tensor(0.5), rtol=0.02)
 
 
 @pytest.mark.parametrize("clip", [True, False])
@@ -131,9 +131,9 @@ def test_clipping_is_to_the_range_of_images(way, clip):
 @pytest.mark.parametrize("variance", ["fixed", "learned_range"])
 @pytest.mark.parametrize("way", WAYS)
 def test_images_do_not_depend_on_batches_or_processes(way, variance):
-    """The network is of single sums, products and quotients, which round alike in every batch on every processor.
+    """The network uses sums, products and quotients only, which round alike in every batch on every processor.
 
-    A convolution does not, and the first step of the cosine schedule divides its rounding by sqrt(bar) = 5e-5.
+    A convolution does not, and the first step of the cosine schedule divides its rounding error by sqrt(bar) = 5e-5.
     Of the samplers' own operations only exp may round otherwise in another batch, by 2^-24 after that step.
     """
     process = dict(variance=variance) if way != "euler-sde" else dict(schedule="vp", time="continuous")
@@ -192,7 +192,7 @@ def test_the_published_spacing_is_that_of_its_scripts(steps):
 
 
 def echo(x, t, cond):
-    """Noise channels of the label's value, variance channels 7 above."""
+    """Return the label as noise channels, and the label + 7 as variance channels."""
     value = cond.view(-1, 1, 1, 1) + x * 0
     return torch.cat([value, value + 7], 1)
 
@@ -203,8 +203,8 @@ def test_guidance_extrapolates_from_the_null_class(channels, guided_ones):
     out = samplers.guide(echo, 1.5, null=10, channels=channels)(x, torch.zeros(2), cond)
     for image, label in enumerate((1, 4)):
         guided = [10 + 1.5 * (label - 10)] * guided_ones
-        kept_as_predicted = [label] * (4 - guided_ones) + [label + 7] * 4  # the conditional half's
-        assert out[image, :, 0, 0].tolist() == guided + kept_as_predicted
+        conditional = [label] * (4 - guided_ones) + [label + 7] * 4
+        assert out[image, :, 0, 0].tolist() == guided + conditional
 
 
 def test_scale_one_is_the_network_itself():
@@ -227,14 +227,14 @@ def test_guidance_on_three_channels_is_dits_guided_forward(name):
     ctor = ctor_of(case)
     state = weights("dit", architectures.official_layout("dit", **ctor), case["weight_seed"], case.get("scale", ()))
     net = architectures.from_official("dit", state, **ctor).eval()
-    given = inputs(case)
-    half = len(given["x"]) // 2
-    null = given["y"][half:].unique().item()
+    arguments = inputs(case)
+    half = len(arguments["x"]) // 2
+    null = arguments["y"][half:].unique().item()
     net = samplers.guide(net, case["cfg_scale"], null, channels="three")
     with torch.no_grad():
-        out = net(given["x"][:half], given["t"][:half].float(), given["y"][:half])
-    want = ARRAYS[f"{name}/out"][:half]
-    assert np.abs(out.numpy() - want).max() < case["atol"]
+        out = net(arguments["x"][:half], arguments["t"][:half].float(), arguments["y"][:half])
+    expected = ARRAYS[f"{name}/out"][:half]
+    assert np.abs(out.numpy() - expected).max() < case["atol"]
 
 
 INTERVALS = [("index", (0.25, 0.75)), ("count", (0.0, 0.5)), ("continuous", (0.5, 1.0)), ("rescaled", (0.1, 0.9))]

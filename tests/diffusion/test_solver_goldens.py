@@ -1,4 +1,4 @@
-"""Golden cases of U-ViT's and LDM's processes and solvers, computed by our functions."""
+"""Compare our functions with the goldens of U-ViT's and LDM's processes and solvers."""
 
 import numpy as np
 import pytest
@@ -19,11 +19,11 @@ def sd_betas():
 
 def test_uvits_discrete_schedule_is_the_published_one():
     (name,) = cases("uvit_schedule")
-    want, beta, all_counts = golden(name), sd_betas(), torch.arange(1001)
+    expected, beta, all_counts = golden(name), sd_betas(), torch.arange(1001)
     alpha, noisy = transition(beta, torch.zeros(1, dtype=torch.long), all_counts)
-    rows = [transition(beta, torch.tensor(row), all_counts) for row in want["rows"]]
-    s, t = torch.from_numpy(want["pairs"]).T
-    got = {
+    rows = [transition(beta, torch.tensor(row), all_counts) for row in expected["rows"]]
+    s, t = torch.from_numpy(expected["pairs"]).T
+    actual = {
         "betas_input": beta,
         "betas": transition(beta, (all_counts - 1).clamp(min=0), all_counts)[1],
         "cum_alphas": alpha,
@@ -32,7 +32,7 @@ def test_uvits_discrete_schedule_is_the_published_one():
         "skip_betas_rows": torch.stack([b for _, b in rows]),
         "tilde_beta_pairs": posterior_variance(beta, s, t),
     }
-    assert differences(name, got) == []
+    assert differences(name, actual) == []
 
 
 def test_uvits_discrete_loss_is_the_published_one():
@@ -42,26 +42,26 @@ def test_uvits_discrete_loss_is_the_published_one():
     x0, eps = noise(case["seeds"]["x0"], case["shape"]), noise(case["seeds"]["noise"], case["shape"])
     t = torch.from_numpy(golden(name)["n"]) - 1
     xt, time = d.q_sample(x0, t, eps), d.time(t)
-    got = {"xn": xt, "model_t": time, "loss": d.loss(network(xt, time), x0, xt, t, eps)}
-    assert differences(name, got) == []
+    actual = {"xn": xt, "model_t": time, "loss": d.loss(network(xt, time), x0, xt, t, eps)}
+    assert differences(name, actual) == []
 
 
 def test_uvits_interpolated_schedule_is_the_published_one():
     (name,) = cases("uvit_noise_schedule")
-    want, levels = golden(name), noise_schedules.noise_levels("sqrt_linear", 1000)
-    log_alpha = levels.log_alpha(torch.from_numpy(want["t"]))
-    got = {
+    expected, levels = golden(name), noise_schedules.noise_levels("sqrt_linear", 1000)
+    log_alpha = levels.log_alpha(torch.from_numpy(expected["t"]))
+    actual = {
         "log_alpha": log_alpha,
         "alpha": log_alpha.exp(),
         "sigma": noise_schedules.sigma(log_alpha),
         "lam": noise_schedules.half_log_snr(log_alpha),
-        "t_of_lam": levels.inverse(torch.from_numpy(want["lam_in"])),
+        "t_of_lam": levels.inverse(torch.from_numpy(expected["lam_in"])),
     }
-    assert differences(name, got) == []
+    assert differences(name, actual) == []
 
 
 def called(times, config):
-    """(model of a count, the x it has seen); the network's times are appended to `times`."""
+    """Return (model of (x, count), list of its inputs x); network times are appended to `times`."""
     seen = []
 
     def model(x, count):
@@ -87,14 +87,14 @@ def test_uvits_dpm_solver_is_the_published_one(name):
     config = solver_config("sqrt_linear", "count", "dpm-fast", steps)
     model, seen = called(times, config)
     out = samplers.sample_dpm_fast(model, config, noise(case["seeds"]["z"], case["shape"]), [])
-    got = {
+    actual = {
         "out": out,
         "orders": dpm_solver.solver_orders(steps),
         "grid": dpm_solver.solver_times(noise_schedules.noise_levels("sqrt_linear", 1000), steps, "time", 1e-3),
         "model_t": torch.stack(times),
         "model_x": torch.stack(seen)[golden(name)["kept_calls"]],
     }
-    assert differences(name, got) == [] and len(times) == case["nfe"]
+    assert differences(name, actual) == [] and len(times) == case["nfe"]
 
 
 @pytest.mark.parametrize("name", cases("uvit_dpm_solver_continuous"))
@@ -105,13 +105,13 @@ def test_uvits_continuous_dpm_solver_is_the_published_one(name):
     model, _ = called(times, config)
     out = samplers.sample_dpm_fast(model, config, noise(case["seeds"]["x_init"], case["shape"]), [])
     outer = np.cumsum([0, *dpm_solver.solver_orders(steps)])
-    got = {
+    actual = {
         "out": out,
         "orders": dpm_solver.solver_orders(steps),
         "timesteps": dpm_solver.solver_times(noise_schedules.VPSDE(), steps, "snr", 1e-4)[outer],
         "model_t": torch.stack(times),
     }
-    assert differences(name, got) == []
+    assert differences(name, actual) == []
 
 
 NEAREST = {DPMSolverSinglestepScheduler: 1e-3, DPMSolverMultistepScheduler: 5e-3}
@@ -120,14 +120,14 @@ NEAREST = {DPMSolverSinglestepScheduler: 1e-3, DPMSolverMultistepScheduler: 5e-3
 @pytest.mark.parametrize("kind", NEAREST)
 def test_diffusers_dpm_solvers_of_order_three_are_not_uvits(kind):
     case = CASES["uvit_dpm_solver_50"]
-    made = kind(trained_betas=sd_betas().numpy(), solver_order=3, final_sigmas_type="sigma_min")
+    scheduler = kind(trained_betas=sd_betas().numpy(), solver_order=3, final_sigmas_type="sigma_min")
     times = torch.linspace(1000, 1, 51, dtype=torch.float64)[:-1].round().long() - 1
-    made.set_timesteps(timesteps=times.tolist())
+    scheduler.set_timesteps(timesteps=times.tolist())
     x = noise(case["seeds"]["z"], case["shape"])
-    for t in made.timesteps:
-        x = made.step(network(x, t + 1), t, x).prev_sample
-    away = np.abs(x.numpy() - golden(case["id"])["out"]).max()
-    assert NEAREST[kind] < away < 0.05 and difference(case, "out", x.numpy(), golden(case["id"])["out"])
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, t + 1), t, x).prev_sample
+    distance = np.abs(x.numpy() - golden(case["id"])["out"]).max()
+    assert NEAREST[kind] < distance < 0.05 and difference(case, "out", x.numpy(), golden(case["id"])["out"])
 
 
 def test_the_vp_process_is_the_published_one():
@@ -136,9 +136,9 @@ def test_the_vp_process_is_the_published_one():
     t = torch.from_numpy(golden(name)["t"])
     log_alpha = sde.log_alpha(t)
     alpha2, sigma2 = (2 * log_alpha).exp(), noise_schedules.sigma(log_alpha) ** 2
-    got = {"cum_alpha": alpha2, "cum_beta": sigma2, "snr": alpha2 / sigma2, "nsr": sigma2 / alpha2}
-    got |= {"squared_diffusion": sde.beta(t), "drift": drift(sde, noise(case["seeds"]["x"], case["shape"]), t)}
-    assert differences(name, got) == []
+    actual = {"cum_alpha": alpha2, "cum_beta": sigma2, "snr": alpha2 / sigma2, "nsr": sigma2 / alpha2}
+    actual |= {"squared_diffusion": sde.beta(t), "drift": drift(sde, noise(case["seeds"]["x"], case["shape"]), t)}
+    assert differences(name, actual) == []
 
 
 def test_the_vp_loss_and_score_are_the_published_ones():
@@ -149,14 +149,14 @@ def test_the_vp_loss_and_score_are_the_published_ones():
     t = torch.from_numpy(golden(name)["t"])
     xt, time = d.q_sample(x0, t, eps), d.time(t)
     log_alpha = noise_schedules.VPSDE().log_alpha(t).view(-1, 1, 1, 1)
-    at_x0 = network(x0, time)  # the published run took these two at the clean images
-    got = {
+    at_x0 = network(x0, time)  # the published run evaluated these two at the clean images
+    actual = {
         "model_t": time,
         "loss": d.loss(network(xt, time), x0, xt, t, eps),
         "score": dpm_solver.score(at_x0, log_alpha),
         "x0_pred": dpm_solver.pred_x0(at_x0, x0, log_alpha),
     }
-    assert differences(name, got) == []
+    assert differences(name, actual) == []
 
 
 @pytest.mark.parametrize("name", cases("uvit_euler_maruyama"))
@@ -194,17 +194,17 @@ def test_ldms_ddim_is_the_published_one(name, monkeypatch):
 
     last = samplers.sample_ddpm_or_ddim(model, config, x, [])
     keep = golden(name)["kept_steps"]
-    made, _ = samplers.make_scheduler(config)
-    t = made.timesteps.flip(0)
-    bar = made.alphas_cumprod[t]
-    before = torch.cat([made.final_alpha_cumprod.view(1), bar[:-1]])
-    got = {
+    scheduler, _ = samplers.make_scheduler(config)
+    t = scheduler.timesteps.flip(0)
+    bar = scheduler.alphas_cumprod[t]
+    before = torch.cat([scheduler.final_alpha_cumprod.view(1), bar[:-1]])
+    actual = {
         "samples": torch.stack([*seen[1:], last])[keep],
         "ddim_timesteps": t,
         "model_t": torch.tensor(times),
-        "ddim_alphas": made.alphas_cumprod[t],
+        "ddim_alphas": scheduler.alphas_cumprod[t],
         "ddim_alphas_prev": before,
         "ddim_sigmas": s["eta"]
-        * ((1 - before) / (1 - made.alphas_cumprod[t]) * (1 - made.alphas_cumprod[t] / before)).sqrt(),
+        * ((1 - before) / (1 - scheduler.alphas_cumprod[t]) * (1 - scheduler.alphas_cumprod[t] / before)).sqrt(),
     }
-    assert differences(name, got) == []
+    assert differences(name, actual) == []

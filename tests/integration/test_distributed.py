@@ -299,7 +299,7 @@ def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path)
     np.save(folder / "images.npy", rng.integers(0, 255, (64, 1, 8, 8), dtype=np.uint8))
     np.save(folder / "labels.npy", np.arange(64) % 10)
     config = tiny_config()
-    for damage, words in ((lambda p: p.write_bytes(p.read_bytes()[:200]), "has shrunk"), (Path.unlink, "is gone")):
+    for damage, words in ((lambda p: p.write_bytes(p.read_bytes()[:200]), "shrank from"), (Path.unlink, "disappeared")):
         run, calls = make_run(tmp_path / words, config), []
         arrays = sources.load_dataset(str(folder))
 

@@ -100,7 +100,7 @@ def test_a_decoder_that_is_gone_or_another_one_is_said_before_work_starts(here):
     (here / "models" / "vae").rename(here / "models" / "moved")
     assert f"evaluation.decoder is {here / 'models' / 'vae'}: name a folder" in refused(config)
     save_vae(here / "models" / "vae", seed=1)
-    assert "holds another autoencoder" in refused(config)
+    assert "does not hold the autoencoder" in refused(config)
     save_vae(here / "models" / "f4", down=3)
     assert "has latents (4, 4, 4) for images of 16 pixels" in refused(resolved(evaluation__decoder="models/f4"))
 

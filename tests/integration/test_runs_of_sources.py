@@ -57,5 +57,5 @@ def test_a_bad_image_ends_a_run_with_its_name(results, tmp_path, capsys):
     own = dict(evaluation__extractor="digits-cnn", evaluation__guidance="1")
     assert door(results, "dit", f"{tmp_path / 'cats'}@8", **own) == 2
     err = capsys.readouterr().err
-    assert "cats/011.png cannot be read as an image (no known format); replace or remove it" in err
+    assert "cats/011.png cannot be read as an image (unknown format); replace or remove it" in err
     assert len(err.splitlines()) == 1

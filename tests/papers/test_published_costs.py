@@ -114,7 +114,7 @@ def test_an_unknown_name_gets_the_nearest_ones(capsys):
 
 def test_a_wrong_count_is_the_exit_status(monkeypatch, capsys):
     monkeypatch.setattr(
-        cost,
+        published_costs,
         "compare_cost",
         lambda row: published_costs.CostComparison(row=row, cost=counting.NetworkCost(params=1, macs=1), guidance=1),
     )
