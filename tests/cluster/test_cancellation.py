@@ -75,8 +75,8 @@ def test_cancel_refuses_unclear_requests(chain, fake, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     for words, message in (
         (["--all"], "2 runs (4 jobs) would be cancelled, but there is no terminal to ask on; use --yes"),
-        ([], "name the runs to cancel, or --all, and not both"),
-        (["dit", "--all"], "name the runs to cancel, or --all, and not both"),
+        ([], "name the runs to cancel, or use --all, but not both"),
+        (["dit", "--all"], "name the runs to cancel, or use --all, but not both"),
     ):
         assert cancel.main([*words, *results]) == 2
         assert capsys.readouterr().err == f"bench.cancel: {message}\n"
