@@ -1,4 +1,4 @@
-"""Submissions to a real SLURM, with jobs that do next to nothing; sbatch scripts also without one."""
+"""Submissions of trivial jobs to a real SLURM; sbatch scripts also without SLURM."""
 
 import json
 import multiprocessing
