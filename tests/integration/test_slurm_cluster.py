@@ -81,7 +81,7 @@ def test_down_ends_everything_also_after_a_crash_of_up(slurm, short_path):
 def test_down_leaves_a_folder_alone_that_is_no_cluster(slurm, short_path):
     (short_path / "thesis.tex").write_text("years of work")
     done = dev_cluster(short_path, "down")
-    assert done.returncode == 2 and "holds other files" in done.stderr
+    assert done.returncode == 2 and "holds files of another program" in done.stderr
     assert (short_path / "thesis.tex").read_text() == "years of work"
 
 

@@ -81,7 +81,7 @@ WRITERS = {
     "folder of arrays": write_folder,
     "shard": lambda path: shards.ArrayShards(path, 10).add(np.arange(10), images=np.zeros((10, BIG // 80))),
 }
-WHY = {"folder of arrays": "only a part of it was written; the disk, or your quota, is full"}
+WHY = {"folder of arrays": "only part of the file was written; the disk or your quota is full"}
 """numpy hides the errno."""
 
 
@@ -98,7 +98,7 @@ def check_refused(writer, path, why):
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_file_above_the_size_limit_leaves_nothing(writer, tmp_path):
     with file_limit(ROOM):
-        check_refused(writer, tmp_path / "new", WHY.get(writer, "the file would be larger than is allowed"))
+        check_refused(writer, tmp_path / "new", WHY.get(writer, "the file would exceed the size limit"))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -220,8 +220,9 @@ def test_a_run_continues_after_a_full_disk(run, disk, quiet, moment, monkeypatch
     with monkeypatch.context() as patch, pytest.raises(ValueError) as caught:
         when(patch, fragment, nth, lambda: disk.fill(left))
         job.execute_run(run)
-    assert "the disk is full; free some space, and the same command goes on from the last checkpoint" in str(
-        caught.value
+    assert (
+        "the disk is full; free some space and run the same command again; it continues from the last checkpoint"
+        in str(caught.value)
     )
     assert fragment in str(caught.value) and not list(run.path.rglob(".*"))
     _, _, warnings = tensor_files.load_newest_checkpoint(run.path / "checkpoints")
