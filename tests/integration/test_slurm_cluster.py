@@ -159,9 +159,7 @@ def mean_loss(own):
 FAILING = {"recipe.lr": "1e30", "recipe.warmup": "0", "recipe.clip": "0", "slurm.gpus_per_node": 0}
 
 
-def test_a_failed_job_leaves_a_record_and_is_not_retried(
-    slurm, results, capsys, monkeypatch
-):
+def test_a_failed_job_leaves_a_record_and_is_not_retried(slurm, results, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = ["--arch", "dit", "--data", "digits", "--results", str(results), "--cluster", "slurm"]
     words += words_of({**TINY, **SMALLEST["dit"], **FAILING})
