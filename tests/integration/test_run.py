@@ -170,7 +170,7 @@ def test_a_finished_run_makes_its_images_when_they_are_asked_for(results, capsys
 
 
 @pytest.mark.parametrize(("more", "kept"), [([], "png"), (["--export", "none"], "none")])
-def test_a_run_that_goes_on_keeps_its_export_unless_another_is_asked_for(more, kept, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_export_setting(more, kept, tmp_path, monkeypatch):
     words = ["--arch", "dit", "--data", "digits", "--results", str(tmp_path), *settings("dit")]
     monkeypatch.setattr("bench.runs.dispatch.dispatch_runs", lambda *_: None)  # nothing is done, so nothing is finished
     monkeypatch.setattr("bench.runs.planning.prepare_extractors", lambda *_: None)
