@@ -40,7 +40,14 @@ def test_help_is_quick_and_reads_like_a_manual():
     after = os.times()
     seconds = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 0 and seconds < 1.5, "of computing, however busy the machine; about half a second"
-    for word in ("what to run", "by which rules", "where and how", "recipe.lr=FLOAT", "default: dit", "[0.9999]"):
+    for word in (
+        "what to run",
+        "recipe, cost and settings",
+        "execution",
+        "recipe.lr=FLOAT",
+        "default: dit",
+        "[0.9999]",
+    ):
         assert word in done.stdout
 
 

@@ -161,20 +161,20 @@ def test_an_incomplete_line_is_skipped(tmp_path):
     assert [e["event"] for e in one.events()[0]] == ["first", "second"]
 
 
-UNDISTURBED = {}
+BASELINE = {}
 
 
 @pytest.fixture
-def undisturbed(tmp_path, cache):
+def baseline(tmp_path, cache):
     """The record of an undisturbed run of tiny_config()."""
-    if not UNDISTURBED:
-        results = tmp_path / "undisturbed"
+    if not BASELINE:
+        results = tmp_path / "baseline"
         results.mkdir()
         (results / "cache").symlink_to(cache)
         run = make_run(results, tiny_config())
         job.execute_run(run)
-        UNDISTURBED["record"] = record.read_record(run.record_path)
-    return UNDISTURBED["record"]
+        BASELINE["record"] = record.read_record(run.record_path)
+    return BASELINE["record"]
 
 
 def when(monkeypatch, fragment, nth, do):
@@ -191,13 +191,13 @@ def when(monkeypatch, fragment, nth, do):
     monkeypatch.setattr(atomic, "partial_path", watched)
 
 
-def check_ends_as(run, undisturbed):
+def check_ends_as(run, baseline):
     job.execute_run(run)
     finished = record.read_record(run.record_path)
     assert (finished.id, finished.checkpoint, finished.metrics) == (
-        undisturbed.id,
-        undisturbed.checkpoint,
-        undisturbed.metrics,
+        baseline.id,
+        baseline.checkpoint,
+        baseline.metrics,
     )
 
 
@@ -219,7 +219,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_continues_after_a_full_disk(run, disk, undisturbed, moment, monkeypatch, capsys):
+def test_a_run_continues_after_a_full_disk(run, disk, baseline, moment, monkeypatch, capsys):
     fragment, nth, left = MOMENTS[moment]
     with monkeypatch.context() as patch, pytest.raises(ValueError) as caught:
         when(patch, fragment, nth, lambda: disk.fill(left))
@@ -232,10 +232,10 @@ def test_a_run_continues_after_a_full_disk(run, disk, undisturbed, moment, monke
     _, _, warnings = tensor_files.load_newest_checkpoint(run.path / "checkpoints")
     assert not warnings
     disk.free()
-    check_ends_as(run, undisturbed)
+    check_ends_as(run, baseline)
 
 
-def test_a_full_disk_under_the_log_loses_no_error(run, disk, undisturbed, monkeypatch, capsys, caplog):
+def test_a_full_disk_under_the_log_loses_no_error(run, disk, baseline, monkeypatch, capsys, caplog):
     def append(path, line, real=atomic.append_line):
         if '"train"' in line and not disk.ballast.exists():
             pad = '{"event": "pad", "x": "%s"}'
@@ -253,11 +253,11 @@ def test_a_full_disk_under_the_log_loses_no_error(run, disk, undisturbed, monkey
     err = capsys.readouterr().err + caplog.text
     assert "error.txt: the disk is full" in err and "Traceback" in err and "no record of this failure" in err
     disk.free()
-    check_ends_as(run, undisturbed)
+    check_ends_as(run, baseline)
     assert run.events()[0][-1]["event"] == "done"
 
 
-def test_a_run_continues_after_a_read_only_disk(run, disk, undisturbed, monkeypatch, caplog):
+def test_a_run_continues_after_a_read_only_disk(run, disk, baseline, monkeypatch, caplog):
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="the file system is read-only; make it writ"):
         when(patch, "/checkpoints/", 2, lambda: disk.read_only(True))
         job.execute_run(run)
@@ -265,7 +265,7 @@ def test_a_run_continues_after_a_read_only_disk(run, disk, undisturbed, monkeypa
     disk.read_only(False)
     for path in run.path.glob("claim-*"):  # held by this test's own process, which still runs
         path.unlink()
-    check_ends_as(run, undisturbed)
+    check_ends_as(run, baseline)
 
 
 def test_bench_run_names_a_read_only_results_folder(disk, capsys):
