@@ -213,7 +213,8 @@ def test_a_second_kill_during_takeover_is_survived(victims, place, quiet):
     victims.kill_at(run, "takeover", "its claim made", *MOMENTS["a claim that was just made"])
     assert sorted(p.name for p in run.path.glob("claim-*")) == ["claim-000001.json", "claim-000002.json"]
     rivals = [victims.start(run) for _ in range(2)]
-    assert sorted(victims.wait(pid) for pid in rivals) == [0, 0]  # the second waits, and finds all done
+    statuses = sorted(victims.wait(pid) for pid in rivals)
+    assert statuses in ([0, 0], [0, 1]), "the second waits for 20 s, then finds all done or names the holder"
     assert outcome(run) == quiet("dit") and len(list(run.path.glob("claim-*"))) == 1
     assert [i["kind"] for i in record.read_record(run.record_path).incidents] == ["restart"]
 

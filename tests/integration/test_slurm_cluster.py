@@ -38,8 +38,12 @@ def processes_of(state):
 
 
 def test_the_dev_cluster_has_two_partitions_with_gpus(slurm):
-    rows = {tuple(line.split()) for line in ask("sinfo", "-h", "-N", "-o", "%N %R %T %G").splitlines()}
-    assert rows == {(node, part, "idle", "gpu:2") for node in NODES for part in ("normal", "preemptable")}
+    def node_rows():
+        return {tuple(line.split()) for line in ask("sinfo", "-h", "-N", "-o", "%N %R %T %G").splitlines()}
+
+    idle = {(node, part, "idle", "gpu:2") for node in NODES for part in ("normal", "preemptable")}
+    until(lambda: node_rows() == idle)
+    assert node_rows() == idle
     assert ask("srun", "--gpus-per-node=2", "printenv", "CUDA_VISIBLE_DEVICES") == "0,1"
     assert set(ask("srun", "-N", "4", "hostname").split()) == set(NODES)
 
