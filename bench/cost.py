@@ -12,13 +12,13 @@ from bench.terminal.progress_bar import ProgressBar
 
 @command("bench.cost", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; status 1 when a count differs from the official definition's."""
+    """Print the table; exit status 1 if a count differs from the official code."""
     parser = CommandParser(
         prog="python -m bench.cost",
-        description="Cost of the published networks, as counted here and as published.",
+        description="Compare the cost of published networks as counted here with the published numbers.",
     )
-    parser.add_argument("words", nargs="*", metavar="WORD", help="only networks whose names hold one of these words")
-    parser.add_argument("--json", action="store_true", help="unrounded numbers for scripts")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only networks with one of these words in their name")
+    parser.add_argument("--json", action="store_true", help="print unrounded numbers as JSON")
     parser.add_argument("--write", action="store_true", help="write all counts to results/counts.csv, for bench.tables")
     flags = parser.parse_args(argv)
     from tabulate import tabulate
@@ -43,13 +43,12 @@ def main(argv: list[str] | None = None) -> int:
         with atomic_write(published_networks.COUNTS_FILE) as partial:
             partial.write_text(format_counts_csv(comparisons))
     elif flags.json:
-        print(json.dumps([comparison_to_dict(f) for f in comparisons], indent=2))
+        print(json.dumps([comparison_to_dict(c) for c in comparisons], indent=2))
     else:
-        print(
-            tabulate([comparison_row(f) for f in comparisons], headers="keys", disable_numparse=True, colalign=COLUMNS)
-        )
+        table = [comparison_row(c) for c in comparisons]
+        print(tabulate(table, headers="keys", disable_numparse=True, colalign=COLUMNS))
         print(f"\n{LEGEND}")
-    return int(any(f.verdict().startswith("differs: official") for f in comparisons))
+    return int(any(c.verdict().startswith("differs: official") for c in comparisons))
 
 
 COLUMNS = ("left", *["right"] * 11, "left")

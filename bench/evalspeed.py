@@ -1,4 +1,4 @@
-"""Time the evaluation at full size: python -m bench.evalspeed"""
+"""Time the metrics on random features at full size: python -m bench.evalspeed PART"""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ PARTS = ("frechet", "manifold", "evaluation")
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.evalspeed", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "part", choices=PARTS, help="what to measure; each in a process of its own, for its peak memory"
+        "part", choices=PARTS, help="part to time; one per command, so that the peak memory belongs to it"
     )
     parser.add_argument("--samples", type=int, default=50_000, help="generated images (default: 50,000)")
     parser.add_argument("--reference", type=int, default=10_000, help="real images (default: 10,000)")
-    parser.add_argument("--width", type=int, default=2048, help="features (default: 2,048)")
-    parser.add_argument("--fit", type=int, default=10_000, help="samples a Gaussian is fitted to (default: 10,000)")
-    parser.add_argument("--intervals", action="store_true", help="also with intervals")
-    parser.add_argument("--cuda", action="store_true", help="precision and recall on the GPU")
-    parser.add_argument("--threads", type=int, default=0, help="torch's CPU threads (default: its own)")
+    parser.add_argument("--width", type=int, default=2048, help="feature dimension (default: 2,048)")
+    parser.add_argument("--fit", type=int, default=10_000, help="samples per fitted Gaussian (default: 10,000)")
+    parser.add_argument("--intervals", action="store_true", help="also time the 95 %% intervals")
+    parser.add_argument("--cuda", action="store_true", help="compute precision and recall on the GPU")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
     flags = parser.parse_args(argv)
     import torch
     from tabulate import tabulate

@@ -30,19 +30,20 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> CommandParser:
     p = CommandParser(
         prog="python -m bench.evaluate",
-        description="FID, sFID, IS, KID, precision, recall and FD-DINOv2 of one set of images against another.",
+        description="Compute FID, sFID, IS, KID, precision, recall and FD-DINOv2 of one set of images against another.",
         epilog="SAMPLES and REF: a folder of PNG or JPEG files, an .npz with arr_0 (N, H, W, 3), an .npz of statistics "
         "(mu, sigma, mu_s, sigma_s), or results/runs/NAME (its newest samples; as reference, the images of its data).",
     )
     p.add_argument("samples", nargs="?", metavar="SAMPLES", help="the generated images")
     p.add_argument("--reference", metavar="REF", help="the real images")
-    p.add_argument("--self-test", nargs=2, metavar=("REF.npz", "SAMPLES.npz"), help="check ADM's published values")
-    names = [name for name in METRIC_SPECS if name != "class_accuracy"]
-    p.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"some of: {', '.join(names)}")
+    p.add_argument("--self-test", nargs=2, metavar=("REF.npz", "SAMPLES.npz"), help="reproduce ADM's published values")
+    names = ", ".join(name for name in METRIC_SPECS if name != "class_accuracy")
+    p.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"metrics (default: all): {names}")
     add_extraction_flags(p)
     p.add_argument("--dinov2-weights", default="", metavar="PATH", help="DINOv2's weights (default: torch's cache)")
-    p.add_argument("--pr-dtype", choices=get_args(DistanceDtype), help="float16 repeats published tables' distances")
-    p.add_argument("--kid-subset", type=int, metavar="N", help="images of a KID subset (default: 1000)")
+    dtype = "data type of the distances in precision and recall (default: float32; published tables: float16)"
+    p.add_argument("--pr-dtype", choices=get_args(DistanceDtype), help=dtype)
+    p.add_argument("--kid-subset", type=int, metavar="N", help="images per KID subset (default: 1000)")
     p.add_argument("--fid-infinity", action="store_true", help="also extrapolate Frechet distances to N -> infinity")
     p.add_argument("--no-intervals", action="store_true", help="omit the 95 %% intervals, which is faster")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's)")

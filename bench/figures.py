@@ -10,7 +10,7 @@ from bench.terminal.cli import CommandParser, command
 
 @command("bench.figures")
 def main(argv: list[str] | None = None) -> int:
-    """Draw or list figures; return 2 for a mistake of the user."""
+    """Draw or list figures."""
     parser = CommandParser(prog="python -m bench.figures", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw (default: all that have data)")
     parser.add_argument(

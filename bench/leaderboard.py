@@ -36,7 +36,7 @@ def parser() -> CommandParser:
     view = p.add_argument_group("only print; nothing is written")
     for name, about in queries.FILTERS.items():
         view.add_argument(f"--{name}", metavar=name.upper(), help=about.help)
-    view.add_argument("--sort", metavar="COLUMN", help=f"metric, or {', '.join(queries.SORT_COLUMNS)}")
+    view.add_argument("--sort", metavar="COLUMN", help=f"sort by a metric, or by {', '.join(queries.SORT_COLUMNS)}")
     how = view.add_mutually_exclusive_group()
     how.add_argument("--at-compute", metavar="FLOPS", help="each run at its evaluation point nearest to that cost")
     how.add_argument("--target", metavar="METRIC=VALUE", help="training FLOPs and accelerator-hours to reach it")
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     if not results.is_dir():
         raise ValueError(f"{flags.results} is no folder; name a results folder with --results")
     if flags.check and asked:
-        raise ValueError(f"--check looks at whole files; leave out --{', --'.join(asked).replace('_', '-')}")
+        raise ValueError(f"--check takes no filters; leave out --{', --'.join(asked).replace('_', '-')}")
     if flags.check:
         from bench.records import submission_check
 

@@ -1,10 +1,11 @@
 """Compute reference statistics of real images once: python -m bench.reference DATA
 
-DATA is a data set of bench.run's --data, of which the images are used that runs are compared with.  It can also be a
-reference of bench.evaluate: a folder of images, an .npz file with arr_0, or a run.  The file has ADM's layout (mu,
-sigma, mu_s, sigma_s), so other evaluators can read it.  bench.evaluate also reads its manifest and refuses a
-comparison that does not fit.  The file is kept in results/cache/references/, named by a hash of everything that
-determines its numbers.
+DATA is a data set as for bench.run --data (its reference images are used), or a reference as for bench.evaluate: a
+folder of images, an .npz file with arr_0, or a run.
+
+The output has ADM's layout (mu, sigma, mu_s, sigma_s), so other evaluators can read it.  bench.evaluate also checks its
+manifest and refuses samples that do not match.  The file is stored in results/cache/references/, under a hash of
+everything that determines its values.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ def parser() -> CommandParser:
         formatter_class=PlainHelp,
     )
     p.add_argument("data", metavar="DATA", help=f"{', '.join(sources.KNOWN_SOURCES)}; or a path")
-    p.add_argument("--features", action="store_true", help="also store what precision, recall and KID need")
+    p.add_argument(
+        "--features", action="store_true", help="also store the features that precision, recall and KID need"
+    )
     add_extraction_flags(p)
     p.add_argument("--root", default="data", metavar="DIR", help="folder of the known data sets (default: data)")
-    p.add_argument("--cache", default="results/cache", metavar="DIR", help="default: results/cache")
+    p.add_argument("--cache", default="results/cache", metavar="DIR", help="cache folder (default: results/cache)")
     return p
 
 

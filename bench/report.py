@@ -27,7 +27,7 @@ def make_parser() -> CommandParser:
 
 @command("bench.report")
 def main(argv: list[str] | None = None) -> int:
-    """Write the page; return 2 for a mistake of the user."""
+    """Write the page."""
     flags = make_parser().parse_args(argv)
     from bench.reports.page_html import build_page
 

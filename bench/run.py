@@ -13,12 +13,12 @@ DESCRIPTION = """\
 Train a diffusion backbone, sample from it, measure the images, and write a record, a row of the
 leaderboard and pictures to results/.  Run the same command again to continue an interrupted run.
 
-  python -m bench.run --suite quickstart             three backbones at equal cost, in minutes
+  python -m bench.run --suite quickstart             three backbones at equal cost; takes minutes
   python -m bench.run --arch dit --data digits       one of them
-  python -m bench.run --arch dit --size XL/2         the paper's setting, ImageNet 256 latents
-  python -m bench.run --arch dit --size XL/2 --dry-run        its plan and its cost
+  python -m bench.run --arch dit --size XL/2         the paper's setting: ImageNet 256 latents
+  python -m bench.run --arch dit --size XL/2 --dry-run        print its plan and cost
   python -m bench.run --checkpoint DiT-XL-2-256x256.pt       sample and evaluate published weights
-  python -m bench.run --arch my.module:Net --match macs:unet:nano --data digits    your own
+  python -m bench.run --arch my.module:Net --match macs:unet:nano --data digits    your own backbone
 """
 STOPPED = "stopped; progress is saved, the same command continues from there"
 

@@ -1,4 +1,4 @@
-"""Time our networks against plain ones: python -m bench.speed"""
+"""Time our networks against those of diffusers and timm: python -m bench.speed"""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from bench.terminal.cli import CommandParser, command
 @command("bench.speed", errors=(ValueError,))
 def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.speed", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--arch", nargs="+", choices=("dit", "uvit", "unet"), default=["dit", "uvit", "unet"])
-    parser.add_argument("--size", choices=("small", "large"), default="small", help="small (default) or large networks")
-    parser.add_argument("--batch", type=int, default=8, help="images a step (default: 8)")
-    parser.add_argument("--rounds", type=int, default=7, help="timed turns of each (default: 7)")
+    parser.add_argument(
+        "--arch", nargs="+", choices=("dit", "uvit", "unet"), default=["dit", "uvit", "unet"], help="(default: all)"
+    )
+    parser.add_argument(
+        "--size", choices=("small", "large"), default="small", help="size of the networks (default: small)"
+    )
+    parser.add_argument("--batch", type=int, default=8, help="images per step (default: 8)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds; the networks alternate (default: 7)")
     flags = parser.parse_args(argv)
     import torch
     from tabulate import tabulate

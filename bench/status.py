@@ -20,9 +20,11 @@ def parser() -> CommandParser:
     p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
     watch = f"repeat until no run is active (default: every {WATCH_SECONDS:.0f} s)"
     p.add_argument("--watch", nargs="?", type=float, const=WATCH_SECONDS, metavar="SECONDS", help=watch)
-    failed = "only runs that failed, diverged or were lost; exit status 1 if there are any"
+    failed = "show only failed, diverged and lost runs; exit status 1 if there are any"
     p.add_argument("--failed", action="store_true", help=failed)
-    p.add_argument("--state", choices=RUN_STATES, metavar="WORD", help=f"only one state: {', '.join(RUN_STATES)}")
+    p.add_argument(
+        "--state", choices=RUN_STATES, metavar="WORD", help=f"show only runs in one state: {', '.join(RUN_STATES)}"
+    )
     p.add_argument("--json", action="store_true", help="print all values as JSON")
     return p
 

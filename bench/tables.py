@@ -1,4 +1,4 @@
-"""Print the papers' tables beside our measurements: python -m bench.tables NAME"""
+"""Print a table or figure of a paper with our measurements beside it: python -m bench.tables NAME"""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from bench.terminal.cli import CommandParser, command
 
 def parser() -> CommandParser:
     p = CommandParser(prog="python -m bench.tables", description=__doc__.splitlines()[0])
-    p.add_argument("name", nargs="?", metavar="NAME", help="a table or figure of --list")
-    p.add_argument("--list", action="store_true", help="list all tables and figures, and how much of each is measured")
-    p.add_argument("--format", choices=get_args(TableFormat), default="text", help="(default: text)")
-    p.add_argument("--scale", choices=get_args(Scale), help="(default: the paper's, and those with records)")
+    p.add_argument("name", nargs="?", metavar="NAME", help="a table or figure that --list shows")
+    p.add_argument("--list", action="store_true", help="list all tables and figures, with the measured share of each")
+    p.add_argument("--format", choices=get_args(TableFormat), default="text", help="output format (default: text)")
+    p.add_argument(
+        "--scale", choices=get_args(Scale), help="scale of the runs (default: paper, and each scale with records)"
+    )
     p.add_argument("--write", action="store_true", help="rebuild DIR/tables/*.md")
     p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
     return p

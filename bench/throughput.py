@@ -13,20 +13,24 @@ MODES = ("train", "forward", "sample", "loader")
 def parser() -> CommandParser:
     p = CommandParser(prog="python -m bench.throughput", description=(__doc__ or "").splitlines()[0])
     p.add_argument("--suite", choices=("small", "h100"), help="networks (default: h100 on a GPU, else small)")
-    p.add_argument("--net", nargs="+", metavar="ARCH:SIZE[@DATA]", help="networks instead of a suite")
-    p.add_argument("--mode", nargs="+", choices=MODES, default=["train", "forward"], help="(default: train forward)")
+    p.add_argument("--net", nargs="+", metavar="ARCH:SIZE[@DATA]", help="time these networks instead of a suite")
     p.add_argument(
-        "--baseline", choices=("eager", "none"), default="eager", help="what to compare with (default: eager)"
+        "--mode", nargs="+", choices=MODES, default=["train", "forward"], help="parts to time (default: train forward)"
     )
     p.add_argument(
-        "--track", choices=("shared", "native"), default="shared", help="recipe and process (default: shared)"
+        "--baseline", choices=("eager", "none"), default="eager", help="implementation to compare with (default: eager)"
+    )
+    p.add_argument(
+        "--track", choices=("shared", "native"), default="shared", help="recipe and diffusion process (default: shared)"
     )
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of bench.run; repeatable")
-    p.add_argument("--batch", type=int, default=0, help="images per call (default: 64, on a CPU 16)")
+    p.add_argument(
+        "--batch", type=int, default=0, help="images per forward pass or sampler call (default: 64, on a CPU 16)"
+    )
     p.add_argument("--steps", type=int, nargs="+", default=[50, 250], help="sampling steps (default: 50 250)")
     p.add_argument("--data", nargs="+", metavar="SOURCE", help="data of the loader rows (default: the first network's)")
     p.add_argument("--workers", type=int, nargs="+", help="loader threads (default: those of a run)")
-    p.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    p.add_argument("--rounds", type=int, default=5, help="timed rounds; the implementations alternate (default: 5)")
     p.add_argument("--seconds", type=float, default=1.0, help="seconds per round (default: 1)")
     p.add_argument("--out", type=Path, default=Path("results"), help="folder of the tables (default: results)")
     return p

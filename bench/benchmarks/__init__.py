@@ -1,8 +1,9 @@
-"""Measurements of our own speed; each module belongs to the command named in its first line.
+"""Speed benchmarks.
 
 Read throughput.py and workloads.py first.  Two implementations are always timed alternately in one process.
 
-throughput.py        bench.throughput: training, forward passes and sampling; workloads.py: what it times
+throughput.py        bench.throughput: training, forward passes and sampling
+workloads.py         the workloads that it times
 loading.py           throughput of the data loader alone
 threads.py           bench.threads: processes and threads on a CPU
 scaling.py           bench.scaling: number of ranks

@@ -1,7 +1,7 @@
-"""Time and peak memory of the evaluation at full size, on random features: python -m bench.evalspeed
+"""Measure time and peak memory of the evaluation at full size on random features: python -m bench.evalspeed
 
-Each part times our implementation and another one in the same process.  The features are random, with the widths of
-Inception's layers, so no weights are needed.
+The parts "frechet" and "manifold" time our implementation and another one in the same process.  The features are
+random, with the widths of Inception's layers, so no weights are needed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Result = TypeVar("Result")
 
 @lru_cache
 def mixing_matrix(width: int) -> torch.Tensor:
-    """(width, width) float32 matrix that gives features a spectrum falling over three decades."""
+    """Make a (width, width) float32 matrix that gives features a spectrum over three decades."""
     noise = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
     return noise * (torch.exp(-torch.arange(width) / (width / 7)) / width**0.25)[:, None]
 
 
 def random_features(seed: int, count: int, width: int, scale: float = 1.0) -> np.ndarray:
-    """(count, width) float32, non-negative: mixed and rectified Gaussian noise."""
+    """Make non-negative features (count, width) in float32 from mixed and rectified Gaussian noise."""
     generator = torch.Generator().manual_seed(seed)
     out = torch.empty(count, width)
     for part in out.split(2500):
@@ -49,14 +49,14 @@ def random_features(seed: int, count: int, width: int, scale: float = 1.0) -> np
 
 
 def time_call(function: Callable[[], Result]) -> tuple[Result, float]:
-    """(result, seconds) of one call."""
+    """Call a function; return (result, seconds)."""
     began = time.perf_counter()
     result = function()
     return result, time.perf_counter() - began
 
 
 def time_frechet(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Frechet distance of two Gaussians with --width features: ours and scipy's matrix square root, alternating."""
+    """Time the Frechet distance of two Gaussians with --width features, ours alternating with scipy's sqrtm."""
     from scipy.linalg import sqrtm
 
     a, b = (fit_gaussian(random_features(seed, flags.fit, flags.width, scale)) for seed, scale in ((1, 1.0), (2, 1.1)))
@@ -78,7 +78,7 @@ def without_factors(*gaussians: Gaussian) -> list[Gaussian]:
 
 
 def time_precision_recall(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Precision and recall: ours and torch-fidelity's function with bounded memory."""
+    """Time precision and recall, ours and then torch-fidelity's function with bounded memory."""
     from torch_fidelity.metric_prc import calculate_precision_recall_part
 
     device = "cuda" if flags.cuda else "cpu"
@@ -113,7 +113,7 @@ def table_row(name: str, ours: float, other: float, seconds: float, other_second
 
 
 def time_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds and peak memory of every metric of features in a feature store."""
+    """Measure the seconds and peak memory of every metric on features in a feature store."""
     with tempfile.TemporaryDirectory() as folder:
         stored = stored_features(Path(folder) / "features", flags.samples)
         rows = [{"what": "features of the samples stored on disk", "peak GiB": peak_memory_gib()}]
@@ -126,12 +126,12 @@ def time_evaluation(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def feature_batch(seed: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """{layer: (B, F) float32} of random features for image numbers (B,)."""
+    """Make random features {layer: (B, F) float32} for image numbers (B,)."""
     return {layer: random_features(seed + int(numbers[0]), len(numbers), width) for layer, width in WIDTHS.items()}
 
 
 def stored_features(path: Path, count: int) -> FeatureStore:
-    """Write a feature store like sampling does, with images of one pixel."""
+    """Write a feature store as sampling does, with images of one pixel."""
     provenance = FeatureProvenance(extractor="generated", weights="", sha256="")
     target = FeatureStoreWriter(path, count, 0, provenance, LAYERS, lambda numbers, _: feature_batch(10**6, numbers))
     for numbers in missing_batches(target.shards.scan(), 250):
@@ -141,7 +141,7 @@ def stored_features(path: Path, count: int) -> FeatureStore:
 
 
 def time_metrics(comparison: metrics.MetricInputs, intervals: bool) -> list[dict[str, Any]]:
-    """Rows of seconds and peak memory, one per metric."""
+    """Time each metric; return one row of seconds and peak memory for each."""
     rows: list[dict[str, Any]] = [{"what": "features opened", "peak GiB": peak_memory_gib()}]
     for names in (["fid"], ["sfid"], ["is"], ["kid"], ["precision", "recall"]):
         for with_interval in (False, True) if intervals else (False,):

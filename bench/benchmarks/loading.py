@@ -13,7 +13,7 @@ from bench.data.prefetch import PrefetchLoader
 from bench.training.training_batch import draw_batch
 
 WARM_UP_SECONDS = 0.5
-"""Seconds of warm-up: threads start and files are read into memory."""
+"""Seconds of warm-up, in which threads start and files are read into memory."""
 
 
 def loader_throughput(config: RunConfig, dataset: Dataset, seconds: float, workers: int) -> float:

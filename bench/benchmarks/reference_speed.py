@@ -1,7 +1,7 @@
 """Compare the speed of our networks with other implementations of equal configuration: python -m bench.speed
 
-DiT is compared with diffusers' DiTTransformer2DModel, the U-Net with its UNet2DModel.  diffusers has no U-ViT; that
-one is compared with a network made of timm's blocks.  Both networks of a pair have the same parameters and MACs (the
+DiT is compared with diffusers' DiTTransformer2DModel, the U-Net with diffusers' UNet2DModel.  diffusers has no U-ViT,
+so ours is compared with a network of timm's blocks.  Both networks of a pair have the same parameters and MACs (the
 table shows both).  Their forward and backward passes alternate in one process.
 """
 
@@ -67,7 +67,7 @@ class DiffusersUNet(nn.Module):
 
 
 class TimmUViT(nn.Module):
-    """U-ViT (arXiv:2209.12152, Section 3) made of timm's blocks."""
+    """U-ViT (arXiv:2209.12152, Section 3) with timm's blocks."""
 
     def __init__(self, io: IOSpec, *, depth: int, width: int, heads: int, patch: int, head: str = "after") -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class TimmUViT(nn.Module):
 
 
 def unet_args(channels: int) -> dict[str, Any]:
-    """Arguments that give our U-Net the layers of DDPM's, which UNet2DModel implements."""
+    """Return the arguments for which our U-Net has the layers of DDPM's U-Net, which UNet2DModel implements."""
     return dict(
         channels=channels,
         channel_mult=(1, 2, 2),
@@ -116,7 +116,7 @@ def unet_args(channels: int) -> dict[str, Any]:
 
 
 def network_pair(family: str, size: Any) -> tuple[nn.Module, nn.Module, IOSpec]:
-    """(our network, the other one, its IOSpec), of equal configuration."""
+    """Build (our network, the reference network, their IOSpec) with equal configurations."""
     if family == "dit":
         ours = architectures.build("dit", size, io=LEARNED_RANGE_IO)
         return ours, DiffusersDiT(ours), LEARNED_RANGE_IO
@@ -128,26 +128,26 @@ def network_pair(family: str, size: Any) -> tuple[nn.Module, nn.Module, IOSpec]:
 
 
 def counted_cost(net: nn.Module, io: IOSpec) -> tuple[int, int]:
-    """(trainable parameters, MACs of one image)."""
+    """Count (trainable parameters, MACs of one image)."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(*timing.inputs_for(io, 1, next(net.parameters()).device))
     return sum(p.numel() for p in net.parameters() if p.requires_grad), counter.get_total_flops() // 2
 
 
 def measure_pair(family: str, size: Any, batch: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """Rows of the other network, ours, and for the U-Net also ours in channels_last."""
+    """Time a pair alternately; return rows of the reference, ours and, for the U-Net, ours in channels_last."""
     torch.manual_seed(0)
     ours, plain, io = network_pair(family, size)
     ours, plain = ours.to(device), plain.to(device)
     inputs = timing.inputs_for(io, batch, device)
     names = {"ours": "ours", "plain": {"dit": "diffusers", "unet": "diffusers", "uvit": "timm blocks"}[family]}
-    works = {"plain": timing.training_work(plain, inputs), "ours": timing.training_work(ours, inputs)}
+    workloads = {"plain": timing.training_work(plain, inputs), "ours": timing.training_work(ours, inputs)}
     if family == "unet":
         channels_last = architectures.build("unet", io=io, args=unet_args(size)).to(device)
         channels_last = channels_last.to(memory_format=torch.channels_last)
         converted = (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
-        works["last"], names["last"] = timing.training_work(channels_last, converted), "ours, channels_last"
-    seconds = timing.time_alternately(works, rounds)
+        workloads["last"], names["last"] = timing.training_work(channels_last, converted), "ours, channels_last"
+    seconds = timing.time_alternately(workloads, rounds)
     costs = {"plain": counted_cost(plain, io), "ours": counted_cost(ours, io), "last": counted_cost(ours, io)}
     return [
         {
@@ -158,5 +158,5 @@ def measure_pair(family: str, size: Any, batch: int, rounds: int, device: torch.
             "images/s": f"{batch / median(seconds[work]):.3g}",
             "speed relative to the other": f"{1 / timing.median_ratio(seconds, work, 'plain'):.2f}",
         }
-        for work in works
+        for work in workloads
     ]

@@ -1,9 +1,9 @@
 """Measure training throughput by number of processes: python -m bench.scaling
 
-Each number of processes has its own group.  All groups start before anything is timed, and then alternate.  `same`
-keeps the global batch, `grown` the batch per process.  Ideal is the throughput of one process times their number.
-The overheads are per step: agreement between ranks, and averaging gradients.  Gradients use NCCL on GPUs and gloo on
-CPUs; on a CPU the processes share the cores.
+There is one process group for each number of processes.  All groups start before the first measurement, and then
+alternate.  Mode `same` fixes the global batch, mode `grown` fixes the batch per process.  The ideal throughput is that
+of one process times the number of processes.  The overheads of a step are the agreement between ranks and the
+averaging of gradients.  Gradients use NCCL on GPUs and gloo on CPUs; on a CPU the processes share the cores.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODES = ("same", "grown")
 
 @dataclass(frozen=True)
 class ScalingResult:
-    """Seconds of a step, and of the overheads of several ranks."""
+    """Seconds of a step, of the agreement between ranks, and of averaging the gradients."""
 
     step: float
     agree: float
@@ -49,7 +49,7 @@ class ScalingResult:
 
 
 def run_rank(process: ProcessInfo, config: RunConfig, pipe: Connection) -> None:
-    """A process of a group: time train steps of each batch size that comes through the pipe."""
+    """Run one rank of a group; time train steps at each batch size that arrives through the pipe."""
     torch.set_num_threads(config.compute.threads)
     try:
         if process.size == 1:
@@ -62,7 +62,7 @@ def run_rank(process: ProcessInfo, config: RunConfig, pipe: Connection) -> None:
 
 
 def serve_requests(world: World, config: RunConfig, pipe: Connection) -> None:
-    """Answer batch sizes with ScalingResults until None comes."""
+    """Receive batch sizes and send back ScalingResults until None arrives."""
     device, io = device_of(config, world), presets.network_io(config)
     state, diffusion = new_training_state(config, io, device, world), make_diffusion(config.diffusion, device)
     pipe.send("ready")
@@ -138,7 +138,7 @@ def read_answer(pipe: Connection, expected: Any = None) -> Any:
 
 
 def measure_scaling(config: RunConfig, sizes: list[int], rounds: int) -> dict[tuple[str, int], list[ScalingResult]]:
-    """{(mode, processes): rank 0's result of each round}; the groups alternate."""
+    """Time the groups alternately; return {(mode, processes): rank 0's result of each round}."""
     results: dict[tuple[str, int], list[ScalingResult]] = defaultdict(list)
     with start_groups(sizes, config) as pipes:
         for i in range(rounds):
@@ -155,7 +155,7 @@ def measure_scaling(config: RunConfig, sizes: list[int], rounds: int) -> dict[tu
 
 @contextmanager
 def start_groups(sizes: list[int], config: RunConfig) -> Iterator[dict[int, list[Connection]]]:
-    """Start one group per size; {size: pipes}."""
+    """Start one group per size; yield {size: pipes}."""
     if not sizes:
         yield {}
         return
@@ -166,20 +166,20 @@ def start_groups(sizes: list[int], config: RunConfig) -> Iterator[dict[int, list
 
 def scaling_table(results: dict[tuple[str, int], list[ScalingResult]], batch: int) -> list[dict[str, str]]:
     """Rows of median throughput, its share of the ideal, and the overheads."""
-    rows, one = [], batch / median(f.step for f in results["same", 1])
+    rows, single = [], batch / median(r.step for r in results["same", 1])
     for (mode, size), rounds in results.items():
         global_batch = batch * (size if mode == "grown" else 1)
-        throughput = global_batch / median(f.step for f in rounds)
+        throughput = global_batch / median(r.step for r in rounds)
         rows.append(
             {
                 "processes": str(size),
                 "batch": f"{global_batch} {mode}",
                 "images/s": f"{throughput:.4g}",
-                "ideal": f"{one * size:.4g}",
-                "of ideal": f"{throughput / (one * size):.0%}",
-                "agree (ms)": f"{1e3 * median(f.agree for f in rounds):.3f}",
-                "gradients (ms)": f"{1e3 * median(f.gradients for f in rounds):.2f}",
-                "step (ms)": f"{1e3 * median(f.step for f in rounds):.2f}",
+                "ideal": f"{single * size:.4g}",
+                "of ideal": f"{throughput / (single * size):.0%}",
+                "agree (ms)": f"{1e3 * median(r.agree for r in rounds):.3f}",
+                "gradients (ms)": f"{1e3 * median(r.gradients for r in rounds):.2f}",
+                "step (ms)": f"{1e3 * median(r.step for r in rounds):.2f}",
             }
         )
     return rows

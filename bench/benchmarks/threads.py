@@ -1,7 +1,7 @@
 """Measure training throughput by processes, threads and batch: python -m bench.threads
 
-The settings alternate in one session, so that ratios between rows hold when the machine's speed drifts.  `relative`
-is to the first row of each architecture.
+The settings alternate in one session, so that ratios between rows hold when the machine's speed drifts.  Column
+`relative` is the ratio to the first row of the architecture.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.training.trainer import device_of, new_training_state, train_step
 
 @dataclass(frozen=True)
 class ThreadLayout:
-    """One row: processes, threads per process, and batch per process."""
+    """Processes, threads per process, and batch per process of one row."""
 
     arch: str
     processes: int
@@ -54,7 +54,7 @@ def measure_layout(layout: ThreadLayout, config: RunConfig, seconds: float) -> f
 
 
 def parse_layout(text: str) -> tuple[int, int]:
-    """(processes, threads) of text such as "2x1"; ValueError for anything else."""
+    """Parse text such as "2x1" to (processes, threads); raise ValueError for anything else."""
     processes, _, threads = text.partition("x")
     if not (processes.isdigit() and threads.isdigit() and int(processes) and int(threads)):
         raise ValueError(f"layout is {text!r}; write PROCESSESxTHREADS, for example 2x1")

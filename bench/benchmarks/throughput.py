@@ -1,8 +1,9 @@
 """Measure images per second of training, forward passes and sampling: python -m bench.throughput
 
-Each network is timed with our execution settings and, with --baseline eager, like the published loops: no compile,
-float32 (TF32 in training on a GPU), loss.item() at each step.  Both implementations alternate in one process, so that
-their ratio holds when the machine's speed drifts.  Tables: results/benchmark-{train,infer}-PRECISION-DEVICE.csv.
+Each network is timed with our execution settings and, with --baseline eager, also as in the published loops: without
+torch.compile, in float32 (TF32 in training on a GPU), with loss.item() at each step.  Both implementations alternate
+in one process, so that their ratio holds when the machine's speed drifts.  The tables are written to
+results/benchmark-{train,infer}-PRECISION-DEVICE.csv.
 """
 
 from __future__ import annotations
@@ -53,35 +54,13 @@ SUITES: dict[str, tuple[str, ...]] = {
 }
 """ADM-64 is ADM's network for 64x64 pixels, here with 32x32 latents of 256x256 images."""
 COLUMNS = (
-    "model",
-    "mode",
-    "way",
-    "images_per_second",
-    "relative",
-    "latency_ms",
-    "spread",
-    "mfu",
-    "tflops",
-    "batch",
-    "micro_batch",
-    "steps",
-    "difference",
-    "compile_seconds",
-    "peak_memory_gib",
-    "params_millions",
-    "gmacs",
-    "img_size",
-    "precision",
-    "compile",
-    "peak_tflops",
-    "peak_source",
-    "device",
-    "torch",
-    "note",
-)
+    "model", "mode", "way", "images_per_second", "relative", "latency_ms", "spread", "mfu", "tflops", "batch",
+    "micro_batch", "steps", "difference", "compile_seconds", "peak_memory_gib", "params_millions", "gmacs",
+    "img_size", "precision", "compile", "peak_tflops", "peak_source", "device", "torch", "note",
+)  # fmt: skip
 """Columns of the CSV; results/README.md explains them."""
 ROW_KEY = ("model", "mode", "way", "precision", "compile", "batch", "steps", "device")
-"""A new row replaces an earlier one with the same values of these columns."""
+"""Key columns; a new row replaces an earlier row with the same key."""
 Row = dict[str, Any]
 
 
@@ -92,10 +71,14 @@ class BenchmarkSession:
     device: torch.device
     name: str
     peak: float
+    """Peak dense TFLOP/s of the device."""
     source: str
+    """Precision and origin of `peak`: a table or a measurement."""
     rounds: int
     seconds: float
+    """Seconds of one timing window; each workload has `rounds` windows."""
     baseline: bool
+    """Whether the eager implementation is timed too."""
 
     def row(self, label: str, mode: str, way: str, config: RunConfig, **more: Any) -> Row:
         """Make a row with counted cost, TFLOP/s and MFU; `flops` are those of one image."""
@@ -127,7 +110,7 @@ class BenchmarkSession:
 
 
 def open_session(device: torch.device, flags: argparse.Namespace) -> BenchmarkSession:
-    """Name the device and find its dense peak: bf16 from the table, or measured (float32 on a CPU)."""
+    """Open a session on a device; its peak comes from the bf16 table, or is measured (in float32 on a CPU)."""
     name = hardware.accelerator_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     peak, source = hardware.known_peak(name), "bf16, table"
     if peak is None:
@@ -147,7 +130,7 @@ def open_session(device: torch.device, flags: argparse.Namespace) -> BenchmarkSe
 def time_workloads(
     prepared: dict[str, workloads.NetworkWorkload], session: BenchmarkSession
 ) -> dict[str, dict[str, Any]]:
-    """Throughput, latency and relative range of workloads that alternate, in windows of about session.seconds."""
+    """Time workloads alternately, in windows of about session.seconds; return throughput, latency and spread."""
     calls = {name: repeat_for_window(work.call, session) for name, work in prepared.items()}
     seconds = timing.time_alternately({name: call for name, (call, _) in calls.items()}, session.rounds)
     results = {}
@@ -168,7 +151,10 @@ def time_workloads(
 
 
 def repeat_for_window(call: workloads.Call, session: BenchmarkSession) -> tuple[workloads.Call, int]:
-    """(a function that repeats `call` for one window, repetitions); it waits for the device at its end only."""
+    """Return (a function that repeats `call` for one window, the number of repetitions).
+
+    The function waits for the device only at its end.
+    """
     began = time.perf_counter()
     call()
     workloads.synchronize(session.device)
@@ -189,7 +175,7 @@ Makers = dict[str, Callable[[], tuple[workloads.Call, Callable[[], int]]]]
 def compare_implementations(
     label: str, mode: str, config: RunConfig, batch: int, flops: int, makers: Makers, s: BenchmarkSession
 ) -> list[Row]:
-    """Rows of one network, one per implementation; a note says if one does not fit into memory."""
+    """Time one network in each implementation; return one row for each, with a note if it does not fit into memory."""
     configs = {"ours": config, "eager": workloads.eager_baseline(config, s.device)}
     prepared, rows = {}, []
     for way, maker in makers.items():
@@ -204,12 +190,12 @@ def compare_implementations(
 
 
 def implementations(session: BenchmarkSession, ours: Any, eager: Any) -> Makers:
-    """Ours, and the published way if the session has a baseline."""
+    """Return ours, and the eager implementation if the session has a baseline."""
     return {"ours": ours, "eager": eager} if session.baseline else {"ours": ours}
 
 
 def train_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
-    """Rows of train steps at the recipe's batch."""
+    """Time train steps at the recipe's batch; return the rows."""
     flops = counting.cost_of_config(config, presets.network_io(config)).training_flops
     makers = implementations(
         s,
@@ -220,7 +206,7 @@ def train_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Benc
 
 
 def forward_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
-    """Rows of forward passes at --batch."""
+    """Time forward passes at --batch; return the rows."""
     flops, batch = counting.cost_of_config(config, presets.network_io(config)).flops, flags.batch
     baseline = workloads.eager_baseline(config, s.device)
     makers = implementations(
@@ -232,7 +218,10 @@ def forward_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Be
 
 
 def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: BenchmarkSession) -> list[Row]:
-    """Rows of whole guided sampling for each number of steps, alternating, after two steps of warm-up."""
+    """Time guided sampling at each number of steps, the implementations alternating; return the rows.
+
+    Two samplings of two steps are the warm-up.
+    """
     configs = {"ours": config, "eager": workloads.eager_baseline(config, s.device)}
     io, rows = presets.network_io(config), []
     flops = counting.cost_of_config(config, io).flops * (2 if io.num_classes else 1)
@@ -252,7 +241,10 @@ def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Ben
 
 
 def time_samplers(samplers: dict[str, Sampler], steps: int, session: BenchmarkSession) -> dict[str, Row]:
-    """Latency of samplers that alternate for the time of a row, at least once; RMS difference of their images."""
+    """Time samplers alternately for session.rounds * session.seconds; return latency and difference of their images.
+
+    Each sampler runs at least once.
+    """
     seconds: dict[str, list[float]] = {way: [] for way in samplers}
     images: dict[str, torch.Tensor] = {}
     began = time.perf_counter()
@@ -269,7 +261,7 @@ def time_samplers(samplers: dict[str, Sampler], steps: int, session: BenchmarkSe
 
 
 def time_sampler(sampler: Sampler, steps: int, session: BenchmarkSession) -> tuple[torch.Tensor, float]:
-    """Sample once: (images, seconds)."""
+    """Sample once; return (images, seconds)."""
     began = time.perf_counter()
     images = sampler(steps)
     workloads.synchronize(session.device)
@@ -277,7 +269,7 @@ def time_sampler(sampler: Sampler, steps: int, session: BenchmarkSession) -> tup
 
 
 def loader_rows(flags: argparse.Namespace, config: RunConfig, fastest: float, s: BenchmarkSession) -> list[Row]:
-    """Rows of the loader alone, relative to the fastest network that was trained."""
+    """Time the loader alone; return rows relative to the fastest network in training."""
     dataset, rows = sources.open_dataset(config.data), []
     for workers in flags.workers or [loader_workers(config, s.device)]:
         throughput = loading.loader_throughput(config, dataset, s.seconds * s.rounds, workers)
@@ -309,8 +301,8 @@ def network_configs(flags: argparse.Namespace, device: torch.device) -> dict[str
         name, _, source = word.partition("@")
         label = f"{name}@{dataset_title(source)}" if source else name
         arch, _, size = name.partition(":")
-        wish = presets.RunRequest(arch=arch, size=size, data=source, track=flags.track, settings=settings)
-        configs[label] = resolve.resolve(wish).config
+        request = presets.RunRequest(arch=arch, size=size, data=source, track=flags.track, settings=settings)
+        configs[label] = resolve.resolve(request).config
     return configs
 
 
@@ -363,7 +355,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def format_cell(value: Any) -> str:
-    """Five significant digits for floats, nothing for None."""
+    """Format floats with five significant digits and None as ""."""
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
@@ -384,7 +376,7 @@ def csv_files(rows: Sequence[Row], device: torch.device, out: Path) -> dict[Path
 
 
 def measure_and_write(flags: argparse.Namespace) -> str:
-    """Measure all rows and write the CSV files after each; the table, the device and the paths as text."""
+    """Measure all rows and write the CSV files after each; return the table, the device and the paths as text."""
     device = device_of(RunConfig())
     flags.out.mkdir(parents=True, exist_ok=True)
     flags.batch = flags.batch or (64 if device.type == "cuda" else 16)

@@ -33,23 +33,26 @@ Call = Callable[[], Any]
 
 @dataclass(kw_only=True)
 class NetworkWorkload:
-    """A call that is warmed up and ready to be timed."""
+    """Warmed-up call that is ready to be timed."""
 
     call: Call
     images: int
     """Images per call."""
     compile_seconds: float
-    """Seconds by which the first call exceeds later ones: compilation and micro-batch search."""
+    """Additional seconds of the first call, for compilation and micro-batch search."""
     peak_bytes: int | None
-    """Peak GPU memory, without what was allocated before."""
+    """Peak GPU memory in bytes, less the memory in use before; None on a CPU."""
     micro_batch: Callable[[], int] = lambda: 0
-    """Images per forward pass that a training workload settled on; 0 is the whole batch."""
+    """Micro-batch that a training workload chose; 0 means the whole batch."""
 
 
 def warm_up(
     workload: tuple[Call, Callable[[], int]], images: int, device: torch.device, before: int
 ) -> NetworkWorkload:
-    """Call a workload three times; torch.OutOfMemoryError if it does not fit.  `before` bytes belong to others."""
+    """Call a workload three times; raise torch.OutOfMemoryError if it does not fit.
+
+    `before` is the GPU memory in bytes that was in use before the workload was built.
+    """
     call, micro_batch = workload
     seconds = []
     for _ in range(3):
@@ -81,7 +84,7 @@ def reset_peak_memory(device: torch.device) -> int:
 
 
 def eager_baseline(config: RunConfig, device: torch.device) -> RunConfig:
-    """The config as the published loops run: no compile, no channels_last, TF32 on a GPU and float32 on a CPU."""
+    """Return the config with the settings of the published loops: eager, TF32 on a GPU, float32 on a CPU."""
     compute = replace(
         config.compute,
         precision="tf32" if device.type == "cuda" else "fp32",
@@ -105,7 +108,7 @@ def cycle_noise_batches(config: RunConfig, device: torch.device, count: int = 4)
 
 
 def training_workload(config: RunConfig, device: torch.device) -> tuple[Call, Callable[[], int]]:
-    """Train step of the trainer, which does not wait for the device."""
+    """Make a workload of one step of our trainer, which does not wait for the device."""
     state, batches = new_training_state(config, presets.network_io(config), device), cycle_noise_batches(config, device)
     diffusion = make_diffusion(config.diffusion, device)
 
@@ -117,7 +120,7 @@ def training_workload(config: RunConfig, device: torch.device) -> tuple[Call, Ca
 
 
 def published_training_workload(config: RunConfig, device: torch.device) -> tuple[Call, Callable[[], int]]:
-    """Train step of the published loops: AdamW without fusion, EMA one parameter at a time, loss.item() each step."""
+    """Make a workload of one step of the published loops: unfused AdamW, unfused EMA, loss.item() at each step."""
     config = eager_baseline(config, device)
     state, batches = new_training_state(config, presets.network_io(config), device), cycle_noise_batches(config, device)
     diffusion, parameters = make_diffusion(config.diffusion, device), list(state.net.parameters())
@@ -135,15 +138,15 @@ def published_training_workload(config: RunConfig, device: torch.device) -> tupl
             loss = micro_batching.accumulate_with_retry(lambda: accumulate(batch), state, len(batch[0]), search=True)
             state.optimizer.step()
         with torch.no_grad():
-            for average, new in zip(state.ema.parameters(), parameters, strict=True):
-                average.mul_(config.recipe.ema).add_(new, alpha=1 - config.recipe.ema)
+            for ema, weight in zip(state.ema.parameters(), parameters, strict=True):
+                ema.mul_(config.recipe.ema).add_(weight, alpha=1 - config.recipe.ema)
         loss.item()
 
     return call, lambda: state.micro_batch
 
 
 def live_network(config: RunConfig, device: torch.device) -> torch.nn.Module:
-    """Build a network for sampling whose zero-initialised layers are random, so that no branch is skipped."""
+    """Build a network for sampling with perturbed parameters, so that no zero-initialised branch is skipped."""
     torch.manual_seed(derive_seed(config.seed, "init"))
     model = config.model
     net = architectures.build(model.arch, model.size or None, io=presets.network_io(config), args=model.network)
@@ -151,7 +154,7 @@ def live_network(config: RunConfig, device: torch.device) -> torch.nn.Module:
 
 
 def forward_workload(config: RunConfig, device: torch.device, batch: int) -> tuple[Call, Callable[[], int]]:
-    """One forward pass, executed as in sampling."""
+    """Make a workload of one forward pass with the execution settings of sampling."""
     call = execution.sampling_execution(config, device).sampler(live_network(config, device))
     inputs = timing.inputs_for(presets.network_io(config), batch, device)
 
@@ -164,7 +167,7 @@ def forward_workload(config: RunConfig, device: torch.device, batch: int) -> tup
 
 
 def sampling_workload(config: RunConfig, device: torch.device, batch: int) -> Callable[[int], Tensor]:
-    """Make a function of the number of steps that samples images (B, C, H, W) with guidance, from the same noise."""
+    """Make a function from the number of steps to images (B, C, H, W), sampled with guidance from fixed noise."""
     io, e = presets.network_io(config), config.evaluation
     net = execution.sampling_execution(config, device).sampler(live_network(config, device))
     guidance = (e.guidance if e.guidance != 1 else GUIDANCE) if io.num_classes else 1.0

@@ -13,7 +13,7 @@ from bench.storage.run_folder import RunFolder
 
 
 def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]:
-    """List those of the runs that are queued or running, ask the user (unless `yes`), and end them.
+    """List the queued and running runs, ask the user (unless `yes`), and cancel these runs.
 
     Returns their names.  ValueError if SLURM does not answer, or there is no terminal to ask on.
     """
@@ -31,19 +31,19 @@ def ask_and_cancel(runs: Sequence[RunFolder], *, yes: bool = False) -> list[str]
         print("nothing was cancelled")
         return []
     end_runs(active)
-    print(f"cancelled {describe_counts(active)}; checkpoints are kept, the same bench.run command goes on from them")
+    print(f"cancelled {describe_counts(active)}; checkpoints are kept; the same bench.run command continues from them")
     return [status.run for status in active]
 
 
 def describe_location(status: RunStatus) -> str:
-    """The jobs or the process of an active run: "train 7_0, evaluate 8_0" or "process 123"."""
+    """Describe the jobs or the process of an active run: "train 7_0, evaluate 8_0" or "process 123"."""
     if status.pid:
         return f"process {status.pid}"
     return ", ".join(f"{stage} {id_}" for stage, id_ in status.jobs.items() if id_ in status.alive)
 
 
 def describe_counts(statuses: Sequence[RunStatus]) -> str:
-    """The numbers of runs, jobs and processes: "2 runs (4 jobs)"."""
+    """Count runs, jobs and processes as text: "2 runs (4 jobs)"."""
     jobs, processes = sum(len(s.alive) for s in statuses), sum(bool(s.pid) for s in statuses)
     parts = [f"{jobs} job{'s' * (jobs != 1)}"] if jobs else []
     parts += [f"{processes} process{'es' * (processes != 1)}"] if processes else []
@@ -51,7 +51,7 @@ def describe_counts(statuses: Sequence[RunStatus]) -> str:
 
 
 def confirm_cancellation(statuses: Sequence[RunStatus]) -> bool:
-    """Ask the user; True for y or yes.  ValueError without a terminal."""
+    """Ask the user for confirmation.  ValueError without a terminal."""
     if not sys.stdin.isatty():
         raise ValueError(
             f"{describe_counts(statuses)} would be cancelled, but there is no terminal to ask on; use --yes"
@@ -64,7 +64,7 @@ def confirm_cancellation(statuses: Sequence[RunStatus]) -> bool:
 
 
 def end_runs(statuses: Sequence[RunStatus]) -> None:
-    """End all jobs with one scancel, and send SIGTERM to local processes, which save a checkpoint and stop."""
+    """Cancel all jobs with one scancel, and send SIGTERM to local processes (they save a checkpoint and stop)."""
     if jobs := [id_ for status in statuses for id_ in status.alive]:
         slurm.cancel_jobs(jobs)
     for status in statuses:

@@ -22,7 +22,7 @@ SOURCE_FILE = "source.json"
 
 
 def copy_code(jobs: Path, modules: Iterable[str] = ()) -> Path:
-    """Copy this project and the top-level packages of `modules` below `jobs`; the folder to put on PYTHONPATH.
+    """Copy this project and the top-level packages of `modules` below `jobs`; return the folder for PYTHONPATH.
 
     Installed modules (in site-packages) are not copied.  ValueError for a module that cannot be found.
     """
@@ -48,7 +48,7 @@ def list_code_files(modules: Iterable[str]) -> Iterable[tuple[str, Path]]:
     for name in {module.partition(".")[0] for module in modules} - set(PACKAGES):
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.origin:
-            raise ValueError(f"no module {name!r} can be found; run from its folder, or put that on PYTHONPATH")
+            raise ValueError(f"no module {name!r} can be found; run from its folder, or add that folder to PYTHONPATH")
         path = Path(spec.origin).resolve()
         if "site-packages" in path.parts:
             continue
@@ -62,7 +62,7 @@ def _list_files(folder: Path, name: str) -> Iterable[tuple[str, Path]]:
 
 
 def code_version() -> dict[str, Any]:
-    """{"commit", "dirty"} of the running code: from source.json in a copy, from git in a checkout."""
+    """Return {"commit", "dirty"} of the running code: from source.json in a copy, from git in a checkout."""
     if (ROOT / SOURCE_FILE).is_file():
         version: dict[str, Any] = json.loads((ROOT / SOURCE_FILE).read_text())
         return version
@@ -73,7 +73,7 @@ def code_version() -> dict[str, Any]:
 
 
 def run_git(*arguments: str) -> str | None:
-    """The output of a git command in the folder of this code; None outside a repository."""
+    """Run git in the folder of this code and return its output; None outside a repository."""
     command = ["git", "-C", str(ROOT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -1,8 +1,10 @@
-"""Submit runs to SLURM: each is a training job and an evaluation job that depends on it; a suite is two job arrays.
+"""Submit runs to SLURM as job chains.
 
-Before anything is submitted, results/runs/jobs/submissions/UID.json announces the names of the jobs.  It is removed
-once their ids are in each run's jobs.json, so the jobs of a submission that was killed in between can be found and
-cancelled.  Imports no torch.
+A run is a training job and an evaluation job that depends on it.  A suite is two job arrays, one per stage.
+
+The names of the jobs are written to results/runs/jobs/submissions/UID.json before they are submitted.  The file is
+removed once their ids are in each run's jobs.json.  If the submission is killed in between, the next one finds the
+jobs by these names and cancels them.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ from bench.storage.atomic import write_json
 from bench.storage.run_folder import RunFolder
 
 MAX_TIMEOUTS = 1_000_000
+"""submitit's limit on requeues after a timeout, set so high that it never applies."""
 IGNORING_SIGNALS = """bash -c 'trap "" USR2 TERM; exec "$0" "$@"'"""
-"""Starts Python with SIGUSR2 and SIGTERM ignored: before it has its handlers they would end the job as failed."""
+"""Command prefix that ignores SIGUSR2 and SIGTERM until Python has its handlers; they would kill the job before."""
 
 JobFactory = Callable[..., Callable[[], Any]]
 """(path of the run folder, stage, signal_seconds) -> the callable that the job executes."""
@@ -44,12 +47,12 @@ class SlurmExecutor(submitit.SlurmExecutor):
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """The properties that all jobs of one submission share."""
+    """Properties shared by all jobs of one submission."""
 
     results: Path
     profile: SlurmProfile
     code: Path
-    """The code copy, which goes on PYTHONPATH (bench/cluster/code_snapshot.py)."""
+    """Folder of the code copy, for PYTHONPATH (bench/cluster/code_snapshot.py)."""
     job_factory: JobFactory
     label: str
     """Part of the jobs' names: the suite, or the run."""
@@ -62,12 +65,12 @@ class Submission:
 
 
 def jobs_folder(results: Path) -> Path:
-    """The folder of code copies, logs and pickles of jobs."""
+    """Return the folder of code copies, logs and submitit's pickles."""
     return results.absolute() / "runs" / "jobs"
 
 
 def make_slurm_executor(folder: Path, request: JobRequest, code: Path, name: str, **more: Any) -> SlurmExecutor:
-    """An executor for a request, with `more` of submitit's parameters; its jobs import the code copy."""
+    """Return a submitit executor for a request; `more` are further parameters.  Its jobs import the code copy."""
     python = f"{IGNORING_SIGNALS} {request.python or shlex.quote(sys.executable)}"
     executor = SlurmExecutor(folder=folder / "%j", max_num_timeout=MAX_TIMEOUTS, python=python)
     parameters = request.parameters()
@@ -82,7 +85,7 @@ def make_slurm_executor(folder: Path, request: JobRequest, code: Path, name: str
 def submission_scripts(
     results: Path, profile: SlurmProfile, count: int, parallel: int | None, label: str
 ) -> dict[str, str]:
-    """{stage: sbatch script} for a submission of `count` runs; writes nothing."""
+    """Return {stage: sbatch script} of a submission of `count` runs, without writing any file."""
     scripts = {}
     for stage in ("train", "evaluate"):
         request = getattr(profile, stage)
@@ -96,7 +99,7 @@ def submission_scripts(
 
 
 def dependency_parameters(job: str, count: int) -> dict[str, Any]:
-    """Parameters of a job that depends on the success of `job` (in arrays, task by task), else SLURM cancels it."""
+    """Return parameters of a job that starts if `job` succeeds (in arrays, task by task) and is cancelled otherwise."""
     dependency = "aftercorr" if count > 1 else "afterok"
     return {"dependency": f"{dependency}:{job}", "additional_parameters": {"kill-on-invalid-dep": "yes"}}
 
@@ -104,7 +107,7 @@ def dependency_parameters(job: str, count: int) -> dict[str, Any]:
 def submit_runs(submission: Submission, train: Sequence[RunFolder], evaluate: Sequence[RunFolder]) -> Iterator[str]:
     """Submit both jobs of the runs in `train` and the evaluation job of those in `evaluate`; yield a line for each run.
 
-    ValueError with SLURM's reason if it refuses a request; the jobs of that submission are cancelled then.
+    ValueError with SLURM's reason if it refuses a request; the jobs of that submission are then cancelled.
     """
     size, previous = max(1, slurm.query_limits().array), ""
     for chunk in split_into_arrays(train, size):
@@ -144,29 +147,27 @@ def submit_stage(
             jobs: list[submitit.Job[Any]] = [executor.submit(call) for call in calls]
     except FailedJobError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sbatch: error: ")
-        hint = "change the profile in slurm/, or --set slurm.KEY=VALUE"
-        raise ValueError(f"SLURM does not take {name}: {reason}; {hint}") from error
+        hint = "change the profile in slurm/, or use --set slurm.KEY=VALUE"
+        raise ValueError(f"SLURM refused {name}: {reason}; {hint}") from error
     return jobs
 
 
 def write_jobs_files(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> None:
     """Write each run's jobs.json: {"submitted": Unix time, "jobs": {stage: {"id", "log"}}}."""
     for i, run in enumerate(runs):
-        stages = {
-            stage: {"id": of_runs[i].job_id, "log": str(of_runs[i].paths.stdout)} for stage, of_runs in jobs.items()
-        }
+        stages = {stage: {"id": staged[i].job_id, "log": str(staged[i].paths.stdout)} for stage, staged in jobs.items()}
         write_json(run.path / "jobs.json", {"submitted": time.time(), "jobs": stages})
 
 
 def describe_jobs(runs: Sequence[RunFolder], jobs: dict[str, list[submitit.Job[Any]]]) -> Iterator[str]:
     """Yield "RUN: train ID -> evaluate ID" for each run."""
     for i, run in enumerate(runs):
-        yield f"{run.path.name}: " + " -> ".join(f"{stage} {of_runs[i].job_id}" for stage, of_runs in jobs.items())
+        yield f"{run.path.name}: " + " -> ".join(f"{stage} {staged[i].job_id}" for stage, staged in jobs.items())
 
 
 @contextmanager
 def announced_submission(submission: Submission, runs: Sequence[RunFolder]) -> Iterator[str]:
-    """Announce a submission and yield its uid; any error before its jobs are written to jobs.json cancels them."""
+    """Write the names of a submission's jobs to a file, and yield its uid.  An error in the block cancels the jobs."""
     uid = uuid.uuid4().hex[:8]
     names = [f"{stage}-{submission.label}-{uid}" for stage in ("train", "evaluate")]
     path = submission.jobs / "submissions" / f"{uid}.json"
@@ -174,7 +175,7 @@ def announced_submission(submission: Submission, runs: Sequence[RunFolder]) -> I
     try:
         yield uid
     except BaseException:
-        with suppress(slurm.SlurmUnavailable):  # then the file stays, and the next submission cancels the jobs
+        with suppress(slurm.SlurmUnavailable):  # the file then stays, and the next submission cancels the jobs
             slurm.cancel_jobs_by_name(names)
             path.unlink()
         raise
@@ -182,7 +183,7 @@ def announced_submission(submission: Submission, runs: Sequence[RunFolder]) -> I
 
 
 def cancel_orphans(results: Path) -> list[str]:
-    """Cancel the jobs of submissions that were killed; the names of their runs.
+    """Cancel the jobs of submissions that were killed, and return the names of their runs.
 
     SlurmUnavailable if SLURM does not answer.
     """

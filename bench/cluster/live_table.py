@@ -1,6 +1,6 @@
-"""Watch runs on SLURM or in the queue of this machine: a table redrawn on a terminal, plain lines in a log.
+"""Watch runs on SLURM or on this machine, as a redrawn table on a terminal or as plain lines in a log.
 
-Imports no torch: everything shown comes from the runs' files and from SLURM.
+Imports no torch: the values come from the runs' files and from SLURM.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS, MIN_WATCH_SECONDS = 15.0, 5.0
 MAX_PROGRESS_LINES = 8
-"""Runs whose progress a log shows; of more it shows only the changes of state."""
+"""With more runs at work than this, a log shows only changes of state, no progress."""
 
 
 class RunDisplay:
-    """Shows the status of runs again and again.
+    """Displays the status of runs repeatedly.
 
-    A log gets one line for each change of a run's state and, every `seconds`, one for the progress of each run at work.
+    A log gets one line for each change of state and, every `seconds`, one line of progress for each run at work.
     """
 
     def __init__(self, runs: Path, seconds: float) -> None:
@@ -39,7 +39,7 @@ class RunDisplay:
 
     def __enter__(self) -> RunDisplay:
         if sys.stdout.isatty():
-            from rich.live import Live  # takes 0.1 s, which `bench.status` without --watch need not pay
+            from rich.live import Live  # imported here because it takes 0.1 s
 
             self.live = Live(auto_refresh=False, vertical_overflow="crop")
             self.live.start()
@@ -50,7 +50,7 @@ class RunDisplay:
             self.live.stop()
 
     def show(self, statuses: Sequence[RunStatus], note: str = "") -> None:
-        """Show the present statuses; `note` says why SLURM could not be asked."""
+        """Show the current statuses.  `note` says why SLURM could not be queried."""
         if not self.live:
             for line in self._new_lines(statuses, note):
                 print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
@@ -62,7 +62,7 @@ class RunDisplay:
         self.live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
 
     def _new_lines(self, statuses: Sequence[RunStatus], note: str) -> list[str]:
-        """The lines that a log has not been given yet."""
+        """Return the lines to append to a log: changes of state, and progress if it is due."""
         working = [s.run for s in statuses if s.state in ("training", "sampling", "evaluating")]
         is_due = time.monotonic() - self.progress_at >= self.seconds
         shown = set(working) if is_due and len(working) <= MAX_PROGRESS_LINES else set()
@@ -82,7 +82,7 @@ class RunDisplay:
 
 
 def watch_runs(results: Path, patterns: Sequence[str], states: Collection[str], seconds: float) -> None:
-    """Show the runs of a results folder that are in some states, every `seconds`, until none is active."""
+    """Show the runs of a results folder that are in `states`, every `seconds`, until no run is active."""
     with RunDisplay(results / "runs", seconds) as display:
         while True:
             statuses, note = run_status.query_runs(run_status.find_runs(results, patterns))
@@ -95,7 +95,7 @@ def watch_runs(results: Path, patterns: Sequence[str], states: Collection[str], 
 def watch_local_runs(
     runs: Mapping[str, RunFolder], advance: Callable[[], bool], *, seconds: float = WATCH_SECONDS, poll: float = 0.5
 ) -> None:
-    """Show the runs of this machine's queue until `advance`, called every `poll` seconds, says that none is left."""
+    """Show the runs of this machine's queue until `advance`, called every `poll` seconds, returns False."""
     folders, began = list(runs.values()), round(time.time(), 3)
     with RunDisplay(folders[0].path.parent, seconds) as display:
         while True:
@@ -107,8 +107,8 @@ def watch_local_runs(
 
 
 def check_watch_options(seconds: float, as_json: bool) -> None:
-    """ValueError for options of bench.status --watch that make no sense."""
+    """Raise ValueError for invalid options of bench.status --watch."""
     if as_json:
-        raise ValueError("--json and --watch do not go together; leave one out")
+        raise ValueError("--json and --watch cannot be combined")
     if not seconds >= MIN_WATCH_SECONDS:
-        raise ValueError(f"--watch is {seconds:g}; SLURM may be asked every {MIN_WATCH_SECONDS:g} s at most")
+        raise ValueError(f"--watch is {seconds:g}; it must be at least {MIN_WATCH_SECONDS:g} s, to spare SLURM")

@@ -1,4 +1,4 @@
-"""The choice of a cluster, and the job queue of this machine: processes through submitit.  Imports no torch."""
+"""Choice between SLURM and this machine, and a queue of local processes run by submitit.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 CLUSTERS = ("auto", "local", "debug", "slurm")
 TIMEOUT_MINUTES = 60 * 24 * 365
-"""submitit wants a limit; local runs have none."""
+"""One year, in effect no limit; submitit requires one."""
 
 
 def resolve_cluster(name: str) -> str:
@@ -28,12 +28,12 @@ def resolve_cluster(name: str) -> str:
     if not shutil.which("sbatch"):
         problem = "needs sbatch, which is not on PATH"
     elif not sbatch_is_configured():
-        problem = "needs a SLURM, and sbatch finds no configuration of one (is SLURM_CONF right?)"
+        problem = "needs SLURM, but sbatch finds no configuration (is SLURM_CONF right?)"
     else:
         return "slurm"
     if name == "auto":
         if shutil.which("sbatch"):
-            logger.warning("sbatch finds no configuration of a SLURM (is SLURM_CONF right?): this runs on this machine")
+            logger.warning("sbatch finds no configuration (is SLURM_CONF right?); running on this machine instead")
         return "local"
     raise ValueError(f"--cluster slurm {problem}; use --cluster local")
 
@@ -46,14 +46,14 @@ def sbatch_is_configured() -> bool:
 
 
 def make_local_executor(cluster: str, folder: Path, gpus: int = 0, processes: int = 1) -> submitit.AutoExecutor:
-    """A submitit executor for this machine ("local" or "debug"); it writes its logs to `folder`."""
+    """Return a submitit executor for this machine ("local" or "debug") that writes its logs to `folder`."""
     executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
     executor.update_parameters(timeout_min=TIMEOUT_MINUTES, gpus_per_node=gpus, tasks_per_node=processes, nodes=1)
     return executor
 
 
 def count_gpus() -> int:
-    """Number of NVIDIA GPUs by their device files, which needs no torch; 0 if CUDA_VISIBLE_DEVICES is empty."""
+    """Count NVIDIA GPUs by their device files, without torch.  0 if CUDA_VISIBLE_DEVICES is empty."""
     return len(list(Path("/dev").glob("nvidia[0-9]*"))) if os.environ.get("CUDA_VISIBLE_DEVICES") != "" else 0
 
 
@@ -70,7 +70,7 @@ class LocalQueue:
         self.waiting.append((name, job))
 
     def advance(self) -> bool:
-        """Start as many jobs as there is room for; whether any job is still waiting or running."""
+        """Start jobs up to the limit, and return whether any job is still waiting or running."""
         running = [job for job in self.jobs.values() if not job.done()]
         while self.waiting and len(running) < self.parallel:
             name, callable_ = self.waiting.pop(0)
@@ -85,7 +85,7 @@ class LocalQueue:
 def sigint_ignored() -> Iterator[None]:
     """Ignore SIGINT in processes started here, since a Ctrl-C would kill submitit's controller process.
 
-    The job itself installs a handler, and also stops after saving once the launcher no longer runs.
+    The job installs its own handler.  It also saves and stops once the launcher has ended.
     """
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

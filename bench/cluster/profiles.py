@@ -35,7 +35,7 @@ class JobRequest:
     __pydantic_config__ = SETTINGS
 
     partition: str = ""
-    """Partitions, comma-separated; "" is the cluster's default, here and for the next three."""
+    """Partitions, comma-separated; "" is the cluster's default, also for account, qos and constraint."""
     account: str = ""
     """Account that is charged."""
     qos: str = ""
@@ -47,13 +47,13 @@ class JobRequest:
     gpus_per_node: int = 1
     """GPUs on each node; 0 requests none."""
     tasks_per_node: int = 0
-    """Processes on each node; 0 is one per GPU, or one."""
+    """Processes on each node; 0 is one per GPU, or one without GPUs."""
     cpus_per_task: int = 8
     """CPU cores per process."""
     mem_gb: float = 64.0
-    """Memory per node in GiB; 0 is all of it, as for sbatch."""
+    """Memory per node in GiB; 0 requests all of it."""
     time: str = "24:00:00"
-    """Time limit of one job as sbatch takes it (minutes, H:M:S, D-H:M:S); a requeued job continues the run."""
+    """Time limit of one job in sbatch's format (minutes, H:M:S, D-H:M:S); a requeued job continues the run."""
     signal_seconds: int = 120
     """Seconds before the limit at which SLURM signals the job, which then saves and is requeued."""
     setup: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class JobRequest:
     container: str = ""
     """Image for srun --container-image (pyxis, enroot)."""
     mounts: str = ""
-    """srun --container-mounts; must include the results folder."""
+    """Mounts for srun --container-mounts; they must include the results folder."""
     srun: tuple[str, ...] = ()
     """Further arguments of srun."""
     options: dict[str, str | int | bool] = field(default_factory=dict)
@@ -103,11 +103,11 @@ class JobRequest:
 
     @property
     def tasks(self) -> int:
-        """Processes per node."""
+        """Number of processes per node."""
         return self.tasks_per_node or max(1, self.gpus_per_node)
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters of submitit's executor for this request."""
+        """Return the parameters of submitit's executor for this request."""
         srun = [f"--cpus-per-task={self.cpus_per_task}", "--kill-on-bad-exit=1", *self.srun]
         srun += [f"--container-image={self.container}"] if self.container else []
         srun += [f"--container-mounts={self.mounts}"] if self.mounts else []
@@ -149,8 +149,8 @@ def load_profile(name: str, settings: Mapping[str, str] | None = None) -> SlurmP
         name_in_table = key.removeprefix("evaluate.")
         apply_setting(evaluate if name_in_table != key else table, name_in_table, text)
     train = build_request(table, name)
-    small = {"nodes": 1, "gpus_per_node": min(1, train.gpus_per_node), "tasks_per_node": 0}
-    return SlurmProfile(train=train, evaluate=build_request({**table, **small, **evaluate}, name))
+    evaluate_defaults = {"nodes": 1, "gpus_per_node": min(1, train.gpus_per_node), "tasks_per_node": 0}
+    return SlurmProfile(train=train, evaluate=build_request({**table, **evaluate_defaults, **evaluate}, name))
 
 
 def read_profile_table(name: str) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def read_profile_table(name: str) -> dict[str, Any]:
 
 
 def apply_setting(table: dict[str, Any], key: str, text: str) -> None:
-    """Apply one `--set slurm.KEY=TEXT` to a table; a list is given as JSON, or as its only entry."""
+    """Apply one `--set slurm.KEY=TEXT` to a table; a list is written as JSON; other text becomes its only entry."""
     first, dot, rest = key.partition(".")
     if dot:
         table[first] = {**table.get(first, {}), rest: parse_json_or_text(text) if first == "options" else text}
@@ -188,7 +188,7 @@ def build_request(table: Mapping[str, Any], name: str) -> JobRequest:
 
 
 def slurm_help_lines() -> list[str]:
-    """One line of `bench.run --help` for each setting: type, meaning and default."""
+    """Return one line of `bench.run --help` for each setting, with type, meaning and default."""
     lines = ["\n  slurm (slurm/NAME.toml; slurm.evaluate.KEY is for the evaluation job only)"]
     for key, kind, default, doc in iterate_settings(JobRequest):
         shown = "" if default in ("", {}, ()) else f" [{default}]"

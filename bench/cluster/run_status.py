@@ -1,6 +1,6 @@
-"""The status of runs: from their files, and from one query to SLURM for all of them.  Imports no torch.
+"""Status of runs, from their files and one SLURM query for all of them.  Imports no torch.
 
-Of each run only status.json, jobs.json and record.json are read, and its log if status.json is missing.
+Only status.json, jobs.json and record.json of a run are read.  The log is read only if status.json is missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RUN_STATES = (
     *("training", "sampling", "evaluating", "requeued", "waiting", "queued"),
     *("failed", "diverged", "lost", "cancelled", "stopped", "done"),
 )
-"""Every state of a run; first the ACTIVE_STATES, which a run leaves without a user's command."""
+"""All states of a run.  The first six are ACTIVE_STATES: the run leaves them without a command of the user."""
 ACTIVE_STATES = frozenset(RUN_STATES[:6])
 FAILED_STATES = frozenset(["failed", "diverged", "lost"])
 EVENT_STATES = {"resume": "training", "train": "training", "rollback": "training"} | {
@@ -46,20 +46,20 @@ class RunStatus:
     run: str
     state: str = ""
     why: str = ""
-    """What the run waits for, or what ended it."""
+    """Reason why the run waits or has ended."""
     stage_images: int | None = None
-    """Images that the present stage has processed; in evaluation, points of the FID curve."""
+    """Images processed by the current stage; in evaluation, points of the FID curve."""
     stage_of: int | None = None
     """Images (or points) of the whole stage."""
     rate: float | None = None
     """Images per second."""
     eta_seconds: int | None = None
-    """Time to the end of the present stage."""
+    """Time to the end of the current stage."""
     loss: float | None = None
     fid: dict[str, Any] | None = None
     """The latest FID: name, value, images."""
     restarts: int = 0
-    """Starts beyond the first of each of its jobs."""
+    """Starts of its jobs, without the first start of each."""
     rollbacks: int = 0
     node: str = ""
     pid: int | None = None
@@ -88,7 +88,7 @@ class RunFiles:
 
 
 def find_runs(results: Path, patterns: Sequence[str] = ()) -> list[RunFolder]:
-    """The runs of a results folder whose names match any pattern: a shell pattern, or part of a name.
+    """List the runs of a results folder that match any pattern (a shell pattern, or part of a name).
 
     ValueError if there is no such folder, or a pattern matches no run.
     """
@@ -103,7 +103,7 @@ def find_runs(results: Path, patterns: Sequence[str] = ()) -> list[RunFolder]:
 
 
 def is_run_folder(path: Path) -> bool:
-    """Whether a folder is that of a run, not of logs."""
+    """Whether a folder belongs to a run."""
     return (path / "config.json").is_file() or (path / "jobs.json").is_file()
 
 
@@ -132,9 +132,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def query_runs(runs: Iterable[RunFolder], *, record_failures: bool = True) -> tuple[list[RunStatus], str]:
-    """(status of each run, a note if SLURM did not answer); at most one sacct and one squeue call.
+    """Return (status of each run, a note if SLURM did not answer), with at most one sacct and one squeue call.
 
-    With `record_failures`, a run that SLURM killed before it could log an error gets its error.txt and its record.
+    With `record_failures`, write error.txt and a failed record of each run that SLURM killed before it could log.
     """
     files = [read_run_files(run) for run in runs]
     ids = [job["id"] for f in files if not f.record for job in f.jobs.values()]
@@ -153,9 +153,9 @@ def query_runs(runs: Iterable[RunFolder], *, record_failures: bool = True) -> tu
 
 
 def query_local_runs(runs: Iterable[RunFolder], since: float) -> list[RunStatus]:
-    """The status of runs in this machine's queue since a Unix time, without a query to SLURM.
+    """Return the status of runs in this machine's queue, without a query to SLURM.
 
-    A run whose last event is older has not started yet: it is queued, whatever an earlier attempt logged.
+    A run without an event since `since` (Unix time) is queued, whatever an earlier attempt logged.
     """
     statuses = []
     for run in runs:
@@ -168,14 +168,14 @@ def query_local_runs(runs: Iterable[RunFolder], since: float) -> list[RunStatus]
 
 
 def derive_run_status(files: RunFiles, states: Mapping[str, slurm.JobState] | None) -> RunStatus:
-    """The status of one run from its files and its jobs' states; `states` is None if SLURM did not answer."""
+    """Derive the status of one run from its files and its jobs' states (None if SLURM did not answer)."""
     s = files.status
     jobs = {stage: states.get(job["id"], slurm.JobState()) for stage, job in files.jobs.items()} if states else {}
     state, why = derive_state(files, jobs)
     age = time.time() - s["time"] if state in ("training", "sampling", "evaluating") and s["time"] else 0.0
     why = f"silent for {age / 60:.0f} min" if age > STALE_SECONDS else why
     stage = current_stage(files, jobs)
-    images, of = stage_progress(files, state)
+    images, total = stage_progress(files, state)
     is_fresh = state in ("training", "sampling") and images is not None and age <= STALE_SECONDS
     rate = finite_or_none(s["rate"]) if is_fresh else None
     second_job_started = "train" in files.jobs and s["job"] == files.jobs.get("evaluate", {}).get("id", "")
@@ -184,9 +184,9 @@ def derive_run_status(files: RunFiles, states: Mapping[str, slurm.JobState] | No
         state=state,
         why=why,
         stage_images=images,
-        stage_of=of,
+        stage_of=total,
         rate=rate,
-        eta_seconds=int((of - images) / rate) if rate and of and images is not None else None,
+        eta_seconds=int((total - images) / rate) if rate and total and images is not None else None,
         loss=None if s["loss"] is None else float(s["loss"]),
         fid=latest_fid(files),
         restarts=max(sum(j.restarts for j in jobs.values()), s["starts"] - 1 - second_job_started, 0),
@@ -207,7 +207,7 @@ def finite_or_none(value: Any) -> float | None:
 
 
 def stage_progress(files: RunFiles, state: str) -> tuple[int | None, int | None]:
-    """(images done, images in all) of the present stage; (None, None) before its first event."""
+    """Return (images processed, images in total) of the current stage; (None, None) before its first event."""
     s = files.status
     if state == "done":
         budget = files.record.get("config", {}).get("budget", {}).get("images")
@@ -219,7 +219,7 @@ def stage_progress(files: RunFiles, state: str) -> tuple[int | None, int | None]
 
 
 def latest_fid(files: RunFiles) -> dict[str, Any] | None:
-    """The latest FID {name, value, images}; that of the record if the run is finished."""
+    """Return the latest FID {name, value, images}, from the record if the run is finished."""
     for name, metric in files.record.get("metrics", {}).items():
         if name.startswith("fid"):
             images = files.record.get("config", {}).get("budget", {}).get("images")
@@ -229,14 +229,14 @@ def latest_fid(files: RunFiles) -> dict[str, Any] | None:
 
 
 def current_stage(files: RunFiles, jobs: Mapping[str, slurm.JobState]) -> str | None:
-    """The stage whose job runs, otherwise the first unfinished one; None without jobs."""
+    """Return the stage of the running job, otherwise the first unfinished stage; None without jobs."""
     stages = [stage for stage in ("train", "evaluate") if stage in files.jobs]
     if files.record:
         return next(iter(stages[-1:]), None)
     working = [s for s in stages if s in jobs and jobs[s].alive and not jobs[s].queued]
-    if not jobs:  # SLURM does not answer: take the job that logged last
+    if not jobs:  # SLURM does not answer: use the job that logged last
         working = [s for s in stages if files.jobs[s]["id"] == files.status["job"]]
-    any_alive = any(job.alive for job in jobs.values())  # then a job that SLURM has forgotten was successful
+    any_alive = any(job.alive for job in jobs.values())  # a job unknown to SLURM then succeeded
     unfinished = [
         s
         for s in stages
@@ -321,7 +321,7 @@ def is_writer_running(status: Mapping[str, Any]) -> bool:
 
 
 def error_lines(files: RunFiles, status: RunStatus, count: int = 4) -> list[str]:
-    """The last lines of error.txt, otherwise of the job's stderr, otherwise SLURM's reason; and the consequence."""
+    """Return the last lines of error.txt, of the job's stderr, or SLURM's reason; add that no evaluation follows."""
     lines: list[str] = []
     if status.state not in FAILED_STATES | {"cancelled"}:
         return lines
@@ -337,7 +337,7 @@ def error_lines(files: RunFiles, status: RunStatus, count: int = 4) -> list[str]
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The last non-empty lines of a file, of which at most 8 KiB are read; [] if there is none."""
+    """Return the last non-empty lines of a file, within its last 8 KiB; [] if the file cannot be read."""
     try:
         with path.open("rb") as f:
             f.seek(max(0, path.stat().st_size - 8192))
@@ -356,8 +356,8 @@ def mark_failed(files: RunFiles, status: RunStatus) -> str:
     if error_path.exists() or files.status["event"] in END_EVENTS:
         return ""
     if read_json_object(files.run.path / "jobs.json").get("jobs") != files.jobs:
-        return ""  # it was submitted again meanwhile
-    from bench.records import failures  # imported late: bench.status usually needs no records
+        return ""  # the run was submitted again meanwhile
+    from bench.records import failures  # imported late: bench.status rarely needs it
 
     stderr = "\n".join(last_lines(Path(status.log).with_suffix(".err"), 20))
     try:
@@ -370,6 +370,6 @@ def mark_failed(files: RunFiles, status: RunStatus) -> str:
 
 
 def statuses_as_json(statuses: Iterable[RunStatus], note: str) -> dict[str, Any]:
-    """The object that `bench.status --json` prints; a NaN or infinite loss becomes null."""
+    """Return the object that `bench.status --json` prints; a NaN or infinite loss becomes null."""
     runs = [{**asdict(status), "loss": finite_or_none(status.loss)} for status in statuses]
     return {"time": time.time(), "note": note, "runs": runs}

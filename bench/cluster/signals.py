@@ -26,7 +26,7 @@ REQUEUE_TIMEOUT_SECONDS, RETRY_SECONDS = 600.0, 0.5
 
 
 class SignalHandler:
-    """The signals that this process has received.
+    """Handlers that record the signals which this process receives.
 
     `signal_seconds` is the time between SLURM's SIGUSR2 and the end of the job (slurm.signal_seconds); 0 outside SLURM.
     """
@@ -38,12 +38,12 @@ class SignalHandler:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether any signal has come."""
+        """Whether any signal was received."""
         return bool(self.received)
 
     @property
     def requeue_requested(self) -> bool:
-        """Whether SLURM's SIGUSR2 has come."""
+        """Whether SLURM's SIGUSR2 was received."""
         return signal.SIGUSR2 in self.received
 
     @contextmanager
@@ -73,7 +73,7 @@ class SignalHandler:
             signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
 
     def requeue_job(self) -> bool:
-        """Let submitit requeue this job; False if SLURM did not accept it yet.
+        """Let submitit requeue this job; False if SLURM has not accepted the request yet.
 
         Success ends the process in rank 0; in the other ranks submitit does nothing.
         Raises submitit's UncompletedJobError if the job was requeued too often.

@@ -1,6 +1,6 @@
 """Query SLURM in few calls: one sacct for any number of jobs, and one squeue if that does not suffice.
 
-Job ids are SLURM's: "12", or "12_3" for task 3 of array 12; they survive a requeue.
+Job ids are those of SLURM: "12", or "12_3" for task 3 of array 12.  A requeue keeps the id.
 Imports no torch and no submitit.
 """
 
@@ -18,7 +18,7 @@ from bench.cluster.slurm_time import parse_slurm_time
 
 TIMEOUT_SECONDS = 30.0
 MAX_ARGUMENT_BYTES = 100_000
-"""Length of a list of job ids; Linux takes 131,072 bytes in one argument."""
+"""Maximum length of a list of job ids; Linux allows 131,072 bytes in one argument."""
 
 QUEUED_STATES = frozenset(["PENDING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"])
 LIVE_STATES = QUEUED_STATES | {
@@ -50,13 +50,13 @@ class JobState:
     """Whether it is queued, running, or about to be queued again."""
     node: str = ""
     reason: str = ""
-    """Why it waits (Priority, Dependency, ...), who cancelled it ("by root"), or Dependency if that cannot be met."""
+    """Why it waits (Priority, ...), who cancelled it ("by root"), or Dependency for one that can never be met."""
     elapsed_seconds: int = 0
     """Run time of its latest start."""
     exit_code: str = ""
     """EXIT:SIGNAL."""
     restarts: int = 0
-    """How often it was requeued."""
+    """Number of requeues."""
     previous_end: str = ""
     """State in which its previous start ended."""
 
@@ -76,15 +76,15 @@ class ClusterLimits:
     """Limits of a cluster."""
 
     array: int
-    """Tasks of one array."""
+    """Maximum number of tasks of one array."""
     jobs: int
-    """Jobs of all users together; each array task counts."""
+    """Maximum number of jobs of all users together; each array task counts."""
 
 
 def query_job_states(ids: Iterable[str]) -> dict[str, JobState]:
-    """The state of each job: one sacct call, and one squeue call unless all jobs have certainly ended.
+    """Query the state of each job by one sacct call, and one squeue call unless all jobs have certainly ended.
 
-    Without accounting only squeue is asked, which soon forgets ended jobs: their state is UNKNOWN.
+    Without accounting only squeue is called.  It soon drops ended jobs, so that their state becomes UNKNOWN.
     SlurmUnavailable if SLURM does not answer.
     """
     ids = list(dict.fromkeys(ids))
@@ -107,7 +107,7 @@ def query_job_states(ids: Iterable[str]) -> dict[str, JobState]:
 
 
 def merge_job_states(accounted: JobState, queue: JobState | None, is_array_task: bool) -> JobState:
-    """One state from those of sacct and of squeue (None if squeue does not list the job)."""
+    """Merge the states reported by sacct and by squeue (None if squeue does not list the job)."""
     if accounted.state in FINISHED_STATES | UNSUCCESSFUL_STATES and not (queue and queue.alive):
         return accounted
     if queue is None and is_array_task and accounted.state in QUEUED_STATES | {UNKNOWN_STATE}:
@@ -128,14 +128,14 @@ def merge_job_states(accounted: JobState, queue: JobState | None, is_array_task:
 
 
 def query_sacct(bases: list[str]) -> dict[str, JobState]:
-    """States by sacct; with -D it lists a requeued job once for each start, the latest of which counts."""
+    """Query states by sacct.  With -D it lists a requeued job once per start; the latest start decides."""
     single: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
     ranged: dict[str, list[tuple[str, list[str]]]] = {}
     fields = "JobID,Submit,State,ExitCode,ElapsedRaw,NodeList,Reason"
     for chunk in split_arguments(bases):
         for line in run_client("sacct", "-X", "-D", "-n", "-P", "-o", fields, "-j", ",".join(chunk)).splitlines():
             job, submitted, *rest = line.split("|", 6)
-            if "[" in job:  # a range may still list tasks that also have a line of their own
+            if "[" in job:  # a range may include tasks that also have their own line
                 ranged.update((id_, [(submitted, rest)]) for id_ in expand_job_ids(job))
             else:
                 single[job].append((submitted, rest))
@@ -143,11 +143,11 @@ def query_sacct(bases: list[str]) -> dict[str, JobState]:
 
 
 def parse_starts(starts: list[tuple[str, list[str]]]) -> JobState:
-    """The state of a job from sacct's lines for its starts: (submit time, remaining fields) each."""
+    """Derive the state of a job from sacct's lines, one (submit time, remaining fields) per start."""
     starts = sorted(starts, key=lambda start: start[0])
     state, code, elapsed, node, reason = starts[-1][1]
     name, _, by = state.partition(" ")
-    waits_for = reason if node == "None assigned" and reason != "None" else ""  # else an old reason to wait
+    waits_for = reason if node == "None assigned" and reason != "None" else ""  # else left from an earlier wait
     return JobState(
         state=name,
         alive=name in LIVE_STATES,
@@ -161,7 +161,7 @@ def parse_starts(starts: list[tuple[str, list[str]]]) -> JobState:
 
 
 def name_canceller(by: str) -> str:
-    """Replace the uid in "by 0" with the user's name; unchanged if the user is not known here."""
+    """Replace the uid in "by 0" with the user's name, if this machine knows the user."""
     word, _, uid = by.partition(" ")
     try:
         return f"by {pwd.getpwuid(int(uid)).pw_name}" if word == "by" else by
@@ -170,7 +170,7 @@ def name_canceller(by: str) -> str:
 
 
 def query_squeue(bases: list[str]) -> dict[str, JobState]:
-    """States by squeue, which also lists jobs that ended within the last minutes (MinJobAge).
+    """Query states by squeue, which also lists jobs that ended within the last minutes (MinJobAge).
 
     Ranges of tasks are expanded here, since squeue -r loses the last task of a range like 0-597:3 (SLURM 22.05).
     """
@@ -191,7 +191,7 @@ def query_squeue(bases: list[str]) -> dict[str, JobState]:
 
 
 def _elapsed_seconds(text: str) -> int:
-    """Seconds of squeue's %M; 0 for INVALID, which it prints for a job that has not started."""
+    """Parse squeue's %M to seconds; 0 for INVALID, which it prints for a job that has not started."""
     try:
         return parse_slurm_time(text)
     except ValueError:
@@ -204,7 +204,7 @@ def cancel_jobs(ids: Iterable[str]) -> None:
     for id_ in dict.fromkeys(ids):
         base, _, task = id_.partition("_")
         tasks[base].append(task)
-    arguments = [base if "" in of_base else f"{base}_[{','.join(of_base)}]" for base, of_base in tasks.items()]
+    arguments = [base if "" in task_ids else f"{base}_[{','.join(task_ids)}]" for base, task_ids in tasks.items()]
     for chunk in split_arguments(arguments):
         run_client("scancel", *chunk)
 
@@ -216,7 +216,7 @@ def cancel_jobs_by_name(names: Iterable[str]) -> None:
 
 
 def query_limits() -> ClusterLimits:
-    """The limits of this cluster.  SlurmUnavailable if SLURM does not answer."""
+    """Query the limits of this cluster.  SlurmUnavailable if SLURM does not answer."""
     settings = dict(re.findall(r"^(\S+)\s*= (.*)$", run_client("scontrol", "show", "config"), re.MULTILINE))
     max_tasks = re.search(r"max_array_tasks=(\d+)", settings.get("SchedulerParameters", ""))
     array = int(settings["MaxArraySize"])  # one more than the largest index; the first is 0
@@ -251,14 +251,14 @@ def split_arguments(words: list[str]) -> Iterator[list[str]]:
 
 
 USER_PREFERENCES = ("SQUEUE_", "SACCT_", "SCANCEL_")
-"""Prefixes of environment variables with which users filter the output, or ask for confirmation."""
+"""Prefixes of environment variables that change the clients' output or make them ask for confirmation."""
 HARMLESS_ERRORS = re.compile(r"Invalid job id specified|already completing|Job/step already")
 
 
 def run_client(*command: str) -> str:
-    """The output of one of SLURM's clients; that it knows no such job counts as an empty output.
+    """Run a SLURM client and return its output, which is empty if SLURM does not know the job.
 
-    SlurmUnavailable (AccountingUnavailable for sacct) says in one sentence why it failed.
+    SlurmUnavailable (AccountingUnavailable for sacct) with one sentence if the client fails.
     """
     problem = AccountingUnavailable if command[0] == "sacct" else SlurmUnavailable
     env = {name: value for name, value in os.environ.items() if not name.startswith(USER_PREFERENCES)}
@@ -268,7 +268,7 @@ def run_client(*command: str) -> str:
             command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
         )
     except FileNotFoundError:
-        raise problem(f"{command[0]} is not on PATH, so SLURM cannot be asked; is this a login node?") from None
+        raise problem(f"{command[0]} is not on PATH, so SLURM cannot be queried; is this a login node?") from None
     except subprocess.TimeoutExpired:
         raise problem(f"{command[0]} gave no answer in {TIMEOUT_SECONDS:.0f} s; try again when SLURM is back") from None
     lines = done.stderr.strip().splitlines()

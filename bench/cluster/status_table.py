@@ -1,4 +1,4 @@
-"""Text of the status of runs: the table, its page with failures and a summary, and one line a run for logs.
+"""Text output for the status of runs: a table, a page with failures and a summary, and log lines.
 
 Imports no torch.
 """
@@ -21,7 +21,7 @@ OPTIONAL_COLUMNS = ("log", "node", "restarts", "loss")
 
 
 def run_cells(status: RunStatus, width: int, runs: Path) -> dict[str, str]:
-    """The cells of a run's row; `width` is that of the terminal, 0 for unlimited."""
+    """Return the cells of a run's row.  `width` is the width of the terminal in columns, 0 for unlimited."""
     reason = f" ({status.why})" if status.why and status.state in (*ACTIVE_STATES, "lost", "cancelled") else ""
     progress, fid = "", ""
     if status.stage_images is not None and status.stage_of:
@@ -45,7 +45,7 @@ def run_cells(status: RunStatus, width: int, runs: Path) -> dict[str, str]:
 
 
 def describe_progress(status: RunStatus) -> str:
-    """One line for a log: "dit: training 25%, 100 img/s, ETA 15 s, loss 0.25"."""
+    """Format one line for a log: "dit: training 25%, 100 img/s, ETA 15 s, loss 0.25"."""
     words = [status.state + (f" ({status.why})" if status.why else "")]
     if status.state in ACTIVE_STATES and status.stage_images is not None and status.stage_of:
         words[0] += f" {status.stage_images / status.stage_of:.0%}"
@@ -56,26 +56,29 @@ def describe_progress(status: RunStatus) -> str:
 
 
 def relative_path(path: str, folder: Path) -> str:
-    """A path relative to a folder if it is below it, otherwise unchanged."""
+    """Shorten a path relative to a folder that contains it; other paths are unchanged."""
     short = os.path.relpath(path, folder)
     return path if short.startswith("..") else short
 
 
 def table_lines(statuses: Iterable[RunStatus], width: int, runs: Path) -> list[str]:
-    """The table, column names first, in at most `width` columns (0: unlimited); logs are relative to `runs`."""
+    """Format the table, column names first, in at most `width` columns (0: unlimited).
+
+    Paths of logs are relative to `runs`.
+    """
     grid = [dict(zip(COLUMNS, COLUMNS, strict=True)), *(run_cells(status, width, runs) for status in statuses)]
     columns = [c for c in COLUMNS if any(row[c] for row in grid[1:])]
-    attempts = (
+    candidates = (
         fit_widths(grid, [c for c in columns if c not in OPTIONAL_COLUMNS[:omitted]], width)
         for omitted in range(len(OPTIONAL_COLUMNS) + 1)
     )
-    widths = next(filter(None, attempts), None) or {c: max(len(row[c]) for row in grid) for c in columns[:2]}
+    widths = next(filter(None, candidates), None) or {c: max(len(row[c]) for row in grid) for c in columns[:2]}
     lines = ["  ".join(shorten_middle(row[c], w).ljust(w) for c, w in widths.items()).rstrip() for row in grid]
     return [line[:width] for line in lines] if width else lines
 
 
 def fit_widths(grid: list[dict[str, str]], columns: list[str], width: int) -> dict[str, int] | None:
-    """Column widths of a table that fits `width`, with those of MIN_WIDTHS shortened if needed; None if it cannot."""
+    """Return column widths that fit `width`; only columns of MIN_WIDTHS are shortened.  None if none fit."""
     widths = {c: max(len(row[c]) for row in grid) for c in columns}
     while width and sum(widths.values()) + 2 * len(widths) - 2 > width:
         widest = max(columns, key=lambda c: widths[c] - MIN_WIDTHS.get(c, widths[c]))
@@ -86,15 +89,15 @@ def fit_widths(grid: list[dict[str, str]], columns: list[str], width: int) -> di
 
 
 def shorten_middle(text: str, width: int) -> str:
-    """A text of at most `width` characters, with an ellipsis instead of its middle."""
+    """Shorten a text to at most `width` characters, with an ellipsis instead of its middle."""
     if len(text) <= width:
         return text
-    end = (width - 1) * 2 // 3  # names of runs differ in their ends
+    end = (width - 1) * 2 // 3  # the ends of run names tell them apart
     return f"{text[: width - 1 - end]}…{text[len(text) - end :] if end else ''}"
 
 
 def count_states(statuses: Iterable[RunStatus]) -> str:
-    """The number of runs in each state: "12 runs: 3 training, 9 done"."""
+    """Format the number of runs in each state: "12 runs: 3 training, 9 done"."""
     counts = Counter(status.state for status in statuses)
     total = sum(counts.values())
     states = ", ".join(f"{counts[state]} {state}" for state in RUN_STATES if counts[state])
@@ -102,21 +105,21 @@ def count_states(statuses: Iterable[RunStatus]) -> str:
 
 
 def failure_lines(statuses: Iterable[RunStatus]) -> list[str]:
-    """The errors that ended runs, each once with the runs that it ended; cancelled runs show theirs in the table."""
+    """Format each error once, with the runs that it ended.  The table shows the reason of cancelled runs."""
     by_error: dict[tuple[str, ...], list[RunStatus]] = {}
     for status in statuses:
         if status.error and status.state != "cancelled":
             by_error.setdefault((status.state, *status.error), []).append(status)
     lines = []
-    for (state, *error), alike in by_error.items():
-        more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
-        lines += [f"{', '.join(status.run for status in alike[:3])}{more} {state}:", *(f"    {line}" for line in error)]
-        lines += [f"    log {relative_path(alike[0].log, Path())}"]
+    for (state, *error), group in by_error.items():
+        more = f" and {len(group) - 3} more" if len(group) > 3 else ""
+        lines += [f"{', '.join(status.run for status in group[:3])}{more} {state}:", *(f"    {line}" for line in error)]
+        lines += [f"    log {relative_path(group[0].log, Path())}"]
     return lines
 
 
 def status_page(statuses: Sequence[RunStatus], note: str, runs: Path, width: int, height: int = 0) -> list[str]:
-    """The table, the failures and a summary, in at most `height` lines (0: unlimited)."""
+    """Format the table, the failures and a summary, in at most `height` lines (0: unlimited)."""
     statuses = sorted(statuses, key=lambda status: (RUN_STATES.index(status.state), status.run))
     top = [f"note: {note}; the table below is from the runs' files"] if note else []
     body = table_lines(statuses, width, runs) if statuses else []
@@ -124,9 +127,9 @@ def status_page(statuses: Sequence[RunStatus], note: str, runs: Path, width: int
     body += failure_lines(statuses)
     room = height - len(top) - 2
     if height and len(body) > room:
-        body = [*body[:room], f"... {len(body) - room} more lines; name a pattern, or --state WORD"]
+        body = [*body[:room], f"... {len(body) - room} more lines; use a pattern or --state WORD to show fewer"]
     hint = f"; logs are in {runs}" if body else ""
     if omitted and width:
-        hint = f"; not in {width} columns: {', '.join(sorted(omitted, key=COLUMNS.index))}"
+        hint = f"; omitted for lack of width: {', '.join(sorted(omitted, key=COLUMNS.index))}"
     lines = [*top, *body, count_states(statuses) + hint]
     return [line[:width] for line in lines] if width and height else lines

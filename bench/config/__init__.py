@@ -1,4 +1,4 @@
-"""What a run is: its typed configuration, how it is read and checked, and how two are compared.  Imports no torch.
+"""Configuration of a run: its settings, their validation, and the comparison of two runs.  Imports no torch.
 
 Read schema.py first: every setting with its unit and default.
 overrides.py reads a configuration and applies `--set`; validation.py turns pydantic's errors into sentences;

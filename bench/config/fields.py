@@ -12,17 +12,17 @@ class Setting(NamedTuple):
     """One setting, as `--set KEY=VALUE` takes it."""
 
     key: str
-    """With its section: recipe.lr."""
+    """Key with its section, e.g. recipe.lr."""
     type: str
     """int, float, text, true|false, key=value, list, [low,high], or the choices a|b|c."""
     default: Any
-    """{} for key=value."""
+    """Default value; {} for key=value."""
     doc: str
     """The docstring under the field, on one line."""
 
 
 def iterate_settings(cls: type) -> Iterator[Setting]:
-    """Yield every setting of a configuration class; those of its sections stand in their place."""
+    """Yield every setting of a configuration class; sections are expanded in place."""
     schema = adapter(cls).json_schema()
     yield from _settings(schema, schema.get("$defs", {}), "")
 

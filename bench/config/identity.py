@@ -41,7 +41,7 @@ SAMPLING_STEPS = ("evaluation.steps",)
 
 
 def configuration_key(data: Mapping[str, Any], ignored: Iterable[str] = ()) -> str:
-    """Digest of nested plain data without the dotted keys in `ignored`: equal for the same configuration."""
+    """Return a digest of nested plain data without the dotted keys in `ignored`."""
     return digest_json(without(data, ignored))
 
 
@@ -58,7 +58,7 @@ def without(data: Mapping[str, Any], ignored: Iterable[str]) -> dict[str, Any]:
 
 
 def digest_json(data: Any) -> str:
-    """SHA-256 of the canonical JSON of plain data, in hexadecimal."""
+    """Return the SHA-256 of the canonical JSON of plain data, in hexadecimal."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -137,7 +137,7 @@ class EvaluationIdentity(TypedDict, total=False):
 
 @with_config(extra="ignore")
 class ConfigIdentity(TypedDict, total=False):
-    """RunConfig.identity(): the settings that decide the result of a run, in which a record's id is hashed.
+    """RunConfig.identity(): the settings that determine the result of a run.  A record's id contains their hash.
 
     Keys may be missing: a record of an older version lacks later settings, and a reference row has no config.
     """

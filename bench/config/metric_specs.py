@@ -19,14 +19,14 @@ METRIC_SPECS: Mapping[str, tuple[str, float, float]] = {
 FID_EXTRACTORS = ("inception-v3-compat", "digits-cnn", "shapes-cnn")
 """Feature extractors that FID is computed with."""
 DistanceDtype = Literal["float32", "float16"]
-"""Of the distances that precision and recall compare."""
+"""Data type of the distances in precision and recall."""
 ARROWS = {"lower": "↓", "higher": "↑"}
 HEADLINE_TYPE = "fid"
 """Type of the metric that rows are ranked by."""
 
 
 def metric_type(name: str) -> str:
-    """Return the type of a metric: fid of fid[digits-cnn]."""
+    """Return the type of a metric, e.g. "fid" for fid[digits-cnn]."""
     return name.partition("[")[0]
 
 

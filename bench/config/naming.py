@@ -12,6 +12,6 @@ def dataset_title(name: str) -> str:
     """Return a data set's name without folders and suffixes of archives: latents:/a/b/cats is latents:cats."""
     kind, colon, path = name.rpartition(":")
     path, at, size = path.rpartition("@") if re.search(r"@\d+$", path) else (path, "", "")
-    where = PurePath(path)
-    last = (where.parent.name if where.name == "train" else "") or where.name or path
+    location = PurePath(path)
+    last = (location.parent.name if location.name == "train" else "") or location.name or path
     return f"{kind}{colon}{re.sub(ARCHIVE_SUFFIX, '', last)}{at}{size}"

@@ -18,7 +18,7 @@ POWER_OF_TEN = r"[+-]?\d+(\.\d+)?[eE]\+?\d+"
 
 
 def config_from_dict(data: Mapping[str, Any]) -> RunConfig:
-    """Build a config from nested plain data; ValueError says in one sentence what does not fit."""
+    """Build a config from nested plain data; ValueError with one sentence on the first invalid value."""
     return validate(RunConfig, data)
 
 
@@ -30,8 +30,8 @@ def load_config(folder: Path) -> RunConfig:
 def apply_overrides(config: RunConfig, assignments: Mapping[str, str]) -> RunConfig:
     """Return the config with `--set` assignments applied: {"recipe.lr": "2e-4"}.
 
-    Values are read by the type of their field; those below model.args as JSON, or else as text.  ValueError for an
-    unknown key or a value that does not fit.
+    Values are parsed by the type of their field.  Values below model.args are parsed as JSON, or kept as text if they
+    are not JSON.  ValueError for an unknown key or an invalid value.
     """
     data = config.to_dict()
     for key, text in assignments.items():
@@ -47,7 +47,7 @@ def apply_overrides(config: RunConfig, assignments: Mapping[str, str]) -> RunCon
 
 
 def parse_json_or_text(text: str) -> Any:
-    """Return the value of JSON text, or else the text itself."""
+    """Parse JSON text; return text that is not JSON unchanged."""
     try:
         return json.loads(text)
     except ValueError:

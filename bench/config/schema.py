@@ -1,4 +1,4 @@
-"""The typed, frozen configuration of one run: every choice that can be made, with its unit and default.
+"""Typed, frozen configuration of one run: all settings with units and defaults.
 
 `--set section.key=value` reaches every field below.  Configs are checked when they are built; a
 ValueError names the setting and the values that it takes.  Imports no torch.
@@ -19,9 +19,9 @@ from bench.config.validation import SETTINGS
 Track = Literal["shared", "native", "published"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "tf32", "bf16"]
-"""Of arithmetic: bf16 is autocast over float32 weights."""
+"""Precision of arithmetic; bf16 is autocast over float32 weights."""
 ProtocolName = Literal["adm", "torch-fidelity"]
-"""Whose inception score is computed."""
+"""Definition of the inception score (evaluation.protocol)."""
 
 
 def _positive(owner: Any, section: str, *names: str) -> None:
@@ -47,19 +47,19 @@ class ModelConfig:
     arch: str = "dit"
     """Registered name, or package.module:Class."""
     size: str = ""
-    """Registered size; "" together with args alone."""
+    """Registered size; "" if model.args define the whole network."""
     args: dict[str, Any] = field(default_factory=dict)
-    """Constructor arguments that win over the size's, e.g. model.args.conditioning=adaln."""
+    """Constructor arguments that override those of the size, e.g. model.args.conditioning=adaln."""
     match: str = ""
-    """Equal cost with a reference: [macs|params]:ARCH:SIZE; "" keeps the size as it is."""
+    """Match the cost of a reference network, [macs|params]:ARCH:SIZE; "" matches no cost."""
     tolerance: float = 0.02
     """Largest relative difference of a matched cost."""
     solved: dict[str, Any] = field(default_factory=dict)
-    """Constructor arguments that the cost matching chose; filled in by the plan."""
+    """Constructor arguments chosen by cost matching; set when the run is planned."""
     weights: str = ""
-    """SHA-256 of the published weights that are sampled from instead of training; filled in from --checkpoint."""
+    """SHA-256 of published weights, which replace training; set by --checkpoint."""
     io: dict[str, Any] = field(default_factory=dict)
-    """Input and output shapes of those weights' network; filled in with them."""
+    """Input and output shapes of the network of published weights; set by --checkpoint."""
 
     def __post_init__(self) -> None:
         _positive(self, "model", "tolerance")
@@ -91,7 +91,7 @@ class DataConfig:
     flip: Literal["auto", "never", "always"] = "auto"
     """Whether training mirrors half of the images; auto follows the data set (photographs yes; digits, shapes no)."""
     hash: str = ""
-    """Hash of the data, independent of its path; filled in by the plan."""
+    """Hash of the data, independent of its path; set when the run is planned."""
 
     @property
     def title(self) -> str:
@@ -101,15 +101,15 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionConfig:
-    """The forward process and what the network predicts."""
+    """The forward process, and the time input and variance output of the network."""
 
     __pydantic_config__ = SETTINGS
 
     steps: int = 1000
     """Training timesteps."""
     schedule: Literal["linear", "cosine", "sqrt_linear", "ldm", "vp"] = "linear"
-    """Betas: DDPM's linear 1e-4..0.02; iDDPM's cosine; linear in the root, Stable Diffusion's sqrt_linear
-    0.00085..0.012 or LDM's ldm 0.0015..0.0195; vp is U-ViT's continuous one, beta 0.1..20."""
+    """Noise schedule. linear: DDPM's betas 1e-4..0.02; cosine: iDDPM's; sqrt_linear: betas linear in the square root,
+    Stable Diffusion's 0.00085..0.012; ldm: the same with LDM's 0.0015..0.0195; vp: U-ViT's continuous one, 0.1..20."""
     time: Literal["index", "count", "continuous", "rescaled"] = "index"
     """Time input of the network: index 0..steps-1 (DiT, ADM, LDM), count 1..steps (U-ViT's
     discrete models), continuous 999 t (U-ViT's continuous ones), rescaled index * 1000 / steps (iDDPM)."""
@@ -124,7 +124,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecipeConfig:
-    """How the network is trained: AdamW at a constant rate after a linear warm-up."""
+    """Training recipe: AdamW with a constant learning rate after a linear warm-up."""
 
     __pydantic_config__ = SETTINGS
 
@@ -166,7 +166,7 @@ class BudgetConfig:
     __pydantic_config__ = SETTINGS
 
     images: int = 102_400_000
-    """Training images seen, over all processes (400,000 steps of 256)."""
+    """Training images seen, over all processes (default: 400,000 steps of 256)."""
     points: int = 4
     """Evaluation points, equally spaced; the last is the end."""
 
@@ -200,38 +200,38 @@ class EvaluationConfig:
     decoder: str = ""
     """Folder of the AutoencoderKL (diffusers layout) that decodes latents; "" is the one that bench.encode used."""
     decoder_hash: str = ""
-    """SHA-256 of its configuration and tensors; filled in by the plan."""
+    """SHA-256 of the decoder's configuration and tensors; set when the run is planned."""
     samples: int = 50_000
     """Number of images to sample."""
     sampler: Literal["ddpm", "ddim", "dpm++", "heun", "dpm-fast", "euler-sde"] = "ddpm"
-    """ddpm is ancestral; ddim, with eta; dpm++ is the second-order multistep DPM-Solver++; heun is EDM's; for
-    U-ViT, dpm-fast is its third-order DPM-Solver and euler-sde its Euler-Maruyama of schedule vp."""
+    """Sampler. ddpm: ancestral; ddim: with evaluation.eta; dpm++: second-order multistep DPM-Solver++; heun: EDM's;
+    dpm-fast: U-ViT's third-order DPM-Solver; euler-sde: U-ViT's Euler-Maruyama, for schedule vp only."""
     eta: float = 0.0
     """Noise that ddim adds: 0 none, 1 as much as ddpm."""
     steps: int = 250
     """Network evaluations per image (twice that with guidance)."""
     spacing: Literal["leading", "trailing", "linspace", "adm", "ldm"] = "adm"
-    """Selection of timesteps: diffusers' leading, trailing and linspace; adm is the respaced process of
-    ADM and DiT, ldm the timesteps of LDM's ddim; dpm-fast and euler-sde have times of their own."""
+    """Selection of timesteps. leading, trailing, linspace: as in diffusers; adm: the respaced process of ADM and DiT;
+    ldm: the timesteps of LDM's DDIM. The samplers dpm-fast and euler-sde choose their own times."""
     clip: bool = False
     """Clip the predicted clean image to [-1, 1] (pixels, not latents)."""
     guidance: float = 1.0
     """Classifier-free guidance scale w, eps_null + w (eps - eps_null); 1 is off; U-ViT's scale is w - 1."""
     guidance_channels: Literal["all", "three"] = "all"
-    """Which noise channels are guided: three is DiT's form, which does not guide the fourth channel of a latent."""
+    """Guided noise channels. three: DiT's form, which leaves the fourth channel of a latent unguided."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Share of the process, 0 clean to 1 noise, within which guidance acts (arXiv:2404.07724), e.g. [0.1,0.7]."""
+    """Interval in which guidance acts, from 0 (clean) to 1 (noise), e.g. [0.1,0.7] (arXiv:2404.07724)."""
     seed: int = 0
     """Image i starts from noise (seed, i)."""
     batch: int = 250
     """Batch size of sampling; has no effect on the images."""
     precision: Precision = "fp32"
-    """Precision of sampling; below fp32 images differ slightly from those of fp32."""
+    """Precision of sampling; with tf32 and bf16, images differ slightly from those of fp32."""
 
     def __post_init__(self) -> None:
         _positive(self, "evaluation", "steps", "batch")
         if self.samples < 20:
-            raise ValueError(f"evaluation.samples is {self.samples}; the metrics and their intervals need 20")
+            raise ValueError(f"evaluation.samples is {self.samples}; the metrics and their intervals need at least 20")
         if self.guidance < 0:
             raise ValueError(f"evaluation.guidance is {self.guidance}; it must be at least 0, and 1 is off")
         low, high = self.guidance_interval
@@ -244,53 +244,53 @@ class EvaluationConfig:
         if self.spacing == "ldm" and self.sampler != "ddim":
             raise ValueError(f"evaluation.spacing is ldm, which only ddim has; with {self.sampler} use adm")
         if self.sampler == "heun" and self.steps % 2 == 0:
-            words = "heun takes two network evaluations a step and one in the last, so it must be odd"
+            words = "heun takes two network evaluations per step and one in the last, so it must be odd"
             raise ValueError(f"evaluation.steps is {self.steps}; {words}")
 
     @property
     def forward_passes(self) -> int:
-        """Forward passes an image; outside its interval guidance takes none, counted as the interval's share."""
+        """Forward passes per image.  Guidance adds one per step within its interval, estimated from its length."""
         low, high = self.guidance_interval
         return self.steps + (0 if self.guidance == 1 else round(self.steps * (high - low)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComputeConfig:
-    """Where and how fast; nothing here changes a run's identity."""
+    """Execution on a machine.  No setting here changes the identity of a run."""
 
     __pydantic_config__ = SETTINGS
 
     device: Device = "auto"
-    """auto takes CUDA where there is one."""
+    """Device; auto uses a GPU if there is one."""
     threads: int = 0
     """CPU threads per process; 0 leaves torch's default."""
     tflops: float = 200.0
-    """Sustained TFLOP/s of one accelerator that --dry-run assumes for its hours."""
+    """Sustained TFLOP/s per accelerator, from which --dry-run estimates hours."""
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints, besides those at evaluation points."""
     keep: int = 2
     """Number of checkpoints to keep."""
     export: Literal["none", "npz", "png"] = "none"
-    """Sampled images kept as files: npz is one file in ADM's layout, png a folder; none keeps their features only."""
+    """Export of sampled images. npz: one file in ADM's layout; png: a folder; none: only features are stored."""
     processes: int = 0
-    """Processes of a run on this machine, 0 being one; on SLURM slurm.tasks_per_node says it."""
+    """Processes of a run on this machine; 0 starts one. On SLURM, set slurm.tasks_per_node instead."""
     sharding: Literal["none", "fsdp"] = "none"
-    """none: each process holds the network (DDP); fsdp: weights, EMA and optimizer state are sharded (FSDP2)."""
+    """none: every process holds the whole network (DDP); fsdp: weights, EMA and optimizer state are sharded."""
     micro_batch: int = -1
-    """Micro-batch per process, for gradient accumulation; 0: its whole share of the batch; -1: the largest that
-    fits into GPU memory, searched by halving, or on a CPU the whole share."""
+    """Micro-batch per process for gradient accumulation. 0: no accumulation; -1: the largest that fits into GPU
+    memory (found by halving), and no accumulation on a CPU."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    """Of training: bf16 is autocast over float32 weights; auto is that where a GPU has it, and fp32 on CPUs.
-    Sampling has evaluation.precision."""
+    """Precision of training. bf16: autocast over float32 weights; auto: bf16 on a GPU that supports it, otherwise fp32.
+    Sampling uses evaluation.precision."""
     compile: Literal["auto", "none", "blocks", "graphs"] = "auto"
-    """torch.compile, of training and sampling: each block of the network; or the whole of it in CUDA graphs, for small
-    networks whose kernels are shorter than their launches; auto is blocks on a GPU and none on CPUs."""
+    """torch.compile in training and sampling. blocks: each block of the network; graphs: the whole network in CUDA
+    graphs, for small networks that are bound by kernel launches; auto: blocks on a GPU, none on a CPU."""
     activation_checkpointing: Literal["none", "blocks"] = "none"
-    """blocks: only the inputs of blocks are kept for the backward pass, which computes the rest again."""
+    """blocks: store only the inputs of blocks, and recompute the rest in the backward pass."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory order of images in convolutions; auto is on for convolutional networks on a GPU."""
     workers: int = -1
-    """Threads that prefetch batches; 0 loads them in the training loop; -1 is up to 4 for a GPU, 0 on CPUs."""
+    """Threads that prefetch batches; 0 loads them in the training loop; -1 uses up to 4 with a GPU, 0 on a CPU."""
     rendezvous_seconds: float = 300.0
     """Seconds that the processes of a run wait for each other at the start."""
     deterministic: bool = False
@@ -306,7 +306,7 @@ class ComputeConfig:
             if getattr(self, name) < -1:
                 raise ValueError(f"compute.{name} is {getattr(self, name)}; -1 {meaning}")
         if self.compile == "graphs" and self.sharding == "fsdp":
-            raise ValueError("compute.compile is graphs, which compute.sharding fsdp has no use for; use blocks")
+            raise ValueError("compute.compile is graphs, which compute.sharding fsdp does not support; use blocks")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -334,7 +334,7 @@ class RunConfig:
             most = self.diffusion.steps
             raise ValueError(f"evaluation.steps is {self.evaluation.steps}; diffusion.steps allows at most {most}")
         if (self.track == "published") != bool(self.model.weights):
-            raise ValueError("track published is for weights that others trained, and only that; use --checkpoint FILE")
+            raise ValueError("track published and model.weights need each other; use --checkpoint FILE")
         if not self.budget.images and not self.model.weights:
             raise ValueError("budget.images is 0; it must be greater than 0")
         self._check_sampling()
@@ -355,7 +355,7 @@ class RunConfig:
         return dataclasses.asdict(self)
 
     def identity(self) -> ConfigIdentity:
-        """The settings that decide the result: no compute settings, no paths, no sampling batch."""
+        """Return the settings that determine the result, without compute settings, paths and sampling batch size."""
         identity = without(self.to_dict(), MACHINE)
         identity["data"]["name"] = self.data.title
         return cast(ConfigIdentity, identity)

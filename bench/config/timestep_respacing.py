@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def respaced_timesteps(steps: int, spec: str) -> list[int]:
-    """Return the indices of the timesteps in use, ascending, by a specification in the syntax of ADM and DiT.
+    """Return the selected timestep indices, ascending, for a specification in the syntax of ADM and DiT.
 
     "" selects all of the `steps` timesteps.  "10,15,20" divides them into three equal sections and selects that many
     of each, first and last included, fractions rounded half to even.  "ddimN" selects every k-th for the integer k
@@ -26,7 +26,7 @@ def respaced_timesteps(steps: int, spec: str) -> list[int]:
         if count > size:
             raise ValueError(f"cannot keep {count} timesteps of a section of {size}")
         stride_within, position = (size - 1) / (count - 1) if count > 1 else 1.0, 0.0
-        for _ in range(count):  # the published sum of floats, whose halves round as the published ones do
+        for _ in range(count):  # sums floats as the published code does, so that halves round alike
             timesteps.append(start + round(position))
             position += stride_within
         start += size

@@ -18,7 +18,7 @@ T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 """Refuse unknown keys, NaN and infinity."""
 SETTINGS = ConfigDict(**STRICT, use_attribute_docstrings=True)
-"""STRICT, for classes whose docstrings are shown by --help; reading these takes twice as long."""
+"""STRICT, and docstrings of fields are read for --help, which takes twice as long."""
 MAX_INPUT = 60
 """Characters of a wrong value that a message repeats; longer values are left out."""
 
@@ -36,7 +36,7 @@ def _cached_adapter(cls: Any) -> TypeAdapter[Any]:
 def validate(cls: type[T], data: Any, prefix: str = "") -> T:
     """Build a `cls` from plain data.
 
-    `prefix` stands before each key in messages, e.g. "slurm.".  ValueError names the first key that is wrong, and why.
+    `prefix` stands before each key in messages, e.g. "slurm.".  ValueError names the first invalid key and the reason.
     """
     try:
         value: T = adapter(cls).validate_python(data)
@@ -62,7 +62,7 @@ def describe_errors(error: ValidationError, cls: Any, prefix: str = "") -> list[
 def _describe(problem: ErrorDetails, cls: Any, prefix: str) -> str:
     path = [str(part) for part in problem["loc"]]
     key = prefix + ".".join(path)
-    if isinstance(cause := problem.get("ctx", {}).get("error"), ValueError):  # of the class itself; it names the key
+    if isinstance(cause := problem.get("ctx", {}).get("error"), ValueError):  # raised by the class; names the key
         return str(cause)
     if problem["type"].startswith("missing"):
         return f"{key} is missing"
@@ -76,7 +76,7 @@ def _describe(problem: ErrorDetails, cls: Any, prefix: str) -> str:
 
 
 def _suggest(cls: Any, path: Sequence[str], prefix: str) -> str:
-    """Suggest keys for the unknown last one of a path; where none is near, list those of its section."""
+    """Suggest keys for the unknown last key of a path; if none is similar, list the keys of its section."""
     section = prefix + "".join(f"{part}." for part in path[:-1])
     names = list(setting_names(_class_at(cls, path[:-1])))
     return did_you_mean(path[-1], names, section, [name for name in names if "." not in name])

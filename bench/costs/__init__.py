@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates (MACs), memory, time; and networks of equal cost.
+"""Cost of networks in parameters, multiply-accumulates (MACs), memory and time, and networks of equal cost.
 
 Read counting.py first.
 

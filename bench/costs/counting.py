@@ -28,7 +28,7 @@ BYTES_PER_PARAMETER = 20
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCost:
-    """Cost of one network, counted."""
+    """Counted cost of one network."""
 
     params: int
     """Trainable parameters."""
@@ -46,7 +46,7 @@ class NetworkCost:
         return training_flops(self.macs, 1)
 
     def by(self, what: str) -> int:
-        """The parameters ("params") or the MACs (anything else)."""
+        """Return the parameters if `what` is "params", else the MACs."""
         return self.params if what == "params" else self.macs
 
 
@@ -88,7 +88,7 @@ def count_cost(arch: str, size: str | None, io: IOSpec, args: Mapping[str, Any] 
 
 
 def count_module(net: nn.Module, inputs: Sequence[Any]) -> NetworkCost:
-    """Count the cost of a network that is on the meta device; `inputs` belong to one image."""
+    """Count the cost of a network on the meta device; `inputs` are the arguments of its forward pass for one image."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter, SkipShapePreservingOps():
         net(*inputs)
     params = sum(p.numel() for p in net.parameters() if p.requires_grad)
@@ -123,7 +123,7 @@ def cost_of_config(config: RunConfig, io: IOSpec) -> NetworkCost:
 
 
 def cost_summary(config: RunConfig, cost: NetworkCost) -> dict[str, Any]:
-    """The cost columns of a record that follow from the configuration alone; training_flops is for the whole budget."""
+    """Return the cost fields of a record that follow from the config; training_flops covers the whole budget."""
     e = config.evaluation
     return {
         "params": cost.params,

@@ -13,10 +13,10 @@ FORWARD_PASSES = 3
 
 
 def forward_flops(macs: Count) -> Count:
-    """FLOPs of a forward pass of so many MACs."""
+    """FLOPs of a forward pass, from its MACs."""
     return FLOPS_PER_MAC * macs
 
 
 def training_flops(macs: Count, images: Count) -> Count:
-    """FLOPs of training on so many images, from the MACs of one image's forward pass; recomputation is left out."""
+    """FLOPs of training on `images` images, from the MACs of one image's forward pass; excludes recomputation."""
     return FORWARD_PASSES * FLOPS_PER_MAC * macs * images

@@ -15,14 +15,14 @@ from bench.costs.counting import NetworkCost, count_cost
 from bench.costs.matching import COST_KEYS, Solution, make_clock, parse_match, solve_size, solve_size_by_time
 
 MAX_CPU_MACS = 30_000_000_000
-"""Networks above this take seconds per image on a CPU; there they are timed only with --by time."""
+"""MACs above which a network takes seconds per image on a CPU, so that only --by time measures it there."""
 
 
 def match_table(flags: argparse.Namespace) -> str:
-    """Solve each architecture of --arch; the table with the reference on top, and the device that was timed."""
+    """Solve each architecture of --arch; return the table, the reference first, and a note on the timing."""
     io, tolerance = parse_problem(flags)
     if flags.to.partition(":")[0] in (*COST_KEYS, "time"):
-        raise ValueError(f"--to is {flags.to}; write ARCH:SIZE, and what is made equal with --by")
+        raise ValueError(f"--to is {flags.to}; write ARCH:SIZE, and choose the cost with --by")
     if ":" not in flags.to:
         raise ValueError(f"--to is {flags.to}; write ARCH:SIZE, for example dit:B/2")
     match = parse_match(f"macs:{flags.to}" if flags.by == "time" else f"{flags.by}:{flags.to}")
@@ -49,7 +49,7 @@ def match_table(flags: argparse.Namespace) -> str:
 
 
 def parse_problem(flags: argparse.Namespace) -> tuple[IOSpec, float]:
-    """Read --io, --classes and --tolerance; ValueError says how to write them."""
+    """Parse --io, --classes and --tolerance; raise ValueError that shows the expected form."""
     text = flags.tolerance or ("5%" if flags.by == "time" else "2%")
     try:
         channels, height, width = (int(n) for n in flags.io.split("x"))
@@ -64,7 +64,7 @@ def parse_problem(flags: argparse.Namespace) -> tuple[IOSpec, float]:
 
 
 def timing_batch(cost: NetworkCost, device: torch.device) -> int:
-    """Choose a batch of about 2 GMACs on a CPU, 2,000 GMACs on a GPU: long enough to time, at most 256 images."""
+    """Choose a batch that is long enough to time: 2 GMACs on a CPU, 2,000 GMACs on a GPU, at most 256 images."""
     budget = 2e12 if device.type == "cuda" else 2e9
     return int(min(256, max(1, budget // cost.macs)))
 

@@ -4,8 +4,8 @@
     python -m bench.match --to dit:nano/2 --arch uvit unet --io 1x8x8 --classes 10 --by time
 
 Each network class names its free dimensions (`free`) and measures how far a shape is from the paper's proportions
-(`distance`).  A polynomial fitted to a few small counted shapes predicts which shapes meet the target.  These are
-counted in full.  Of those within the tolerance, the solver takes the one nearest to the paper's proportions.
+(`distance`).  A polynomial fitted to a few small counted shapes predicts which shapes meet the target.  The solver
+counts the predicted shapes in full and takes the shape within the tolerance that is nearest to the paper's proportions.
 
 Time is measured on this machine: forward and backward pass, the networks alternating.  The solver moves the target
 in MACs until the measured times agree.  A solution by time holds for the machine and batch that are printed with it.
@@ -36,14 +36,14 @@ COST_KEYS = ("macs", "params")
 MAX_DIFFERENCE = math.log(4)
 """Largest `distance` of a shape: a factor of four from the paper's proportions."""
 MAX_TRIES = 40
-"""Most shapes that are counted in full."""
+"""Maximum number of shapes that are counted in full."""
 TIMING_ROUNDS = 6
-"""Most shapes that are timed."""
+"""Maximum number of shapes that are timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchTarget:
-    """The reference network, and which cost is made equal."""
+    """Reference network, and the cost that is matched."""
 
     by: str
     """"macs" or "params"."""
@@ -74,7 +74,7 @@ def parse_match(text: str) -> MatchTarget:
     if not arch or not size:
         raise ValueError(f"match is {text!r}; write [macs|params]:ARCH:SIZE, for example macs:dit:B/2")
     if ":" in arch and "." not in arch and arch not in registry.names():
-        raise ValueError(f"match is {text!r}; what is made equal is one of {', '.join(COST_KEYS)}")
+        raise ValueError(f"match is {text!r}; the cost must be one of {', '.join(COST_KEYS)}")
     registry.size_args(arch, size)
     return MatchTarget(by=by, arch=arch, size=size)
 
@@ -95,8 +95,8 @@ def solve_size(
     """Find constructor arguments of `arch` whose cost equals the reference's within `tolerance` (relative).
 
     Arguments that are not free come from `fixed`, from the size `template`, or else from `template_size`.
-    The solution for the reference's own architecture without `fixed` is the reference itself.
-    ValueError when no shape fits; it names the nearest shape and its difference.
+    The solution for the reference's architecture without `fixed` is the reference itself.
+    Raises ValueError, with the nearest shape and its difference, if no shape fits.
     """
     target, fixed = target_cost(match, io), fixed or {}
     if arch == match.arch and not fixed:
@@ -114,7 +114,7 @@ def solve_size(
 def _nearest_solution(
     arch: str, io: IOSpec, match: MatchTarget, target: float, tolerance: float, template: str, fixed: Mapping[str, Any]
 ) -> Solution:
-    """Of the shapes within the tolerance, take the one nearest to the paper's proportions.
+    """Take the shape within the tolerance that is nearest to the paper's proportions.
 
     If there is none, take the shape whose cost is nearest to the target.
     """
@@ -141,7 +141,7 @@ def solve_size_by_time(
     """Find a shape whose measured time equals the reference's within `tolerance` (relative).
 
     Starts at equal MACs, then divides the target in MACs by the measured ratio of times until the times agree.
-    ValueError after TIMING_ROUNDS shapes; it names the nearest one and its difference.
+    Raises ValueError, with the nearest shape and its difference, after TIMING_ROUNDS shapes.
     """
     if arch == match.arch:
         return reference
@@ -170,24 +170,24 @@ Clock = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], list[float]]
 
 
 def make_clock(io: IOSpec, batch: int, device: torch.device, rounds: int) -> Clock:
-    """Make a clock that measures on a device, for two seconds and at least so many rounds."""
+    """Make a Clock for a device; each call measures for at least two seconds and `rounds` rounds."""
 
     def clock(networks: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float]:
         inputs = timing.inputs_for(io, batch, device)
-        works = {
+        workloads = {
             str(i): timing.training_work(architectures.build(arch, io=io, args=dict(args)).to(device).train(), inputs)
             for i, (arch, args) in enumerate(networks)
         }
-        return [median(seconds) / batch for seconds in timing.time_alternately(works, rounds, 2.0).values()]
+        return [median(seconds) / batch for seconds in timing.time_alternately(workloads, rounds, 2.0).values()]
 
     return clock
 
 
 def template_size(arch: str, io: IOSpec, match: MatchTarget, free: Free) -> str:
-    """Choose the size that gives the arguments which are not free; "" if no size fits.
+    """Choose the registered size that supplies the arguments that are not free; "" if no size fits the image.
 
-    For a toy reference it is the toy size.  Else it is the first size that fits the image and has the reference's
-    values of the arguments which both have, such as the patch size.
+    For a toy reference this is the toy size.  Otherwise it is the first size that fits the image and has the fewest
+    differences from the reference in shared arguments that are not free, such as the patch size.
     """
     entry = registry.entry(arch)
     reference_entry = registry.entry(match.arch)
@@ -218,9 +218,9 @@ def _candidate_shapes(
     target: float,
     tolerance: float,
 ) -> list[dict[str, Any]]:
-    """Shapes that are predicted to meet the target, the nearest to the paper's proportions first.
+    """List the shapes that are predicted to meet the target, the nearest to the paper's proportions first.
 
-    If there are none, the three that are predicted to come nearest.
+    If there are none, list the three shapes with the predicted costs nearest to the target.
     """
     free = {k: v for k, v in cls.free(io).items() if k not in fixed}
     choices = [name for name in free if not _is_numeric(free[name])]

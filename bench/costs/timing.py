@@ -16,9 +16,9 @@ Workload = Callable[[], Any]
 
 
 def time_alternately(works: Mapping[str, Workload], rounds: int = 5, seconds: float = 0.0) -> dict[str, list[float]]:
-    """Time each workload once a round, after one round of warm-up; seconds per round of each workload.
+    """Time each workload once per round after one warm-up round; return the seconds of each workload in each round.
 
-    Makes at least `rounds` rounds, and more until `seconds` have passed.
+    There are at least `rounds` rounds, and further rounds until `seconds` have passed.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     completed, started = 0, time.perf_counter()
@@ -40,7 +40,7 @@ def median_ratio(seconds: Mapping[str, list[float]], name: str, to: str) -> floa
 
 
 def training_work(net: nn.Module, inputs: tuple[Any, ...]) -> Workload:
-    """Make a workload: forward and backward pass of the mean square of the output, without old gradients."""
+    """Make a workload of one forward and backward pass; the loss is the mean square of the output."""
 
     def work() -> None:
         for p in net.parameters():

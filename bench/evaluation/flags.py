@@ -11,15 +11,15 @@ from bench.config.schema import ProtocolName
 
 def add_extraction_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that select extractor, protocol and device."""
-    inherited = "default: that of the run or the data, else"
-    parser.add_argument("--protocol", choices=get_args(ProtocolName), help=f"{inherited} adm")
-    parser.add_argument("--extractor", choices=FID_EXTRACTORS, default="", help=f"{inherited} Inception")
+    inherited = "(default: that of the run or the data, else"
+    parser.add_argument("--protocol", choices=get_args(ProtocolName), help=f"inception score {inherited} adm)")
+    parser.add_argument("--extractor", choices=FID_EXTRACTORS, default="", help=f"features {inherited} Inception)")
     parser.add_argument(
         "--weights", default="", metavar="PATH", help="the extractor's weights (default: torch's cache)"
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave unusable images out, and list or count them")
+    parser.add_argument("--skip-bad", action="store_true", help="skip unusable images, and list or count them")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 

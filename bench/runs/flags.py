@@ -16,8 +16,8 @@ def run_parser(description: str) -> CommandParser:
     p = CommandParser(prog="python -m bench.run", description=description, epilog=describe_settings(), add_help=False)
     p.formatter_class = WideHelp
     _add_selection(p.add_argument_group("what to run"))
-    _add_rules(p.add_argument_group("by which rules"))
-    _add_execution(p.add_argument_group("where and how"))
+    _add_rules(p.add_argument_group("recipe, cost and settings"))
+    _add_execution(p.add_argument_group("execution"))
     information = p.add_argument_group("information")
     information.add_argument("--list", action="store_true", help="architectures, sizes, data sets and suites")
     information.add_argument("-h", "--help", action="help", help="this page")
@@ -31,30 +31,30 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
     add("--size", **name, help="a size of the architecture (default: nano, or matched)")
     add("--data", **name, help="data set or path (default: the paper's, or digits)")
     add("--suite", metavar="NAME", help=f"a named grid of runs: {', '.join(suites.SUITES)}")
-    add("--scale", choices=get_args(suites.Scale), help="of a suite: digits (default), shapes or paper")
-    add("--seeds", type=int, metavar="N", help="of a suite: seeds of each variant (default: 3, at paper scale 1)")
+    add("--scale", choices=get_args(suites.Scale), help="scale of a suite (default: digits)")
+    add("--seeds", type=int, metavar="N", help="seeds per variant of a suite (default: 3; 1 at paper scale)")
     about = "published weights: sample and evaluate them, train nothing"
     add("--checkpoint", metavar="FILE", type=non_empty, help=about)
 
 
 def _add_rules(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--track", choices=("shared", "native"), help="recipe (default: shared; of a suite: its own)")
-    add("--match", metavar="[BY:]ARCH:SIZE", type=non_empty, help="equal macs (or params) with a reference")
+    add("--track", choices=("shared", "native"), help="recipe (default: shared, or that of the suite)")
+    add("--match", metavar="[BY:]ARCH:SIZE", type=non_empty, help="match the MACs (or params) of a reference network")
     add("--seed", type=int, default=0, help="seed of a training run (default: 0)")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting below; repeatable")
 
 
 def _add_execution(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--cluster", choices=CLUSTERS, default="auto", help="auto: SLURM where sbatch works, else local")
+    add("--cluster", choices=CLUSTERS, default="auto", help="auto: SLURM if sbatch works, else local")
     add("--profile", metavar="NAME", default="default", help="slurm/NAME.toml (default: default)")
-    add("--parallel", type=int, metavar="N", help="runs at a time (default: by machine)")
+    add("--parallel", type=int, metavar="N", help="maximum number of runs at a time (default: chosen for the machine)")
     add("--results", metavar="DIR", type=non_empty, default="results", help="results folder (default: results)")
     about = "keep sampled images as files (default: digits npz, else none)"
     add("--export", choices=("none", "npz", "png"), help=about)
     add("--fresh", action="store_true", help="delete the files of these runs and start again")
-    add("--watch", action="store_true", help="on SLURM, stay and show the progress of the runs")
+    add("--watch", action="store_true", help="on SLURM, show the progress of the runs until they end")
     add("--retry-failed", action="store_true", help="on SLURM, also submit runs that failed before")
     about = "print the plan, its cost and the sbatch requests; write nothing"
     add("--dry-run", action="store_true", help=about)

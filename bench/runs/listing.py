@@ -14,7 +14,7 @@ def describe_settings() -> str:
     """Return the help of all settings with type, default and docstring, by section."""
     lines = ["settings for --set KEY=VALUE; in brackets the default at paper scale on the shared track."]
     lines += [
-        "Digits and shapes have their own (experiments/presets.py); a run's config.json holds what it resolved to."
+        "Digits and shapes have other defaults (bench/experiments/presets.py); config.json of a run holds its values."
     ]
     section = None
     for key, kind, default, doc in iterate_settings(RunConfig):

@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders on local and network file systems, and readable errors of a disk.
+"""Atomic writes of files and folders on local and network file systems, with readable messages for disk errors.
 
 A file is written under another name in the same folder (a partial file) and then renamed, so that a reader, or a run
 that continues after a crash, sees either the old file or the complete new one.  Imports no torch.
@@ -20,16 +20,16 @@ from typing import Any
 
 from bench.storage import process_identity
 
-FREE_SPACE_ADVICE = "free some space, and the same command goes on from the last checkpoint"
+FREE_SPACE_ADVICE = "free some space and run the same command again; it continues from the last checkpoint"
 PERMISSION_ADVICE = "make it writable, or choose another folder with --results"
 DISK_ERRORS = {
     errno.ENOSPC: ("the disk is full", FREE_SPACE_ADVICE),
     errno.EDQUOT: ("your disk quota is used up", FREE_SPACE_ADVICE),
-    errno.EFBIG: ("the file would be larger than is allowed", "raise the limit (ulimit -f), and run the same again"),
+    errno.EFBIG: ("the file would exceed the size limit", "raise the limit (ulimit -f) and run the same command again"),
     errno.EROFS: ("the file system is read-only", PERMISSION_ADVICE),
     errno.EACCES: ("permission is denied", PERMISSION_ADVICE),
     errno.EPERM: ("permission is denied", PERMISSION_ADVICE),
-    errno.EIO: ("the disk, or its server, reports an error", "repair it, and the same command goes on"),
+    errno.EIO: ("the disk or its file server reports an I/O error", "repair it and run the same command again"),
 }
 """Disk errors that a user can resolve: errno -> (cause, remedy)."""
 LIBRARY_ERROR_PATTERNS = (r"\(os error (\d+)\)", r"\d+ requested and \d+ written")
@@ -44,14 +44,14 @@ def file_sha256(path: Path) -> str:
 
 
 def explain_disk_error(error: BaseException) -> tuple[str, str] | None:
-    """(cause, remedy) of a disk error that a user can resolve; None for any other error."""
+    """Return (cause, remedy) of a disk error that a user can resolve; None for any other error."""
     if isinstance(error, ValueError):
         return None
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (match := re.search(LIBRARY_ERROR_PATTERNS[0], str(error))):
         number = int(match[1])
     if number is None and isinstance(error, OSError) and re.search(LIBRARY_ERROR_PATTERNS[1], str(error)):
-        return "only a part of it was written; the disk, or your quota, is full", FREE_SPACE_ADVICE
+        return "only part of the file was written; the disk or your quota is full", FREE_SPACE_ADVICE
     return DISK_ERRORS.get(number or 0)
 
 
@@ -68,7 +68,10 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
 
 
 def partial_path(path: Path) -> Path:
-    """A name for the partial file of `path`, unique among the processes of all hosts; it names its writer."""
+    """Return a name for the partial file of `path`, unique across hosts and processes.
+
+    The name contains the writer's pid namespace and process id.
+    """
     writer = f"{process_identity.pid_namespace_id()}-{os.getpid()}"
     return path.with_name(f".{path.name[-150:]}.{writer}-{uuid.uuid4().hex[:8]}.partial")
 
@@ -98,7 +101,8 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a partial folder to write files into; rename it to `path` if the block ends without an error.
 
-    If another process created `path` meanwhile, that folder stays.  ValueError if the disk refuses a write.
+    If another process created `path` meanwhile, its folder is kept and the partial one is deleted.  ValueError if the
+    disk refuses a write.
     """
     partial = partial_path(path)
     with disk_errors_explained(path):
@@ -143,7 +147,10 @@ def write_json(path: Path, data: Any, *, sync: bool = True) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line, in one write if there is space; first end a line that a killed process left incomplete."""
+    """Append a line, in a single write unless the disk fills up.
+
+    If a killed process left the last line incomplete, a line break is written first.
+    """
     with disk_errors_explained(path), path.open("ab+", buffering=0) as f:
         data = line.encode() + b"\n"
         if f.seek(0, os.SEEK_END):
@@ -154,10 +161,10 @@ def append_line(path: Path, line: str) -> None:
 
 
 def remove_stale_partials(folder: Path, pattern: str, before: float) -> None:
-    """Remove partial files that match a glob pattern and have no living writer.
+    """Remove partial files that match a glob pattern and were abandoned by their writer.
 
-    A writer in another pid namespace counts as dead if its file did not change since `before`, a modification time
-    of the file system.
+    A file is abandoned if its writer ran in this pid namespace and no longer runs, or if the file was last modified
+    before `before` (Unix seconds, by the clock of the file system).
     """
     for path in folder.glob(pattern):
         if not (match := PARTIAL_NAME.search(path.name)):

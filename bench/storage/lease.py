@@ -1,16 +1,19 @@
 """A lease file that admits one worker to a run, on any shared file system (NFS), without flock.
 
-A lease is the file claim-000001.json, claim-000002.json, ... with the highest generation.  A process acquires it by
-creating the next generation with an exclusive hard link, which exactly one of several processes can do.  The holder
-increments `beat` in its file every HEARTBEAT_SECONDS.
+The lease is the file claim-000001.json, claim-000002.json, ... with the highest generation.  A process acquires it by
+creating the next generation with an exclusive hard link, which succeeds for one process only.  The holder increments
+`beat` in its file every HEARTBEAT_SECONDS.
 
-The next generation may be created when the holder released the lease or no longer runs.  Whether it runs is decided by
-its process id in the same pid namespace, by the restart count of the same SLURM job, or else by a heartbeat that did
-not change for EXPIRY_SECONDS of the waiting process's own clock; clocks of two hosts are never compared.
+The next generation may be created once the holder has released the lease or no longer runs.  The waiting process
+decides whether the holder runs:
+- in the same pid namespace, by its process id;
+- in the same SLURM job, by the restart count;
+- otherwise by its heartbeat, which expires if it does not change for EXPIRY_SECONDS.  Only the clock of the waiting
+  process is used, so clocks of two hosts are never compared.
 
-A holder that was suspended for longer loses its lease and learns it from `check`, which is called before every write.
-A write that is already under way does no harm: every stage is a pure function of the config, so both processes write
-the same bytes.  Imports no torch.
+A holder that was suspended for longer loses its lease.  `check`, which is called before every write, then raises
+LeaseLost.  A write that is already under way does no harm: every stage is a pure function of the config, so both
+processes write the same bytes.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -36,21 +39,21 @@ EXPIRY_SECONDS = 60.0
 POLL_SECONDS = 0.2
 FIRST_BEAT = "0" * 10
 RELEASED = "released".ljust(len(FIRST_BEAT))
-"""Value of `beat` in a released lease; of the width of a count, so that the file is rewritten in place."""
+"""Value of `beat` in a released lease, padded to the width of a heartbeat count so that it fits in place."""
 NO_HARD_LINK_ERRORS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EXDEV)
 
 
 class LeaseHeld(ValueError):
-    """Another process, which runs, holds the lease."""
+    """The lease is held by a process that still runs."""
 
 
 class LeaseLost(RuntimeError):
-    """Another process holds the lease now; this one must end without another write."""
+    """Another process has taken over the lease; this process must end without writing anything more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseHolder:
-    """The process that holds a lease; the content of its file."""
+    """The process that holds a lease, as stored in the lease file."""
 
     host: str
     pid: int
@@ -59,26 +62,28 @@ class LeaseHolder:
     started: str
     """process_identity.start_time."""
     job: str
-    """SLURM's job id, ARRAY_TASK for a task of an array; "" outside SLURM."""
+    """SLURM job id, ARRAY_TASK for an array task; "" outside SLURM."""
     unique: str
-    """Cluster name and raw SLURM job id, which no other task shares."""
+    """CLUSTER/RAW_JOB_ID, which is unique for each array task; "" outside SLURM."""
     restarts: int
-    """How often SLURM restarted this job."""
+    """Number of times that SLURM restarted this job."""
     nonce: str
+    """Random id of this lease."""
     beat: str
+    """Heartbeat count (ten digits), or RELEASED."""
 
     def describe(self) -> str:
-        """Host and process, for a message."""
+        """Return the job, host and process id as text for a message."""
         job = f"job {self.job} on " if self.job else ""
         return f"{job}{self.host}, process {self.pid}"
 
     def end_command(self) -> str:
-        """The command that ends the process."""
+        """Return the command that ends the process."""
         return f"scancel {self.job}" if self.job else f"kill {self.pid} on {self.host}"
 
 
 def this_process() -> LeaseHolder:
-    """This process as the holder of a new lease."""
+    """Return this process as the holder of a new lease."""
     env = os.environ
     array, raw_id = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_JOB_ID", "")
     return LeaseHolder(
@@ -95,7 +100,7 @@ def this_process() -> LeaseHolder:
 
 
 def parse_holder(text: str) -> LeaseHolder | None:
-    """The holder in the content of a lease file; None if this version cannot read it."""
+    """Parse the content of a lease file; None if it is incomplete or of another version."""
     try:
         return LeaseHolder(**json.loads(text))
     except (ValueError, TypeError):
@@ -103,12 +108,12 @@ def parse_holder(text: str) -> LeaseHolder | None:
 
 
 def lease_path(folder: Path, generation: int) -> Path:
-    """The lease file of a generation."""
+    """Return the path of the lease file of a generation."""
     return folder / f"claim-{generation:06d}.json"
 
 
 def list_generations(folder: Path) -> list[int]:
-    """Generations of which there is a file, ascending."""
+    """List the generations that have a lease file, ascending."""
     try:
         names = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
@@ -117,18 +122,18 @@ def list_generations(folder: Path) -> list[int]:
 
 
 def read_latest_lease(folder: Path) -> tuple[int, str]:
-    """(generation, content) of the newest lease file; (0, "") if there was never one."""
+    """Return (generation, content) of the newest lease file; (0, "") if there is none."""
     while generations := list_generations(folder):
         try:
             return generations[-1], lease_path(folder, generations[-1]).read_text(errors="replace")
-        except OSError as error:  # a newer one was created meanwhile, and this one removed
+        except OSError as error:  # a newer lease file was created and this one removed in the meantime
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
     return 0, ""
 
 
 class Lease:
-    """A lease that this process holds until `release`; a thread writes its heartbeat."""
+    """A lease that this process holds until `release`.  A daemon thread writes its heartbeat."""
 
     def __init__(self, folder: Path, generation: int, holder: LeaseHolder) -> None:
         self.folder, self.generation, self.holder = folder, generation, holder
@@ -149,14 +154,14 @@ class Lease:
         """Release the lease.  The file stays, so that no generation is used twice."""
         self._released.set()
         self._thread.join(5)
-        with suppress(OSError):  # an unreleased lease is acquired as that of a dead process
+        with suppress(OSError):  # others then acquire it once this process has ended
             self._write_beat(RELEASED)
 
     def _send_heartbeats(self) -> None:
         count = 0
         while not self._released.wait(HEARTBEAT_SECONDS):
             count += 1
-            with suppress(OSError):  # `check` finds out if the missing heartbeat cost the lease
+            with suppress(OSError):  # `check` raises if the lease has expired because of this
                 self._write_beat(f"{count:010d}")
 
     def _write_beat(self, beat: str) -> None:
@@ -170,14 +175,14 @@ class Lease:
 
 
 class HolderWatch:
-    """Observations of the present holder by a process that waits for its lease."""
+    """Decides from successive reads of the lease file whether its holder still runs."""
 
     def __init__(self, observer: LeaseHolder) -> None:
         self.observer, self.generation, self.text = observer, 0, ""
         self.unchanged_since, self.is_beating = time.monotonic(), False
 
     def update(self, generation: int, text: str) -> None:
-        """Take in the newest lease file."""
+        """Record the newest lease file."""
         if (generation, text) != (self.generation, self.text):
             self.is_beating = generation == self.generation
             self.unchanged_since = time.monotonic()
@@ -185,7 +190,7 @@ class HolderWatch:
 
     @property
     def holder(self) -> LeaseHolder | None:
-        """The present holder, as far as its file can be read."""
+        """The current holder; None if the lease file cannot be parsed."""
         return parse_holder(self.text)
 
     def is_free(self) -> bool:
@@ -200,11 +205,14 @@ class HolderWatch:
         return time.monotonic() - self.unchanged_since >= EXPIRY_SECONDS
 
     def _is_earlier_start(self, holder: LeaseHolder) -> bool:
-        """Whether the holder is an earlier start of this SLURM job; a restarted controller may have forgotten it."""
+        """Whether the holder is an earlier start of this SLURM job.
+
+        The pid namespace is compared too, because a restarted slurmctld may have lost the restart count.
+        """
         return holder.restarts < self.observer.restarts or holder.place != self.observer.place
 
     def is_alive(self) -> bool:
-        """Whether the holder certainly runs; neither this nor `is_free` holds as long as that is open."""
+        """Whether the holder is known to run.  Until that is known, both this and `is_free` return False."""
         holder = self.holder
         if holder and holder.place == self.observer.place:
             return True
@@ -214,8 +222,8 @@ class HolderWatch:
 def acquire_lease(folder: Path, wait: float = 20.0) -> Lease:
     """Acquire the lease of a run, waiting for its holder for `wait` seconds.
 
-    LeaseHeld if a running process still holds it then.  To decide whether a process of another host runs may take
-    EXPIRY_SECONDS in all.
+    LeaseHeld if a running process still holds it after that.  For a holder on another host the decision may take up
+    to EXPIRY_SECONDS in total.
     """
     began, watch = time.monotonic(), HolderWatch(this_process())
     while True:
@@ -234,7 +242,10 @@ def acquire_lease(folder: Path, wait: float = 20.0) -> Lease:
 
 
 def current_holder(folder: Path) -> LeaseHolder | None:
-    """The holder of a run's lease, as far as one look tells: a process of another host may have died since."""
+    """Return the holder of a run's lease from a single read; None if the lease is free.
+
+    A holder on another host may have died since its last heartbeat.
+    """
     watch = HolderWatch(this_process())
     watch.update(*read_latest_lease(folder))
     return None if watch.is_free() else watch.holder
@@ -248,7 +259,7 @@ def create_lease(folder: Path, generation: int) -> Lease | None:
         create_exclusively(path, json.dumps(asdict(holder)))
     newest, text = read_latest_lease(folder)
     if holder.nonce not in text:
-        if newest != generation and holder.nonce in read_text_or_empty(path):  # others have been here and cleaned up
+        if newest != generation and holder.nonce in read_text_or_empty(path):  # re-created an old generation
             path.unlink(missing_ok=True)
         return None
     for lower in list_generations(folder):
@@ -260,7 +271,7 @@ def create_lease(folder: Path, generation: int) -> Lease | None:
 def create_exclusively(path: Path, text: str) -> None:
     """Create a file with its content in one step, unless it exists.
 
-    An NFS server may report that a link exists which it has just created, so the caller compares the content.
+    An NFS server may report EEXIST for a link that it has just created, so the caller must compare the content.
     """
     partial = partial_path(path)
     try:
@@ -281,7 +292,7 @@ def create_exclusively(path: Path, text: str) -> None:
 
 
 def read_text_or_empty(path: Path) -> str:
-    """The content of a file; "" if there is none."""
+    """Return the content of a file; "" if there is no file."""
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
@@ -290,7 +301,7 @@ def read_text_or_empty(path: Path) -> str:
 
 @contextmanager
 def hold_lease(folder: Path, wait: float = 20.0) -> Iterator[Lease]:
-    """Acquire the lease of a run, and release it at the end (LeaseHeld as `acquire_lease`)."""
+    """Hold the lease of a run during the block.  LeaseHeld as raised by `acquire_lease`."""
     lease = acquire_lease(folder, wait)
     try:
         yield lease

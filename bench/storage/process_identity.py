@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 UNREADABLE_START = "unseen"
-"""Start time of a process that exists but whose /proc entry this process may not read."""
+"""Value of `start_time` for a process that exists but has an unreadable /proc entry."""
 CLOCK_TOLERANCE_SECONDS = 2.0
 
 
@@ -30,7 +30,7 @@ def pid_namespace_id() -> str:
 
 
 def start_time(pid: int) -> str:
-    """Start time of a process of this namespace in kernel ticks since boot; "" if there is none or it is a zombie."""
+    """Return the start time of a process in kernel ticks since boot; "" if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -39,9 +39,9 @@ def start_time(pid: int) -> str:
 
 
 def is_running(pid: int, start: str = "", *, seen_at: float = math.inf) -> bool:
-    """Whether a process of this namespace runs, and is not a later one that got the same process id.
+    """Whether a process of this pid namespace runs.  A later process that reused its id does not count.
 
-    `start` is its `start_time`; without it, `seen_at` is a moment at which it ran, in Unix seconds.
+    `start` is the expected `start_time`.  Without it, `seen_at` (Unix seconds) is a time at which the process ran.
     """
     current = start_time(pid)
     if not current or UNREADABLE_START in (current, start):
@@ -50,7 +50,7 @@ def is_running(pid: int, start: str = "", *, seen_at: float = math.inf) -> bool:
 
 
 def _unix_time(start: str) -> float:
-    """Unix seconds of a `start_time`."""
+    """Convert a `start_time` to Unix seconds."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     return time.time() - uptime + int(start) / os.sysconf("SC_CLK_TCK")
 

@@ -8,7 +8,7 @@ results/runs/NAME/
     checkpoints/IMAGES.safetensors      training state, the last few
     snapshots/IMAGES.safetensors        EMA weights at the evaluation points
     features/IMAGES/                    features of generated images (bench/evaluation/feature_store.py)
-    samples/IMAGES.npz or IMAGES/       generated images, or a folder of PNGs, if compute.export asks for them
+    samples/IMAGES.npz or IMAGES/       generated images: one file (compute.export=npz) or PNGs (compute.export=png)
     evaluation/IMAGES.json              metrics of the features
     train.json generate.json            results of these stages (bench/storage/stage_results.py)
     samples.png curves.png record.json
@@ -40,13 +40,13 @@ FREQUENT_EVENTS = ("train", "sample")
 STATUS_INTERVAL_SECONDS = 2.0
 HOUR, DAY = 3600.0, 86400.0
 HOLDER_FOLDERS = ("checkpoints", "snapshots")
-"""Folders that only the lease holder writes to; hidden files there are left from a process that was killed."""
+"""Folders that only the lease holder writes to.  Hidden files in them were left by killed processes."""
 PARTIAL_PATTERNS = (".*.partial", "*/.*.partial", "*/*.parts/.*.partial")
 
 
 @dataclass
 class StatusCache:
-    """The status that this process folds its events into, and when (monotonic seconds) it was last written."""
+    """The status after the last event that this process logged, and the time (monotonic seconds) of its last write."""
 
     status: dict[str, Any] | None = None
     written_at: float = -STATUS_INTERVAL_SECONDS
@@ -61,7 +61,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, results: Path, name: str) -> RunFolder:
-        """The folder of the run `name` in a results folder."""
+        """Return the folder of the run `name` in a results folder."""
         return cls(results / "runs" / name)
 
     @property
@@ -119,16 +119,16 @@ class RunFolder:
         print(f"{event}  {words}", flush=True)
 
     def status(self) -> dict[str, Any]:
-        """The status (keys of EMPTY_STATUS), at most a few seconds old; folded from the log if status.json is lost."""
+        """Return the status (keys of EMPTY_STATUS), at most a few seconds old; rebuilt from the log if lost."""
         return read_status(self.path / "status.json") or fold_events(self.events()[0])
 
     def events(self, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """(events from byte `start` of the log on, the byte to continue from)."""
+        """Return (events of the log from byte `start` on, the byte to continue from)."""
         return read_events(self.path / "log.jsonl", start)
 
     @contextmanager
     def lease(self, wait: float = 20.0) -> Iterator[Lease]:
-        """Hold the run's lease, after removing partial files of processes that were killed.
+        """Hold the run's lease during the block, and first remove partial files of killed processes.
 
         LeaseHeld if a running process still holds it after `wait` seconds (bench/storage/lease.py).
         """
@@ -142,7 +142,7 @@ class RunFolder:
             yield lease
 
     def clear(self, wait: float = 0.0) -> None:
-        """Remove all files of the run but the lease; LeaseHeld if a running process works on it."""
+        """Remove all files of the run except the lease.  LeaseHeld if a running process holds it."""
         if not self.path.is_dir():
             return
         with self.lease(wait) as lease:

@@ -1,7 +1,7 @@
 """The event log of a run, and the one function that folds its events into the run's status.
 
-log.jsonl holds one JSON object a line: {"time", "event", ...}.  status.json holds the fold of all of them, so that
-bench.status reads one small file a run.  Imports no torch.
+log.jsonl holds one JSON object a line: {"time", "event", ...}.  status.json holds the fold of all events, so that
+bench.status reads one small file per run.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,11 +27,16 @@ EMPTY_STATUS: Mapping[str, Any] = {
     "pid": None,
     "error": None,
 }
+"""Status of a run without events.
+
+`images` and `of` count images (in evaluation: points) processed and in total in the current stage, `starts` counts
+starts of its jobs, `job` is the SLURM job id, `time` is in Unix seconds and `rate` in images per second.
+"""
 COPIED_KEYS = ("event", "time", "images", "of", "rate", "loss", "host", "job", "pid", "error")
 
 
 def fold_events(events: Iterable[Mapping[str, Any]], status: Mapping[str, Any] = EMPTY_STATUS) -> dict[str, Any]:
-    """The status after some events, given the status before them; keys that no event has stay as they were."""
+    """Return the status after `events`, given the status before them.  Keys that no event has are unchanged."""
     folded = dict(status)
     for event in events:
         folded |= {key: event[key] for key in COPIED_KEYS if key in event}
@@ -46,7 +51,7 @@ def fold_events(events: Iterable[Mapping[str, Any]], status: Mapping[str, Any] =
 
 
 def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """(events from byte `start` on, the byte to continue from); an incomplete last line is left for the next call."""
+    """Return (events from byte `start` on, the byte to continue from).  An incomplete last line is left unread."""
     try:
         with path.open("rb") as f:
             f.seek(start)
@@ -67,7 +72,7 @@ def _parse_event(line: bytes) -> dict[str, Any] | None:
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """The content of status.json; {} if it is missing, incomplete, or lacks a key."""
+    """Read status.json; {} if it is missing, incomplete or lacks a key."""
     try:
         status = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -76,7 +81,7 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def status_as_json(status: Any) -> Any:
-    """The status with NaN and infinity, which JSON has no numbers for, as the strings "nan" and "inf"."""
+    """Copy the status with NaN and infinity replaced by the strings "nan" and "inf", since JSON has no such numbers."""
     if isinstance(status, dict):
         return {key: status_as_json(value) for key, value in status.items()}
     return str(status) if isinstance(status, float) and not math.isfinite(status) else status

@@ -3,7 +3,7 @@
 A shard is FIRST-LAST-STRIDE.npz, written atomically and never changed; zip's CRC-32 detects damage.  A killed process
 leaves only complete shards.  Once all rows exist, a ShardedOutput assembles them in order.  Imports no torch.
 
-Shapes: N images in all, B images of a shard.
+Shapes: N images in total, B images in one shard.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from bench.storage.atomic import atomic_write
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-"""Modification time inside .npz files, so that equal arrays give equal files."""
+"""Fixed modification time in .npz files, so that equal arrays give equal files."""
 
 
 class ArrayShards:
@@ -36,7 +36,10 @@ class ArrayShards:
         self.damaged: list[str] = []
 
     def scan(self) -> np.ndarray:
-        """Which images are on disk, (N,) bool.  Removes unreadable shards and adds their names to `damaged`."""
+        """Return a mask of the images on disk, (N,) bool.
+
+        Remove unreadable shards and add their names to `damaged`.
+        """
         self.files = {}
         is_present = np.zeros(self.count, bool)
         for path in sorted(self.folder.glob("[0-9]*.npz")):
@@ -66,7 +69,10 @@ class ArrayShards:
             np.savez(f, allow_pickle=False, indices=indices, of=np.array(self.of), **arrays)
 
     def iterate_rows(self, name: str, size: int = 1000) -> Iterator[np.ndarray]:
-        """Yield an array of all images in order in blocks of (size, ...); `scan` must have found all of them."""
+        """Yield the rows of array `name` of all images, in order, in blocks (size, ...).
+
+        Call `scan` first; all images must be on disk.
+        """
         loaded: dict[Path, np.ndarray] = {}
         for start in range(0, self.count, size):
             stop = min(start + size, self.count)
@@ -80,7 +86,7 @@ class ArrayShards:
             yield block
 
     def read_array(self, path: Path, name: str) -> np.ndarray:
-        """An array of a shard, (B, ...); ValueError if it cannot be read."""
+        """Read one array of a shard, (B, ...).  ValueError if it cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as z:
                 return np.asarray(z[name])
@@ -95,7 +101,7 @@ class ArrayShards:
 
 
 class ShardedOutput(ABC):
-    """One file or folder computed from all images of an evaluation point, with its shards beside it."""
+    """A file or folder computed from all images of an evaluation point.  Its shards are beside it until then."""
 
     def __init__(self, path: Path, count: int, of: str = "") -> None:
         self.path = path
@@ -117,7 +123,7 @@ class ShardedOutput(ABC):
     def finish(self) -> None:
         """Assemble the output if all shards exist, then remove them.
 
-        Several processes may do so at once: each assembles the same bytes, one result stays, and none fails.
+        Several processes may call this at once: each assembles the same bytes, and none fails.
         """
         if not self.done:
             try:
@@ -131,15 +137,15 @@ class ShardedOutput(ABC):
 
 
 def balanced_labels(indices: np.ndarray, num_classes: int) -> np.ndarray | None:
-    """Class labels (B,): image i has class i modulo the number of classes; None without classes."""
+    """Return class labels (B,): image i has class i modulo `num_classes`.  None without classes."""
     return indices % num_classes if num_classes else None
 
 
 def missing_batches(is_present: np.ndarray, size: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-    """Image indices that `rank` of `world` processes has yet to generate, in batches of `size`.
+    """Return the image indices that `rank` of `world` processes must still generate, in batches of `size`.
 
-    Batch b belongs to rank b % world.  A batch with any missing image is generated whole: batches depend on neither
-    the images on disk nor the number of processes, so the network always sees the same ones.
+    Batch b belongs to rank b % world.  A batch with a missing image is generated in full.  The network therefore
+    always sees the same batches, whatever is on disk and however many processes run.
     """
     blocks = [np.arange(i, min(i + size, len(is_present))) for i in range(0, len(is_present), size)]
     return [block for block in blocks[rank::world] if not is_present[block].all()]

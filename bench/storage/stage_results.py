@@ -1,6 +1,6 @@
 """Results of the training and sampling stages: dataclasses and their JSON files in the run folder.
 
-The record of a run is built from these files, in whichever job.  Imports no torch.
+The job that writes the record of a run reads these files.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from bench.storage.run_folder import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """Measured cost of training, summed over all attempts: steps that were repeated count again."""
+    """Measured cost of training, summed over all attempts.  Repeated steps are included."""
 
     images: int
     """Training images seen, the budget."""
     seconds: float
     """Wall-clock seconds of training steps."""
     accelerator_seconds: float
-    """The same times the number of processes."""
+    """Wall-clock seconds times the number of processes."""
     images_per_second: float
     """Over all processes."""
     images_processed: float
-    """Images in all steps, repeated ones too."""
+    """Images of all steps, including repeated ones."""
     peak_memory_bytes: int
-    """Of the GPU, or of the process on a CPU, on rank 0."""
+    """Peak memory of rank 0: of its GPU, or of its process on a CPU."""
     device: str
     precision: str
     processes: int
-    """Most processes of any attempt."""
+    """Largest number of processes of any attempt."""
 
     @classmethod
     def from_events(cls, events: Iterable[Mapping[str, Any]]) -> TrainingResult | None:
-        """Sum up a run's event log, which all attempts share; None where it has no training step."""
+        """Sum up a run's event log, which all attempts share; None if it has no training step."""
         events = list(events)
         reports = [e for e in events if e["event"] == "train"]
         if not reports:
@@ -60,7 +60,7 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationResult:
-    """How the images of all evaluation points were sampled."""
+    """Devices and settings that sampled the images of all evaluation points."""
 
     images: int
     """Over all evaluation points."""
@@ -68,7 +68,7 @@ class GenerationResult:
     precision: str
     processes: int
     peak_memory_bytes: int
-    """When sampling began; see TrainingResult."""
+    """Peak memory of rank 0 up to the start of sampling."""
 
 
 def write_result(run: RunFolder, result: TrainingResult | GenerationResult) -> None:
@@ -80,7 +80,7 @@ def write_result(run: RunFolder, result: TrainingResult | GenerationResult) -> N
 def read_training_result(run: RunFolder) -> TrainingResult | None:
     """Read train.json, or sum up the log of a run that was trained before train.json existed.
 
-    Returns None for a run that was never trained, as one of published weights.
+    None for a run that was never trained, such as a run of published weights.
     """
     try:
         return TrainingResult(**json.loads((run.path / "train.json").read_bytes()))

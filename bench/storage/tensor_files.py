@@ -1,4 +1,4 @@
-"""Safetensors files with a checksum, written atomically; training checkpoints among them.
+"""Safetensors files with a checksum, written atomically, and the layout of training checkpoints.
 
 Keys of a checkpoint are model.*, ema.* and optimizer.INDEX.*; the metadata holds the rest of the training state.
 No random state is stored: every random draw is a function of (seed, step), and the trainer seeds torch's generators
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def tensors_crc32(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of names, shapes, dtypes and bytes, in order of name; eight hexadecimal digits."""
+    """Return the CRC-32 of names, shapes, dtypes and bytes, in order of name, as eight hexadecimal digits."""
     crc = 0
     for chunk in _hashed_bytes(tensors):
         crc = zlib.crc32(chunk, crc)
@@ -35,7 +35,7 @@ def tensors_crc32(tensors: Mapping[str, Tensor]) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor], *, prefix: bytes = b"", dtypes: bool = True) -> str:
-    """SHA-256 of `prefix`, then names, shapes, dtypes (unless switched off) and bytes, in order of name."""
+    """Return the SHA-256 of `prefix`, then names, shapes, dtypes (optional) and bytes, in order of name."""
     digest = hashlib.sha256(prefix)
     for chunk in _hashed_bytes(tensors, dtypes=dtypes):
         digest.update(chunk)
@@ -43,7 +43,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor], *, prefix: bytes = b"", dtypes
 
 
 def _hashed_bytes(tensors: Mapping[str, Tensor], *, dtypes: bool = True) -> Iterator[bytes | memoryview]:
-    """Header and data of each tensor.  Committed records hold digests of these bytes, so they never change."""
+    """Yield header and data of each tensor.  Committed records hold digests of these bytes: do not change them."""
     for name in sorted(tensors):
         t = tensors[name].detach().contiguous()
         yield f"{name} {tuple(t.shape)}{f' {t.dtype}' if dtypes else ''}".encode()
@@ -59,7 +59,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> 
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, metadata); ValueError if the file is truncated or does not match its checksum."""
+    """Return (tensors, metadata).  ValueError if the file is truncated or does not match its checksum."""
     try:
         with safe_open(path, framework="pt") as f:
             header = f.metadata() or {}
@@ -72,12 +72,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose keys begin with a prefix, keyed without it."""
+    """Select the entries with a key prefix, and remove the prefix from their keys."""
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def training_tensors(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors that a training step changes: parameters and buffers, EMA, optimizer state."""
+    """Collect the tensors that a training step changes: parameters and buffers, EMA, optimizer state."""
     tensors = {f"model.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -88,7 +88,7 @@ def training_tensors(net: nn.Module, ema: nn.Module, optimizer: torch.optim.Opti
 def restore_training_tensors(
     tensors: Mapping[str, Tensor], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Load training tensors into a network, its EMA and its optimizer; whole tensors are sharded as the network is."""
+    """Load training tensors into a network, its EMA and its optimizer, and shard them like the network."""
     for module, prefix in ((net, "model."), (ema, "ema.")):
         targets = module.state_dict()
         module.load_state_dict({k: shard_like(v, targets.get(k)) for k, v in select_prefix(tensors, prefix).items()})
@@ -106,15 +106,15 @@ def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
 
 
 def shard_like(whole: Tensor, target: Tensor | None) -> Tensor:
-    """A whole tensor in the layout of its target: this process's shard of it if the target is a DTensor.
+    """Return a whole tensor in the layout of `target`: a DTensor if the target is one.
 
-    Strides follow the target as well, since the fused optimizer requires its moments to have those of the parameters.
+    Strides follow the target too, since the fused optimizer requires its moments to have the strides of the parameters.
     """
     if target is None or whole.shape != target.shape:
         return whole
     if not is_sharded(target):
-        same = whole.stride() == target.stride()
-        return whole if same else torch.empty_like(target, dtype=whole.dtype, device=whole.device).copy_(whole)
+        same_strides = whole.stride() == target.stride()
+        return whole if same_strides else torch.empty_like(target, dtype=whole.dtype, device=whole.device).copy_(whole)
     from torch.distributed.tensor import distribute_tensor
 
     moved = whole.to(target.device)
@@ -122,9 +122,9 @@ def shard_like(whole: Tensor, target: Tensor | None) -> Tensor:
 
 
 def load_newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
-    """(tensors, metadata, warnings) of the newest undamaged checkpoint; None if there is no checkpoint.
+    """Return (tensors, metadata, warnings) of the newest undamaged checkpoint; None if there is no checkpoint.
 
-    Each damaged one adds a warning.  ValueError if all are damaged.
+    Each damaged checkpoint adds a warning.  ValueError if all are damaged.
     """
     warnings: list[str] = []
     for path in sorted(folder.glob("*.safetensors"), reverse=True):

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse that reports a mistake in one sentence, with exit status 2."""
+    """Parser that reports a usage error in one sentence, with exit status 2."""
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog.removeprefix('python -m ')}: {message}; see --help", file=sys.stderr)
@@ -35,9 +35,9 @@ class WideHelp(PlainHelp):
 
 
 def non_empty(text: str) -> str:
-    """Check an argument that an unset shell variable would leave empty (an argparse type)."""
+    """Argparse type that refuses an empty argument, which an unset shell variable leaves."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("is empty; leave the flag out for its default")
+        raise argparse.ArgumentTypeError("is empty; omit the flag to use its default")
     return text
 
 
@@ -55,8 +55,8 @@ def command(
 ) -> Callable[[Callable[P, int]], Callable[P, int]]:
     """Decorate the `main` of a command: log to stderr, and turn exceptions into exit statuses.
 
-    One of `errors` is printed as one sentence, with status 2.  Ctrl-C prints `stopped`, with status 130.
-    A closed pipe (`| head`) ends the command with status 1.
+    Exceptions of the types `errors` are printed as one sentence, with status 2.  Ctrl-C prints `stopped`, with status
+    130.  A closed pipe (`| head`) ends the command with status 1.
     """
 
     def decorate(main: Callable[P, int]) -> Callable[P, int]:
@@ -66,7 +66,7 @@ def command(
             try:
                 return main(*args, **options)
             except BrokenPipeError:
-                with suppress(OSError, ValueError):  # or the interpreter reports the pipe again as it ends
+                with suppress(OSError, ValueError):  # otherwise the interpreter reports the closed pipe again at exit
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 1
             except errors as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def format_count(count: float | None) -> str:
-    """Format to three digits: 1,234,567 is "1.23 M"; from 1000 T on 1.23e15; None is ""."""
+    """Format to three digits: 1,234,567 is "1.23 M", 1,234e12 is "1.23e15", None is ""."""
     if count is None:
         return ""
     if abs(count) >= 999.5e12:
@@ -27,5 +27,5 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Format in GiB from 256 MiB on, else in MiB."""
+    """Format in MiB below 256 MiB, otherwise in GiB."""
     return f"{count / 2**30:,.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"

@@ -10,7 +10,7 @@ PACKAGES = ("bench", "architectures", "__main__")
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Write to the sys.stderr of the moment, which progress bars and tests replace."""
+    """Write to the current sys.stderr, which progress bars and tests replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -24,7 +24,7 @@ HANDLER = StderrHandler()
 
 
 def configure_logging(rank: int = 0) -> None:
-    """Show messages of INFO and above of this project on stderr; of ranks above 0 only WARNING and above.
+    """Log messages of this project to stderr: INFO and above on rank 0, WARNING and above on other ranks.
 
     May be called again, e.g. once a process knows its rank.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ProgressBar:
     """Context manager that reports work done: a bar on a terminal, a line every `seconds` in a log.
 
-    At the end a line says how many, in which time and at which rate; after an exception there is none.
+    At the end it prints count, time and rate, except after an exception.
     """
 
     def __init__(self, label: str, total: int, seconds: float = 15.0, unit: str = "images") -> None:
@@ -39,8 +39,8 @@ class ProgressBar:
             return
         self.shown = now
         rate = self.done / max(now - self.began, 1e-9)
-        left = format_duration((self.total - self.done) / max(rate, 1e-9))
-        text = f"{self.done:,} of {self.total:,} {self.unit}  {self._per_second(rate)}  ETA {left}"
+        eta = format_duration((self.total - self.done) / max(rate, 1e-9))
+        text = f"{self.done:,} of {self.total:,} {self.unit}  {self._per_second(rate)}  ETA {eta}"
         if self.display:
             self.display.update(self.display.task_ids[0], completed=self.done, status=text, refresh=True)
         else:
@@ -62,7 +62,7 @@ class ProgressBar:
 
 
 def _rich_progress(label: str, total: int) -> Progress:
-    """Return a bar that rich removes at the end; it is drawn by `add` alone, without a thread of its own."""
+    """Return a bar that disappears at the end.  Only `ProgressBar.add` redraws it; there is no refresh thread."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

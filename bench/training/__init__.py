@@ -1,15 +1,16 @@
-"""The one trainer: one loop for every architecture and data set, in one process or many.
+"""Training of every architecture and data set, on one rank or several.
 
 Read trainer.py first.
 
 trainer.py          the training loop and one optimizer step
-run_context.py      what each stage of a run is given
+run_context.py      folder, config, data, device and rank, the argument of every stage of a run
 training_batch.py   draw the batch of a step from (seed, step)
 checkpointing.py    training checkpoints, EMA snapshots, rollbacks
 execution.py        precision, torch.compile, activation checkpointing
-micro_batching.py   how many images a rank takes at a time
+micro_batching.py   choose the images per forward pass
 metrics_logger.py   mean loss and throughput over all ranks; detects a diverged loss
-distributed.py      the ranks of a run and what they agree on; rendezvous.py: how they find each other
+distributed.py      process group of the ranks and its collective calls
+rendezvous.py       find the other ranks and open their key-value store
 parallel.py         DDP and FSDP2
 hardware.py         peak TFLOP/s of accelerators, MFU
 tensorboard.py      scalars for TensorBoard

@@ -1,4 +1,4 @@
-"""Training checkpoints: model, EMA and optimizer state, EMA snapshots, and the count of rollbacks."""
+"""Training checkpoints (model, EMA and optimizer state), EMA snapshots and the count of rollbacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Diverged(RuntimeError):
 
 @dataclass
 class TrainingState:
-    """Everything that an optimizer step changes, and how the network is executed."""
+    """Network, EMA and optimizer of a run, its progress, and its execution settings."""
 
     net: nn.Module
     ema: nn.Module
@@ -38,7 +38,7 @@ class TrainingState:
     """The network wrapped in DDP, if there are several ranks."""
     engine: ExecutionSettings = field(default_factory=lambda: ExecutionSettings(device=torch.device("cpu")))
     micro_batch: int = 0
-    """Images per forward pass at most; 0 is the rank's whole share of the batch."""
+    """Maximum images per forward pass; 0 means the rank's whole share of the batch."""
 
     @property
     def call(self) -> nn.Module:
@@ -57,7 +57,10 @@ def has_snapshot(run: RunFolder, point: int, world: World) -> bool:
 
 
 def save_checkpoint(context: RunContext, state: TrainingState, snapshot: bool = False) -> None:
-    """Write a checkpoint and, with `snapshot`, the EMA weights; LossDiverged if any tensor is not finite."""
+    """Write a checkpoint and, with `snapshot`, the EMA weights; a collective call.
+
+    Raises LossDiverged, before it writes, if any tensor is not finite.
+    """
     run, config, world = context.run, context.config, context.world
     tensors = state.tensors()
     if not parallel.all_finite(tensors, world):
@@ -69,7 +72,7 @@ def save_checkpoint(context: RunContext, state: TrainingState, snapshot: bool = 
     folder = run.path / "checkpoints"
     tensor_files.save_tensors(folder / f"{state.images:012d}.safetensors", whole, step=state.step, images=state.images)
     tensor_files.prune_checkpoints(folder, config.compute.keep)
-    if snapshot:  # last: a snapshot means that its checkpoint is complete
+    if snapshot:  # written last, so that a snapshot implies a complete checkpoint
         context.check_lease()
         metadata = {"spec": state.ema.spec.to_dict(), "diffusion": dataclasses.asdict(config.diffusion)}  # type: ignore[union-attr, operator]
         path = run.snapshot_path(state.images)
@@ -77,7 +80,10 @@ def save_checkpoint(context: RunContext, state: TrainingState, snapshot: bool = 
 
 
 def restore_newest_checkpoint(run: RunFolder, state: TrainingState, world: World) -> list[str] | None:
-    """Load the newest complete checkpoint on every rank; its warnings, or None if there is no checkpoint."""
+    """Load the newest complete checkpoint on every rank; a collective call.
+
+    Returns one warning for each damaged newer checkpoint, or None if there is no checkpoint.
+    """
     folder = run.path / "checkpoints"
     newest = tensor_files.load_newest_checkpoint(folder) if world.first else None
     images_and_warnings = world.of_first(lambda: newest and (newest[1]["images"], newest[2]))
@@ -107,8 +113,8 @@ def log_rollback(run: RunFolder, state: TrainingState, fault: LossDiverged, warn
 def raise_if_rollbacks_exhausted(context: RunContext, fault: LossDiverged) -> None:
     """Raise Diverged after MAX_ROLLBACKS rollbacks.
 
-    If the loss diverged again after a rollback to the newest checkpoint, that checkpoint may be at fault although it
-    is finite.  It is removed once; the checkpoint before it stays.
+    A finite checkpoint may itself be the cause.  If the loss diverges again after a rollback to the newest checkpoint,
+    that checkpoint is removed.  The next older one is not removed.
     """
     run, world = context.run, context.world
     earlier = world.of_first(lambda: logged_rollbacks(run))

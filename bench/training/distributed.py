@@ -1,4 +1,4 @@
-"""The ranks of one run: process group, agreement between ranks, and the error when one of them fails.
+"""Process group of a run's ranks: collective calls on control values, and an error that names the failed rank.
 
 Gradients are reduced over NCCL on GPUs and gloo on CPUs.  Control values always use gloo.
 """
@@ -42,7 +42,7 @@ class World:
     store: Any = None
     """Key-value store that rank 0 hosts."""
     calls: Iterator[int] = field(default_factory=count, compare=False, repr=False)
-    """Numbers the calls of `alone`, the same in all ranks."""
+    """Count of the calls of `alone`, equal on all ranks."""
 
     @property
     def first(self) -> bool:
@@ -82,7 +82,7 @@ class World:
             dist.barrier(group=self.control)
 
     def check(self, check: Callable[[], None]) -> None:
-        """Call `check`, which may raise StopRequested; once it did on any rank, this raises it on every rank."""
+        """Call `check`; raise StopRequested if `check` raised it on this rank or, earlier, on another rank."""
         try:
             check()
         except StopRequested:
@@ -93,10 +93,10 @@ class World:
             raise StopRequested
 
     def alone(self, work: Callable[[], Any], check: Callable[[], None] = lambda: None) -> None:
-        """Call `work` on rank 0 while the others wait, without a time limit.
+        """Call `work` on rank 0 while the other ranks wait without a time limit.
 
-        The others raise RuntimeError if it failed, and StopRequested if it was stopped.  While they wait they call
-        `check`; a stop that it reports reaches rank 0 at its next `World.check`.
+        The other ranks raise RuntimeError if `work` failed, and StopRequested if it was stopped.  They call `check`
+        while they wait.  If `check` raises StopRequested, rank 0 raises it at its next `World.check`.
         """
         key, outcome = f"alone/{next(self.calls)}", "failed"
         if self.first:
@@ -138,9 +138,9 @@ def device_of(config: RunConfig, world: World = SINGLE_PROCESS) -> torch.device:
 
 @contextmanager
 def join_world(config: RunConfig) -> Iterator[World]:
-    """Join the ranks of this submitit job; a single rank outside of a job or with one task.
+    """Join the process group of this submitit job; outside of a job, or in a job of one task, yield a single rank.
 
-    RuntimeError names the host that could not be reached, or the ranks that did not arrive.
+    Raises RuntimeError that names the unreachable host, or the ranks that did not arrive in time.
     """
     process = process_info()
     if process is None:
@@ -152,13 +152,13 @@ def join_world(config: RunConfig) -> Iterator[World]:
 
 @contextmanager
 def join_world_as(process: ProcessInfo, config: RunConfig) -> Iterator[World]:
-    """Join the ranks of a run as a given process."""
+    """Join the process group of a run with the rank in `process`."""
     store = open_store(process, config.compute.rendezvous_seconds)
     device = device_of(config, World(process.rank, process.local_rank, process.size))
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_device(device)
-        torch.cuda.init()  # else a device mesh selects by LOCAL_RANK, which SLURM's GPU binding may not allow
+        torch.cuda.init()  # otherwise DeviceMesh selects GPU LOCAL_RANK, which SLURM's GPU binding may hide
     group_store = dist.PrefixStore("groups", store)  # type: ignore[attr-defined]
     dist.init_process_group(
         "nccl" if cuda else "gloo",
@@ -200,14 +200,14 @@ def exit_without_cleanup() -> None:
 
 
 def first_failure(process: ProcessInfo, store: Store, error: Exception) -> str:
-    """Describe the first failure if it was another rank's and `error` is only its consequence; else ""."""
+    """Return the failure of another rank that caused `error`; "" if there is none."""
     description = f"{process} failed: {type(error).__name__}: {error}"
     is_consequence = type(error) is RuntimeError or isinstance(error, dist.DistError)
     try:
         first: str = store.compare_set("failure", "", description).decode()
         store.set(f"ended/{process.rank}", "yes")
-    except RuntimeError:  # the store is gone
-        return f"rank 0 on {process.host} is gone; its log may say why" if is_consequence else ""
+    except RuntimeError:  # the store is closed
+        return f"rank 0 on {process.host} has ended; its log may say why" if is_consequence else ""
     return first if is_consequence and first != description else ""
 
 
@@ -218,7 +218,10 @@ def keep_store_open(process: ProcessInfo, store: Store, seconds: float = 5.0) ->
 
 
 def require_same(world: World, what: str, **facts: str) -> None:
-    """Raise RuntimeError that names the ranks whose values differ from rank 0's; a collective call."""
+    """Raise RuntimeError that names the ranks with other values than rank 0; a collective call.
+
+    `what` is the plural subject of the message, for example "the ranks of this run".
+    """
     if world.size == 1:
         return
     by_rank = world.gather({"host": socket.gethostname(), **facts})
@@ -232,6 +235,6 @@ def require_same(world: World, what: str, **facts: str) -> None:
 
 
 def require_same_start(world: World, config: RunConfig, **facts: str) -> None:
-    """`require_same` for the code, torch's version, the config, and `facts`."""
+    """Raise RuntimeError unless all ranks have the same code, torch version, config and `facts`."""
     shared = {"code": code_hash(), "torch": torch.__version__, "config": digest_json(config.to_dict())}
     require_same(world, "the ranks of this run", **shared, **facts)

@@ -25,7 +25,7 @@ BACKEND = "inductor"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecutionSettings:
-    """Execution settings for one device, with every "auto" resolved but that of channels_last."""
+    """Execution settings for one device; every "auto" is resolved except that of channels_last."""
 
     device: torch.device
     precision: Precision = "fp32"
@@ -34,11 +34,11 @@ class ExecutionSettings:
     checkpointing: bool = False
     """Activation checkpointing of each block."""
     channels_last: Literal["auto", "on", "off"] = "off"
-    """auto is on for networks whose blocks hold convolutions."""
+    """"auto" converts networks that have convolutions in their blocks."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Set the TF32 switches of a GPU for forward and backward passes in any thread, and restore them."""
+        """Set torch's TF32 flags for forward and backward passes in all threads, and restore them on exit."""
         if self.device.type != "cuda":
             yield
             return
@@ -65,7 +65,7 @@ class ExecutionSettings:
         return out.float()
 
     def place(self, net: nn.Module) -> nn.Module:
-        """Convert the network to channels_last if set; call this before it is copied, sharded or compiled."""
+        """Convert the network to channels_last if set; call this before copying, sharding or compiling the network."""
         if self.channels_last == "on" or (self.channels_last == "auto" and is_convolutional(net)):
             net.to(memory_format=torch.channels_last)
         return net
@@ -135,7 +135,7 @@ def channels_last_setting(config: RunConfig, device: torch.device) -> Any:
 
 
 def supported_precision(precision: Any, device: torch.device, section: str) -> Any:
-    """The precision; ValueError for tf32 on a CPU.  `section` of the config is named in the message."""
+    """Return the precision; raise ValueError that names `section` of the config for tf32 on a CPU."""
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(f"{section}.precision is tf32, which only GPUs support; on a CPU use fp32 or bf16")
     return precision
@@ -147,14 +147,14 @@ def has_bf16() -> bool:
 
 
 def is_convolutional(net: nn.Module) -> bool:
-    """Whether the blocks of a network hold convolutions."""
+    """Whether the blocks of a network have convolutions."""
     return any(isinstance(m, nn.Conv2d) for block in parallel.transformer_blocks(net) for m in block.modules())
 
 
 def compiled_modules(net: nn.Module) -> list[nn.Module]:
-    """Modules that are compiled or checkpointed one by one: the blocks, and other children of the same classes.
+    """List the modules that are compiled or checkpointed one by one.
 
-    The whole network if it has no lists of blocks.
+    These are the blocks and other children of the same classes, or the whole network if it has no lists of blocks.
     """
     blocks = list(parallel.transformer_blocks(net))
     classes = {type(block) for block in blocks}
@@ -169,7 +169,7 @@ def checkpointed_call(forward: Any, *args: Any, **kwargs: Any) -> Any:
 def compile_each(layers: list[nn.Module]) -> None:
     """Compile the forward of each layer; layers of equal structure share one graph.
 
-    torch keeps compiled graphs with the code object, allows few per code object and checks all of them at each call.
+    torch stores compiled graphs with the code object, allows few per code object and checks all of them at each call.
     A U-Net has a different structure for nearly every block, so each structure gets a copy of the code object.
     """
     forwards: dict[Any, Any] = {}

@@ -1,7 +1,7 @@
 """Peak dense TFLOP/s of accelerators, by name or measured, and model FLOPs utilisation (MFU).
 
-The values are the vendors' for dense matrix products; NVIDIA's datasheets print bf16 and TF32 with sparsity, twice
-these.
+The table has the vendors' values for dense matrix products.  NVIDIA's datasheets print bf16 and TF32 with sparsity,
+which doubles the values.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ def mfu(throughput: float, flops: float, peak: float) -> float:
 
 @torch.no_grad()
 def measure_peak(device: torch.device, precision: str = "bf16", size: int = 0, rounds: int = 10) -> float:
-    """Measure TFLOP/s of a product of two square matrices: the best of `rounds`, for devices without an entry."""
+    """Measure the TFLOP/s of a square matrix product, the best of `rounds`; for devices without a table entry.
+
+    `size` is the edge length; 0 selects 8192 on a GPU and 2048 on a CPU.
+    """
     size = size or (8192 if device.type == "cuda" else 2048)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

@@ -21,7 +21,7 @@ MAX_LOSS = 100.0
 
 
 class LossDiverged(Exception):
-    """The loss or the state diverged: after how many images, and why."""
+    """The loss or the training state diverged after `images` training images, for the reason `why`."""
 
     def __init__(self, images: int, why: str) -> None:
         super().__init__(images, why)
@@ -46,12 +46,13 @@ class PendingLoss:
     images: int
     """Images trained on when the copy was requested."""
     seconds: float
+    """Seconds of training that the sum covers."""
 
 
 class MetricsLogger:
     """Fetches the loss from the device, averages it over the ranks, and logs it on rank 0.
 
-    It waits for a GPU only before a checkpoint is written.
+    It waits for a GPU only before a checkpoint is written.  `seconds` is the interval between log lines.
     """
 
     def __init__(
@@ -86,9 +87,10 @@ class MetricsLogger:
         return self.pending is not None and self.pending.copied is not None and not self.pending.copied.query()
 
     def report(self, wait: bool = True) -> None:
-        """Request the mean loss since the last log line, and log it if `wait` or if it is on the host.
+        """Start to copy the mean loss since the last log line to the host; log it at once on a CPU or with `wait`.
 
-        LossDiverged on every rank if the loss is not finite or above MAX_LOSS; without `wait`, `settle` raises it.
+        A collective call.  Raises LossDiverged on every rank if the loss is not finite or above MAX_LOSS.  On a GPU
+        without `wait`, `settle` logs and raises instead.
         """
         self.settle()
         if self.total is None:
@@ -108,7 +110,7 @@ class MetricsLogger:
             self.settle()
 
     def settle(self) -> None:
-        """Log the requested loss, waiting for it if needed; raises like `report`; a collective call."""
+        """Wait for the pending loss and log it; a collective call that raises like `report`."""
         pending, self.pending = self.pending, None
         if pending is None:
             return
@@ -132,7 +134,10 @@ class MetricsLogger:
 
 
 def copy_to_host(value: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Start to copy a scalar into pinned host memory; the copy and its event, or the value and None on a CPU."""
+    """Start to copy a scalar from a GPU into pinned host memory.
+
+    Returns the copy and the CUDA event of its completion; on a CPU, the value itself and None.
+    """
     if value.device.type != "cuda":
         return value, None
     host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)

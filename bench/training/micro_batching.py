@@ -1,7 +1,7 @@
-"""Choose the micro-batch: the images per forward pass that fit into a GPU's memory, found by halving.
+"""Choose the micro-batch, the number of images per forward pass, by halving it until it fits into a GPU's memory.
 
-The batch of an optimizer step stays the recipe's, because gradients are accumulated.  The micro-batch is logged, so
-that a resumed run sums gradients in the same order.
+Gradients are accumulated, so the batch of an optimizer step does not change.  The micro-batch is logged, so that a
+resumed run sums gradients in the same order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.training.checkpointing import TrainingState
 from bench.training.distributed import World
 
 SEARCH_LARGEST = -1
-"""Value of compute.micro_batch that searches for the largest."""
+"""Value of compute.micro_batch that requests the search."""
 MEMORY_MARGIN = 0.8
 """Fraction of the free memory that an estimate may use; the rest is for fragmentation and workspaces."""
 
@@ -31,8 +31,8 @@ class MicroBatchTooLarge(ValueError):
 def accumulate_with_retry(accumulate: Callable[[], Tensor], state: TrainingState, share: int, search: bool) -> Tensor:
     """Call `accumulate`; with `search`, halve the micro-batch and start over when memory runs out.
 
-    `accumulate` ends before the optimizer step, so a failed call leaves nothing.  MicroBatchTooLarge if one image
-    does not fit.
+    `accumulate` ends before the optimizer step, so a failed call changes no weights.  Raises MicroBatchTooLarge if one
+    image does not fit.
     """
     while True:
         try:
@@ -68,10 +68,10 @@ def choose_micro_batch(
 ) -> None:
     """Set the state's micro-batch, the same on all ranks; a collective call.
 
-    The micro-batch is that of the config or, when resuming, of the log.  To search for it, a single rank starts with
-    its whole share and halves when memory runs out (`accumulate_with_retry`).  Several ranks agree on the smallest
-    before the first step: with DDP each rank tries `trial(images)`, a pass without communication; with FSDP it is
-    estimated.
+    The config sets the micro-batch; in a search, a resumed run takes it from the log.  A single rank starts with its
+    whole share of the batch and halves the micro-batch when memory runs out (`accumulate_with_retry`).  Several ranks
+    agree on the smallest one before the first step.  With DDP each rank runs `trial(images)`, a forward and backward
+    pass without communication.  With FSDP each rank estimates it.
     """
     if config.compute.micro_batch != SEARCH_LARGEST:
         state.micro_batch = config.compute.micro_batch
@@ -105,7 +105,7 @@ def try_step(state: TrainingState, trial: Callable[[int], None], share: int) -> 
 
 
 def estimate_micro_batch(config: RunConfig, state: TrainingState, world: World) -> int:
-    """Estimate the images whose float32 activations fit beside the shards; rather too few than too many."""
+    """Estimate, conservatively, how many images' float32 activations fit into the free memory of this rank."""
     from bench.costs import counting  # its import takes a second
 
     model = config.model
@@ -116,14 +116,14 @@ def estimate_micro_batch(config: RunConfig, state: TrainingState, world: World) 
 
 
 def logged_micro_batch(run: RunFolder, world: World) -> int | None:
-    """Micro-batch of the last logged attempt with as many ranks; None if there is none."""
+    """Micro-batch of the last logged attempt with the same number of ranks; None if there is no such attempt."""
     events = [e for e in run.events()[0] if e["event"] == "compute" and e["processes"] == world.size]
     micro_batch: int | None = events[-1]["micro_batch"] if events else None
     return micro_batch
 
 
 def log_micro_batch(run: RunFolder, state: TrainingState, world: World) -> int:
-    """Log the execution settings from this step on; the micro-batch."""
+    """Log the execution settings that hold from this step on; return the micro-batch."""
     engine = state.engine
     if world.first:
         run.log(

@@ -1,8 +1,8 @@
-"""One network on several ranks: DDP, where each rank holds a replica, and FSDP2, where the ranks share the parameters.
+"""Data parallelism: DDP replicates the network on each rank, FSDP2 shards its parameters over the ranks.
 
 Each rank computes the gradient of its part of the loss, and the ranks average the gradients.  Checkpoints hold
-whole tensors, so they do not depend on the number of ranks.  FSDP2 is imported where it is used, because its import
-takes half a second.
+whole tensors, so they do not depend on the number of ranks.  FSDP2 is imported only when it is used, because its
+import takes half a second.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def local_tensor(tensor: Tensor) -> Tensor:
 
 
 def gather_tensors(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
-    """Gather whole tensors one at a time to the CPU of rank 0, empty on other ranks; a collective call."""
+    """Gather whole tensors one at a time on the CPU of rank 0; other ranks get {}.  A collective call."""
     gathered = {}
     for name, tensor in tensors.items():
         whole = tensor.full_tensor() if is_sharded(tensor) else tensor

@@ -25,7 +25,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessInfo:
-    """Rank of a process, and where it finds the other ranks."""
+    """Rank of a process, and host and ports of rank 0."""
 
     rank: int
     local_rank: int = 0
@@ -65,7 +65,7 @@ def process_info() -> ProcessInfo | None:
 
 
 def open_store(process: ProcessInfo, seconds: float) -> Store:
-    """Open the store and wait until all ranks have arrived; RuntimeError in one sentence after `seconds`."""
+    """Open the store and wait for all ranks; raise RuntimeError that names the absent ranks after `seconds`."""
     deadline = time.monotonic() + seconds
     store = listen_on_free_port(process) if process.rank == 0 else connect_to_rank_0(process, deadline)
     store.set(f"here/{process.rank}", socket.gethostname())
@@ -107,7 +107,7 @@ def listen_on_free_port(process: ProcessInfo) -> Store:
 
 
 def connect_to_rank_0(process: ProcessInfo, deadline: float) -> Store:
-    """Connect to the store of rank 0, on whichever port it listens."""
+    """Connect to the store of rank 0; try all its ports until `deadline` (time.monotonic)."""
     began, last_error = time.monotonic(), "no port was tried"
     while time.monotonic() < deadline:
         for port in process.ports:

@@ -1,4 +1,4 @@
-"""The context of one run in one process; every stage takes it as its only argument."""
+"""Context of a run on one rank, the argument of every stage."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class RunContext:
     device: torch.device
     world: World = SINGLE_PROCESS
     stop_requested: Callable[[], bool] = lambda: False
-    """Whether this process was asked to stop, by a signal or because its launcher is gone."""
+    """Whether this process must stop, because of a signal or because its launcher has ended."""
     check_lease: Callable[[], None] = lambda: None
-    """Raise LeaseLost where another process holds the run; rank 0 calls it before it writes."""
+    """Raise LeaseLost if another process holds the run's lease; rank 0 calls it before it writes."""
 
     @classmethod
     def open(
@@ -43,9 +43,9 @@ class RunContext:
         stop_requested: Callable[[], bool] = lambda: False,
         check_lease: Callable[[], None] = lambda: None,
     ) -> RunContext:
-        """Open the data set of a run, once; of published weights only its reference images are needed.
+        """Open the data set of a run once; a run of published weights needs only its reference images.
 
-        Raises ValueError where the data are missing or have changed, or where the device is missing.
+        Raises ValueError if the data are missing or have changed, or if the device is missing.
         """
         source = open_source(config.data.name, config.data.root)
         return cls(
@@ -61,17 +61,17 @@ class RunContext:
         )
 
     def raise_if_stopped(self) -> None:
-        """Raise LeaseLost or StopRequested where this process must end."""
+        """Raise LeaseLost if the lease is lost, StopRequested if this process must stop."""
         self.check_lease()
         if self.stop_requested():
             raise StopRequested
 
     def raise_if_any_stopped(self) -> None:
-        """Raise StopRequested in every process that calls this once it was raised in one of them."""
+        """Raise StopRequested if this rank or, earlier, another rank had to stop; raise LeaseLost on this rank only."""
         self.world.check(self.raise_if_stopped)
 
     def log_peak_memory(self) -> int:
-        """Log and return the peak memory in bytes so far: the GPU's, or this process's own on a CPU."""
+        """Log and return the peak memory so far in bytes, of the GPU or, on a CPU, of this process."""
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated()
         else:

@@ -1,4 +1,4 @@
-"""The trainer: one loop for every architecture and data set, in one process or many.
+"""Training loop for every architecture and data set, on one rank or several.
 
 A step is a pure function of (state, seed, step), so a killed run that resumes ends with the weights of a run without
 interruption.  All ranks draw the same batch and take their rows of it.
@@ -43,7 +43,7 @@ from bench.training.run_context import RunContext
 
 
 def set_threads(config: RunConfig) -> None:
-    """Set the CPU threads of this process: compute.threads, or a SLURM task's cores, or torch's default."""
+    """Set the number of CPU threads to compute.threads, else to the cores of the SLURM task, else leave torch's."""
     slurm_cores = min(int(os.environ.get("SLURM_CPUS_PER_TASK", 0)), os.cpu_count() or 1) if is_slurm_task() else 0
     if threads := config.compute.threads or slurm_cores:
         torch.set_num_threads(threads)
@@ -74,7 +74,7 @@ def new_training_state(
         parallel.shard_fsdp(ema, world, device)
     engine.prepare(net)
     trained = [p for p in net.parameters() if p.requires_grad]
-    if engine.compile == "graphs":  # a replay would overwrite gradients in the graph's own memory
+    if engine.compile == "graphs":  # a replay would overwrite gradients that are in the graph's memory
         for p in trained:
             p.grad = torch.zeros_like(p)
     optimizer = torch.optim.AdamW(trained, lr=r.lr, betas=(r.beta1, r.beta2), weight_decay=r.weight_decay, fused=True)
@@ -92,10 +92,11 @@ def train_step(
     size: int = 0,
     world: World = SINGLE_PROCESS,
 ) -> Tensor:
-    """Make one optimizer step on this rank's rows (x0, t, eps, labels) of a batch of `size` (0: one rank has all).
+    """Make one optimizer step on this rank's rows (x0, t, eps, labels) of a batch of `size` images.
 
-    Returns this rank's part of the mean loss, a scalar on the device; it does not wait for the device.  Random draws
-    inside the network, such as dropout, are a function of (seed, step, rank).
+    A `size` of 0 means that the rows are the whole batch.  Returns this rank's part of the mean loss, a scalar on the
+    device, without waiting for the device.  Random draws inside the network, such as dropout, are a function of
+    (seed, step, rank).
     """
     r, size = config.recipe, size or len(batch[0])
 
@@ -124,7 +125,7 @@ def train_step(
 
 
 def backward(state: TrainingState, diffusion: GaussianDiffusion, piece: tuple[Tensor, ...], weight: float) -> Tensor:
-    """Add the gradient of `weight` times the mean loss of some rows; returns that product, on the device.
+    """Backpropagate `weight` times the mean loss of some rows; return that product, a scalar on the device.
 
     A rank without rows uses one image of zeros with weight zero, so that all ranks call the network equally often.
     """
@@ -141,21 +142,22 @@ def backward(state: TrainingState, diffusion: GaussianDiffusion, piece: tuple[Te
 @torch.no_grad()
 def update_ema(state: TrainingState, decay: float) -> None:
     """ema <- decay ema + (1 - decay) weights; buffers are copied."""
-    average, new = ([parallel.local_tensor(p) for p in net.parameters()] for net in (state.ema, state.net))
-    torch._foreach_lerp_(average, new, 1 - decay)
+    ema, weights = ([parallel.local_tensor(p) for p in net.parameters()] for net in (state.ema, state.net))
+    torch._foreach_lerp_(ema, weights, 1 - decay)
     for buffer, new_buffer in zip(state.ema.buffers(), state.net.buffers(), strict=True):
         buffer.copy_(new_buffer)
 
 
 def train(context: RunContext) -> TrainingResult | None:
-    """Train to the budget, leaving EMA weights at each evaluation point; None where the run's log was removed.
+    """Train to the budget and save EMA weights at each evaluation point; return None if the run's log was removed.
 
     Resumes from the newest complete checkpoint.  Every rank checks for a stop request at every step; after one, all
     ranks save and raise StopRequested.  Rank 0 checks its lease before it writes.
 
-    If the loss or the weights are not finite, or the loss is above MAX_LOSS, the run rolls back to the last good
-    checkpoint and repeats exactly the same steps.  That repairs faults of a machine.  It does not repair a recipe,
-    because the benchmark uses one recipe for all.  Diverged after MAX_ROLLBACKS rollbacks, counted over restarts.
+    If the loss or the weights are not finite, or the loss is above MAX_LOSS, the run rolls back to the newest
+    checkpoint and repeats exactly the same steps.  This recovers from hardware faults.  It does not change the recipe,
+    because the benchmark uses one recipe for all.  Raises Diverged after MAX_ROLLBACKS rollbacks, counted over
+    restarts.
     """
     set_determinism(context.config)
     run, world = context.run, context.world
@@ -175,12 +177,12 @@ def train_with_rollbacks(context: RunContext) -> None:
         except LossDiverged as error:
             fault = error
             raise_if_rollbacks_exhausted(context, fault)
-            fault = fault.with_traceback(None)  # its frames hold the diverged state
+            fault = fault.with_traceback(None)  # its frames would keep the diverged state in memory
         gc.collect()
 
 
 def publish_result(context: RunContext, trained: bool) -> TrainingResult | None:
-    """Write train.json: from the log of all attempts after training, else unchanged."""
+    """Write train.json and return its content, computed from the log of all attempts if this process trained."""
     if trained:
         context.log_peak_memory()
         result = TrainingResult.from_events(context.run.events()[0])
@@ -193,7 +195,7 @@ def publish_result(context: RunContext, trained: bool) -> TrainingResult | None:
 
 
 def train_attempt(context: RunContext, fault: LossDiverged | None) -> None:
-    """Train from the newest checkpoint or from the start; LossDiverged if the loss or the state diverges."""
+    """Train from the newest checkpoint or from the start; raise LossDiverged if the loss or the state diverges."""
     run, config, world, device = context.run, context.config, context.world, context.device
     state = new_training_state(config, context.io, device, world)
     warnings = restore_newest_checkpoint(run, state, world)
@@ -222,7 +224,7 @@ def remaining_steps(step: int, images: int, config: RunConfig) -> Iterator[tuple
 
 
 def loader_workers(config: RunConfig, device: torch.device) -> int:
-    """Threads of the loader: compute.workers, or up to 4 for a GPU, leaving one core to the trainer; 0 on a CPU."""
+    """Number of loader threads: compute.workers, or by default up to 4 (one core stays free) on a GPU, 0 on a CPU."""
     if config.compute.workers >= 0:
         return config.compute.workers
     cores = len(os.sched_getaffinity(0))
@@ -230,9 +232,9 @@ def loader_workers(config: RunConfig, device: torch.device) -> int:
 
 
 def train_loop(context: RunContext, state: TrainingState, batches: Iterator[tuple[Tensor, ...]]) -> None:
-    """Make the steps that are left; LossDiverged where one goes wrong, StopRequested where that is asked for."""
+    """Make the remaining steps; raise LossDiverged if the loss or state diverges, StopRequested on a stop request."""
     run, config, world = context.run, context.config, context.world
-    diffusion, meter = make_diffusion(config.diffusion, state.engine.device), MetricsLogger(run, config, state, world)
+    diffusion, metrics = make_diffusion(config.diffusion, state.engine.device), MetricsLogger(run, config, state, world)
     share = parallel.rank_slice(min(config.recipe.batch, config.budget.images), world)
     micro_batching.choose_micro_batch(
         run, state, config, world, share.stop - share.start, make_trial_step(config, state, diffusion)
@@ -245,20 +247,20 @@ def train_loop(context: RunContext, state: TrainingState, batches: Iterator[tupl
             if logged != state.micro_batch:
                 logged = micro_batching.log_micro_batch(run, state, world)
             size = min(config.recipe.batch, point - state.images)
-            meter.add(train_step(state, config, diffusion, next(batches), size, world), size)
-            due, halt, write, late = world.agree(
-                meter.due(), context.stop_requested(), meter.checkpoint_due(), meter.is_copying()
+            metrics.add(train_step(state, config, diffusion, next(batches), size, world), size)
+            log_due, stop, checkpoint_due, copying = world.agree(
+                metrics.due(), context.stop_requested(), metrics.checkpoint_due(), metrics.is_copying()
             )
-            if not late:
-                meter.settle()
-            if due or halt:
-                meter.report(wait=bool(halt or write))
-            if halt or write:
+            if not copying:
+                metrics.settle()
+            if log_due or stop:
+                metrics.report(wait=bool(stop or checkpoint_due))
+            if stop or checkpoint_due:
                 save_checkpoint(context, state)
-                meter.saved = time.monotonic()
-            if halt:
+                metrics.saved = time.monotonic()
+            if stop:
                 raise StopRequested
-        meter.report()
+        metrics.report()
         save_checkpoint(context, state, snapshot=True)
 
 

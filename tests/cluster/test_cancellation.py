@@ -52,7 +52,7 @@ def test_all_jobs_are_cancelled_by_one_scancel(chain, fake, monkeypatch, capsys)
         "dit  training  train 7_0, evaluate 8_0",
         "unet  queued (Priority)  train 7_1, evaluate 8_1",
         "cancel 2 runs (4 jobs)? [y/N] ",
-        "cancelled 2 runs (4 jobs); checkpoints are kept, the same bench.run command goes on from them",
+        "cancelled 2 runs (4 jobs); checkpoints are kept; the same bench.run command continues from them",
     ]
 
 
@@ -73,13 +73,13 @@ def test_only_matching_runs_are_cancelled(chain, fake, capsys):
 def test_cancel_refuses_unclear_requests(chain, fake, monkeypatch, capsys):
     results = ["--results", str(chain)]
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    for words, said in (
+    for words, message in (
         (["--all"], "2 runs (4 jobs) would be cancelled, but there is no terminal to ask on; use --yes"),
-        ([], "name the runs to cancel, or --all, and not both"),
-        (["dit", "--all"], "name the runs to cancel, or --all, and not both"),
+        ([], "name the runs to cancel, or use --all, but not both"),
+        (["dit", "--all"], "name the runs to cancel, or use --all, but not both"),
     ):
         assert cancel.main([*words, *results]) == 2
-        assert capsys.readouterr().err == f"bench.cancel: {said}\n"
+        assert capsys.readouterr().err == f"bench.cancel: {message}\n"
     fake.answer("sacct", "", status=1)
     fake.answer("squeue", "", status=1)
     assert cancel.main(["--all", "--yes", *results]) == 2

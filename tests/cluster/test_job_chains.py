@@ -1,4 +1,4 @@
-"""Submissions to a real SLURM, with jobs that do next to nothing; sbatch scripts also without one."""
+"""Submissions of trivial jobs to a real SLURM; sbatch scripts also without SLURM."""
 
 import json
 import multiprocessing
@@ -99,7 +99,7 @@ def test_arrays_keep_the_limits_of_the_cluster(slurm, submission, tmp_path, monk
     assert first.endswith("_0") and second == first.replace("_0", "_1") and "_" not in last
     waits = ask("squeue", "-h", "-o", "%E", "-j", last)
     assert ("afterany:" in waits) == (parallel is not None)
-    if parallel:  # the other is as any suite
+    if parallel:  # without it, other tests cover the rest
         over(*runs)
         assert all((one.path / "evaluate.txt").exists() for one in runs)
 
@@ -110,9 +110,9 @@ def slurm_limits(array):
 
 def test_a_refused_request_leaves_nothing(slurm, submission, tmp_path):
     runs = folders(tmp_path, "a", "b")
-    with pytest.raises(ValueError, match=r"does not take train-some-\w+: .*node configuration is not available"):
+    with pytest.raises(ValueError, match=r"refused train-some-\w+: .*node configuration is not available"):
         list(job_chains.submit_runs(submission(gpus_per_node="3"), runs, []))
-    with pytest.raises(ValueError, match=r"does not take evaluate-some-\w+: .*node configuration is not available"):
+    with pytest.raises(ValueError, match=r"refused evaluate-some-\w+: .*node configuration is not available"):
         list(job_chains.submit_runs(submission(**{"evaluate.gpus_per_node": "3"}), runs, []))
     assert until(lambda: not queue())
     assert not list((tmp_path / "runs").glob("*/jobs.json")) and job_chains.cancel_orphans(tmp_path) == []

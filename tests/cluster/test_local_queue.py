@@ -62,4 +62,4 @@ def test_sbatch_without_a_cluster_is_reported(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SLURM_CONF", raising=False)
     assert local_queue.resolve_cluster("auto") == "local"
-    assert "is SLURM_CONF right?): this runs on this machine" in caplog.text
+    assert "is SLURM_CONF right?); running on this machine instead" in caplog.text

@@ -33,7 +33,7 @@ def on_slurm(monkeypatch):
     signal.signal(signal.SIGUSR2, before)
 
 
-def tell(number):
+def send_signal(number):
     os.kill(os.getpid(), number)
 
 
@@ -42,7 +42,7 @@ def test_sigint_and_sigterm_are_recorded(number):
     before, handler = signal.getsignal(number), SignalHandler()
     with handler.installed():
         assert not handler.stop_requested
-        tell(number)
+        send_signal(number)
         assert handler.stop_requested and not handler.requeue_requested
         handler.end_job(requeue=False)  # outside of SLURM there is nothing to wait for
     assert signal.getsignal(number) is before
@@ -52,7 +52,7 @@ def test_sigusr2_requeues_after_the_work_has_saved(on_slurm):
     submitit_handler, handler = Submitit(), SignalHandler(60.0)
     on_slurm(submitit_handler)
     with handler.installed():
-        tell(signal.SIGUSR2)
+        send_signal(signal.SIGUSR2)
         assert handler.stop_requested and handler.requeue_requested and not submitit_handler.calls
         with pytest.raises(SystemExit):
             handler.end_job(requeue=handler.requeue_requested)
@@ -66,7 +66,7 @@ def test_work_that_does_not_stop_is_requeued_in_time(on_slurm, away):
     on_slurm(submitit_handler)
     began = time.monotonic()
     with handler.installed(), pytest.raises(SystemExit):
-        tell(signal.SIGUSR2)
+        send_signal(signal.SIGUSR2)
         while time.monotonic() - began < 5:
             time.sleep(0.01)
     assert time.monotonic() - began >= 0.3 and submitit_handler.calls == away + 1
@@ -93,7 +93,7 @@ def test_sigterm_waits_and_obeys_a_later_sigusr2(on_slurm):
     submitit_handler, handler = Submitit(), SignalHandler()
     on_slurm(submitit_handler)
     with handler.installed(), pytest.raises(SystemExit):
-        tell(signal.SIGTERM)
+        send_signal(signal.SIGTERM)
         subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -USR2 {os.getpid()}"])
         handler.end_job(requeue=False)
     assert submitit_handler.calls == 1

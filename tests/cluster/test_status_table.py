@@ -95,7 +95,7 @@ def test_tables_fit_the_terminal_and_keep_names_apart(width, tmp_path, fake):
     names = [line.split()[0] for line in lines if line.startswith("dit")]
     assert len(set(names)) == 2
     left = {60: "loss, restarts, node, log", 80: "node, log", 100: "log"}.get(width)
-    hint = f"; not in {width} columns: {left}" if left else f"; logs are in {tmp_path}/runs"
+    hint = f"; omitted for lack of width: {left}" if left else f"; logs are in {tmp_path}/runs"
     assert lines[-1] == f"2 runs: 1 training, 1 requeued{hint}"[:width]
     assert left or "jobs/7_1_0_log.out" in lines[2]
 
@@ -131,9 +131,9 @@ def test_runs_are_chosen_by_name_state_and_failure(tmp_path, capsys):
     [
         (["--results", "nowhere"], "there is no folder nowhere; name a results folder with --results"),
         (["nothing"], "no run of . matches 'nothing'; python -m bench.status shows them all"),
-        (["--watch", "1"], "--watch is 1; SLURM may be asked every 5 s at most"),
-        (["--watch", "nan"], "--watch is nan; SLURM may be asked every 5 s at most"),
-        (["--watch", "--json"], "--json and --watch do not go together; leave one out"),
+        (["--watch", "1"], "--watch is 1; it must be at least 5 s, to spare SLURM"),
+        (["--watch", "nan"], "--watch is nan; it must be at least 5 s, to spare SLURM"),
+        (["--watch", "--json"], "--json and --watch cannot be combined"),
     ],
 )
 def test_mistakes_get_one_sentence_and_status_2(words, message, tmp_path, monkeypatch, capsys):

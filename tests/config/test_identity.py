@@ -1,4 +1,4 @@
-"""Which runs are the same configuration, by each comparison: on every committed record, against plain definitions."""
+"""Comparisons of configurations, checked on every committed record against plain definitions."""
 
 import copy
 import csv

@@ -34,8 +34,8 @@ MISTAKES = [
     ({"budget.images": "0"}, "budget.images is 0"),
     ({"budget.images": "3"}, "at most budget.images"),
     ({"evaluation.steps": "1001"}, "diffusion.steps allows at most 1000"),
-    ({"evaluation.samples": "3"}, "need 20"),
-    ({"evaluation.sampler": "heun"}, "evaluation.steps is 250; heun takes two network evaluations a step"),
+    ({"evaluation.samples": "3"}, "need at least 20"),
+    ({"evaluation.sampler": "heun"}, "evaluation.steps is 250; heun takes two network evaluations per step"),
     ({"evaluation.eta": "0.5"}, "which only ddim has; ddpm needs eta 0"),
     ({"evaluation.sampler": "ddim", "evaluation.eta": "2"}, "evaluation.eta is 2.0; it must be from 0 to 1"),
     ({"evaluation.spacing": "ldm"}, "evaluation.spacing is ldm, which only ddim has"),
@@ -67,7 +67,7 @@ def test_a_bad_setting_gets_a_sentence(settings, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_a_config_survives_the_way_to_plain_data_and_back():
+def test_a_config_round_trips_through_plain_data():
     config = apply_overrides(RunConfig(), {"model.args.depth": "3", "seed": "7"})
     assert config_from_dict(config.to_dict()) == config
 
@@ -79,7 +79,7 @@ def test_compute_and_paths_do_not_change_a_runs_name():
 
 
 @pytest.mark.parametrize("key", ["seed", "recipe.lr", "budget.images", "evaluation.guidance", "diffusion.steps"])
-def test_what_decides_the_result_changes_a_runs_name(key):
+def test_settings_of_the_result_change_a_runs_name(key):
     assert apply_overrides(RunConfig(), {key: "501"}).name != RunConfig().name
 
 

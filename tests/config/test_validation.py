@@ -1,4 +1,4 @@
-"""Sentences about plain data that do not fit a dataclass."""
+"""Messages for plain data that does not match a dataclass."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

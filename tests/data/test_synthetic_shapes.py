@@ -40,7 +40,7 @@ def test_the_bytes_are_those_that_every_machine_draws():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 77])
-def test_a_stream_never_repeats_nor_shares_rows_with_another_seed(seed):
+def test_streams_of_two_seeds_share_no_rows(seed):
     arrays = sources.load_dataset("shapes")
     rows = arrays.stream_rows(seed, 0, 3000)
     images = arrays.images[rows].reshape(3000, -1)

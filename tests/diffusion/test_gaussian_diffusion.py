@@ -52,7 +52,7 @@ def test_the_posterior_agrees_with_bayes_rule():
     assert d._tables["log_posterior"][t].item() == pytest.approx(math.log(1 / precision), rel=1e-5)
 
 
-def test_the_bound_is_zero_for_the_posterior_and_detaches_the_mean():
+def test_the_bound_of_the_posterior_is_zero():
     d, g = GaussianDiffusion(), torch.Generator().manual_seed(0)
     x, eps = (torch.randn(3, 1, 4, 4, generator=g).clamp(-1, 1) for _ in range(2))
     t = torch.tensor([1, 500, 999])

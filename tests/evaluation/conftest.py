@@ -1,6 +1,8 @@
 """Fixtures of the tests of evaluation: bench.evaluate as a function, and a stand-in for Inception."""
 
+import numpy as np
 import pytest
+from image_files import pictures, save_folder
 from mean_extractor import Mean
 
 from bench import evaluate
@@ -31,3 +33,10 @@ def inception_of_means(monkeypatch, tmp_path):
     )
     monkeypatch.setitem(extractor_registry.EXTRACTORS, "inception-v3-compat", entry)
     return "inception-v3-compat"
+
+
+@pytest.fixture
+def image_pair(tmp_path):
+    """A folder of 40 samples and an .npz of 30 real images."""
+    np.savez(tmp_path / "real.npz", arr_0=pictures(2, 30))
+    return save_folder(tmp_path / "samples", pictures(1, 40)), tmp_path / "real.npz"

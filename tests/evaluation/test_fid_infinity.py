@@ -24,7 +24,7 @@ def extrapolated(x, reference):
     )
 
 
-def test_the_extrapolated_distance_is_nearer_to_the_truth_than_the_plain_one():
+def test_extrapolated_distance_is_nearer_to_the_truth():
     held, errors = 0, []
     for seed in range(12):
         x, reference, truth = problem(seed)
@@ -36,7 +36,7 @@ def test_the_extrapolated_distance_is_nearer_to_the_truth_than_the_plain_one():
     assert held >= 10 and found["sizes"] == [1280, 640, 426, 320, 256]
 
 
-def test_its_points_are_plain_distances_and_it_is_the_same_every_time():
+def test_points_are_plain_distances_and_reproducible():
     x, reference, _ = problem(0)
     found = extrapolated(x, reference)
     assert found["distances"][0] == pytest.approx(

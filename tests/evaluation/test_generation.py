@@ -81,7 +81,7 @@ def images(data):
 NPZ, STORE = "samples/000000000096.npz", "features/000000000096"
 
 
-def test_samples_are_kept_as_features_and_where_asked_in_adms_layout(run):
+def test_samples_become_features_and_an_npz_export(run):
     go(run)
     assert sorted(files(run)) == [
         *(f"{STORE}/{name}" for name in ("64.npy", "logits.npy", "pictures.npy", "statistics.npz", "store.json")),
@@ -100,7 +100,7 @@ def test_samples_are_kept_as_features_and_where_asked_in_adms_layout(run):
     assert found.labels.tolist() == [i % 10 for i in range(43)]
 
 
-def test_nothing_but_features_and_a_few_pictures_is_kept_unless_asked(run):
+def test_without_export_only_features_are_kept(run):
     go(run, replaced(load_config(run.path), "compute", export="none"))
     assert not (run.path / "samples").exists()
     assert {p.name for p in (run.path / "features").iterdir()} == {"000000000096"}
@@ -136,7 +136,7 @@ def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
 
 
 @pytest.mark.parametrize("where", [feature_store.FeatureStoreWriter, image_io.NpzExport])
-def test_one_that_was_stopped_between_the_last_batch_and_the_end_goes_on(run, monkeypatch, where):
+def test_resumes_after_a_failed_assembly(run, monkeypatch, where):
     whole = all_at_once(run)
 
     def no(*_):
@@ -177,7 +177,7 @@ def test_a_damaged_batch_is_named_and_made_again(run, damage, stage):
 
 
 @pytest.mark.parametrize("stage", ["features", "samples"])
-def test_a_batch_that_rots_on_disk_is_named_instead_of_put_together(run, stage):
+def test_damaged_shard_is_named_and_not_assembled(run, stage):
     with pytest.raises(Stop):
         go(run, check=stop)
     rotten = shard(run, stage)
@@ -223,7 +223,7 @@ def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
     assert files(other) == files(run)
 
 
-def test_another_batch_size_makes_the_same_images_and_may_finish_what_one_began(run):
+def test_another_batch_size_finishes_the_same_images(run):
     alone = all_at_once(run)
     with pytest.raises(Stop):
         go(run, check=stop)
@@ -232,7 +232,7 @@ def test_another_batch_size_makes_the_same_images_and_may_finish_what_one_began(
     assert np.abs(one - two).max() <= 1 and (one == two).mean() > 0.999
 
 
-def test_parts_of_several_processes_are_put_together_in_order_some_rows_at_a_time(tmp_path):
+def test_shards_of_several_ranks_are_read_in_order(tmp_path):
     parts = shards.ArrayShards(tmp_path, 2500)
     for rank in range(2):
         for block in shards.missing_batches(np.zeros(2500, bool), 300, rank, 2):
@@ -243,7 +243,7 @@ def test_parts_of_several_processes_are_put_together_in_order_some_rows_at_a_tim
     assert np.array_equal(np.concatenate(blocks)[:, 0], np.arange(2500))
 
 
-def test_a_run_whose_images_are_asked_for_later_makes_them_without_its_features(run, monkeypatch):
+def test_later_export_does_not_extract_features_again(run, monkeypatch):
     whole = all_at_once(run)
     go(run, replaced(load_config(run.path), "compute", export="none"))
     before = files(run)
@@ -320,7 +320,7 @@ def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
         assert found[name]["interval"]["low"] == pytest.approx(metric["interval"]["low"], rel=1e-5)
 
 
-def test_features_that_are_no_numbers_are_refused_with_the_image_they_are_of(monkeypatch):
+def test_nonfinite_features_name_the_sample(monkeypatch):
     broken = np.ones((5, 2), np.float32)
     broken[3] = np.nan
     monkeypatch.setattr(feature_extraction, "extract_features", lambda net, x: {"f": broken[: len(x)]})
@@ -339,7 +339,7 @@ def test_what_is_exported_is_no_part_of_a_runs_identity():
 
 
 @pytest.mark.parametrize("kind", ["npz", "png"])
-def test_of_processes_that_put_the_shards_together_at_once_all_end_well(run, kind):
+def test_processes_that_assemble_at_once_all_succeed(run, kind):
     """Eight processes, for each of a store of features and an export."""
     config = replaced(load_config(run.path), "compute", export=kind)
     whole = all_at_once(run, config)

@@ -67,7 +67,7 @@ def evaluated(sets, inception):
     return json.loads((sets / "result.json").read_text()), kept[0]
 
 
-def test_the_torch_fidelity_protocol_agrees_with_the_installed_library(evaluated, sets, inception):
+def test_torch_fidelity_protocol_matches_the_library(evaluated, sets, inception):
     theirs = torch_fidelity.calculate_metrics(
         input1=str(sets / "samples"),
         input2=ImageDataset(pictures(2, REAL).transpose(0, 3, 1, 2)),
@@ -88,7 +88,7 @@ def test_the_torch_fidelity_protocol_agrees_with_the_installed_library(evaluated
     assert 0 < theirs["precision"] < 1 and 0 < theirs["recall"] < 1 and theirs["inception_score_mean"] > 1.0002
 
 
-def test_adm_scores_chunks_in_file_order_and_measures_the_rest_alike(evaluated):
+def test_adm_protocol_differs_only_in_the_inception_score(evaluated):
     result, sides = evaluated
     adm = metrics.compute_metrics(dataclasses.replace(sides, protocol="adm"), intervals=False)
     logits = torch.from_numpy(sides.samples.features["logits_unbiased"])
@@ -98,7 +98,7 @@ def test_adm_scores_chunks_in_file_order_and_measures_the_rest_alike(evaluated):
         assert adm[name]["value"] == pytest.approx(result["metrics"][name]["value"], rel=1e-4), name
 
 
-def test_spatial_features_are_the_first_branch_of_mixed_6d_in_row_order(inception, evaluated):
+def test_spatial_features_are_those_of_mixed_6d(inception, evaluated):
     plain = FeatureExtractorInceptionV3("plain", ["768"], feature_extractor_weights_path=str(inception))
     maps = []
     plain.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, output: maps.append(output))
@@ -133,7 +133,7 @@ def test_the_result_says_whose_weights_and_what_was_not_measured(evaluated, ince
     assert any("not the published weights" in note for note in evaluated[0]["notes"])
 
 
-def test_statistics_of_another_width_are_refused_before_anything_is_measured(sets, inception, tmp_path, capsys):
+def test_statistics_of_another_width_are_refused(sets, inception, tmp_path, capsys):
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(64), sigma=np.eye(64))
     words = [sets / "samples", "--reference", tmp_path / "narrow.npz", "--weights", inception]
     assert evaluate.main([str(w) for w in words]) == 2

@@ -16,7 +16,7 @@ def close(found, golden, relative, absolute):
 
 
 @pytest.mark.parametrize("name", cases.names("frechet"))
-def test_frechet_distances_are_those_of_the_published_evaluator(name):
+def test_frechet_distances_match_the_published_evaluator(name):
     case, golden = cases.CASES[name], cases.golden(name)
     a, b = (frechet.fit_gaussian(cases.features(case[side])) for side in "ab")
     assert close(frechet.frechet_distance(a, b), golden["fid"], 1e-6, 1e-6)
@@ -29,7 +29,7 @@ def test_frechet_distances_are_those_of_the_published_evaluator(name):
 
 
 @pytest.mark.parametrize("name", cases.names("inception_score", "inception_score_logits"))
-def test_inception_scores_are_those_of_the_published_evaluator(name):
+def test_inception_scores_match_the_published_evaluator(name):
     case, golden = cases.CASES[name], cases.golden(name)["score"]
     if "logits" in case:
         p = torch.from_numpy(cases.logits(case["logits"]).astype(np.float32)).softmax(1).numpy()
@@ -89,7 +89,7 @@ def test_precision_and_recall_are_exact_in_float32(name):
 
 
 @pytest.mark.parametrize("name", [n for n in cases.names("precision_recall") if n != "pr_too_few"])
-def test_half_precision_comes_as_close_to_the_published_path_as_that_is_defined(name):
+def test_half_precision_is_near_the_published_evaluator(name):
     """Radii to 2e-3 and two units of the norms' last place; shares to the flags that half precision moved and 2 %."""
     case, golden, found = cases.CASES[name], cases.golden(name), measured(name, dtype="float16")
     for key, own in RADII.items():
@@ -128,7 +128,7 @@ def test_precision_and_recall_do_not_depend_on_the_blocks(tile, monkeypatch):
     assert (found.precision, found.recall) == (golden["precision_float32"], golden["recall_float32"])
 
 
-def test_copies_of_the_reference_are_precise_though_every_radius_is_zero():
+def test_copies_have_precision_one_at_radius_zero():
     """Four copies of each row: a ball of radius 0 still holds its own point, whatever float32 makes of it."""
     rows = np.abs(cases.noise(1, (20, 512))) + 3
     real, fake = np.tile(rows, (4, 1)), np.tile(rows[::-1], (5, 1))
@@ -153,7 +153,7 @@ def test_a_resample_recalls_what_its_samples_alone_would(monkeypatch):
 
 
 @pytest.mark.parametrize(("count", "width"), [(400, 12), (60, 90)])
-def test_distances_with_a_group_left_out_are_those_of_the_other_samples(count, width):
+def test_leave_group_out_distances_match_a_new_fit(count, width):
     real, fake = cases.noise(1, (500, width)), cases.noise(2, (count, width)) * 1.2 + 0.1
     groups = np.random.RandomState(0).permutation(count) % 10
     reference = frechet.fit_gaussian(real)

@@ -63,7 +63,7 @@ def test_the_deviation_is_about_the_real_spread(purpose, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("purpose", "count", "width", "scale"), LARGER)
-def test_an_interval_of_95_percent_holds_the_mean_of_fresh_sets_as_often_as_that(purpose, count, width, scale):
+def test_intervals_cover_the_mean_of_fresh_sample_sets(purpose, count, width, scale):
     for name, rows in draws(purpose, count, width, scale, repeats=200).items():
         covered, ratio = judged(rows)
         print(

@@ -77,7 +77,7 @@ def test_other_weights_of_the_extractor_are_another_protocol():
     assert protocol.evaluation_protocol(config, **HASHES) != protocol.evaluation_protocol(config, **other)
 
 
-def test_native_recipes_share_a_protocol_until_one_departs_from_its_paper():
+def test_a_changed_native_recipe_changes_the_protocol():
     dit, uvit = resolved(arch="dit", track="native"), resolved(arch="uvit", track="native")
     assert training(dit) == training(uvit)
     assert training(apply_overrides(dit, {"recipe.lr": "2e-4"})) != training(uvit)
@@ -165,7 +165,7 @@ def test_every_choice_of_sampling_changes_the_fingerprint(key):
     assert len(prints) == 2
 
 
-def test_a_caption_says_the_precision_of_images_that_are_not_made_in_float32():
+def test_captions_name_a_precision_below_float32():
     words = [
         protocol.describe_protocol({"evaluation": protocol.evaluation_protocol(resolved(settings=own), **HASHES)})
         for own in ({}, {"evaluation.precision": "bf16"})

@@ -215,7 +215,7 @@ def test_wrong_weights_are_refused_by_the_first_wrong_key(tmp_path, change, word
         pretrained_weights.read_checkpoint(path, ctor=TINY["dit"])
 
 
-def test_another_family_than_was_asked_for_is_refused_with_its_keys(tmp_path):
+def test_a_checkpoint_of_another_family_is_refused(tmp_path):
     path = written(tmp_path / "x.pt", to_official(tiny("uvit")))
     with pytest.raises(ValueError, match=r"x\.pt: .*(patch_embed|x_embedder)"):
         pretrained_weights.read_checkpoint(path, arch="dit")

@@ -26,7 +26,7 @@ def configs(name, scale):
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_a_grid_has_every_scale_and_at_least_three_seeds_where_it_is_small(name):
+def test_suites_have_every_scale_and_three_seeds(name):
     suite = suites.SUITES[name]
     assert set(suite.shared) == set(get_args(suites.Scale))
     assert min(suite.seeds[scale] for scale in ("digits", "shapes")) >= 3
@@ -34,7 +34,7 @@ def test_a_grid_has_every_scale_and_at_least_three_seeds_where_it_is_small(name)
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY)
-def test_the_cells_of_a_grid_share_budget_data_recipe_and_evaluation(name, scale):
+def test_variants_of_a_suite_share_all_but_the_network(name, scale):
     found = list(configs(name, scale).values())
     for part in ("budget", "data", "evaluation", "track"):
         assert all(getattr(c, part) == getattr(found[0], part) for c in found), part
@@ -43,7 +43,7 @@ def test_the_cells_of_a_grid_share_budget_data_recipe_and_evaluation(name, scale
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY)
-def test_two_cells_of_a_grid_are_the_same_runs_only_where_two_tables_share_a_row(name, scale):
+def test_variants_are_equal_only_if_tables_share_a_row(name, scale):
     shared = {"Table 3: AdaGN", f"Table 2: {suites.UNET_GRIDS[scale].head_channels[1]} channels per head"}
     keys = suites.variant_keys(name, scale)
     assert len(set(keys.values())) == len(keys) - (shared < set(keys))
@@ -57,7 +57,7 @@ def test_every_toy_network_can_be_built_and_costs_are_solved(name):
 
 
 @pytest.mark.parametrize("name", suites.SUITES)
-def test_a_finished_runs_config_has_the_key_of_its_cell_whatever_its_seed(name):
+def test_a_finished_run_has_the_key_of_its_variant(name):
     keys = suites.variant_keys(name, "digits")
     found = []
     for wish in suites.suite_requests(name, "digits", RunRequest(seed=7, track=""), 1):
@@ -80,7 +80,7 @@ def test_another_budget_is_another_cell():
     assert configuration_key(config.identity(), SEED + RESOLVED) != configuration_key(other.identity(), SEED + RESOLVED)
 
 
-def test_paper_scale_takes_the_papers_recipes_and_sizes_and_the_matched_grid_the_shared_one():
+def test_paper_scale_uses_the_papers_recipes_and_sizes():
     found = configs("dit-conditioning", "paper")
     assert {c.model.size for c in found.values()} == {"XL/2"} and {c.track for c in found.values()} == {"native"}
     assert {c.budget.images for c in found.values()} == {400_000 * 256}
@@ -131,7 +131,7 @@ def test_the_studies_of_the_readme_are_the_committed_records():
         assert f"| {' | '.join(row)} |" in readme, cost
 
 
-def test_the_sampling_steps_of_the_readme_are_the_committed_records():
+def test_readme_sampling_steps_match_the_records():
     root, fids = Path(__file__).parents[2], {}
     for r in read_records(root / "results"):
         if r.kind == "model" and r.config["model"].get("weights"):

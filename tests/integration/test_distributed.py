@@ -110,7 +110,7 @@ def test_many_processes_train_as_one_does(ranks, tmp_path, digits, arch, size, s
 
 
 @pytest.mark.parametrize("sharding", ["fsdp", pytest.param("none", marks=pytest.mark.slow)])
-def test_many_compiled_and_checkpointed_processes_train_as_a_plain_one_does(ranks, tmp_path, digits, sharding):
+def test_compiled_ranks_train_like_one_plain_rank(ranks, tmp_path, digits, sharding):
     plain = tiny_config(budget__images=32, budget__points=1)
     alone = in_one_process(tmp_path / "a", plain, digits)
     way = dict(compile="blocks", activation_checkpointing="blocks", sharding=sharding, workers=1)
@@ -149,7 +149,7 @@ def test_a_process_draws_its_rows_of_what_one_alone_draws(digits):
         assert torch.equal(together, torch.cat([part[name] for part in parts]))
 
 
-def test_one_process_that_is_signalled_stops_all_at_one_step_and_others_go_on(ranks, tmp_path, digits):
+def test_a_signal_to_one_rank_stops_all_at_one_step(ranks, tmp_path, digits):
     config = tiny_config()
     alone = in_one_process(tmp_path / "a", config, digits)
     run = make_run(tmp_path / "b", config)
@@ -292,7 +292,7 @@ def test_one_process_needs_no_store():
         world.alone(lambda: None)
 
 
-def test_a_data_file_that_is_cut_or_gone_is_named_and_checkpoints_stay(tmp_path):
+def test_a_lost_data_file_is_named_and_checkpoints_stay(tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -152,7 +152,7 @@ def test_all_stories_end_in_a_record(stories):
 
 
 @pytest.mark.parametrize("name", [name for name in STORIES if name not in ("quiet", "one process")])
-def test_an_interrupted_run_ends_with_the_weights_and_the_metrics_of_a_quiet_one(stories, name):
+def test_an_interrupted_run_equals_an_uninterrupted_one(stories, name):
     quiet, other = stories["quiet"], stories[name]
     one, two = read_record(quiet.run.record_path), read_record(other.run.record_path)
     assert other.weights() == quiet.weights() and two.checkpoint == one.checkpoint
@@ -170,7 +170,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_an_interruption_is_counted_and_what_was_saved_is_gone_on_from(stories, name):
+def test_an_interruption_is_recorded_and_progress_kept(stories, name):
     story = stories[name]
     incident, *_ = read_record(story.run.record_path).incidents
     events = [e for e in story.run.events()[0] if e["event"] in ("train", "stopped", "requeued", "resume")]
@@ -182,7 +182,7 @@ def test_an_interruption_is_counted_and_what_was_saved_is_gone_on_from(stories, 
         assert events[at]["images"] == events[at - 2]["images"], "the notice did not suffice to save"
 
 
-def test_four_processes_of_which_one_is_told_stop_together_and_end_near_one_alone(stories):
+def test_four_ranks_stop_together_and_match_one_rank(stories):
     one, four = ({**story.tensors()} for story in (stories["quiet"], stories["one process"]))
     assert all(torch.allclose(one[k], four[k], rtol=1e-3, atol=1e-5) for k in one)
     record = read_record(stories["one process"].run.record_path)

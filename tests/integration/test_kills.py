@@ -164,7 +164,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moments", [list(MOMENTS)[:3], list(MOMENTS)[3:8], list(MOMENTS)[8:]], ids=["1", "2", "3"])
-def test_a_run_killed_in_the_middle_of_writing_ends_as_one_that_was_not(moments, victims, place, quiet):
+def test_a_run_killed_within_a_write_is_bit_exact(moments, victims, place, quiet):
     run = place("dit")
     for moment in moments:
         victims.kill_at(run, "moments", moment, *MOMENTS[moment])
@@ -172,7 +172,7 @@ def test_a_run_killed_in_the_middle_of_writing_ends_as_one_that_was_not(moments,
     assert outcome(run) == quiet("dit")
 
 
-def test_a_run_that_the_kernel_ends_within_the_write_of_a_checkpoint_ends_as_one_that_was_not(victims, place, quiet):
+def test_a_checkpoint_cut_by_the_kernel_is_bit_exact(victims, place, quiet):
     run = place("dit")
     pid = victims.start(run, {"path": "*/checkpoints/*", "nth": 2, "how": "limit"})
     assert victims.wait(pid) == -signal.SIGXFSZ
@@ -181,7 +181,7 @@ def test_a_run_that_the_kernel_ends_within_the_write_of_a_checkpoint_ends_as_one
     assert outcome(run) == quiet("dit")
 
 
-def test_a_damaged_newest_checkpoint_costs_the_way_from_the_one_before_and_the_record_says_so(victims, place, quiet):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(victims, place, quiet):
     run = place("dit")
     victims.kill_at(run, "damage", "a checkpoint", *MOMENTS["a checkpoint before others are pruned"])
     newest = max((run.path / "checkpoints").glob("*.safetensors"))
@@ -194,7 +194,7 @@ def test_a_damaged_newest_checkpoint_costs_the_way_from_the_one_before_and_the_r
     assert warning.startswith(f"runs/{run.path.name}/checkpoints/{newest.name} ") and "damaged" in warning
 
 
-def test_a_run_that_died_between_its_last_checkpoint_and_its_last_snapshot_makes_that_snapshot(victims, place, quiet):
+def test_a_missing_last_snapshot_is_made_after_a_kill(victims, place, quiet):
     run = place("dit")
     victims.finish(run)
     point = f"{int(LENGTH['dit']):012d}"
@@ -207,13 +207,14 @@ def test_a_run_that_died_between_its_last_checkpoint_and_its_last_snapshot_makes
     assert outcome(run) == quiet("dit")
 
 
-def test_one_that_takes_over_from_a_dead_one_may_die_of_it_and_the_next_goes_on(victims, place, quiet):
+def test_a_second_kill_during_takeover_is_survived(victims, place, quiet):
     run = place("dit")
     victims.kill_at(run, "takeover", "at work", *MOMENTS["a checkpoint without its name"])
     victims.kill_at(run, "takeover", "its claim made", *MOMENTS["a claim that was just made"])
     assert sorted(p.name for p in run.path.glob("claim-*")) == ["claim-000001.json", "claim-000002.json"]
     rivals = [victims.start(run) for _ in range(2)]
-    assert sorted(victims.wait(pid) for pid in rivals) == [0, 0]  # the second waits, and finds all done
+    statuses = sorted(victims.wait(pid) for pid in rivals)
+    assert statuses in ([0, 0], [0, 1]), "the second waits for 20 s, then finds all done or names the holder"
     assert outcome(run) == quiet("dit") and len(list(run.path.glob("claim-*"))) == 1
     assert [i["kind"] for i in record.read_record(run.record_path).incidents] == ["restart"]
 

@@ -39,7 +39,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_each_architecture_goes_from_images_to_a_row_of_the_leaderboard_on_a_cluster(slurm, here, inception, capsys):
+def test_latents_to_leaderboard_on_a_cluster(slurm, here, inception, capsys):
     jobs = {}
     for arch in ("dit", "uvit", "unet"):
         words = ["--arch", arch, "--data", "latents:data/cats-latents", "--cluster", "slurm"]
@@ -74,7 +74,7 @@ def resolved(results=None, threads=1, **settings):
     return resolve(request, threads=threads, results=results)
 
 
-def test_the_decoder_is_the_encoders_own_and_belongs_to_the_protocol_but_its_place_does_not(here):
+def test_the_decoder_hash_but_not_its_path_is_in_the_protocol(here):
     config = resolved().config
     assert config.evaluation.decoder == str(here / "models" / "vae")
     (here / "models" / "vae").rename(here / "models" / "moved")
@@ -95,7 +95,7 @@ def refused(config):
     return str(caught.value)
 
 
-def test_a_decoder_that_is_gone_or_another_one_is_said_before_work_starts(here):
+def test_a_missing_or_wrong_decoder_is_refused_at_once(here):
     config = resolved()
     (here / "models" / "vae").rename(here / "models" / "moved")
     assert f"evaluation.decoder is {here / 'models' / 'vae'}: name a folder" in refused(config)
@@ -123,7 +123,7 @@ def test_pixels_have_no_decoder_in_their_protocol(digits):
     assert half["decoder"] == "" and config.evaluation.decoder == ""
 
 
-def test_a_run_on_a_damaged_shard_ends_with_its_name_and_leaves_no_weights(here, inception, capsys):
+def test_a_damaged_shard_ends_the_run_with_its_name(here, inception, capsys):
     shard = here / "data" / "cats-latents" / "shard-00000.npy"
     shard.write_bytes(shard.read_bytes()[:128] + bytes(shard.stat().st_size - 128))
     words = ["--data", "latents:data/cats-latents", "--cluster", "debug"]

@@ -40,7 +40,14 @@ def test_help_is_quick_and_reads_like_a_manual():
     after = os.times()
     seconds = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 0 and seconds < 1.5, "of computing, however busy the machine; about half a second"
-    for word in ("what to run", "by which rules", "where and how", "recipe.lr=FLOAT", "default: dit", "[0.9999]"):
+    for word in (
+        "what to run",
+        "recipe, cost and settings",
+        "execution",
+        "recipe.lr=FLOAT",
+        "default: dit",
+        "[0.9999]",
+    ):
         assert word in done.stdout
 
 
@@ -76,7 +83,7 @@ MISTAKES = [
     (["--set", "model.args.depth=-1"], "depth is -1; it must be at least 1"),
     (["--set", "budget.images=1e16"], "at most 10^15"),
     (["--match", "foo:dit:nano/2"], "one of macs, params"),
-    (["--data", "README.md"], "README.md is no data set that is known here"),
+    (["--data", "README.md"], "README.md is in no known format"),
     (["--track", "native", "--arch", "architectures.dit:DiT", "--set", "model.args.depth=1"], "no published recipe"),
     (["--cluster", "slurm"], "needs sbatch"),
     (["--profile", "defualt"], "did you mean default?"),
@@ -170,7 +177,7 @@ def test_a_finished_run_makes_its_images_when_they_are_asked_for(results, capsys
 
 
 @pytest.mark.parametrize(("more", "kept"), [([], "png"), (["--export", "none"], "none")])
-def test_a_run_that_goes_on_keeps_its_export_unless_another_is_asked_for(more, kept, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_export_setting(more, kept, tmp_path, monkeypatch):
     words = ["--arch", "dit", "--data", "digits", "--results", str(tmp_path), *settings("dit")]
     monkeypatch.setattr("bench.runs.dispatch.dispatch_runs", lambda *_: None)  # nothing is done, so nothing is finished
     monkeypatch.setattr("bench.runs.planning.prepare_extractors", lambda *_: None)

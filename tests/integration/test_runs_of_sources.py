@@ -35,7 +35,7 @@ def test_shapes_run_at_once(arch, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("classes", [True, False], ids=["class folders", "no classes"])
-def test_ones_own_images_train_and_no_record_tells_where_they_are(results, tmp_path, classes):
+def test_records_of_own_images_hold_no_paths(results, tmp_path, classes):
     folder = tmp_path / "secret" / "cats"
     for i, name in enumerate("ab" if classes else [""]):
         write_images(folder / name, 12, first=12 * i)

@@ -37,9 +37,13 @@ def processes_of(state):
     return found
 
 
-def test_the_cluster_has_idle_nodes_with_fake_gpus_in_two_partitions(slurm):
-    rows = {tuple(line.split()) for line in ask("sinfo", "-h", "-N", "-o", "%N %R %T %G").splitlines()}
-    assert rows == {(node, part, "idle", "gpu:2") for node in NODES for part in ("normal", "preemptable")}
+def test_the_dev_cluster_has_two_partitions_with_gpus(slurm):
+    def node_rows():
+        return {tuple(line.split()) for line in ask("sinfo", "-h", "-N", "-o", "%N %R %T %G").splitlines()}
+
+    idle = {(node, part, "idle", "gpu:2") for node in NODES for part in ("normal", "preemptable")}
+    until(lambda: node_rows() == idle)
+    assert node_rows() == idle
     assert ask("srun", "--gpus-per-node=2", "printenv", "CUDA_VISIBLE_DEVICES") == "0,1"
     assert set(ask("srun", "-N", "4", "hostname").split()) == set(NODES)
 
@@ -55,7 +59,7 @@ def test_the_cluster_listens_on_the_loopback_only(slurm):
     assert heard == {base + i: "0100007F" for i in range(2 + len(NODES))}
 
 
-def test_up_twice_changes_nothing_and_a_node_that_was_killed_comes_back(slurm):
+def test_dev_cluster_up_restores_a_killed_node(slurm):
     before = {path.name: path.read_text() for path in (slurm / "run").glob("*.pid")}
     os.kill(int(before["node4.pid"].split()[0]), signal.SIGKILL)
     assert until(lambda: dev_cluster(slurm, "status").returncode == 1)
@@ -81,11 +85,11 @@ def test_down_ends_everything_also_after_a_crash_of_up(slurm, short_path):
 def test_down_leaves_a_folder_alone_that_is_no_cluster(slurm, short_path):
     (short_path / "thesis.tex").write_text("years of work")
     done = dev_cluster(short_path, "down")
-    assert done.returncode == 2 and "holds other files" in done.stderr
+    assert done.returncode == 2 and "holds files of another program" in done.stderr
     assert (short_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_job_of_the_preemptable_partition_is_signalled_and_makes_room(slurm, tmp_path):
+def test_a_preemptable_job_is_signalled_and_makes_room(slurm, tmp_path):
     script = "#!/bin/bash\ntrap 'echo signalled; exit' USR2\necho started\nwhile true; do sleep 0.1; done\n"
     (tmp_path / "job.sh").write_text(script)
     log = tmp_path / "log"
@@ -106,7 +110,7 @@ def test_the_request_of_the_default_profile_is_accepted(slurm, tmp_path):
         subprocess.run(["sbatch", "--test-only", str(tmp_path / stage)], check=True, timeout=30)
 
 
-def test_the_command_of_a_login_node_ends_in_a_record_made_on_a_node(slurm, results, capsys, monkeypatch):
+def test_a_run_from_a_login_node_ends_in_a_record(slurm, results, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = ["--arch", "dit", "--data", "digits", "--results", str(results)]
     words += [*words_of({**TINY, **SMALLEST["dit"]}), "--cluster", "auto"]
@@ -130,7 +134,7 @@ def test_the_command_of_a_login_node_ends_in_a_record_made_on_a_node(slurm, resu
     assert "done already" in capsys.readouterr().out
 
 
-def test_two_nodes_of_two_processes_give_the_losses_and_the_samples_of_one_process(slurm, results, capsys, monkeypatch):
+def test_two_nodes_of_two_ranks_match_one_rank(slurm, results, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = ["--arch", "dit", "--data", "digits", *words_of({**TINY, **SMALLEST["dit"], "budget.images": 480})]
     assert run.main([*words, "--results", str(results), "--cluster", "debug"]) == 0
@@ -159,9 +163,7 @@ def mean_loss(own):
 FAILING = {"recipe.lr": "1e30", "recipe.warmup": "0", "recipe.clip": "0", "slurm.gpus_per_node": 0}
 
 
-def test_a_job_that_fails_ends_in_a_record_its_evaluation_is_cancelled_and_it_is_not_tried_again(
-    slurm, results, capsys, monkeypatch
-):
+def test_a_failed_job_leaves_a_record_and_is_not_retried(slurm, results, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = ["--arch", "dit", "--data", "digits", "--results", str(results), "--cluster", "slurm"]
     words += words_of({**TINY, **SMALLEST["dit"], **FAILING})

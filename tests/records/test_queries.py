@@ -72,7 +72,7 @@ WRONG = {
     "--target fid": "--target is fid; write METRIC=VALUE",
     "--target fid=low": "--target is fid=low; write METRIC=VALUE",
     "--target fid=-1": "write METRIC=VALUE with a positive value",
-    "--check a.json --data digits --sort fid": "--check looks at whole files; leave out --data, --sort",
+    "--check a.json --data digits --sort fid": "--check takes no filters; leave out --data, --sort",
     "--target sfid=1": "a metric that no run here has; choose one of ",
 }
 

@@ -58,7 +58,7 @@ def test_only_what_is_neither_queued_nor_failed_is_submitted(tmp_path, standing,
     assert ("" if submitted else words) in capsys.readouterr().out
 
 
-def test_nothing_is_submitted_or_removed_while_slurm_does_not_answer(tmp_path, standing, wanted):
+def test_no_submission_while_slurm_does_not_answer(tmp_path, standing, wanted):
     standing({}, note="sacct gave no answer in 30 s")
     made = runs(tmp_path, 0)
     with pytest.raises(ValueError, match="gave no answer in 30 s; nothing was submitted or removed"):
@@ -129,7 +129,7 @@ def test_a_refused_submission_leaves_no_run(tmp_path, standing, wanted, monkeypa
     assert not new.path.exists() and old.path.exists()
 
 
-def test_where_all_failed_nothing_is_submitted_and_the_status_says_so(tmp_path, standing, wanted, capsys):
+def test_failed_runs_are_not_submitted_again(tmp_path, standing, wanted, capsys):
     standing(dict(state="failed", error=["no disk", "its evaluation is cancelled: its training failed"]))
     assert dispatch.dispatch_runs(runs(tmp_path, 0), wanted, stay=False) == 1
     assert "failed (no disk); --retry-failed" in capsys.readouterr().out

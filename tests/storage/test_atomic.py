@@ -1,4 +1,4 @@
-"""Atomic writes on a full, read-only or failing disk: one sentence, the old file stays, and a run can continue."""
+"""Atomic writes on a full, read-only or failing disk raise one sentence and keep the old file; a run can continue."""
 
 import json
 import os
@@ -26,7 +26,7 @@ ROOM = 150_000
 
 @contextmanager
 def file_limit(size):
-    """Limit the size of files of this process, which needs no mount."""
+    """Limit the size of the files that this process writes; works without a mount."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -81,7 +81,7 @@ WRITERS = {
     "folder of arrays": write_folder,
     "shard": lambda path: shards.ArrayShards(path, 10).add(np.arange(10), images=np.zeros((10, BIG // 80))),
 }
-WHY = {"folder of arrays": "only a part of it was written; the disk, or your quota, is full"}
+WHY = {"folder of arrays": "only part of the file was written; the disk or your quota is full"}
 """numpy hides the errno."""
 
 
@@ -98,7 +98,7 @@ def check_refused(writer, path, why):
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_file_above_the_size_limit_leaves_nothing(writer, tmp_path):
     with file_limit(ROOM):
-        check_refused(writer, tmp_path / "new", WHY.get(writer, "the file would be larger than is allowed"))
+        check_refused(writer, tmp_path / "new", WHY.get(writer, "the file would exceed the size limit"))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -161,20 +161,20 @@ def test_an_incomplete_line_is_skipped(tmp_path):
     assert [e["event"] for e in one.events()[0]] == ["first", "second"]
 
 
-QUIET = {}
+BASELINE = {}
 
 
 @pytest.fixture
-def quiet(tmp_path, cache):
+def baseline(tmp_path, cache):
     """The record of an undisturbed run of tiny_config()."""
-    if not QUIET:
-        results = tmp_path / "quiet"
+    if not BASELINE:
+        results = tmp_path / "baseline"
         results.mkdir()
         (results / "cache").symlink_to(cache)
         run = make_run(results, tiny_config())
         job.execute_run(run)
-        QUIET["record"] = record.read_record(run.record_path)
-    return QUIET["record"]
+        BASELINE["record"] = record.read_record(run.record_path)
+    return BASELINE["record"]
 
 
 def when(monkeypatch, fragment, nth, do):
@@ -191,10 +191,14 @@ def when(monkeypatch, fragment, nth, do):
     monkeypatch.setattr(atomic, "partial_path", watched)
 
 
-def check_ends_as(run, quiet):
+def check_ends_as(run, baseline):
     job.execute_run(run)
     finished = record.read_record(run.record_path)
-    assert (finished.id, finished.checkpoint, finished.metrics) == (quiet.id, quiet.checkpoint, quiet.metrics)
+    assert (finished.id, finished.checkpoint, finished.metrics) == (
+        baseline.id,
+        baseline.checkpoint,
+        baseline.metrics,
+    )
 
 
 @pytest.fixture
@@ -215,22 +219,23 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_continues_after_a_full_disk(run, disk, quiet, moment, monkeypatch, capsys):
+def test_a_run_continues_after_a_full_disk(run, disk, baseline, moment, monkeypatch, capsys):
     fragment, nth, left = MOMENTS[moment]
     with monkeypatch.context() as patch, pytest.raises(ValueError) as caught:
         when(patch, fragment, nth, lambda: disk.fill(left))
         job.execute_run(run)
-    assert "the disk is full; free some space, and the same command goes on from the last checkpoint" in str(
-        caught.value
+    assert (
+        "the disk is full; free some space and run the same command again; it continues from the last checkpoint"
+        in str(caught.value)
     )
     assert fragment in str(caught.value) and not list(run.path.rglob(".*"))
     _, _, warnings = tensor_files.load_newest_checkpoint(run.path / "checkpoints")
     assert not warnings
     disk.free()
-    check_ends_as(run, quiet)
+    check_ends_as(run, baseline)
 
 
-def test_a_full_disk_under_the_log_loses_no_error(run, disk, quiet, monkeypatch, capsys, caplog):
+def test_a_full_disk_under_the_log_loses_no_error(run, disk, baseline, monkeypatch, capsys, caplog):
     def append(path, line, real=atomic.append_line):
         if '"train"' in line and not disk.ballast.exists():
             pad = '{"event": "pad", "x": "%s"}'
@@ -248,11 +253,11 @@ def test_a_full_disk_under_the_log_loses_no_error(run, disk, quiet, monkeypatch,
     err = capsys.readouterr().err + caplog.text
     assert "error.txt: the disk is full" in err and "Traceback" in err and "no record of this failure" in err
     disk.free()
-    check_ends_as(run, quiet)
+    check_ends_as(run, baseline)
     assert run.events()[0][-1]["event"] == "done"
 
 
-def test_a_run_continues_after_a_read_only_disk(run, disk, quiet, monkeypatch, caplog):
+def test_a_run_continues_after_a_read_only_disk(run, disk, baseline, monkeypatch, caplog):
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="the file system is read-only; make it writ"):
         when(patch, "/checkpoints/", 2, lambda: disk.read_only(True))
         job.execute_run(run)
@@ -260,7 +265,7 @@ def test_a_run_continues_after_a_read_only_disk(run, disk, quiet, monkeypatch, c
     disk.read_only(False)
     for path in run.path.glob("claim-*"):  # held by this test's own process, which still runs
         path.unlink()
-    check_ends_as(run, quiet)
+    check_ends_as(run, baseline)
 
 
 def test_bench_run_names_a_read_only_results_folder(disk, capsys):

@@ -152,7 +152,7 @@ def test_acquiring_waits_for_the_holder_to_end(start, tmp_path):
     assert second.says().startswith("holds 2")
 
 
-def test_a_remote_holder_is_alive_while_its_heart_beats(start, quick, tmp_path):
+def test_a_remote_holder_is_alive_while_its_heartbeat_changes(start, quick, tmp_path):
     far = start(place="elsewhere", seconds=QUICK)
     far.says()
     with pytest.raises(ValueError, match=f"process {far.pid}; wait for it"):

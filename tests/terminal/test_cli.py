@@ -1,4 +1,4 @@
-"""What every command's main does with arguments, exceptions and exit statuses."""
+"""Arguments, exceptions and exit statuses of every command."""
 
 import argparse
 import os
@@ -43,7 +43,7 @@ def test_other_errors_keep_their_traceback():
         ending_with(FileNotFoundError(), errors=(ValueError,))([])
 
 
-def test_a_command_says_what_a_stop_leaves(capsys):
+def test_ctrl_c_prints_the_stopped_text(capsys):
     assert ending_with(KeyboardInterrupt(), stopped="stopped; nothing was written")([]) == 130
     assert capsys.readouterr().err == "\nbench.example: stopped; nothing was written\n"
 

@@ -43,7 +43,7 @@ def test_progress_in_a_log_is_rare(stderr):
     assert len(stream.getvalue().splitlines()) == 1  # the last one alone
 
 
-def test_progress_on_a_terminal_is_a_bar_that_goes(stderr):
+def test_progress_on_a_terminal_is_a_bar_removed_at_the_end(stderr):
     stream = stderr(True)
     show()
     text = stream.getvalue()

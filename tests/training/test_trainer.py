@@ -247,7 +247,7 @@ def test_a_stop_at_an_evaluation_point_keeps_its_snapshot(tmp_path, digits):
     assert all(torch.equal(quiet[k], v) for k, v in weights(run, config).items())
 
 
-def test_a_networks_own_randomness_is_a_function_of_seed_and_step(tmp_path, digits):
+def test_dropout_is_a_function_of_seed_and_step(tmp_path, digits):
     config = tiny_config("unet", model__args__dropout=0.5)
     whole, _ = trained(tmp_path / "a", config, digits)
     torch.manual_seed(123)
