@@ -47,6 +47,7 @@ _LAZY_MODULES = {
 
 
 POSITIVE_ARGUMENTS = ("depth", "width", "heads", "patch", "channels", "res_blocks", "head_channels")
+"""Integer arguments that must be at least 1; all other integer arguments must be at least 0."""
 
 
 def __getattr__(name: str) -> Any:

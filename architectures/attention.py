@@ -58,7 +58,8 @@ def broadcast_key_mask(mask_BS: Tensor | None) -> Tensor | None:
 class Mlp(nn.Module):
     """Two-layer perceptron with hidden width `ratio * width`; parameter names are timm's.
 
-    It replaces timm's class because that imports torchvision and torch's compiler: 2 s at every process start.
+    It replaces timm's class, because the import of timm also imports torchvision and torch's compiler, which takes 2 s
+    at every process start.
     """
 
     def __init__(self, width: int, ratio: float, act: Callable[[], nn.Module]) -> None:

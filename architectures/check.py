@@ -24,7 +24,7 @@ from .registry import entry, names
 ContractCheck = Callable[[nn.Module], None]
 CHECKS: dict[str, ContractCheck] = {}
 TOY_IO = IOSpec(channels=3, size=8, num_classes=10)
-"""Input shapes of the checks: small, and all dimensions differ."""
+"""Small input shapes for the checks; all dimensions differ."""
 
 
 def register_check(function: ContractCheck) -> ContractCheck:
@@ -242,6 +242,7 @@ def run_checks(arch: str, args: dict[str, Any] | None = None) -> list[tuple[str,
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run all checks; return 0 if they pass, 1 if one fails, 2 if the network cannot be built."""
     parser = argparse.ArgumentParser(prog="python -m architectures.check", description=__doc__)
     parser.add_argument("arch", help=f"{', '.join(names())}, or package.module:Class")
     arch = parser.parse_args(argv).arch

@@ -58,7 +58,7 @@ class AttentionPool(nn.Module):
         qkv = self.qkv(x_BCS).unflatten(1, (3, self.heads, -1))
         q, k, v = (z.mT for z in qkv.unbind(1))
         y_BNSK = F.scaled_dot_product_attention(q, k, v)
-        # as the published code, project every position, because the published cost counts them
+        # project every position like the published code, because the published cost counts them all
         return self.proj(y_BNSK.mT.flatten(1, 2))[:, :, 0]
 
 

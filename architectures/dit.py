@@ -32,7 +32,7 @@ def modulate(x_BTD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
 
 
 class InContextBlock(nn.Module):
-    """Standard ViT block; time and label are two additional tokens of the sequence."""
+    """Standard ViT block; the time and the label are two additional tokens of its sequence."""
 
     extra_tokens = 2
 
@@ -72,7 +72,7 @@ class CrossAttentionBlock(nn.Module):
 
 
 class AdaLNBlock(nn.Module):
-    """Block whose norms are shifted and scaled by a linear function of time + label; initially a plain ViT block."""
+    """Block with norms that a linear function of time + label shifts and scales; initially a plain ViT block."""
 
     extra_tokens = 0
     parts = 4
@@ -194,7 +194,7 @@ class DiT(nn.Module):
     distance = staticmethod(aspect_distance)
 
     def _init_weights(self) -> None:
-        """Xavier linears, N(0, 0.02) embeddings, zero modulations and decoder (Section 3.2)."""
+        """Initialise linears by Xavier, embeddings by N(0, 0.02), modulations and decoder to zero (Section 3.2)."""
         init_linears(self, nn.init.xavier_uniform_)
         if self.y_embedder is not None:
             nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)

@@ -20,9 +20,9 @@ Frequencies = Literal["adm", "ddpm"]  # exponents i / half (ADM, DiT, U-ViT) or 
 def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0, spacing: Frequencies = "adm") -> Tensor:
     """Return the sinusoidal embedding (B, width) of times (B,) in float32: cosines first, then sines.
 
-    Frequencies are max_period^(-i / half) for i = 0 .. half - 1 (DDPM, arXiv:2006.11239, as in ADM);
-    with spacing="ddpm" the last one is 1 / max_period.  The last value of an odd width is zero.  Frequencies
-    and arguments are float32 as in the published code; near t = 1000 the result depends on their rounding.
+    Frequencies are max_period^(-i / half) for i = 0 .. half - 1, as in ADM's code.  With spacing="ddpm" they are
+    max_period^(-i / (half - 1)), as in DDPM's code (arXiv:2006.11239).  The last value of an odd width is zero.
+    Frequencies and arguments are float32 as in the published code; near t = 1000 the result depends on their rounding.
     """
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=t_B.device)
@@ -110,7 +110,7 @@ def unpatchify(tokens_BTF: Tensor, patch: int, grid_h: int, grid_w: int) -> Tens
 
 
 def init_linears(net: nn.Module, init: Callable[[Tensor], Any]) -> None:
-    """Initialise the weights of all linear and convolution layers as matrices (out, in), and their biases to zero."""
+    """Apply `init` to the weights of all linear and convolution layers as matrices (out, in); zero their biases."""
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             init(module.weight.flatten(1))

@@ -1,8 +1,8 @@
 """GenViT: a ViT whose tokens are scaled and shifted by the time (arXiv:2208.07791).
 
-The time embedding has four values per token.  Each block computes from it one scale and one shift per token
-(not per channel), and applies them before its attention and again before its MLP.  The class token is for
-the classifier of the paper's hybrid model; the denoiser drops it at the end.
+The time embedding has four values per token.  From it, each block computes one scale and one shift per token
+(not per channel).  The block applies them before its attention and again before its MLP.  The classifier of the
+paper's hybrid model uses the class token; the denoiser drops it at the end.
 
 B batch, C channels, H W image size, T tokens (the class token and the patches), E time embedding width
 (4 T), D width, P patch.
@@ -48,8 +48,8 @@ class GenViT(nn.Module):
 
     The published denoiser takes no label; without classes (`io.num_classes` 0) this is the same network.
     With classes, we add a label embedding to the time embedding, as ADM does.
-    `classifier` is the number of classes of the published classification head, which `classify` applies; the
-    published parameter counts include it (10 classes, or 200 for Tiny-ImageNet).
+    `classifier` is the number of classes of the published classification head, which `classify` applies.  The
+    published parameter counts include this head (10 classes, or 200 for Tiny-ImageNet).
     Raises ValueError if the patch does not divide the image, the heads do not divide the width, or the
     width is odd or below 4.
     """
@@ -120,9 +120,9 @@ class GenViT(nn.Module):
         return unpatchify(x_BTF, self.patch, x_BCHW.shape[-2] // self.patch, x_BCHW.shape[-1] // self.patch)
 
     def classify(self, x_BCHW: Tensor, t_B: Tensor | None = None) -> Tensor:
-        """Return class logits (B, classes) of clean images (t None: no scale, no shift) or of noisy images at times t.
+        """Return class logits (B, classes) of noisy images at times t, or of clean images if t is None.
 
-        Raises ValueError if the network was built without a classifier.
+        Without t, the blocks apply no scale and no shift.  Raises ValueError if the network has no classifier.
         """
         if self.head is None:
             raise ValueError("this network has no classifier; build it with classifier=10 for ten classes")

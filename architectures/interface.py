@@ -84,7 +84,10 @@ class IOSpec:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; 0 means {none}")
         if self.text_tokens < 0 or (self.text_tokens and not self.text_dim):
-            raise ValueError(f"text_tokens is {self.text_tokens} with text_dim {self.text_dim}; give both or neither")
+            raise ValueError(
+                f"text_tokens is {self.text_tokens} with text_dim {self.text_dim}; "
+                "it must be at least 0, and above 0 it needs text_dim"
+            )
         if self.variance not in ("fixed", "learned_range"):
             raise ValueError(f"variance is {self.variance!r}; choose fixed or learned_range")
 
@@ -152,9 +155,9 @@ def require_choices(choices: Mapping[str, Iterable[str]], **values: str) -> None
 
 
 def require_types(cls: type, args: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value whose type differs from the annotation of the constructor.
+    """Raise ValueError for a value of another type than the annotation of the constructor.
 
-    Checked types: int, float, bool, None and sequences of them.  The class itself checks the others.
+    This checks int, float, bool, None and sequences of them.  The class itself checks all other types.
     """
     try:
         hints = get_type_hints(cls.__init__)  # type: ignore[misc]

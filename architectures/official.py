@@ -9,8 +9,8 @@ Families are dit, uvit, uvit_t2i, adm and ldm.  `ctor` are arguments of the publ
 
 1. If these arguments with the constructor's defaults describe the state dict, they are used.
 2. Otherwise the missing arguments are inferred from keys and shapes.  Keys and shapes do not show the number of
-   heads and the order of the attention channels; these are taken from the published model with the same visible
-   arguments.  For unpublished models, pass the number of heads.
+   heads and the order of the attention channels.  These two are taken from the published model that has the same
+   inferred arguments.  For unpublished models, pass the number of heads.
 
 An LDM checkpoint may contain the class embedding table under the prefixes of the published files; the network
 then takes labels as well as contexts.  Its autoencoder, noise schedule and EMA are ignored.  `use_fp16` has no
@@ -104,9 +104,9 @@ def from_official(family: str, state_dict: Mapping[str, Any], **ctor: Any) -> nn
     tensors = as_tensors(state_dict)
     if family == "ldm" and CLASS_TABLE_KEY in tensors:
         tensors = {key: value for key, value in tensors.items() if not OTHER_LDM_PARTS.fullmatch(key)}
-    call = _resolve_arguments(family, shapes_of(tensors), ctor)
+    arguments = _resolve_arguments(family, shapes_of(tensors), ctor)
     check_finite(tensors)
-    net = _build_on_meta(family, call)
+    net = _build_on_meta(family, arguments)
     published_keys = (key for key, _ in _published_items(net))
     return load_copies(net, {name: tensors[key] for name, key in zip(net.state_dict(), published_keys, strict=True)})
 
@@ -140,11 +140,11 @@ def official_call(
         raise ValueError("give the time as t or as timesteps")
     io = _network_spec(net).io
     if y is not None and not io.num_classes:
-        raise ValueError("this network has no classes, but y is given")
+        raise ValueError("this network has no classes; call it without y")
     if context is not None and not (io.text_dim or getattr(net, "label_token", None) is not None):
-        raise ValueError("this network attends to no context, but context is given")
+        raise ValueError("this network takes no context; call it without context")
     if low_res is not None and _network_spec(net).arch != "unet":
-        raise ValueError("this network upsamples no image, but low_res is given")
+        raise ValueError("this network upsamples no image; call it without low_res")
     if low_res is not None and not io.image_channels:
         x, low_res = append_image(x, low_res), None
     text = None if context is None else TextCondition(tokens=context)
@@ -200,7 +200,9 @@ def _check_expressible(net: nn.Module) -> None:
     if spec.arch == "uvit" and spec.io.variance != "fixed":
         raise ValueError("the published U-ViT predicts no variance, so it cannot hold these weights")
     if spec.io.image_channels not in (0, spec.io.channels):
-        raise ValueError("the published upsampler's image has as many channels as x, so these weights do not fit it")
+        raise ValueError(
+            "the published upsampler takes an image with the channels of x, so it cannot hold these weights"
+        )
 
 
 def as_tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -212,10 +214,10 @@ def as_tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         try:
             tensors[key] = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
-            kind = type(value).__name__
-            raise ValueError(f"{key} is a {kind}, not a tensor; is this the state dict itself?") from error
+            type_name = type(value).__name__
+            raise ValueError(f"{key} is a {type_name}, not a tensor; is this the state dict itself?") from error
         if tensors[key].layout != torch.strided:
-            raise ValueError(f"{key} is a sparse tensor; weights are dense ones")
+            raise ValueError(f"{key} is a sparse tensor; weights must be dense")
     return tensors
 
 
@@ -247,25 +249,25 @@ def load_copies(net: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _resolve_arguments(family: str, shapes: Shapes, ctor: Ctor) -> Ctor:
-    """Return the arguments whose layout equals the shapes; raise ValueError with the first keys that differ."""
+    """Return the constructor arguments that give these shapes; raise ValueError with the first keys that differ."""
     inner = (
         {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items()} if CLASS_TABLE_KEY in shapes else shapes
     )
-    calls: list[tuple[Ctor, bool]] = [] if missing_arguments(family, ctor) else [(ctor, True)]
+    argument_sets: list[tuple[Ctor, bool]] = [] if missing_arguments(family, ctor) else [(ctor, True)]
     error: ValueError | None = None
     try:
-        calls.append(infer_arguments(family, inner, ctor))
+        argument_sets.append(infer_arguments(family, inner, ctor))
     except ValueError as inference_error:
         error = inference_error
     candidates: list[Layout] = []
-    for call, heads_known in calls:
+    for arguments, heads_known in argument_sets:
         try:
-            layout = official_layout(family, **call)
+            layout = official_layout(family, **arguments)
         except ValueError as layout_error:
-            error = layout_error if len(calls) > 1 else error or layout_error
+            error = layout_error if len(argument_sets) > 1 else error or layout_error
             continue
         if layout == shapes and heads_known:
-            return call
+            return arguments
         if layout == shapes:
             error = ValueError(
                 f"no published {family} has these shapes, and they do not show the number of heads: pass num_heads"

@@ -1,10 +1,10 @@
 """Published constructors: their arguments and defaults, their translation to ours, and the published models.
 
 `translate` converts the arguments of a published constructor to an architecture of this package, an IOSpec
-and arguments.  Two arguments are additions of ours: adm takes ``cls="SuperResModel"`` for the upsamplers,
-whose constructor has the same arguments, and ldm takes ``n_classes``, the number of rows of the class
-embedding table, for a checkpoint that contains it.  Arguments that do not change the function are accepted and
-ignored: use_checkpoint, use_fp16, and U-ViT's qk_scale, which fused attention ignores.
+and arguments.  Two arguments are additions of ours.  adm takes ``cls="SuperResModel"`` for the upsamplers, which have
+the same constructor arguments.  ldm takes ``n_classes``, the number of rows of the class embedding table, for a
+checkpoint that contains this table.  Three arguments do not change the function and are ignored: use_checkpoint,
+use_fp16, and U-ViT's qk_scale, which fused attention ignores.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _dit(c: Ctor) -> Translated:
 
 
 def _uvit(c: Ctor) -> Translated:
-    """Translate U-ViT; a table of 1001 rows has 1000 classes and the null class (the latent configurations)."""
+    """Translate U-ViT; a label table of 1001 rows (latent configurations) has 1000 classes and the null class."""
     if c["norm_layer"] is not None and getattr(c["norm_layer"], "__name__", "") != "LayerNorm":
         raise ValueError(f"norm_layer is {c['norm_layer']!r}; only LayerNorm is supported")
     text = dict(text_dim=c["clip_dim"], text_tokens=c["num_clip_token"]) if "clip_dim" in c else {}
@@ -151,7 +151,7 @@ def _uvit(c: Ctor) -> Translated:
 
 
 def _unet_args(c: Ctor, size: int) -> dict[str, Any]:
-    """Translate the arguments that ADM and LDM share; published attention resolutions are factors, ours pixels."""
+    """Translate the arguments that ADM and LDM share, and attention resolutions from downsampling factors to pixels."""
     factors = {int(factor) for factor in c["attention_resolutions"]}
     return dict(
         channels=c["model_channels"],
@@ -169,7 +169,7 @@ def _unet_args(c: Ctor, size: int) -> dict[str, Any]:
 
 
 def _unet_io(c: Ctor, **more: Any) -> tuple[IOSpec, dict[str, Any]]:
-    """Return the IOSpec, and `out_channels` where the number of output channels does not follow from it.
+    """Return the IOSpec, and {"out_channels": n} if the number of output channels does not follow from it.
 
     The published image size has no effect on the function; it is rounded up to a multiple of the downsampling.
     """
@@ -217,7 +217,9 @@ def _check_ldm(c: Ctor) -> None:
     if c["n_embed"] is not None:
         raise ValueError("n_embed makes the network predict code indices, not noise; it is not supported")
     if c["n_classes"] and (c["num_classes"] or not c["use_spatial_transformer"]):
-        raise ValueError("n_classes makes the label the context: it needs use_spatial_transformer and no num_classes")
+        raise ValueError(
+            "n_classes needs use_spatial_transformer, because the label is the context, and no num_classes"
+        )
     if c["channel_mult"][0] != 1 or any(mult != int(mult) for mult in c["channel_mult"]):
         raise ValueError(f"channel_mult is {c['channel_mult']}; ldm needs whole numbers that start with 1")
 

@@ -52,11 +52,11 @@ POSITIVE_INTEGERS = (
     "patch_size",
     "sample_size",
 )
-"""Keys of the configuration whose values must be integers above 0."""
+"""Keys of the configuration that need an integer above 0."""
 
 
 class TensorMapping(NamedTuple):
-    """Position of one of diffusers' tensors in ours: chunk `part` of `parts` along the first dimension."""
+    """Tensor of diffusers and its source, chunk `part` of `parts` of our tensor along the first dimension."""
 
     theirs: str
     ours: str
@@ -69,8 +69,8 @@ def from_diffusers(
 ) -> nn.Module:
     """Build a DiT, in eval mode, from the weights and the configuration of a `DiTTransformer2DModel`.
 
-    Raises ValueError for a configuration that is not DiT's, for keys or shapes that do not fit it, for weights
-    that are not finite, and if the copies of an embedder in the blocks differ.
+    Raises ValueError if the configuration is not DiT's, keys or shapes do not fit it, weights are not finite, or the
+    copies of an embedder in the blocks differ.
     """
     io, args = _from_config(config)
     with torch.device("meta"):
@@ -143,7 +143,10 @@ def _from_config(config: Mapping[str, Any]) -> tuple[IOSpec, dict[str, Any]]:
             raise ValueError(f"{name} is {c[name]!r} in the configuration; it must be a whole number above 0")
     ratio = (c["out_channels"] or c["in_channels"]) / c["in_channels"]
     if ratio not in (1, 2):
-        raise ValueError(f"{c['out_channels']} channels out of {c['in_channels']}: DiT has as many, or twice as many")
+        raise ValueError(
+            f"out_channels is {c['out_channels']} in the configuration; "
+            f"DiT has {c['in_channels']}, as many as the input, or twice as many"
+        )
     variance: Variance = "learned_range" if ratio == 2 else "fixed"
     io = IOSpec(
         channels=c["in_channels"], size=c["sample_size"], num_classes=c["num_embeds_ada_norm"], variance=variance

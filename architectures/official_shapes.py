@@ -1,8 +1,8 @@
 """Infer the arguments of a published constructor from the keys and shapes of a state dict.
 
 Keys and shapes do not show the number of heads, the order of the attention channels and the image size of a
-U-Net.  These are taken from the published model with the same visible arguments; no two published models
-with the same visible arguments differ in them.
+U-Net.  These hidden arguments are taken from the published model with the same other arguments, the visible ones.
+There is at most one, because published models that agree in the visible arguments agree in the hidden ones too.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CLIP_TOKENS = 77
 
 
 def infer_arguments(family: str, shapes: Shapes, overrides: Mapping[str, Any]) -> tuple[Ctor, bool]:
-    """Return all arguments of the constructor call behind a state dict; `overrides` replace inferred values.
+    """Return the constructor arguments of a state dict, and whether the number of heads is known.
 
-    The second value says whether the number of heads is known, from `overrides` or a published model.
-    Raises ValueError, with the key if there is one, if the shapes are not those of the family.
+    `overrides` replace inferred values.  The number of heads is known from `overrides` or from a published model.
+    Raises ValueError, with the missing key if there is one, if the shapes are not those of the family.
     """
     try:
         visible = _READERS[family](shapes, overrides)
@@ -58,7 +58,7 @@ def _mlp_ratio(hidden: int, width: int) -> float:
 
 
 def _count_indices(shapes: Shapes, prefix: str) -> int:
-    """Return one more than the largest index that follows the prefix, 0 without any."""
+    """Return one more than the largest index after the prefix, or 0 if no key has the prefix."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     return 1 + max((int(m[1]) for m in map(pattern.match, shapes) if m), default=-1)
 
@@ -113,7 +113,7 @@ def _read_uvit(shapes: Shapes, overrides: Mapping[str, Any]) -> Ctor:
 
 
 def _read_t2i(shapes: Shapes, overrides: Mapping[str, Any]) -> Ctor:
-    """Infer text U-ViT; positions do not separate text from patches, so 77 text tokens are assumed by default."""
+    """Infer text U-ViT's arguments; shapes do not separate text from patches, so 77 text tokens are the default."""
     width, clip_dim = shapes["context_embed.weight"]
     tokens, patch = shapes["pos_embed"][1] - 1, shapes["patch_embed.proj.weight"][-1]
     text = overrides.get("num_clip_token", CLIP_TOKENS)
@@ -127,7 +127,7 @@ def _read_t2i(shapes: Shapes, overrides: Mapping[str, Any]) -> Ctor:
 
 
 def _read_unet(shapes: Shapes) -> Ctor:
-    """Infer ADM or LDM; the first change of resolution shows the number of residual blocks per level."""
+    """Infer ADM's or LDM's arguments; the first change of resolution shows the residual blocks per level."""
     channels = shapes["time_embed.0.weight"][1]
     emb_rows, out_rows = (shapes[f"middle_block.0.{k}.weight"][0] for k in ("emb_layers.1", "out_layers.3"))
     outs, ins = _count_indices(shapes, "output_blocks"), _count_indices(shapes, "input_blocks")
@@ -154,7 +154,7 @@ def _read_unet(shapes: Shapes) -> Ctor:
 
 
 def _read_adm(shapes: Shapes, overrides: Mapping[str, Any]) -> Ctor:
-    """Infer ADM; by default six input channels mean an upsampler with three channels each of x and image."""
+    """Infer ADM's arguments; by default six input channels mean an upsampler with three of x and three of the image."""
     visible, stem = _read_unet(shapes), shapes["input_blocks.0.0.weight"][1]
     is_upsampler = overrides.get("in_channels", 3) * 2 == stem
     if "cls" in overrides:

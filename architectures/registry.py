@@ -1,8 +1,8 @@
 """Table of all architectures: name -> class, paper, sizes and the data set of each size.
 
 Imports no torch; a network's module is imported when it is built.  To add an architecture, write one
-file and one entry here (the contract test covers it).  Without a change here, name a class as
-``package.module:Class``, or register an entry point in the group ``backbones``.
+file and one entry here; the contract test covers it.  A class outside of this package needs no entry: it is named
+``package.module:Class``, or registered as an entry point in the group ``backbones``.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Entry:
     """Size name -> data set of its paper, or the closest one here; "" if none is close.  Default: ImageNet 256
     latents."""
     toy: str = ""
-    """Size for a laptop, used for data sets that no paper size implies."""
+    """Smallest size, for a laptop; the default size for data sets that belong to no other size."""
     toy_large: str = ""
-    """The same for images above 16 pixels; "" means `toy`."""
+    """Toy size for images above 16 pixels; "" means `toy`."""
 
     def setting(self, size: str) -> str:
-        """Return the data set that a size implies; "" if none of the known ones fits."""
+        """Return the default data set of a size; "" if no known data set fits."""
         return self.settings.get(size, DEFAULT_DATASET)
 
     def is_toy(self, size: str) -> bool:
@@ -114,8 +114,8 @@ ARCHITECTURES: dict[str, Entry] = {
             "L/4": _uvit(20, 1024, 16, 4),
             "H/2": _uvit(28, 1152, 16, 2, head="none"),
             "H/4": _uvit(28, 1152, 16, 4, head="none"),
-            # the published code's time MLP is on: a raw sinusoid of 72 to 88 values is learned slowly
-            # narrow: the published code's time MLP is on, and weights start at about 1 / sqrt(width)
+            # narrow networks need the published code's time MLP, because they learn a raw sinusoid slowly, and
+            # initial weights of about 1 / sqrt(width)
             **{f"nano/{p}": _uvit(4, 88, 4, p, time_mlp=True, init_std=0.1) for p in (2, 4)},
         },
         settings={

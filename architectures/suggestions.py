@@ -10,9 +10,9 @@ CUTOFF = 0.6
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "", listed: Iterable[str] | None = None) -> str:
-    """End the sentence about an unknown word: the nearest of the known names, or else all that there are.
+    """Return "did you mean ...?" with the known names nearest to a word, or "known: ..." with all of them.
 
-    `prefix` stands before each name, e.g. "slurm.".  `listed` are the names to list instead of all `known` ones.
+    `prefix` is put before each name, for example "slurm.".  If no name is near, `listed` replaces `known` in the list.
     """
     names = list(known)
     near = difflib.get_close_matches(word, names, n=3, cutoff=CUTOFF)

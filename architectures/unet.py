@@ -62,9 +62,9 @@ class UNet(nn.Module):
 
     `attention` lists the resolutions with attention, in pixels of x, as the tables of the paper do.
     `head_channels` overrides `heads`; `up_heads` is the number of heads in the decoder (iDDPM).  With
-    `exact_heads`, heads of a spatial transformer have `head_channels` channels even where this does not divide the
-    width of the level.  With attention_kind="transformer", the context is the text, or with label="token" the class
-    as one token of width `context_width`.  `out_channels` replaces the number of channels given by `io`.
+    `exact_heads`, heads of a spatial transformer have `head_channels` channels even if this does not divide the
+    width of the level.  With attention_kind="transformer", the context is the text.  With label="token" as well, the
+    context is the class as one token of width `context_width`.  `out_channels` overrides `io.out_channels`.
     Raises ValueError if the groups do not divide a width, the image size cannot be halved at every level, or
     a choice is unknown.
     """

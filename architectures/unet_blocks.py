@@ -29,7 +29,7 @@ class GroupNorm(nn.GroupNorm):
     """Group norm computed in float32 for inputs of any precision; the output has the input's dtype."""
 
     def __init__(self, groups: int, channels: int) -> None:
-        require_divisible("channels", channels, groups, f"group norm has {groups} groups: use multiples of it")
+        require_divisible("channels", channels, groups, f"group norm has {groups} groups, which must divide them")
         super().__init__(groups, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,6 +42,7 @@ class BlockOptions:
     """Options that all blocks of a network share; the defaults are ADM's."""
 
     emb: int
+    """Width of the time embedding."""
     groups: int = 32
     norm: Norm = "adagn"
     resample: Resample = "biggan"
@@ -55,6 +56,7 @@ class BlockOptions:
     attention_kind: AttentionKind = "self"
     transformer_depth: int = 1
     context: int = 0
+    """Width of the context tokens; 0 means no context."""
 
 
 def zero_parameters(module: Any) -> Any:
@@ -137,7 +139,7 @@ def attention_layer(width: int, options: BlockOptions, *, decoder: bool) -> nn.M
     if options.attention_kind == "transformer":
         heads = width // size if size else options.heads
         if not 1 <= heads <= width:
-            raise ValueError(f"{width} channels do not make {options.heads} heads, or one of head_channels={size}")
+            raise ValueError(f"{width} channels cannot have heads={options.heads} or head_channels={size}")
         depth, context = options.transformer_depth, options.context
         exact = size if size and options.exact_heads else width // heads
         return SpatialTransformer(width, heads, exact, context, depth, options.groups)

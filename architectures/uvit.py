@@ -133,7 +133,7 @@ class UViTBlock(nn.Module):
 class UViT(nn.Module):
     """U-ViT with `depth // 2` input blocks, one middle block and `depth // 2` output blocks.
 
-    `depth` is that of the published configurations: "13 layers" in the paper is depth 12.
+    `depth` is the number in the published configurations; the paper's "13 layers" are depth 12.
     The order of tokens is label, time, text (`io.text_tokens` of them), patches.
     Raises ValueError if the patch does not divide the image, the heads do not divide the width, or
     a choice is unknown.
@@ -260,7 +260,7 @@ class UViT(nn.Module):
             x_BDhw = x_BTD[:, self.extra_tokens :].transpose(1, 2).unflatten(2, (grid_h, grid_w))
             x_BTF = self.decoder_pred(self.conv_before(x_BDhw).flatten(2).transpose(1, 2))
         else:
-            # as the published code, decode the extra tokens too, because the published cost counts them
+            # decode the extra tokens too, like the published code, because the published cost counts them
             x_BTF = self.decoder_pred(x_BTD)[:, self.extra_tokens :]
         return self.final_layer(unpatchify(x_BTF, self.patch, grid_h, grid_w))
 
@@ -280,4 +280,4 @@ def _check_io(io: IOSpec, patch: int) -> None:
     if io.num_classes and io.text_dim:
         raise ValueError(f"U-ViT takes labels or text, but num_classes is {io.num_classes} and text_dim {io.text_dim}")
     if io.text_dim and not io.text_tokens:
-        raise ValueError("U-ViT has one position per text token: give text_tokens, 77 for CLIP")
+        raise ValueError("U-ViT has one position per text token, so it needs text_tokens (77 for CLIP)")

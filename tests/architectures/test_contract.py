@@ -78,7 +78,7 @@ def test_label_as_context_token_keeps_the_contract():
         ("dit", dict(image_channels=3), {}, "no image condition"),
         ("genvit", dict(TEXT), {}, "no text condition"),
         ("uvit", dict(TEXT), {}, "labels or text"),
-        ("uvit", dict(num_classes=0, text_dim=24), {}, "give text_tokens"),
+        ("uvit", dict(num_classes=0, text_dim=24), {}, "needs text_tokens"),
         ("unet", dict(TEXT), {}, "needs 'transformer'"),
         ("unet", dict(TEXT), {"attention_kind": "transformer", "label": "token"}, "choose label='add'"),
         ("unet", {}, {"attention_kind": "transformer"}, "needs a context"),

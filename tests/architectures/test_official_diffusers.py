@@ -118,7 +118,7 @@ def test_wrong_weights_are_refused_by_the_key(wrong, why):
         ({"activation_fn": "geglu"}, "activation_fn is 'geglu'"),
         ({"norm_type": "ada_norm"}, "norm_type is 'ada_norm'"),
         ({"attention_bias": False}, "attention_bias is False"),
-        ({"out_channels": 5}, "5 channels out of 3"),
+        ({"out_channels": 5}, "out_channels is 5 in the configuration; DiT has 3"),
     ],
 )
 def test_configuration_that_is_no_dit_is_refused(more, why):
