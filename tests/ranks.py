@@ -62,14 +62,13 @@ def is_stop_due(world, steps, stop):
 def sampling(world, folder, stop=()):
     run, batches = RunFolder(Path(folder)), []
 
-    def check():
+    def stop_requested():
         batches.append(1)
-        if is_stop_due(world, batches, stop):
-            raise distributed.StopRequested
         time.sleep(0.2 if stop else 0)
+        return is_stop_due(world, batches, stop)
 
     try:
-        generation.generate(evaluation_context(run, world=world, check_lease=check))
+        generation.generate(evaluation_context(run, world=world, stop_requested=stop_requested))
     except distributed.StopRequested:
         return ["stopped", len(batches)]
     return ["done", len(batches)]

@@ -48,12 +48,12 @@ class PaperFile:
 
 
 def tables() -> Mapping[str, PaperTable]:
-    """All tables by name."""
+    """Return all tables by name."""
     return read_catalog(PUBLISHED_FOLDER / "tables").tables
 
 
 def figures() -> Mapping[str, PaperFigure]:
-    """All figures by name."""
+    """Return all figures by name."""
     return read_catalog(PUBLISHED_FOLDER / "tables").figures
 
 
@@ -95,7 +95,7 @@ def _parse_file(path: Path) -> PaperFile:
 
 def _check_name(name: str, entry: TomlTable, catalog: Catalog) -> None:
     if "name" in entry:
-        raise ValueError("the name is that of the section; there is no key name")
+        raise ValueError("the section gives the name; remove the key name")
     if name in catalog.tables or name in catalog.figures:
         raise ValueError("another table or figure has this name")
 
@@ -119,7 +119,7 @@ def _parse_table(name: str, entry: TomlTable, file: PaperFile) -> PaperTable:
     if (shared := data.pop("shared_note", None)) is not None:
         _refuse_unknown([str(shared)], file.notes, "shared note")
         if "note" in data:
-            raise ValueError("it has a note and a shared_note; one of them is enough")
+            raise ValueError("it has a note and a shared_note; keep one of them")
         data["note"] = file.notes[shared]
     table: PaperTable = validate(PaperTable, data)
     _check_references(table)

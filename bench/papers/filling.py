@@ -100,7 +100,7 @@ COUNT_LABELS = {
 
 
 def values_by_line(table: PaperTable) -> dict[str, list[PublishedValue]]:
-    """Line -> its published values, in the file's order, for a table of results.csv or ablations.csv."""
+    """Group published values by line, in the file's order, for a table of results.csv or ablations.csv."""
     assert table.file != "models"
     by_line: dict[str, list[PublishedValue]] = {}
     for value in published_results.select_values(table.file, **table.where):
@@ -141,17 +141,17 @@ def fill_all_tables(records: Iterable[Record]) -> list[FilledTable]:
 
 
 def table_to_dict(table: FilledTable) -> dict[str, Any]:
-    """Plain data for JSON, with a sentence about the order as `order_words`."""
+    """Convert a table to plain data for JSON, with a sentence about the order as `order_words`."""
     return {**asdict(table), "order_words": table.order.describe() if table.order else ""}
 
 
 def available_scales(table: PaperTable) -> tuple[Scale, ...]:
-    """The scales of a table; a table without a suite has only the paper's."""
+    """Return the scales of a table; a table without a suite has only the paper's."""
     return ("paper", "digits", "shapes") if table.suite else ("paper",)
 
 
 def _table_row(line: str, value: PublishedValue, **measured: Any) -> TableRow:
-    """A row with the published value; `measured` are the other fields, if the line can be measured."""
+    """Build a row with the published value; `measured` are the other fields, if the line can be measured."""
     empty: dict[str, Any] = dict(cell="", measured=None, low=None, high=None, deviation=None, seeds=0, records=())
     return TableRow(
         line=line,
@@ -168,7 +168,7 @@ def _table_row(line: str, value: PublishedValue, **measured: Any) -> TableRow:
 
 
 def _matching_metrics(value: PublishedValue, records: Iterable[Record]) -> list[tuple[str, Metric]]:
-    """(id, metric) of each record's metric of the same type as the published one."""
+    """Return (record id, metric) for each metric of the same type as the published one."""
     if value.metric not in METRIC_TYPES:
         return []
     type_ = METRIC_TYPES[value.metric]
@@ -178,7 +178,7 @@ def _matching_metrics(value: PublishedValue, records: Iterable[Record]) -> list[
 def _measured_fields(
     value: PublishedValue, records: Iterable[Record], *, trained: bool, compare: bool
 ) -> dict[str, Any]:
-    """The measured fields of a row; `compare` judges the number, for records in the paper's own setting."""
+    """Return the measured fields of a row; `compare` judges the number, for records in the paper's setting."""
     matching = _matching_metrics(value, records)
     if not matching:
         return dict(verdict="not run")
@@ -196,7 +196,7 @@ def _newest_of_each_seed(records: Iterable[Record]) -> list[Record]:
 
 
 def _select_one_evaluation(by_line: Mapping[str, list[Record]]) -> tuple[dict[str, list[Record]], int]:
-    """Keep the records with the most frequent evaluation protocol, one per seed; also return how many are left out."""
+    """Select the records of the most frequent evaluation protocol, one per seed; return (records, number left out)."""
     everything = [r for records in by_line.values() for r in records]
     if not everything:
         return {}, 0
@@ -274,7 +274,7 @@ def _filled_table(
     notes: Iterable[str],
     records: Sequence[Record] = (),
 ) -> FilledTable:
-    """The table with its verdict; `records` are those of its lines, which share a protocol."""
+    """Build the table with its verdict; the `records` of its lines share a protocol."""
     return FilledTable(
         name=table.name,
         title=table.title,
@@ -292,9 +292,9 @@ def _filled_table(
 
 
 def _table_verdict(rows: Iterable[TableRow], order: OrderComparison | None) -> Verdict | Literal["reference"]:
-    """The verdict on a table: on its numbers if all were judged, otherwise on its order.
+    """Return the verdict on the numbers of a table if all were judged, otherwise on its order.
 
-    A table with missing lines is `not run`, or `not reproduced` if one number already is.
+    A table with missing lines is `not run`, or `not reproduced` if any of its numbers is.
     """
     judged = [r for r in rows if r.verdict != "reference"]
     if not judged:

@@ -42,13 +42,13 @@ class CostComparison:
         if wrong:
             return f"differs: {', '.join(wrong)}"
         pairs = (("M", row.params_printed, params / 1e6), ("G", row.gflops_printed, macs / 1e9))
-        off = [
+        disagreements = [
             f"printed {printed} {unit} {value / float(printed) - 1:+.2%}"
             for unit, printed, value in pairs
             if printed and not published_networks.matches_printed(value, printed, row)
         ]
-        known = "exact" if row.params_official is not None else "differs" if off else "as printed"
-        return "; ".join([known, *off])
+        known = "exact" if row.params_official is not None else "differs" if disagreements else "as printed"
+        return "; ".join([known, *disagreements])
 
 
 def compare_cost(row: published_networks.PublishedNetwork) -> CostComparison:
@@ -71,7 +71,7 @@ def _count_published(network: published_networks.NetworkDefinition) -> NetworkCo
 
 
 def comparison_to_dict(comparison: CostComparison) -> dict[str, Any]:
-    """All numbers of a comparison, unrounded; missing ones are None."""
+    """Return all numbers of a comparison, unrounded; missing numbers are None."""
     row, cost = comparison.row, comparison.cost
     return {
         "row": row.id,
@@ -93,17 +93,17 @@ def comparison_to_dict(comparison: CostComparison) -> dict[str, Any]:
 
 
 def format_counts_csv(comparisons: Sequence[CostComparison]) -> str:
-    """Counts of each network that can be built, as CSV: bench.tables reads them, so that it needs no torch."""
+    """Format the counts of all networks that can be built as CSV, which bench.tables reads without torch."""
     lines = [f"{f.row.id},{f.cost.params},{f.cost.macs}" for f in comparisons if f.cost]
     return "\n".join(["model_id,params,macs", *lines, ""])
 
 
 def comparison_row(comparison: CostComparison) -> dict[str, Any]:
-    """A row of the table; differences are to the official definition if there is one."""
+    """Return a row of the table; differences are to the official definition if there is one."""
     row, cost = comparison.row, comparison.cost
     gmacs = cost.macs / 1e9 if cost else None
     params = row.params_official or (float(row.params_printed) * 1e6 if row.params_printed else None)
-    theirs = row.gmacs_official or (float(row.gflops_printed) if row.gflops_printed else None)
+    published_gmacs = row.gmacs_official or (float(row.gflops_printed) if row.gflops_printed else None)
     return {
         "network": row.id,
         "params": f"{cost.params:,}" if cost else "",
@@ -113,7 +113,7 @@ def comparison_row(comparison: CostComparison) -> dict[str, Any]:
         "MACs (G)": f"{gmacs:.3f}" if gmacs else "",
         "official ": f"{row.gmacs_official:.3f}" if row.gmacs_official else "",
         "printed (G)": row.gflops_printed,
-        "difference ": f"{gmacs / theirs - 1:+.2%}" if gmacs and theirs else "",
+        "difference ": f"{gmacs / published_gmacs - 1:+.2%}" if gmacs and published_gmacs else "",
         "FLOPs (G)": f"{cost.flops / 1e9:.2f}" if cost else "",
         "training FLOPs (G)": f"{cost.training_flops / 1e9:.1f}" if cost else "",
         "guided": f"x {comparison.guidance}" if comparison.guidance else "",
@@ -135,7 +135,7 @@ def search_networks(words: Sequence[str]) -> list[published_networks.PublishedNe
 
 
 LEGEND = """\
-params: trainable parameters.  MACs: multiply-accumulates of one image's forward pass, what papers print as Gflops.
-FLOPs: twice that.  training FLOPs: three forward passes, of one image.  guided: evaluations of one step with
+params: trainable parameters.  MACs: multiply-accumulates of one image's forward pass, which papers print as Gflops.
+FLOPs: twice that.  training FLOPs: three forward passes of one image.  guided: network evaluations per step with
 classifier-free guidance.  official: counted on the authors' definition of the network.  Autoencoders, text encoders and
 classifiers are not in the cost of a denoiser.  Sources: results/published/."""

@@ -19,7 +19,7 @@ from architectures.official_ctor import PUBLISHED, translate
 from bench.storage.paths import data_file
 
 CLASSIFIER = "classifier"
-"""Name of ADM's noisy classifier, which is no denoiser and therefore not in the registry."""
+"""Name of ADM's noisy classifier, which is not a denoiser and therefore not in the registry."""
 PUBLISHED_FOLDER = data_file("results/published")
 COUNTS_FILE = data_file("results/counts.csv")
 """Exact counts of the same networks as architectures/ defines them."""
@@ -78,15 +78,15 @@ def _parse_network(line: Mapping[str, str]) -> PublishedNetwork:
 
 
 def select_networks(**columns: str | tuple[str, ...]) -> list[PublishedNetwork]:
-    """Select the published networks whose columns have the given texts, or one of them."""
+    """Select the published networks whose columns have these texts; a tuple accepts any of its texts."""
     accepted = {name: (value,) if isinstance(value, str) else value for name, value in columns.items()}
     return [row for row in read_networks() if all(row.columns[name] in texts for name, texts in accepted.items())]
 
 
 def matches_printed(value: float, printed: str, row: PublishedNetwork) -> bool:
-    """Whether a count agrees with the printed number: within half of its last digit, or 0.1 %.
+    """Return whether a count agrees with the printed number, within half of its last digit or 0.1 %.
 
-    DiT's Gflops include elementwise operations: 0.02 G are allowed, 0.1 G at 512 pixels.
+    DiT's Gflops include elementwise operations, so 0.02 G are allowed, and 0.1 G at 512 pixels.
     """
     decimals = len(printed.partition(".")[2])
     allowed = max(0.5 * 10**-decimals, 1e-3 * float(printed))
@@ -105,7 +105,7 @@ class NetworkCounts:
 
 @cache
 def read_counts(path: Path = COUNTS_FILE) -> dict[str, NetworkCounts]:
-    """Read the file of `python -m bench.cost --write`: network -> counts; some cannot be built and are left out."""
+    """Read the file of `python -m bench.cost --write`: network -> counts; networks that cannot be built are absent."""
     with path.open(newline="") as f:
         return {
             line["model_id"]: NetworkCounts(params=int(line["params"]), macs=int(line["macs"]))
@@ -114,7 +114,7 @@ def read_counts(path: Path = COUNTS_FILE) -> dict[str, NetworkCounts]:
 
 
 def counted_value(row_id: str, column: str) -> float | None:
-    """Our value of a column of models.csv, in its units; None for a network that cannot be built.
+    """Return our value of a column of models.csv, in its units; None for a network that cannot be built.
 
     Parameters and multiply-accumulates are counted; DiT's depth, width and heads come from the registry.
     """

@@ -47,7 +47,7 @@ class PublishedValue:
 
 
 def is_certain(verified: str) -> bool:
-    """Whether `verified` says that a value was read exactly."""
+    """Return whether `verified` says that a value was read exactly."""
     return not any(word in verified for word in UNCERTAIN_WORDS)
 
 
@@ -72,9 +72,9 @@ def _parse_value(file: ResultsFile, line: Mapping[str, str]) -> PublishedValue:
 
 
 def select_values(file: ResultsFile, **columns: str | tuple[str, ...]) -> list[PublishedValue]:
-    """Select the values whose columns have the given texts, or one of them.
+    """Select the values whose columns have these texts; a tuple accepts any of its texts.
 
-    >>> [v.printed for v in where("results", table="Table 4", model="DiT-B/4")]
+    >>> [v.printed for v in select_values("results", table="Table 4", model="DiT-B/4")]
     ['68.38']
     """
     accepted = {name: (value,) if isinstance(value, str) else value for name, value in columns.items()}

@@ -35,7 +35,7 @@ def fill_scales(name: str, index: RecordIndex, scale: Scale | None = None) -> li
 
 
 def format_measured(value: float | None, row: TableRow) -> str:
-    """Format with as many decimals as the published number, and at least three for a metric and two for a cost."""
+    """Format a value with the decimals of the published number, at least three for a metric and two for a cost."""
     if value is None:
         return ""
     if row.metric in ("layers", "width", "heads"):
@@ -45,7 +45,7 @@ def format_measured(value: float | None, row: TableRow) -> str:
 
 
 def format_row(row: TableRow, *, show_variant: bool) -> dict[str, str]:
-    """Column -> text; `show_variant` adds the variant that measures the line."""
+    """Format a row as column -> text; `show_variant` adds the variant that measures the line."""
     interval = ""
     if row.low is not None and row.high is not None:
         interval = f"{format_measured(row.low, row)} to {format_measured(row.high, row)}"
@@ -65,27 +65,27 @@ def format_row(row: TableRow, *, show_variant: bool) -> dict[str, str]:
 
 
 def _format_published(row: TableRow) -> str:
-    """The number as printed, marked if it is uncertain, or the outcome in words."""
+    """Return the printed number, marked if it is uncertain, or the outcome in words."""
     if not row.printed:
         return row.words
     return row.printed if published_results.is_certain(row.verified) else f"{row.printed} ({UNCERTAIN_MARK})"
 
 
 def format_rows(table: FilledTable) -> list[dict[str, str]]:
-    """The rows of a table; the source is a column only if it differs between lines."""
+    """Format the rows of a table; the source is a column only if it differs between lines."""
     renamed = any(row.cell and row.cell != row.line for row in table.rows) and any(row.measured for row in table.rows)
     rows = [format_row(row, show_variant=renamed and table.rows[0].metric in METRIC_TYPES) for row in table.rows]
     return [{k: v for k, v in row.items() if k != "source"} for row in rows] if common_source(table) else rows
 
 
 def common_source(table: FilledTable) -> str:
-    """The source of all published values; "" if they have several."""
+    """Return the source of all published values; "" if they have several."""
     sources = {row.source for row in table.rows}
     return sources.pop() if len(sources) == 1 else ""
 
 
 def table_notes(table: FilledTable) -> list[str]:
-    """The sentences below a table: verdict, order, sources, protocol and notes."""
+    """Return the sentences below a table: verdict, order, sources, protocol and notes."""
     verdict = f"Verdict: {table.verdict}"
     if table.cells:
         verdict += f"; {table.run} of {table.cells} line{'s'[: table.cells > 1]} measured"
@@ -104,7 +104,7 @@ def table_notes(table: FilledTable) -> list[str]:
 
 
 def render_tables(tables: Sequence[FilledTable], style: TableFormat) -> str:
-    """Render a table, at one scale or more, in a format."""
+    """Render one table, filled at one or more scales."""
     if style == "csv":
         return render_csv(tables)
     parts = []
@@ -115,7 +115,7 @@ def render_tables(tables: Sequence[FilledTable], style: TableFormat) -> str:
 
 
 def table_heading(table: FilledTable) -> str:
-    """Name, title, paper and scale."""
+    """Return name, title, paper and scale of a table in a line."""
     return f"{table.name}: {table.title} ({table.paper}), {table.scale} scale"
 
 
@@ -148,7 +148,7 @@ CSV_FIELDS = (
 
 
 def render_csv(tables: Sequence[FilledTable]) -> str:
-    """Every value with all its fields, unrounded; the published number as printed."""
+    """Render every value with all its fields as CSV, unrounded; published numbers are as printed."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_FIELDS)
@@ -162,7 +162,7 @@ def render_csv(tables: Sequence[FilledTable]) -> str:
 
 
 def list_tables(index: RecordIndex) -> list[dict[str, str]]:
-    """A row for each table, with the number of measured lines and the verdict at each scale, and for each figure."""
+    """Return a row for each table, with measured lines and verdict at each scale, and a row for each figure."""
     rows = []
     for name, table in catalog.tables().items():
         row = {"name": name, "what": f"{table.title} ({table.paper})", "paper": "", "digits": "", "shapes": ""}
@@ -177,7 +177,7 @@ def list_tables(index: RecordIndex) -> list[dict[str, str]]:
 
 
 def render_page(name: str, index: RecordIndex) -> str:
-    """The content of results/tables/NAME.md."""
+    """Render the content of results/tables/NAME.md."""
     tables = fill_scales(name, index)
     rest = [s for s in available_scales(catalog.tables()[name]) if s not in {table.scale for table in tables}]
     commands = [f"    {fill_table(name, scale, index).commands[0]}" for scale in rest]
@@ -187,7 +187,7 @@ def render_page(name: str, index: RecordIndex) -> str:
 
 
 def render_pages(index: RecordIndex) -> dict[str, str]:
-    """File name -> content of every file of results/tables/."""
+    """Render all files of results/tables/: file name -> content."""
     rows = [
         {**row, "name": f"[{row['name']}]({row['name']}.md)"} if row["name"] in catalog.tables() else row
         for row in list_tables(index)

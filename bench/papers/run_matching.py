@@ -28,7 +28,7 @@ from bench.records.record import Record
 
 
 def request_of(run: PaperRun, value: PublishedValue) -> RunRequest:
-    """The request that reproduces a published row: the paper's recipe, with the row's steps, guidance and samples."""
+    """Build the request that reproduces a published row: the paper's recipe with its steps, guidance and samples."""
     columns = value.columns
     data = run.data or presets.compose_config(RunRequest(arch=run.arch, size=run.size)).data.name
     settings = {f"evaluation.{k}": _text(v) for k, v in presets.published_sampling(run.arch, run.size).items()}
@@ -50,9 +50,10 @@ def _text(value: Any) -> str:
 
 
 def setting_key(config: Mapping[str, Any], *, trained: bool) -> str:
-    """Key of network, data and sampling, and of recipe and budget if the network was trained here.
+    """Return the key of network, data and sampling, and of recipe and budget if the network was trained here.
 
-    `config` is RunConfig.to_dict() as JSON has it, or a record's.  Equal keys mean that a run measures a published row.
+    `config` is the JSON form of RunConfig.to_dict(), or a record's config.  A run whose key equals that of a published
+    row measures the row.
     """
     ignored = [*SEED, *MACHINE, *RESOLVED, *UNPUBLISHED]
     if not trained:
@@ -80,7 +81,7 @@ class RecordIndex:
 
 
 def find_records(run: PaperRun, value: PublishedValue, index: RecordIndex) -> tuple[list[Record], bool]:
-    """The records in a published row's setting, and whether the network was trained here.
+    """Return the records in a published row's setting, and whether the network was trained here.
 
     Records of published weights come first, because they are the network that the paper measured.
     """
@@ -94,7 +95,7 @@ def find_records(run: PaperRun, value: PublishedValue, index: RecordIndex) -> tu
 
 
 def run_command(run: PaperRun, value: PublishedValue) -> str:
-    """The command that measures a row: with its published weights if there are any, otherwise by training."""
+    """Return the command that measures a row: with its published weights if there are any, otherwise by training."""
     request = request_of(run, value)
     base = presets.compose_config(replace(request, settings={}))
     if run.weights:
@@ -107,9 +108,9 @@ def run_command(run: PaperRun, value: PublishedValue) -> str:
 
 
 def _explicit_settings(base: RunConfig, run: PaperRun, request: RunRequest) -> dict[str, str]:
-    """The settings that the command must name: those that differ from `base` and matter for the run.
+    """Return the settings that the command must name: those that differ from `base` and affect the run.
 
-    The budget does not matter for published weights, and neither do the guided channels without guidance.
+    The budget does not affect published weights.  The guided channels have no effect without guidance.
     """
     irrelevant = {"budget.images"} if run.weights else set()
     if request.settings.get("evaluation.guidance") == "1":

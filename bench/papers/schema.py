@@ -38,7 +38,7 @@ class PaperRun:
     arch: str
     size: str
     data: str = ""
-    """Data set; "" is the paper's, as bench.run chooses it."""
+    """Data set; "" selects the paper's, which is the default of bench.run."""
     weights: str = ""
     """File of the published weights that the row was measured on; "" if the row can only be trained."""
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class PaperTable:
     where: Mapping[str, Annotated[tuple[str, ...], BeforeValidator(_listed)]]
     """Column -> accepted texts: the published rows of this table."""
     key: tuple[str, ...] = ()
-    """Columns whose texts name a line; () becomes those of KEYS."""
+    """Columns whose texts name a line; () selects DEFAULT_KEYS."""
     columns: tuple[str, ...] = ("param_m", "gflops")
     """Columns of models.csv to compare."""
     suite: str = ""

@@ -59,7 +59,7 @@ tolerances are next to them in `bench/papers/verdicts.py`.
 
 
 def tolerance(metric: str, published: float, *, trained: bool) -> float:
-    """Largest absolute difference between a published number and a measurement that reproduces it."""
+    """Return the largest absolute difference between a published number and a measurement that reproduces it."""
     return (
         FRACTION_TOLERANCE
         if metric in FRACTION_METRICS
@@ -95,7 +95,7 @@ class OrderComparison:
     """(variant, other) pairs without a gain in the paper and with a significant gain here."""
 
     def describe(self) -> str:
-        """The numbers in a sentence."""
+        """Return the numbers as a sentence."""
         words = f"{self.agree} of {self.pairs} published pairs lie the same way (tau {self.tau:.2f}, "
         words += f"p {_format_p(self.p)}); "
         words += f"the seeds tell {self.apart} apart, of which {self.apart_agree} agree"
@@ -163,7 +163,7 @@ def differ_significantly(a: SeedStatistics, b: SeedStatistics) -> bool:
 
 
 def order_p_value(pairs: Sequence[OrderedPair], agree: int) -> float:
-    """Exact probability that a random order of the variants agrees with at least `agree` pairs.
+    """Compute the exact probability that a random order of the variants agrees with at least `agree` pairs.
 
     For a complete order this is Kendall's distribution; for a partial order all permutations are enumerated.
     """
@@ -179,15 +179,15 @@ def order_p_value(pairs: Sequence[OrderedPair], agree: int) -> float:
 
 
 def _consistent(pairs: Sequence[OrderedPair], n: int) -> bool:
-    """Whether the pairs, one for every two variants, have no cycle: then the numbers of wins are 0 to n - 1."""
+    """Return whether pairs of all variants have no cycle, which means that the numbers of wins are 0 to n - 1."""
     wins = {name: sum(better == name for better, _ in pairs) for pair in pairs for name in pair}
     return sorted(wins.values()) == list(range(n))
 
 
 def _kendall_p_value(n: int, agree: int) -> float:
-    """Exact one-sided p-value of Kendall's tau for n variants without ties, if `agree` pairs are in order.
+    """Compute the exact one-sided p-value of Kendall's tau for n variants without ties, if `agree` pairs are in order.
 
-    scipy takes two rankings, so one with that many pairs in order is constructed.
+    scipy needs two rankings, so a ranking with that many pairs in order is constructed.
     """
     from scipy import stats  # takes a second to import
 
@@ -200,7 +200,7 @@ def _kendall_p_value(n: int, agree: int) -> float:
 
 
 def _permutations(n: int) -> np.ndarray:
-    """All n! permutations, (n!, n)."""
+    """Return all n! permutations, (n!, n)."""
     permutations = np.zeros((1, 1), dtype=np.int8)
     for size in range(1, n):
         permutations = np.concatenate([np.insert(permutations, i, size, axis=1) for i in range(size + 1)])
@@ -208,7 +208,7 @@ def _permutations(n: int) -> np.ndarray:
 
 
 def published_pairs(published: Mapping[str, float], *, lower: bool) -> list[OrderedPair]:
-    """(better, worse) pairs of all variants whose published numbers differ."""
+    """Return (better, worse) pairs of all variants with different published numbers."""
     sign = 1 if lower else -1
     best = sorted(published, key=lambda name: sign * published[name])
     return [(a, b) for a, b in combinations(best, 2) if published[a] != published[b]]

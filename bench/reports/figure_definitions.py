@@ -50,7 +50,7 @@ LOG_AXIS_RATIO = 5
 RESAMPLE_COMMAND = (
     "python -m bench.run --checkpoint results/runs/RUN/snapshots/FILE --data digits --set evaluation.steps=N"
 )
-"""Samples a finished run again with N steps, without training."""
+"""Command that samples a finished run again with N steps, without training."""
 BASE_VARIANTS = {"dit-conditioning": "adaLN-Zero", "uvit-ablation": "default"}
 """Suite -> the paper's default variant, drawn as a line through the dot plot."""
 
@@ -106,7 +106,7 @@ def _measured_panel(
     note: str = "",
     **fields: Any,
 ) -> Panel:
-    """Panel of measured FIDs, with the FID of held-out images as a line and the protocol in its caption."""
+    """Build a panel of measured FIDs, with the FID of held-out images as a line and the protocol in its caption."""
     run = variants[0].runs[0]
     caveat = TOY_CAVEAT if run.data in ("digits", "shapes") else ""
     protocol = f"{describe_protocols(variants)}; {describe_seeds(variants)} per variant."
@@ -144,7 +144,7 @@ def dit_scaling_figure(data: FigureInput) -> Figure:
 
 
 def matched_macs_figure(data: FigureInput) -> Figure:
-    """FID against MACs of the families at equal cost."""
+    """FID against MACs of the three families, at equal cost."""
     panels = []
     for scale in SCALES:
         for variants in group_matched_runs(data.models, data.runs_by_key, "matched", scale).values():
@@ -163,7 +163,7 @@ def matched_macs_figure(data: FigureInput) -> Figure:
 
 
 def _curve_points(variant: VariantRuns) -> Iterator[tuple[int, Point]]:
-    """(training images, mean FID) at each evaluation point that all seeds share; x of a point is in training FLOPs."""
+    """Yield (training images, point) at each evaluation that all seeds share: x in training FLOPs, y the mean FID."""
     curves = [dict(fid_curve(r)) for r in variant.runs]
     shared = sorted(set.intersection(*map(set, curves)))
     for images in shared:
@@ -177,7 +177,7 @@ def _fid_after(images: int, r: Record) -> float:
 
 
 def training_compute_figure(data: FigureInput) -> Figure:
-    """FID against training FLOPs of every network at every evaluation point; laws through the Pareto frontier."""
+    """FID against training FLOPs of each network at each evaluation, with power laws on the Pareto frontier."""
     panels = [published_panels.dit_training_panel()]
     for scale in SCALES:
         for variants in group_matched_runs(data.models, data.runs_by_key, "matched", scale).values():
@@ -261,7 +261,7 @@ def sampling_compute_figure(data: FigureInput) -> Figure:
 
 
 def _key_without_steps(r: Record, *ignored: str) -> str:
-    """Key of a run's protocol, network and seed: equal for runs that differ only in steps and matched cost."""
+    """Return a key of protocol, network and seed, equal for runs that differ only in steps and matched cost."""
     run = {**r.protocol, "model": r.config["model"], "seed": r.config["seed"]}
     return configuration_key(run, (*SAMPLING_STEPS, *MATCHED_COST, *ignored))
 
@@ -277,7 +277,7 @@ def _group_by_steps(runs: Sequence[Record]) -> list[VariantRuns]:
 
 
 def _sampling_points(variants: Sequence[VariantRuns]) -> tuple[Point, ...]:
-    """Points labelled with their number of steps; the last label has the word "steps" too."""
+    """Label points with their number of steps; the last label also has the word "steps"."""
     points = [v.mean_point(run_cost(v.runs[0]).sampling_flops_per_image, label=v.name) for v in variants]
     return (*points[:-1], replace(points[-1], label=f"{points[-1].label} steps"))
 
@@ -308,9 +308,9 @@ def convergence_figure(data: FigureInput, suite: str, scale: suites.Scale) -> Fi
 
 
 def _mean_loss(variant: VariantRuns) -> Series:
-    """The mean loss over the seeds, interpolated linearly; without points if a seed has no losses.
+    """Average the loss over the seeds, interpolated linearly; the series is empty if a seed has no losses.
 
-    Logging follows the clock, so each seed has losses at other image counts.
+    Losses are logged at intervals of time, so the image counts differ between seeds.
     """
     curves = [np.array(r.losses).T for r in variant.runs if len(r.losses) > 1]
     if len(curves) < len(variant.runs):
@@ -340,7 +340,7 @@ def ablation_figure(data: FigureInput, suite: str, published: Callable[[], Seque
 
 
 def _table_of(variant: VariantRuns) -> str:
-    """The table that a variant's name begins with: "Table 1" of "Table 1: depth 4"."""
+    """Return the table in a variant's name: "Table 1" of "Table 1: depth 4"."""
     return variant.name.partition(": ")[0] if variant.name.startswith("Table ") else ""
 
 

@@ -39,13 +39,13 @@ class Point:
     x: float
     y: float
     low: float | None = None
-    """Ends of the measured number's 95 % interval (of x in a dot plot); None without one."""
+    """Lower end of the 95 % interval of y (of x in a dot plot); None without an interval."""
     high: float | None = None
     label: str = ""
     values: tuple[float, ...] = ()
     """The value of each seed."""
     records: tuple[str, ...] = ()
-    """Ids of the records behind it; none for a published number."""
+    """Ids of the averaged records; () for a published number."""
     note: str = ""
     """Method of the interval, or source of a published number, for the table of values."""
 
@@ -78,7 +78,7 @@ class Fit:
     x: tuple[float, ...] = ()
     y: tuple[float, ...] = ()
     low: tuple[float, ...] = ()
-    """Ends of the bootstrapped 95 % band at each x."""
+    """Lower end of the bootstrapped 95 % band at each x."""
     high: tuple[float, ...] = ()
 
 
@@ -105,11 +105,11 @@ class Figure:
     """Name of the file, and on the command line."""
     title: str
     panels: tuple[Panel, ...]
-    """Empty where there is neither a measured nor a published number."""
+    """() if there is no measured or published number."""
     shared_ranges: bool = False
     """Whether panels with the same y axis have the same ranges."""
     missing: str = ""
-    """Commands for the runs that are missing, one per line; "" if none is."""
+    """Commands for the missing runs, one per line; "" if there are none."""
 
 
 def fit_points(points: Sequence[Point], series: str = "", *, frontier: bool = False) -> Fit:
@@ -142,7 +142,7 @@ def fit_points(points: Sequence[Point], series: str = "", *, frontier: bool = Fa
 
 
 def _describe_law(law: power_law.PowerLaw, band: power_law.BootstrapBand, points: str) -> list[str]:
-    """Parts of a caption: the formula with its error, and the bootstrap intervals."""
+    """Return parts of a caption: the formula with its error, and the bootstrap intervals."""
     offset = f"{law.a:.3g} + " if law.a else ""
     parts = [
         f"FID = {offset}{law.b:.3g} (C / {format_count(law.scale)})^-{law.c:.2f} through {points}, "
@@ -156,7 +156,7 @@ def _describe_law(law: power_law.PowerLaw, band: power_law.BootstrapBand, points
 
 
 def _describe_correlation(points: Sequence[Point]) -> tuple[float | None, list[str]]:
-    """Pearson's r and its text; (None, []) for too few points or a constant."""
+    """Return Pearson's r and its description; (None, []) for too few points or constant values."""
     if len(points) < power_law.MIN_POINTS:
         return None, []
     try:
@@ -168,7 +168,7 @@ def _describe_correlation(points: Sequence[Point]) -> tuple[float | None, list[s
 
 
 def pareto_frontier(points: Sequence[Point]) -> list[Point]:
-    """Select points with a lower y than every point of at most their x, by rising x."""
+    """Select the points with a lower y than all points at the same or a smaller x, sorted by x."""
     best: list[Point] = []
     for p in sorted(points, key=lambda p: (p.x, p.y)):
         if not best or p.y < best[-1].y:

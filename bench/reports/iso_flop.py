@@ -16,7 +16,7 @@ COMPUTE_LEVELS = tuple(m * 10.0**e for e in range(9, 27) for m in (1, 1.5, 2, 3,
 """Candidate training FLOPs of iso-FLOP lines; those that most networks reach are shown."""
 MAX_LEVELS = 4
 MIN_LEVEL_RATIO = 1.6
-"""Least ratio of two shown levels, so that their lines can be told apart."""
+"""Minimum ratio of two shown levels, so that their lines are distinguishable."""
 
 
 def common_levels(families: Iterable[Sequence[VariantRuns]]) -> list[float]:
@@ -33,7 +33,7 @@ def common_levels(families: Iterable[Sequence[VariantRuns]]) -> list[float]:
 
 
 def points_at_compute(variants: Sequence[VariantRuns], level: float) -> Iterator[Point]:
-    """The FID of each variant at `level` training FLOPs, where the curves of all its seeds span it."""
+    """Yield the FID of each variant at `level` training FLOPs, if the curves of all its seeds span it."""
     for v in variants:
         if all(_spans(r, level) for r in v.runs):
             yield v.mean_point(v.macs, partial(_fid_at_compute, level))

@@ -22,11 +22,11 @@ LABEL_SIZE = 8
 MARKER_RADIUS = 4
 """Half of the width that a marker occupies."""
 LINE_STEP = 8
-"""Distance between the boxes that stand for a line."""
+"""Distance between the boxes that cover a line."""
 MAX_REACH = 40
 """Distance beyond which data is ignored for a label; adjustText's time grows with the square of the data."""
 MIN_LEADER = 12
-"""Least distance between a label and its point at which a thin line joins them."""
+"""Minimum distance between a label and its point for a thin leader line to join them."""
 MAX_ITERATIONS = 100
 """Limit on iterations, instead of adjustText's limit on time, so that a figure is reproducible."""
 DATA_FORCE = (0.2, 0.4)
@@ -41,7 +41,7 @@ class Label(NamedTuple):
     y: float
     colour: str
     end: bool = False
-    """Whether it names a line at its right end: such a label moves only up and down."""
+    """Whether the label names a line at its right end; it then moves only vertically."""
 
 
 def place_labels(
@@ -63,7 +63,7 @@ def place_labels(
 
 
 def _adjust(axes: Axes, labels: Sequence[Label], boxes: np.ndarray, scale: float) -> list[Text]:
-    """Draw labels, all at line ends or none, and move them off boxes (N, 4): left, bottom, right, top in pixels."""
+    """Draw labels, either all or none at line ends, and move them off boxes (N, 4): left, bottom, right, top in px."""
     texts = [_draw_text(axes, label) for label in labels]
     lower, upper = _extents(texts)[:, None, :2] - MAX_REACH * scale, _extents(texts)[:, None, 2:] + MAX_REACH * scale
     near = boxes[((boxes[:, 2:] > lower) & (boxes[:, :2] < upper)).all(-1).any(0)]
@@ -99,7 +99,7 @@ def _draw_text(axes: Axes, label: Label) -> Text:
 
 
 def _extents(texts: Iterable[Text]) -> np.ndarray:
-    """Boxes (N, 4) of texts in pixels."""
+    """Return the boxes of texts, (N, 4) in pixels."""
     return np.array([text.get_window_extent().extents for text in texts]).reshape(-1, 4)
 
 

@@ -21,13 +21,13 @@ from bench.terminal.formatting import format_count
 PANEL_WIDTH, PANEL_HEIGHT = 5.2, 3.6
 """Approximate size of a panel without its caption, in inches."""
 WIDE_PANEL_WIDTH = 6.6
-"""Inches of a figure's only panel, and of a dot plot, whose row names need space."""
+"""Width in inches of a figure's only panel, and of a dot plot, which needs space for its row names."""
 DOT_ROW_HEIGHT = 0.27
-"""Inches of a row of a dot plot."""
+"""Height in inches of a row of a dot plot."""
 NAME_LINE_HEIGHT = 0.16
-"""Inches of each line of a row's name, where it is wrapped."""
+"""Height in inches of each line of a wrapped row name."""
 NAME_CHARACTERS = 34
-"""Characters of a line of a row's name."""
+"""Maximum characters per line of a row name."""
 COLUMNS_BY_COUNT = {1: 1, 2: 2, 3: 3, 4: 2}
 """Number of panels -> columns; more panels have three columns."""
 CAPTION_SIZE = 6.5
@@ -112,7 +112,7 @@ def _caption_height(panel: Panel) -> float:
 
 
 def _panel_height(panel: Panel) -> float:
-    """Height of a panel without its caption, in inches."""
+    """Return the height of a panel without its caption, in inches."""
     if panel.y.categories:
         lines = max(len(textwrap.wrap(name, NAME_CHARACTERS)) for name in panel.y.categories)
         return max(1.0 + max(DOT_ROW_HEIGHT, NAME_LINE_HEIGHT * lines) * len(panel.y.categories), 1.8)
@@ -135,14 +135,14 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def caption_lines(panel: Panel) -> list[str]:
-    """Lines of a panel's caption: its fits, its own text, and whether an interval is cut."""
+    """Return the lines of a panel's caption: fits, text, and a note if an interval is cut."""
     fits = [f"{fit.series}: {fit.description}." if fit.series else f"{fit.description}." for fit in panel.fits]
     cut = [CUT_NOTE] if any(_is_cut(panel, p) for s in panel.series for p in s.points) else []
     return [*fits, *filter(None, [panel.caption]), *cut]
 
 
 def _is_cut(panel: Panel, p: Point) -> bool:
-    """Whether a logarithmic axis cannot show all of a point's interval."""
+    """Return whether a logarithmic axis cuts a point's interval."""
     value, axis = (p.x, panel.x) if panel.y.categories else (p.y, panel.y)
     return axis.log and p.low is not None and p.low < value / MAX_WHISKER_RATIO
 
@@ -171,7 +171,7 @@ def _set_scale(axes: Axes, which: str, axis: Axis) -> None:
 
 
 def _set_ticks(axes: Axes, which: str, axis: Axis) -> None:
-    """Set tick labels; a logarithmic axis has more of them per decade, the fewer decades it spans."""
+    """Set tick labels; a logarithmic axis has more labels per decade if it spans few decades."""
     if axis.categories:
         return
     ticks = axes.xaxis if which == "x" else axes.yaxis
@@ -205,33 +205,35 @@ def _widen_range(axes: Axes, panel: Panel) -> None:
 
 
 def _styled_series(panel: Panel) -> list[tuple[int, Series]]:
-    """Each series with its index into the colours and markers."""
+    """Pair each series with its index into the colours and markers."""
     return list(zip(style.style_indices([s.name for s in panel.series]), panel.series, strict=True))
 
 
 def svg_group_id(i: int) -> str:
-    """Id of the markers of a panel's i-th series in an SVG file."""
+    """Return the id of the markers of a panel's i-th series in an SVG file."""
     return f"series-{i}"
 
 
 def _marker_style(series: Series, index: int) -> dict[str, Any]:
-    """Filled markers for measured values, hollow markers for published ones."""
+    """Choose filled markers for measured values, hollow markers for published ones."""
     colour = style.COLOURS[index]
     face = colour if series.origin == "measured" else "white"
     return dict(color=colour, marker=style.MARKERS[index], markerfacecolor=face, markeredgecolor=colour)
 
 
 def _draw_series(axes: Axes, series: Series, index: int, group_id: str) -> None:
-    look, x, y = _marker_style(series, index), [p.x for p in series.points], [p.y for p in series.points]
-    marker = "" if len(x) > DENSE else look["marker"]
-    axes.plot(x, y, **(look | dict(marker=marker)), linestyle="-" if series.joined else "none", gid=group_id)
+    marker_style, x, y = _marker_style(series, index), [p.x for p in series.points], [p.y for p in series.points]
+    marker = "" if len(x) > DENSE else marker_style["marker"]
+    axes.plot(x, y, **(marker_style | dict(marker=marker)), linestyle="-" if series.joined else "none", gid=group_id)
     for p in series.points:
         if p.low is not None and p.high is not None:
-            axes.plot([p.x, p.x], [_whisker_low(p.low, p.y), p.high], color=look["color"], linewidth=1, alpha=0.7)
+            axes.plot(
+                [p.x, p.x], [_whisker_low(p.low, p.y), p.high], color=marker_style["color"], linewidth=1, alpha=0.7
+            )
 
 
 def _whisker_low(low: float, value: float) -> float:
-    """Lower end of a whisker; at most a decade below its point, as a logarithmic axis has no zero."""
+    """Return the lower end of a whisker, at most a decade below its point: a logarithmic axis has no zero."""
     return max(low, value / MAX_WHISKER_RATIO)
 
 
@@ -252,14 +254,16 @@ def _draw_dots(axes: Axes, panel: Panel) -> None:
     for _, value in panel.levels:
         axes.axvline(value, color=style.GREY, linestyle=":", linewidth=1, zorder=1)
     for i, (index, series) in enumerate(_styled_series(panel)):
-        look = _marker_style(series, index)
+        marker_style = _marker_style(series, index)
         for p in series.points:
             if p.low is not None and p.high is not None:
                 low = _whisker_low(p.low, p.x) if panel.x.log else p.low
-                axes.plot([low, p.high], [p.y, p.y], color=look["color"], linewidth=1.2)
-            axes.plot(p.values, [p.y] * len(p.values), "|", color=look["color"], markersize=6, markeredgewidth=0.9)
+                axes.plot([low, p.high], [p.y, p.y], color=marker_style["color"], linewidth=1.2)
+            axes.plot(
+                p.values, [p.y] * len(p.values), "|", color=marker_style["color"], markersize=6, markeredgewidth=0.9
+            )
         x, y = [p.x for p in series.points], [p.y for p in series.points]
-        axes.plot(x, y, **look, linestyle="none", gid=svg_group_id(i))
+        axes.plot(x, y, **marker_style, linestyle="none", gid=svg_group_id(i))
 
 
 def _share_ranges(pairs: Sequence[tuple[Axes, Panel]]) -> None:
@@ -306,7 +310,7 @@ def _draw_level_name(axes: Axes, text: str, value: float) -> None:
 
 
 def _whisker_lines(panel: Panel, series: Series) -> list[Any]:
-    """Whiskers as lines (x, y), each a pair of ends."""
+    """Return whiskers as lines (x, y), each a pair of ends."""
     lines: list[Any] = []
     for p in series.points:
         if p.low is None or p.high is None:

@@ -41,11 +41,11 @@ PAPER_TABLE_FIELDS = (
 MAX_TABLE_POINTS = 20
 """Number of points above which the table of a panel leaves out a series."""
 REQUIRED_KEYS = ("rows",)
-"""Keys that the scripts read without a test, so that they stay even if empty."""
+"""Keys that the scripts read unconditionally; `drop_empty` keeps them."""
 
 
 def leaderboard_data(records: list[Record]) -> dict[str, Any]:
-    """Leaderboard tables, unfinished runs, an index {run id: label and seed}, and notes on how to read them."""
+    """Collect leaderboard tables, unfinished runs, an index {run id: label and seed}, and notes on how to read them."""
     tables = build_tables(records)
     references = {r.id: r for table in tables for r in table.references}
     return {
@@ -109,7 +109,7 @@ def _metric_data(s: SeedStatistics) -> dict[str, Any]:
 
 
 def paper_table_data(records: list[Record]) -> list[dict[str, Any]]:
-    """The papers' tables, each at the paper's scale and at every other scale that has runs."""
+    """Collect the papers' tables, each at the paper's scale and at every other scale that has runs."""
     tables = [drop_empty(table_to_dict(t)) for t in fill_all_tables(records) if t.scale == "paper" or t.run]
     for table in tables:
         table["rows"] = [{k: v for k, v in row.items() if k in PAPER_TABLE_FIELDS} for row in table["rows"]]
@@ -137,7 +137,7 @@ def figure_data(records: list[Record]) -> list[dict[str, Any]]:
 
 
 def _panel_table(panel: Panel, seeds: Mapping[str, int | None]) -> dict[str, Any]:
-    """Column heads and rows of a panel's values, without long curves such as losses, which the records hold."""
+    """Return heads and rows of a panel's table of values; long curves such as losses are only in the records."""
     axes = [panel.x] if panel.y.categories else [panel.x, panel.y]
     rows = [_panel_row(panel, s, p, seeds) for s in panel.series if len(s.points) <= MAX_TABLE_POINTS for p in s.points]
     return {
@@ -190,7 +190,7 @@ def deduplicate_records(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def _json_pieces(value: Any, depth: int) -> Iterator[str]:
-    """Compact JSON text of a value, cut at the fields of `depth` levels of dictionaries."""
+    """Yield the compact JSON text of a value in pieces, cut at the fields of `depth` levels of dictionaries."""
     if not depth or not isinstance(value, dict) or not value:
         yield json.dumps(value, separators=(",", ":"), allow_nan=False)
         return
@@ -204,7 +204,7 @@ def _json_pieces(value: Any, depth: int) -> Iterator[str]:
 def embed_sample_grids(results: Path, rows: Iterable[list[str]], limit: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Embed sample grids of results/samples/ up to `limit` bytes.
 
-    `rows` holds the run ids of each leaderboard row; grids of first runs have precedence over those of second runs.
+    `rows` holds the run ids of each leaderboard row; the grids of all first runs come before those of second runs.
     Returns an index (embedded ids, sizes in pixels, number of grids, limit) and the grids as {run id: data URI}.
     """
     ids_by_row = [list(row) for row in rows]

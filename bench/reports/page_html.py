@@ -58,10 +58,10 @@ def render_page(data: dict[str, Any], figures: list[dict[str, Any]], grids: dict
 
 
 def _csp_hash(text: str) -> str:
-    """Hash of an inline script or style, as the content security policy names it."""
+    """Return the hash of an inline script or style for the content security policy: SHA-256 in base64."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _script_safe_json(value: Any) -> str:
-    """JSON without "<", so that it cannot end the script element that holds it."""
+    """Encode a value as JSON without "<", so that it cannot end the script element that holds it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

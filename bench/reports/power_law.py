@@ -14,11 +14,11 @@ import numpy as np
 from scipy import stats
 
 EXPONENTS = np.geomspace(0.01, 10, 200)
-"""Grid of c.  A best c at either end means that the points do not determine it, e.g. where y is linear in log x."""
+"""Grid of c.  A best c at either end means that the points do not determine it, for example if y is linear in log x."""
 MIN_POINTS = 5
-"""Least number of different x for the three parameters; with four, a single residual would measure the error."""
+"""Minimum number of distinct x for the three parameters; with four, a single residual would measure the error."""
 MIN_RESAMPLED_POINTS = 4
-"""Least number of different x in a bootstrap resample; with five points, MIN_POINTS would allow no repetition."""
+"""Minimum number of distinct x in a bootstrap resample; with five points, MIN_POINTS would allow no repetition."""
 RESAMPLES = 1000
 INTERVAL_PERCENT = 95
 """Coverage of bands and intervals."""
@@ -51,7 +51,7 @@ class Correlation:
 
     r: float
     p: float
-    """Two-sided p-value of no correlation."""
+    """Two-sided p-value of the null hypothesis r = 0."""
     low: float
     high: float
     """95 % interval by Fisher's transformation; NaN for three points."""
@@ -59,7 +59,7 @@ class Correlation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BootstrapBand:
-    """95 % of the resampled laws at each x, and of their parameters."""
+    """95 % band of the resampled laws at each x, and 95 % intervals of their parameters a and c."""
 
     x: np.ndarray
     low: np.ndarray
@@ -94,10 +94,10 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     return _fit_checked(xs, ys)
 
 
-def _check_points(x: Sequence[float], y: Sequence[float], least: int) -> tuple[np.ndarray, np.ndarray]:
+def _check_points(x: Sequence[float], y: Sequence[float], minimum: int) -> tuple[np.ndarray, np.ndarray]:
     xs, ys = np.asarray(x, float), np.asarray(y, float)
-    if len(xs) < least:
-        raise ValueError(f"{len(xs)} points; this needs {least}")
+    if len(xs) < minimum:
+        raise ValueError(f"{len(xs)} points; this needs {minimum}")
     if not (np.isfinite(xs).all() and np.isfinite(ys).all() and (xs > 0).all() and (ys > 0).all()):
         raise ValueError("x and y must be positive and finite")
     return xs, ys
@@ -118,7 +118,7 @@ def _fit_checked(x: np.ndarray, y: np.ndarray) -> PowerLaw:
 def _solve_linear(c: np.ndarray, u: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the best non-negative a (K,) and b (K,) for each exponent, and their summed squared relative error (K,).
 
-    Where the unconstrained optimum is negative, the better of the edges a = 0 and b = 0 is the solution.
+    If the unconstrained optimum is negative, the better of the edges a = 0 and b = 0 is the solution.
     """
     one, power = 1 / y, u ** -c[:, None] / y
     s11, s12, s22 = one @ one, power @ one, (power * power).sum(1)
@@ -149,10 +149,10 @@ def bootstrap_band(
     rng = np.random.default_rng(seed)
     laws: list[PowerLaw] = []
     while len(laws) < resamples:
-        drawn = rng.integers(0, len(xs), len(xs))
-        if len(set(xs[drawn])) >= MIN_RESAMPLED_POINTS:
-            means = np.array([rng.choice(groups[i], len(groups[i])).mean() for i in drawn])
-            laws.append(_fit_checked(xs[drawn], means))
+        sample = rng.integers(0, len(xs), len(xs))
+        if len(set(xs[sample])) >= MIN_RESAMPLED_POINTS:
+            means = np.array([rng.choice(groups[i], len(groups[i])).mean() for i in sample])
+            laws.append(_fit_checked(xs[sample], means))
     low, high = _percentiles(np.stack([law.evaluate(at) for law in laws]))
     undetermined = sum(not law.determined for law in laws) / len(laws)
     a, c = _interval([law.a for law in laws]), _interval([law.c for law in laws])

@@ -19,7 +19,7 @@ SAMPLING_FLOPS_AXIS = Axis(name="sampling compute", unit="FLOPs of one image", l
 FID_50K_AXIS = Axis(name="FID-50K ↓", log=True)
 
 DIT_BATCH_SIZE = 256
-"""Of every model in arXiv:2212.09748."""
+"""Batch size of every model in arXiv:2212.09748."""
 DIT_SIZES = ("S", "B", "L", "XL")
 DIT_PAPERS = ("DiT", "DiT (citing others)")
 COMPARED_NETWORKS = {
@@ -37,7 +37,7 @@ COMPARED_NETWORKS = {
 
 
 def printed_gflops() -> dict[str, float]:
-    """Printed Gflops by id of the network."""
+    """Return the printed Gflops by network id."""
     return {row.id: float(row.gflops_printed) for row in read_networks() if row.gflops_printed}
 
 
@@ -62,7 +62,7 @@ def dit_training_panel() -> Panel:
 
 
 def _dit_panel(title: str, axis: Axis, columns: Mapping[str, str], *, frontier: bool) -> Panel:
-    """Panel of the rows of Table 4 with these columns, one series per size, x on MACS_AXIS or TRAINING_FLOPS_AXIS."""
+    """Build a panel from the rows of Table 4 with these columns, one series per size; x in MACs or FLOPs."""
     gflops = printed_gflops()
     points = {size: list[Point]() for size in DIT_SIZES}
     for value in select_values("results", paper="DiT", table="Table 4", resolution="256", metric="FID", **columns):
@@ -138,7 +138,7 @@ def dit_compared_figure() -> Figure:
 def ablation_panel(
     title: str, table: str, series: Mapping[str, Mapping[str, str]], caption: str, **columns: str
 ) -> Panel:
-    """Dot plot of a table of ablations.csv: one row per variant, FID across.
+    """Build the dot plot of a table of ablations.csv: one row per variant, FID on the x axis.
 
     `series` maps a name to the columns that select its values.
     """

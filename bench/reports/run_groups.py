@@ -1,7 +1,7 @@
 """Group finished runs for figures.
 
 A variant is one configuration over its seeds.  A setting is a group of runs whose FIDs are comparable: they share a
-protocol, except for the cost that was made equal.  Imports no torch.
+protocol, except for the matched cost.  Imports no torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class VariantRuns:
         return mean(run_cost(r).macs for r in self.runs)
 
     def mean_point(self, x: float, value_of: Callable[[Record], float] | None = None, label: str = "") -> Point:
-        """Build the point of the mean over the seeds at `x`: of the final FID, or of `value_of` each record."""
+        """Return the mean over the seeds as a point at `x`, of the final FID or of `value_of(record)`."""
         values = tuple((value_of or final_fid)(r) for r in self.runs)
         finals = [r.metrics[headline_metric(r.metrics)] for r in self.runs]
         statistics = metric_statistics(finals) if value_of is None else seed_statistics(values)
@@ -54,18 +54,18 @@ class VariantRuns:
 
 
 def final_fid(r: Record) -> float:
-    """The final FID, in the features of the record's protocol."""
+    """Return the final FID, on the features of the record's protocol."""
     return r.metrics[headline_metric(r.metrics)].value
 
 
 def run_cost(r: Record) -> Any:
-    """The cost of a finished model; its record always has one."""
+    """Return the cost of a finished model, which its record always has."""
     assert r.cost is not None
     return r.cost
 
 
 def fid_curve(r: Record) -> list[tuple[int, float]]:
-    """(training images, FID) at the evaluation points, in order."""
+    """Return (training images, FID) at the evaluation points, in order."""
     name = headline_metric(r.metrics)
     return sorted((p["images"], p["metrics"][name]) for p in r.curve if name in p["metrics"])
 
@@ -76,7 +76,7 @@ def finished_models(records: Iterable[Record]) -> list[Record]:
 
 
 def setting(r: Record) -> str:
-    """Digest that is equal for runs whose FIDs may share an axis: the protocol without the cost made equal."""
+    """Return a digest of the protocol without the matched cost; FIDs of runs with equal digests are comparable."""
     return configuration_key(r.protocol, MATCHED_COST)[:12]
 
 
@@ -124,7 +124,7 @@ def group_matched_runs(
 
 
 def matched_size(r: Record) -> str:
-    """The reference network whose cost a matched network has."""
+    """Return the reference network that a matched network has the cost of."""
     return str(r.config["model"]["match"]).partition(":")[2]
 
 
@@ -145,7 +145,7 @@ def group_by_shape(variants: Sequence[VariantRuns]) -> dict[str, list[VariantRun
 
 
 def describe_protocols(variants: Sequence[VariantRuns]) -> str:
-    """Describe the protocol of the variants, without the cost and the sampling steps where these differ."""
+    """Describe the protocol of the variants, without cost and sampling steps if these differ."""
     protocol = variants[0].runs[0].protocol
     if len({r.fingerprint for v in variants for r in v.runs}) == 1:
         return describe_protocol(protocol)

@@ -53,7 +53,7 @@ def save_sample_grid(
 
 
 def read_losses(run: RunFolder) -> list[tuple[int, float]]:
-    """Read (training images, loss) from the log; values before a resume that the resumed run repeats are dropped."""
+    """Read (training images, loss) from the log; a resume drops the losses after its checkpoint, which are repeated."""
     points: dict[int, float] = {}
     for event in run.events()[0]:
         if event["event"] == "resume":

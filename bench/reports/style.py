@@ -1,4 +1,4 @@
-"""Colours, markers and fonts of every figure, in files and on the page.  Imports nothing heavy."""
+"""Colours, markers and fonts of every figure, in files and on the page.  Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_GRID_MIB = 0.5
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """The palette of Okabe and Ito, which colour-blind readers can tell apart."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""One marker per colour, so that a series can be told without its colour."""
+"""One marker per colour, so that series are distinguishable without colour."""
 FAMILIES = {"dit": 0, "uvit": 1, "unet": 2}
 """Family -> its index into COLOURS and MARKERS in every figure."""
 GREY = "#6b6b6b"
@@ -48,14 +48,14 @@ RC_PARAMS: Mapping[str, Any] = {
 
 
 def rc_params() -> Any:
-    """RC_PARAMS in the type that matplotlib's rc_context takes."""
+    """Return RC_PARAMS in the type that matplotlib's rc_context takes."""
     return dict(RC_PARAMS)
 
 
 def style_indices(names: Sequence[str]) -> list[int]:
     """Choose an index into COLOURS and MARKERS for each series.
 
-    A family keeps its own index if no two series are of one family; the other series take the indices that are left.
+    A family keeps its index if no two series belong to one family; the other series take the remaining indices.
     """
     indices = [FAMILIES.get(name.partition(" ")[0]) for name in names]
     families = [index for index in indices if index is not None]
@@ -66,6 +66,6 @@ def style_indices(names: Sequence[str]) -> list[int]:
 
 
 def darken(colour: str, share: float = 0.3) -> str:
-    """Mix a colour with black, `share` of it, for text that is readable on white."""
+    """Mix a colour with a `share` of black, for text that is readable on white."""
     parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(part * (1 - share)):02x}" for part in parts)

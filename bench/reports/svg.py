@@ -45,7 +45,7 @@ def panel_svgs(figure: Figure, name: str) -> list[str]:
 
 
 def inline_svg(text: str, name: str, label: str, tips: Mapping[str, Sequence[str]]) -> str:
-    """Convert an SVG file of matplotlib to an element without style attributes: the page's security policy blocks them.
+    """Convert matplotlib's SVG to an element without style attributes, which the content security policy blocks.
 
     All ids begin with `name`; matplotlib's ids are hashes of unrounded coordinates and differ between processors.
     `tips` maps the id of a group to the tool-tips of its markers, in order.
@@ -70,7 +70,7 @@ def inline_svg(text: str, name: str, label: str, tips: Mapping[str, Sequence[str
 
 
 def _is_invisible(element: ElementTree.Element) -> bool:
-    """Tell whether a path is the background of a transparent figure."""
+    """Return whether a path is the background of a transparent figure."""
     return element.tag == f"{SVG_NAMESPACE}path" and element.get("style") == "fill: none"
 
 
@@ -115,7 +115,7 @@ def _unwrap_groups(element: ElementTree.Element) -> None:
 
 
 def tooltips(panel: Panel) -> dict[str, list[str]]:
-    """Tool-tips of the markers: group id -> text of each point."""
+    """Return the tool-tips of the markers: group id -> text of each point."""
     return {
         matplotlib_figures.svg_group_id(i): [_tooltip(panel, series, p) for p in series.points]
         for i, series in enumerate(panel.series)

@@ -83,7 +83,7 @@ MISTAKES = [
     (["--set", "model.args.depth=-1"], "depth is -1; it must be at least 1"),
     (["--set", "budget.images=1e16"], "at most 10^15"),
     (["--match", "foo:dit:nano/2"], "one of macs, params"),
-    (["--data", "README.md"], "README.md is in no known format"),
+    (["--data", "README.md"], "README.md has no known format"),
     (["--track", "native", "--arch", "architectures.dit:DiT", "--set", "model.args.depth=1"], "no published recipe"),
     (["--cluster", "slurm"], "needs sbatch"),
     (["--profile", "defualt"], "did you mean default?"),

@@ -1,4 +1,4 @@
-"""The papers' tables as files: what a mistake in one says."""
+"""Test the TOML files of the papers' tables, and the messages for mistakes in them."""
 
 import tomllib
 
@@ -86,7 +86,7 @@ def test_positions_of_files_differ():
         ("[notes]", "colour = 1\n[notes]", "new.toml: unknown key 'colour'; known: "),
         ('title = "Two"\n', "", "new.toml, table two: title is missing"),
         ('title = "Two"', "title = 2", "new.toml, table two: title is 2; it should be a valid string"),
-        ('title = "Two"', 'name = "two"', "new.toml, table two: the name is that of the section; there is no key name"),
+        ('title = "Two"', 'name = "two"', "new.toml, table two: the section gives the name; remove the key name"),
         ("key =", "keys =", "new.toml, table two: unknown key 'keys'; did you mean key"),
         ('size = "XL/2"', 'siz = "XL/2"', "new.toml, table two: runs.DiT-XL/2.size is missing"),
         (

@@ -1,4 +1,4 @@
-"""The cost of every published network comes out as published."""
+"""Compare our counts of every published network with its published cost."""
 
 import json
 import re
@@ -26,28 +26,30 @@ def table():
 @pytest.mark.long
 def test_every_row_is_counted_or_says_why_not(table):
     assert len(table) == 67
-    assert {name for name, found in table.items() if found.cost is None} == set(published_networks.NOT_PUBLISHED)
+    assert {name for name, comparison in table.items() if comparison.cost is None} == set(
+        published_networks.NOT_PUBLISHED
+    )
     assert set(published_networks.NETWORKS) | set(published_networks.CASCADES) | set(
         published_networks.NOT_PUBLISHED
     ) == set(table)
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.params_official], ids=lambda r: r.id)
-def test_the_official_definition_is_met(table, row):
-    """Parameters exactly, multiply-accumulates within 0.1 %."""
-    found = table[row.id]
-    assert found.cost.params == row.params_official
-    assert found.cost.macs / 1e9 == pytest.approx(row.gmacs_official, rel=1e-3)
-    assert found.verdict().startswith("exact")
+def test_counts_equal_the_official_definition(table, row):
+    """Parameters are equal; multiply-accumulates agree within 0.1 %."""
+    comparison = table[row.id]
+    assert comparison.cost.params == row.params_official
+    assert comparison.cost.macs / 1e9 == pytest.approx(row.gmacs_official, rel=1e-3)
+    assert comparison.verdict().startswith("exact")
 
 
 @pytest.mark.parametrize("name", DIT_TABLE_4)
-def test_dit_table_4_is_met_within_two_hundredths(table, name):
+def test_dit_table_4_agrees_within_two_hundredths(table, name):
     assert float(table[name].row.gflops_printed) == DIT_TABLE_4[name]
     assert table[name].cost.macs / 1e9 == pytest.approx(DIT_TABLE_4[name], abs=0.02)
 
 
-def test_dit_at_512_is_met_within_a_tenth(table):
+def test_dit_at_512_agrees_within_a_tenth(table):
     assert table["dit_xl_2_512"].cost.macs / 1e9 == pytest.approx(524.6, abs=0.1)
 
 
@@ -85,8 +87,8 @@ def test_the_four_costs_are_columns_of_their_own(table):
 def test_a_verdict_can_fail(table, params, macs, verdict):
     right = table["dit_s_2"]
     wrong = counting.NetworkCost(params=right.cost.params + params, macs=int(right.cost.macs * macs))
-    found = published_costs.CostComparison(row=right.row, cost=wrong, guidance=2)
-    assert re.fullmatch(verdict, found.verdict())
+    comparison = published_costs.CostComparison(row=right.row, cost=wrong, guidance=2)
+    assert re.fullmatch(verdict, comparison.verdict())
 
 
 def test_a_printed_number_that_disagrees_is_named(table):

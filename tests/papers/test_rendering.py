@@ -1,4 +1,4 @@
-"""The papers' tables: published beside measured, and never one for the other."""
+"""Test the papers' tables: published and measured values stay in separate columns."""
 
 import csv
 import dataclasses
@@ -24,7 +24,7 @@ WITH_VALUES = [t.name for t in TABLES.values() if t.file != "models"]
 
 
 def paper_record(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", status="done", reference="b", **more):
-    """A record of a config, with metrics under the names that its extractor gives them."""
+    """Build a record of a config; metric names include its extractor."""
     metrics = {
         f"{name}[{config.evaluation.extractor}]": metric(
             value,
@@ -47,7 +47,7 @@ def paper_record(config, fid, *, seed=0, created="2026-11-23T00:00:00+00:00", st
 
 
 def of_suite(suite, scale, fids, seeds=3, spread=0.01):
-    """Records of a suite's cells: {cell: FID}, some seeds each."""
+    """Yield records of a suite's variants, {variant: FID}, with some seeds each."""
     wishes = {cell.name: cell.request for cell in suites.suite_variants(suite, scale)}
     for cell, fid in fids.items():
         for seed in range(seeds):
@@ -65,17 +65,17 @@ def empty():
 
 @pytest.mark.parametrize("file, rows", [("results", 813), ("ablations", 160)])
 def test_every_published_value_stands_in_a_table(file, rows):
-    own = published_results.read_values(file)
+    values = published_results.read_values(file)
     shown = {id(v) for name in WITH_VALUES for values in filling.values_by_line(TABLES[name]).values() for v in values}
-    assert len(own) == rows
-    assert [v for v in own if id(v) not in shown] == []
+    assert len(values) == rows
+    assert [v for v in values if id(v) not in shown] == []
 
 
 def test_every_network_stands_in_a_table():
-    own = {
+    shown = {
         row.id for t in TABLES.values() if t.file == "models" for row in published_networks.select_networks(**t.where)
     }
-    assert own == {row.id for row in published_networks.read_networks()}
+    assert shown == {row.id for row in published_networks.read_networks()}
 
 
 @pytest.mark.parametrize("file", ["results", "ablations"])
@@ -87,7 +87,7 @@ def test_every_published_value_names_its_source(file):
 @pytest.mark.parametrize("name", WITH_VALUES)
 def test_a_table_names_lines_that_the_paper_has(name):
     table = TABLES[name]
-    cells = [line for own in table.cells.values() for line in own]
+    cells = [line for cells_at_scale in table.cells.values() for line in cells_at_scale]
     ordered = [line for pair in (*table.better, *table.no_gain) for line in pair]
     assert {*cells, *ordered, *table.runs} <= set(filling.values_by_line(table))
 
@@ -105,7 +105,7 @@ def test_every_cell_of_a_papers_suite_stands_in_a_table(suite, scale):
     assert shown == set(suites.variant_keys(suite, scale))
 
 
-def test_figures_are_of_tables_that_there_are():
+def test_figures_name_existing_tables():
     assert {name for figure in FIGURES.values() for name in figure.tables} <= set(TABLES)
     assert not set(FIGURES) & set(TABLES)
 
@@ -128,8 +128,8 @@ def test_records_leave_the_published_column_as_it_is(name, scale, empty):
     assert one.run == one.cells == len(TABLES[name].cells[scale])
 
 
-def test_a_small_scale_is_never_held_to_a_published_number():
-    """Not even where the numbers are the same."""
+def test_numbers_at_a_small_scale_are_never_judged():
+    """They are not judged even if they equal the published numbers."""
     paper = {"in-context": 35.24, "cross-attention": 26.14, "adaLN": 25.21, "adaLN-Zero": 19.47}
     one = filled("dit-figure5", "digits", of_suite("dit-conditioning", "digits", paper))
     assert [(r.published, r.difference, r.verdict) for r in one.rows] == [(v, None, "") for v in paper.values()]
@@ -146,7 +146,7 @@ def test_a_small_scale_is_never_held_to_a_published_number():
         ((19.5, 25.0, 26.0, 35.0), "not reproduced", None),
     ],
 )
-def test_the_papers_own_setting_is_held_to_its_numbers(fids, verdict, rows):
+def test_numbers_in_the_papers_setting_are_judged(fids, verdict, rows):
     cells = dict(zip(TABLES["dit-figure5"].cells["paper"].values(), fids, strict=True))
     one = filled("dit-figure5", "paper", of_suite("dit-conditioning", "paper", cells))
     assert one.verdict == verdict
@@ -170,20 +170,22 @@ def test_an_order_waits_for_every_seed():
     assert one.commands == ("python -m bench.run --suite dit-conditioning --scale digits",)
 
 
-def test_another_setting_than_the_papers_has_an_order_alone():
+def test_only_the_order_is_judged_in_another_setting():
     one = filled(
         "udit-table3", "paper", of_suite("matched", "paper", {"uvit at dit:XL/2": 18.35, "dit at dit:XL/2": 20})
     )
-    own = [r for r in one.rows if r.measured is not None]
-    assert [(r.difference, r.verdict) for r in own] == [(None, "")] * 2
+    measured = [r for r in one.rows if r.measured is not None]
+    assert [(r.difference, r.verdict) for r in measured] == [(None, "")] * 2
     assert one.verdict == "order reproduced"
 
 
 @pytest.mark.parametrize("name", ["uvit-depth", "uvit-width", "uvit-patch"])
-def test_a_number_read_off_a_figure_is_not_held_to(name):
+def test_no_measurement_is_judged_by_a_number_read_off_a_figure(name):
     cells = TABLES[name].cells["paper"]
-    own = {v.columns["variant"]: v.number for v in published_results.select_values("ablations", **TABLES[name].where)}
-    fids = {cells[line]: number or 7.1 for line, number in own.items()}
+    numbers = {
+        v.columns["variant"]: v.number for v in published_results.select_values("ablations", **TABLES[name].where)
+    }
+    fids = {cells[line]: number or 7.1 for line, number in numbers.items()}
     one = filled(name, "paper", of_suite("uvit-ablation", "paper", fids))
     assert {r.verdict for r in one.rows} == {""}
     assert one.verdict == "order reproduced"
@@ -202,13 +204,13 @@ def test_a_seed_counts_once_and_failures_do_not():
     wish = next(c.request for c in suites.suite_variants("dit-conditioning", "digits") if c.name == "adaLN")
     config = presets.compose_config(wish)
     older = paper_record(config, 9.0, created="2026-11-01T00:00:00+00:00")
-    there = [
+    records = [
         paper_record(config, 2.0),
         older,
         paper_record(config, 4.0, seed=1),
         paper_record(config, 99.0, seed=2, status="failed"),
     ]
-    row = next(r for r in filled("dit-figure5", "digits", there).rows if r.line == "adaLN")
+    row = next(r for r in filled("dit-figure5", "digits", records).rows if r.line == "adaLN")
     assert (row.measured, row.seeds) == (3.0, 2)
     assert len(set(row.records)) == 2
 
@@ -216,26 +218,26 @@ def test_a_seed_counts_once_and_failures_do_not():
 def test_two_protocols_of_evaluation_are_not_averaged():
     fids = {"adaLN": 2.0, "adaLN-Zero": 1.0}
     wishes = {c.name: presets.compose_config(c.request) for c in suites.suite_variants("dit-conditioning", "digits")}
-    there = list(of_suite("dit-conditioning", "digits", fids))
-    there += [paper_record(wishes["adaLN"], 50.0, seed=7, reference="c")]
-    one = filled("dit-figure5", "digits", there)
+    records = list(of_suite("dit-conditioning", "digits", fids))
+    records += [paper_record(wishes["adaLN"], 50.0, seed=7, reference="c")]
+    one = filled("dit-figure5", "digits", records)
     assert [r.measured for r in one.rows if r.seeds] == pytest.approx([2.0, 1.0])
     assert "1 records of other evaluation protocols are left out." in one.notes
 
 
 @pytest.mark.parametrize("name, line", WITH_RUNS)
 def test_a_rows_command_makes_the_record_that_fills_it(name, line):
-    """Of published weights the same goes, their network being the row's."""
+    """The command names the same configuration, also for published weights."""
     table = TABLES[name]
-    own, value = table.runs[line], filling.values_by_line(table)[line][0]
-    words = run_matching.run_command(own, value).replace("'", "").split(" --set ")
+    paper_run, value = table.runs[line], filling.values_by_line(table)[line][0]
+    words = run_matching.run_command(paper_run, value).replace("'", "").split(" --set ")
     argv = [*words[0].split()[3:], *(part for setting in words[1:] for part in ("--set", setting))]
     wish = launch.parse_requests(run_parser("").parse_args(argv))[0]
-    if own.weights:
-        args = presets.registry.size_args(own.arch, own.size)
-        io = shape_of(own)
+    if paper_run.weights:
+        args = presets.registry.size_args(paper_run.arch, paper_run.size)
+        io = shape_of(paper_run)
         config = presets.checkpoint_config(
-            wish, arch=own.arch, size=own.size, args=args, io=io, weights="f" * 64, process=None
+            wish, arch=paper_run.arch, size=paper_run.size, args=args, io=io, weights="f" * 64, process=None
         )
     else:
         config = presets.compose_config(wish)
@@ -243,33 +245,41 @@ def test_a_rows_command_makes_the_record_that_fills_it(name, line):
         name, "paper", [paper_record(config, value.number, sfid=1.0, precision=0.5, recall=0.5, **{"is": 9.0})]
     )
     rows = [r for r in one.rows if r.measured is not None]
-    assert {r.line for r in rows} == ({line} if own.identifiable else set())
-    assert [r.verdict for r in rows if r.metric == value.metric] == ["reproduced"] * own.identifiable
+    assert {r.line for r in rows} == ({line} if paper_run.identifiable else set())
+    assert [r.verdict for r in rows if r.metric == value.metric] == ["reproduced"] * paper_run.identifiable
 
 
-def shape_of(own):
-    """The shape of a row's network, which bench.run reads from its weights."""
-    name = own.data or presets.compose_config(presets.RunRequest(arch=own.arch, size=own.size)).data.name
-    what = presets.open_source(name, "data")
-    if own.size.startswith("LDM"):
-        return presets.IOSpec(channels=what.channels, size=what.size, num_classes=what.num_classes, null_label=True)
-    networks = [n.io for n in published_networks.NETWORKS.values() if (n.arch, n.size) == (own.arch, own.size)]
-    return next(io for io in networks if (io.channels, io.size) == (what.channels, what.size) and not io.text_dim)
+def shape_of(paper_run):
+    """Return the shape of a row's network, which bench.run reads from its weights."""
+    name = (
+        paper_run.data or presets.compose_config(presets.RunRequest(arch=paper_run.arch, size=paper_run.size)).data.name
+    )
+    source = presets.open_source(name, "data")
+    if paper_run.size.startswith("LDM"):
+        return presets.IOSpec(
+            channels=source.channels, size=source.size, num_classes=source.num_classes, null_label=True
+        )
+    networks = [
+        n.io for n in published_networks.NETWORKS.values() if (n.arch, n.size) == (paper_run.arch, paper_run.size)
+    ]
+    return next(io for io in networks if (io.channels, io.size) == (source.channels, source.size) and not io.text_dim)
 
 
-def test_counted_costs_are_held_to_the_printed_ones(empty):
-    found = {one.name: one.verdict for one in empty if TABLES[one.name].file == "models"}
-    assert {n for n, verdict in found.items() if verdict == "reproduced"} == {
+def test_counted_costs_are_judged_by_the_printed_ones(empty):
+    verdicts_by_table = {one.name: one.verdict for one in empty if TABLES[one.name].file == "models"}
+    assert {n for n, verdict in verdicts_by_table.items() if verdict == "reproduced"} == {
         *("dit-table1", "dit-table4-costs", "uvit-costs", "adm-costs", "genvit-costs")
     }
-    assert found["gentron-costs"] == "reference"
-    off = [(r.line, r.metric) for one in empty if one.name == "ldm-costs" for r in one.rows if r.verdict[:3] == "not"]
-    assert off == [("LDM-4 (compression study, class-cond), 256 px", "parameters (M)")]
+    assert verdicts_by_table["gentron-costs"] == "reference"
+    mismatches = [
+        (r.line, r.metric) for one in empty if one.name == "ldm-costs" for r in one.rows if r.verdict[:3] == "not"
+    ]
+    assert mismatches == [("LDM-4 (compression study, class-cond), 256 px", "parameters (M)")]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """A results folder with one study at digits scale."""
+    """Write a results folder with one study at digits scale."""
     folder = tmp_path_factory.mktemp("results")
     fids = {"in-context": 4.0, "cross-attention": 3.0, "adaLN": 2.0, "adaLN-Zero": 1.0}
     for r in of_suite("dit-conditioning", "digits", fids):
@@ -340,14 +350,14 @@ def test_a_mistake_is_one_sentence(argv, words, capsys):
 
 def test_the_pages_are_rebuilt_from_the_records(results):
     (results / "tables").mkdir()
-    (results / "tables" / "gone.md").write_text("a table that there is no more")
+    (results / "tables" / "gone.md").write_text("a table that no longer exists")
     assert tables.main(["--write", "--results", str(results)]) == 0
     assert {p.name for p in (results / "tables").iterdir()} == {"README.md", *(f"{name}.md" for name in TABLES)}
     text = (results / "tables" / "dit-figure5.md").read_text()
     assert "## Digits scale" in text and "--suite dit-conditioning --scale shapes" in text
 
 
-def test_the_committed_pages_are_those_of_the_committed_records():
-    made_now = rendering.render_pages(RecordIndex(record.read_records(RESULTS)))
-    there = {path.name: path.read_text() for path in (RESULTS / "tables").iterdir()}
-    assert there == made_now, "run python -m bench.tables --write"
+def test_the_committed_pages_match_the_committed_records():
+    rendered = rendering.render_pages(RecordIndex(record.read_records(RESULTS)))
+    committed = {path.name: path.read_text() for path in (RESULTS / "tables").iterdir()}
+    assert committed == rendered, "run python -m bench.tables --write"

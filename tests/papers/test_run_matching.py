@@ -1,4 +1,4 @@
-"""bench.run --checkpoint: published weights are sampled and evaluated, and nothing is trained."""
+"""Test bench.run --checkpoint: published weights are sampled and evaluated without training."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ FEW = [f"--set={k}={v}" for k, v in TINY.items() if k.startswith(("evaluation.",
 
 @pytest.fixture
 def file(tmp_path):
-    """A tiny DiT for digits, as the published code would save it."""
+    """Save a tiny DiT for digits in the format of the published code."""
     torch.manual_seed(0)
     shapes = official_layout("dit", **CTOR)
     net = from_official("dit", {k: torch.randn(s) * 0.1 for k, s in shapes.items()}, **CTOR)
@@ -40,24 +40,24 @@ HEADS = "--set=model.args.num_heads=2"
 def test_published_weights_become_an_unranked_row(file, tmp_path, capsys):
     results = tmp_path / "results"
     assert go(file, results, HEADS) == 0
-    (made,) = [r for r in record.read_records(results) if r.kind == "model"]
-    assert made.protocol["training"] == {"track": "published"}
-    assert made.checkpoint["weights"] == made.config["model"]["weights"]
-    assert made.cost.training_flops is None and made.cost.images_per_second is None
-    assert made.config["diffusion"] == dataclasses.asdict(DiffusionConfig(variance="learned_range"))
+    (published,) = [r for r in record.read_records(results) if r.kind == "model"]
+    assert published.protocol["training"] == {"track": "published"}
+    assert published.checkpoint["weights"] == published.config["model"]["weights"]
+    assert published.cost.training_flops is None and published.cost.images_per_second is None
+    assert published.config["diffusion"] == dataclasses.asdict(DiffusionConfig(variance="learned_range"))
     assert [
         row["rank"] for row in leaderboard_files.csv_rows(record.read_records(results)) if row["kind"] == "model"
     ] == [None]
     (folder,) = (results / "runs").glob("dit-*")
     assert '"train"' not in (folder / "log.jsonl").read_text()
-    assert str(tmp_path) not in json.dumps(made.config)
+    assert str(tmp_path) not in json.dumps(published.config)
     assert "unranked" in capsys.readouterr().out
     assert go(file, results, HEADS) == 0
     assert "all of this is done already" in capsys.readouterr().out
 
 
 def test_a_snapshot_of_ours_gives_the_samples_of_its_run(tmp_path):
-    """The strongest check there is: the same weights, process and evaluation are the same bytes."""
+    """Equal weights, process and evaluation give equal bytes."""
     config, results = tiny_config(), tmp_path / "results"
     flags = [f"--set={k}={v}" for k, v in {**TINY, "model.args.depth": 1, "model.args.width": 32}.items()]
     flags += ["--set=model.args.heads=2", "--data", "digits", "--results", str(results), "--cluster", "debug"]
@@ -71,8 +71,8 @@ def test_a_snapshot_of_ours_gives_the_samples_of_its_run(tmp_path):
         np.testing.assert_array_equal(a["arr_0"], b["arr_0"])
 
 
-def found_of(family, name):
-    """What reading a published checkpoint would give, without its memory."""
+def loaded_checkpoint(family, name):
+    """Return a published checkpoint as it would be loaded, on the meta device."""
     ctor = PUBLISHED[family][name]
     tensors = {k: torch.empty(s, device="meta") for k, s in official_layout(family, **ctor).items()}
     return pretrained_weights.LoadedCheckpoint(net=from_official(family, tensors), family=family, sha256="0" * 64)
@@ -101,27 +101,33 @@ EXPECTED = {
 }
 
 
-def configured(found, wish):
-    spec = found.spec
+def configured(checkpoint, wish):
+    spec = checkpoint.spec
     return presets.checkpoint_config(
-        wish, arch=spec.arch, size=found.size(), args=spec.args, io=spec.io, weights=found.sha256, process=None
+        wish,
+        arch=spec.arch,
+        size=checkpoint.size(),
+        args=spec.args,
+        io=spec.io,
+        weights=checkpoint.sha256,
+        process=None,
     )
 
 
 @pytest.mark.parametrize(("family", "name"), EXPECTED, ids=lambda v: v)
 def test_published_checkpoint_implies_size_data_and_process(family, name):
     size, data, process = EXPECTED[family, name]
-    found = found_of(family, name)
-    assert found.size() == size
-    if data is None:  # trained without classes on a set that has them: say which images are real
+    checkpoint = loaded_checkpoint(family, name)
+    assert checkpoint.size() == size
+    if data is None:  # trained without classes on a set that has them, so the data set must be named
         with pytest.raises(ValueError, match="without classes are of no known data set; name it"):
-            configured(found, presets.RunRequest())
+            configured(checkpoint, presets.RunRequest())
         data = {"ADM-256": "imagenet256"}[size]
-    config = configured(found, presets.RunRequest(data=data))
+    config = configured(checkpoint, presets.RunRequest(data=data))
     assert (config.data.name, config.diffusion, config.track) == (data, process, "published")
-    assert presets.network_io(config) == found.spec.io
-    native = configured(found, presets.RunRequest(data=data, track="native"))
-    sampled = presets.published_sampling(found.spec.arch, size)
+    assert presets.network_io(config) == checkpoint.spec.io
+    native = configured(checkpoint, presets.RunRequest(data=data, track="native"))
+    sampled = presets.published_sampling(checkpoint.spec.arch, size)
     assert native.evaluation.sampler == sampled["sampler"] and native.evaluation.steps == sampled["steps"]
 
 
@@ -129,8 +135,8 @@ def test_published_checkpoint_implies_size_data_and_process(family, name):
 def test_ldm_with_its_class_table_is_sampled_in_its_own_latents(name):
     ctor = {**PUBLISHED["ldm"][name], "n_classes": 1001}
     tensors = {k: torch.empty(s, device="meta") for k, s in official_layout("ldm", **ctor).items()}
-    found = pretrained_weights.LoadedCheckpoint(net=from_official("ldm", tensors), family="ldm", sha256="0" * 64)
-    config = configured(found, presets.RunRequest())
+    checkpoint = pretrained_weights.LoadedCheckpoint(net=from_official("ldm", tensors), family="ldm", sha256="0" * 64)
+    config = configured(checkpoint, presets.RunRequest())
     assert config.data.name == {"cin256-v2": "imagenet256-vq4", "cin-ldm-vq-f8": "imagenet256-vq8"}[name]
     assert config.diffusion.schedule == "ldm"
 
@@ -145,7 +151,7 @@ def test_ldm_with_its_class_table_is_sampled_in_its_own_latents(name):
 )
 def test_a_condition_that_no_data_has_is_refused(family, name, words):
     with pytest.raises(ValueError, match=words):
-        configured(found_of(family, name), presets.RunRequest())
+        configured(loaded_checkpoint(family, name), presets.RunRequest())
 
 
 MISTAKES = {

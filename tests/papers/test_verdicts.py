@@ -1,4 +1,4 @@
-"""What a measurement says about a published number, and about a published order."""
+"""Test the verdicts on measured numbers and on measured orders."""
 
 from itertools import combinations, permutations
 from math import factorial
@@ -16,14 +16,14 @@ def measured(value, deviation=0.01, seeds=3):
 
 
 def metrics(*values):
-    own = [Interval(low=v - 1, high=v + 1, method="test") for v in values]
-    return [Metric(value=v, direction="lower", samples=100, interval=i) for v, i in zip(values, own, strict=True)]
+    intervals = [Interval(low=v - 1, high=v + 1, method="test") for v in values]
+    return [Metric(value=v, direction="lower", samples=100, interval=i) for v, i in zip(values, intervals, strict=True)]
 
 
 @pytest.mark.parametrize(
     "metric, published, value, trained, verdict",
     [
-        # what others got when they did it again, of results/published/results.csv
+        # reproductions by others, from results/published/results.csv
         ("FID", 19.47, 18.1, True, "reproduced"),
         ("FID", 68.38, 68.9, True, "reproduced"),
         ("FID", 23.33, 23.27, True, "reproduced"),
@@ -40,13 +40,13 @@ def test_a_number_is_reproduced_within_its_tolerance(metric, published, value, t
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
-def test_tau_and_its_chance_are_kendalls(order):
-    """The chance is counted over all permutations."""
+def test_tau_and_p_are_kendalls(order):
+    """p is counted over all permutations."""
     names = "abcd"
     pairs = verdicts.published_pairs(dict(zip(names, range(4), strict=True)), lower=True)
-    found = verdicts.judge_order(pairs, {n: measured(v) for n, v in zip(names, order, strict=True)}, lower=True)
-    assert found.tau == pytest.approx(stats.kendalltau(range(4), order).statistic)
-    assert found.p == pytest.approx(sum(in_order(o) >= in_order(order) for o in permutations(range(4))) / 24)
+    statistics = verdicts.judge_order(pairs, {n: measured(v) for n, v in zip(names, order, strict=True)}, lower=True)
+    assert statistics.tau == pytest.approx(stats.kendalltau(range(4), order).statistic)
+    assert statistics.p == pytest.approx(sum(in_order(o) >= in_order(order) for o in permutations(range(4))) / 24)
 
 
 def in_order(order):
@@ -54,14 +54,14 @@ def in_order(order):
 
 
 @pytest.mark.parametrize("discordant, orders", [(0, 1), (1, 1 + 11), (2, 12 + 65), (3, 77 + 274), (66, factorial(12))])
-def test_twelve_variants_have_an_exact_chance_too(discordant, orders):
+def test_twelve_variants_have_an_exact_p(discordant, orders):
     """Of n variants 1, n - 1, (n - 2)(n + 1) / 2 and n(n^2 - 7) / 6 orders have 0, 1, 2 and 3 discordant pairs."""
     pairs = verdicts.published_pairs({f"v{i}": i for i in range(12)}, lower=True)
     assert verdicts.order_p_value(pairs, 66 - discordant) == pytest.approx(orders / factorial(12))
 
 
 @pytest.mark.parametrize(
-    "pairs, agree, chance",
+    "pairs, agree, p",
     [
         ([("a", "b")], 1, 1 / 2),
         ([("a", "b"), ("a", "c")], 2, 1 / 3),  # the best of three
@@ -70,8 +70,8 @@ def test_twelve_variants_have_an_exact_chance_too(discordant, orders):
         ([("a", "b"), ("c", "d")], 2, 1 / 4),
     ],
 )
-def test_a_partial_order_has_the_chance_of_its_permutations(pairs, agree, chance):
-    assert verdicts.order_p_value(pairs, agree) == pytest.approx(chance)
+def test_p_of_a_partial_order_is_its_share_of_permutations(pairs, agree, p):
+    assert verdicts.order_p_value(pairs, agree) == pytest.approx(p)
 
 
 FIVE = dict(zip("abcde", (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
@@ -82,15 +82,19 @@ PAIRS = verdicts.published_pairs(FIVE, lower=True)
     "values, deviation, verdict",
     [
         ((1, 2, 3, 4, 5), 0.01, "order reproduced"),
-        ((1, 2, 3, 4, 5), 9.0, "order reproduced"),  # seeds tell nothing apart; chance would do so 1 time in 120
-        ((1, 2, 3, 5, 4), 0.9, "order reproduced"),  # one pair of ten, which the seeds do not tell apart
+        (
+            (1, 2, 3, 4, 5),
+            9.0,
+            "order reproduced",
+        ),  # no pair differs significantly; a random order agrees 1 time in 120
+        ((1, 2, 3, 5, 4), 0.9, "order reproduced"),  # one pair of ten disagrees, without a significant difference
         ((2, 1, 3, 5, 4), 0.9, "not reproduced"),
         ((5, 4, 3, 2, 1), 0.01, "not reproduced"),
     ],
 )
-def test_an_order_holds_where_nine_pairs_in_ten_do(values, deviation, verdict):
-    found = {n: measured(v, deviation) for n, v in zip(FIVE, values, strict=True)}
-    assert verdicts.judge_order(PAIRS, found, lower=True).verdict == verdict
+def test_an_order_holds_if_nine_pairs_in_ten_agree(values, deviation, verdict):
+    statistics = {n: measured(v, deviation) for n, v in zip(FIVE, values, strict=True)}
+    assert verdicts.judge_order(PAIRS, statistics, lower=True).verdict == verdict
 
 
 def test_higher_can_be_better():
@@ -100,21 +104,21 @@ def test_higher_can_be_better():
 
 
 @pytest.mark.parametrize("seeds, deviation, verdict", [(3, 0.01, "order"), (3, 5.0, "not"), (1, 0.0, "not")])
-def test_two_variants_need_seeds_that_tell_them_apart(seeds, deviation, verdict):
-    found = {"a": measured(1.0, deviation, seeds), "b": measured(2.0, deviation, seeds)}
-    order = verdicts.judge_order([("a", "b")], found, lower=True)
+def test_two_variants_need_a_significant_difference(seeds, deviation, verdict):
+    statistics = {"a": measured(1.0, deviation, seeds), "b": measured(2.0, deviation, seeds)}
+    order = verdicts.judge_order([("a", "b")], statistics, lower=True)
     assert order.verdict == f"{verdict} reproduced"
     assert order.apart == (verdict == "order")
 
 
 def test_a_gain_that_the_paper_did_not_find_is_named():
-    found = {"small": measured(3.0), "chosen": measured(2.0), "large": measured(1.0)}
-    order = verdicts.judge_order([("chosen", "small")], found, lower=True, no_gain=[("large", "chosen")])
+    statistics = {"small": measured(3.0), "chosen": measured(2.0), "large": measured(1.0)}
+    order = verdicts.judge_order([("chosen", "small")], statistics, lower=True, no_gain=[("large", "chosen")])
     assert order.verdict == "not reproduced"
     assert "large is better than chosen here" in order.describe()
 
 
 def test_equal_values_are_no_order():
-    found = {n: measured(1.0) for n in FIVE}
-    order = verdicts.judge_order(PAIRS, found, lower=True)
+    statistics = {n: measured(1.0) for n in FIVE}
+    order = verdicts.judge_order(PAIRS, statistics, lower=True)
     assert (order.verdict, order.agree, order.tau) == ("not reproduced", 0, 0)

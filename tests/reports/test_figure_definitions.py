@@ -1,4 +1,4 @@
-"""Figures from records: comparable runs per panel, means, intervals, fits and interpolation."""
+"""Test figures built from records: comparable runs per panel, means, intervals, fits and interpolation."""
 
 import dataclasses
 import math

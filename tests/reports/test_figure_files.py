@@ -1,4 +1,4 @@
-"""The command bench.figures: files, the list, and mistakes of the user."""
+"""Test bench.figures: files, --list, and mistakes of the user."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Drawn figures: labels and colours."""
+"""Test labels and colours of drawn figures."""
 
 import pytest
 from figure_study import all_figures

@@ -1,4 +1,4 @@
-"""The file of the page: its data, its security policy, its limits, and mistakes of the user."""
+"""Test the page as a file: data, content security policy, size limits, and mistakes of the user."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from bench.reports import page_html
 
 
 def block(text, name):
-    """The data of a page, as a browser reads it."""
+    """Parse the JSON of a script element of the page."""
     return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.DOTALL)[1])
 
 
@@ -37,10 +37,10 @@ def test_page_is_reproducible(page, results):
 
 def test_shared_parts_of_records_are_written_once(page):
     data = block(page.read_text(), "data")
-    assert sum('"lr":' in piece for piece in data["pieces"]) == 3, "of the configs, and of each protocol"
+    assert sum('"lr":' in piece for piece in data["pieces"]) == 3, "once for the configs, and once for each protocol"
 
 
-def test_grids_keep_to_limit_one_per_model_first(results):
+def test_grids_within_limit_start_with_one_per_model(results):
     limit = 7 * max(p.stat().st_size for p in (results / "samples").iterdir())
     data = block(page_html.build_page(results, limit / 2**20), "data")
     embedded = data["pictures"]["embedded"]
@@ -67,8 +67,8 @@ def test_mistake_is_one_sentence(mistake, tmp_path, monkeypatch, capsys):
         status = report.main(words)
     except SystemExit as ended:
         status = ended.code
-    said = capsys.readouterr()
-    assert status == 2 and sentence in said.err and said.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert status == 2 and sentence in captured.err and captured.err.count("\n") == 1
     assert not list(tmp_path.rglob("*.html"))
 
 
@@ -83,7 +83,9 @@ def test_damaged_record_leaves_previous_page(tmp_path, capsys):
 def test_published_and_measured_never_share_axes(page):
     plots = re.findall(r"<svg .*?</svg>", page.read_text(), re.DOTALL)
     fills = [re.findall(r'<use [^>]*?fill="([^"]*)"[^>]*><title>', plot) for plot in plots]
-    assert any(fills) and all(len({fill == "var(--page)" for fill in own}) <= 1 for own in fills), "hollow or filled"
+    assert any(fills) and all(len({fill == "var(--page)" for fill in fills_of_plot}) <= 1 for fills_of_plot in fills), (
+        "hollow or filled"
+    )
 
 
 REPOSITORY = Path(__file__).parents[2] / "results"

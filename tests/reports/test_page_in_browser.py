@@ -1,4 +1,4 @@
-"""The page in Chromium: views, sorting, filters, keyboard, contrast."""
+"""Test the page in Chromium: views, sorting, filters, keyboard, contrast."""
 
 import os
 import re
@@ -56,7 +56,7 @@ NAMES = "main section:not([hidden]) table.board tbody th"
 
 
 def labels(browser, board=None):
-    """The models of one board, or of all that are shown, from top to bottom."""
+    """Return the models of one leaderboard, or of all visible ones, from top to bottom."""
     among = NAMES if board is None else f"section:nth-of-type({board + 1}) table.board tbody th"
     return browser.js(f"[...document.querySelectorAll({among!r})].map((e) => e.textContent)")
 
@@ -85,7 +85,7 @@ def test_header_sorts_by_keyboard(browser, page):
     assert labels(browser, board) == models
     browser.press("Enter")
     assert browser.js(f"{head}.getAttribute('aria-sort')") == "descending"
-    assert labels(browser, board) == [*models[2::-1], *models[3:]], "what has no value comes last"
+    assert labels(browser, board) == [*models[2::-1], *models[3:]], "rows without a value come last"
 
 
 def test_filters_show_and_count_matching_rows(browser, page):
@@ -146,7 +146,7 @@ def test_text_in_figures_has_contrast(browser, page, dark):
 
 
 def hexadecimal(rgb):
-    """rgb(0, 80, 125) as #00507d."""
+    """Convert rgb(0, 80, 125) to #00507d."""
     return "#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", rgb)[:3])
 
 
@@ -191,7 +191,7 @@ def test_back_button(browser, page):
 
 
 def test_text_has_contrast_in_both_schemes(browser, page):
-    """WCAG AA, 4.5 to 1, of the inks on the page in both schemes."""
+    """Text has a contrast of at least 4.5 to 1 (WCAG AA) in the light and the dark scheme."""
     pairs = [("ink", "page"), ("soft", "page"), ("link", "page"), ("soft", "wash"), ("ink", "wash"), ("link", "wash")]
     pairs += [(f"t{i}", "page") for i in range(6)]
     pairs += [(v, f"{v}-wash") for v in ("good", "fair", "bad", "none")]

@@ -1,4 +1,4 @@
-"""Panels as SVG elements of the page."""
+"""Test the conversion of panels to SVG elements of the page."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from bench.reports.figure_schema import Axis, Figure, Panel, Point, Series
 
 @cache
 def elements():
-    """Figure -> panels with their SVG elements."""
+    """Draw all figures; return figure name -> panels with their SVG elements."""
     return {f.name: list(zip(f.panels, svg.panel_svgs(f, f.name), strict=True)) for f in all_figures().values()}
 
 
@@ -79,7 +79,7 @@ def test_names_are_neither_formulas_nor_markup():
 
 
 def test_svg_does_not_depend_on_last_bits():
-    """Processors round logarithms differently, and the page is compared byte for byte."""
+    """Processors round logarithms differently, but the page must have the same bytes."""
 
     def nudged(value):
         return math.nextafter(value, math.inf)
