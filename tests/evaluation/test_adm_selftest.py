@@ -20,13 +20,13 @@ def test_selftest_passes_only_near_its_target(image_pair, tmp_path, command, mon
     monkeypatch.setitem(extractor_registry.EXTRACTORS, "digits-cnn", dataclasses.replace(entry, suffix=""))
     status, out, _ = command(*sides_, "--json")
     assert status == 1
-    found = json.loads(out)
+    result = json.loads(out)
     assert (
-        found["pr_dtype"] == "float16"
-        and found["protocol"] == "adm"
-        and found["reference"]["path"] == str(image_pair[1])
+        result["pr_dtype"] == "float16"
+        and result["protocol"] == "adm"
+        and result["reference"]["path"] == str(image_pair[1])
     )
-    target = {name: found["metrics"][name]["value"] for name in adm_selftest.TARGET}
+    target = {name: result["metrics"][name]["value"] for name in adm_selftest.TARGET}
     monkeypatch.setattr(adm_selftest, "TARGET", target)
     status, out, _ = command(*sides_)
     assert status == 0 and out.count(": ok, ") == 4

@@ -19,19 +19,19 @@ from bench.evaluation.extractors import extractor_registry
 
 def test_folder_and_npz_of_the_same_images_are_equal(image_pair, tmp_path, command):
     np.savez_compressed(tmp_path / "samples.npz", arr_0=pictures(1, 40))
-    found = [
+    results = [
         json.loads(command(p, "--reference", image_pair[1], "--json")[1])
         for p in (image_pair[0], tmp_path / "samples.npz")
     ]
-    assert found[0]["metrics"] == found[1]["metrics"]
-    assert [f["samples"]["kind"] for f in found] == ["folder", "npz"]
-    assert found[0]["samples"]["count"] == 40 and found[0]["reference"]["count"] == 30
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert [f["samples"]["kind"] for f in results] == ["folder", "npz"]
+    assert results[0]["samples"]["count"] == 40 and results[0]["reference"]["count"] == 30
 
 
 def test_a_sample_set_has_distance_zero_to_itself(image_pair, command):
     status, out, _ = command(image_pair[0], "--reference", image_pair[0], "--json", "--no-intervals")
-    found = {k.partition("[")[0]: m["value"] for k, m in json.loads(out)["metrics"].items()}
-    assert status == 0 and abs(found["fid"]) < 1e-5 and found["precision"] == found["recall"] == 1
+    values = {k.partition("[")[0]: m["value"] for k, m in json.loads(out)["metrics"].items()}
+    assert status == 0 and abs(values["fid"]) < 1e-5 and values["precision"] == values["recall"] == 1
 
 
 def test_table_names_metrics_counts_and_inputs(image_pair, command):
@@ -50,10 +50,10 @@ def test_statistics_need_no_images_and_no_weights(tmp_path, command):
         np.savez(tmp_path / f"{name}.npz", mu=x.mean(0), sigma=np.cov(x, rowvar=False))
     words = [tmp_path / "a.npz", "--reference", tmp_path / "b.npz", "--json"]
     status, out, _ = command(*words, extractor="inception-v3-compat")
-    found = json.loads(out)
-    assert status == 0 and list(found["metrics"]) == ["fid"] and found["extractors"] == {}
-    assert 24 < found["metrics"]["fid"]["value"] < 25 and found["samples"]["count"] is None
-    assert set(found["not_measured"]) >= {"sfid", "is", "kid", "precision", "recall", "fd_dinov2"}
+    result = json.loads(out)
+    assert status == 0 and list(result["metrics"]) == ["fid"] and result["extractors"] == {}
+    assert 24 < result["metrics"]["fid"]["value"] < 25 and result["samples"]["count"] is None
+    assert set(result["not_measured"]) >= {"sfid", "is", "kid", "precision", "recall", "fd_dinov2"}
 
 
 def test_impossible_metrics_are_refused_before_the_work(image_pair, tmp_path, command, monkeypatch):
@@ -107,8 +107,8 @@ def test_result_file_lists_left_out_images(image_pair, tmp_path, command):
     assert command(image_pair[0], "--reference", image_pair[1], "--out", out)[0] == 2
     assert not out.exists()
     status, text, _ = command(image_pair[0], "--reference", image_pair[1], "--out", out, "--skip-bad")
-    found = json.loads(out.read_text())
-    assert status == 0 and found["samples"]["count"] == 39 and len(found["samples"]["left_out"]) == 1
+    result = json.loads(out.read_text())
+    assert status == 0 and result["samples"]["count"] == 39 and len(result["samples"]["left_out"]) == 1
     assert "left out: " in text and [p.name for p in out.parent.iterdir()] == ["result.json"]
 
 

@@ -81,10 +81,10 @@ def test_fd_dinov2_needs_only_local_files(image_pair, command, dinov2, inception
         "--json",
     ]
     status, out, _ = command(*words, extractor=inception_of_means)
-    found = json.loads(out)
-    assert status == 0 and set(found["metrics"]) == {"fid", "fd_dinov2"}
-    assert found["metrics"]["fd_dinov2"]["value"] > 0 and found["metrics"]["fd_dinov2"]["interval"]
-    assert found["extractors"]["dinov2-vit-l-14"]["file"] == dinov2.name
+    result = json.loads(out)
+    assert status == 0 and set(result["metrics"]) == {"fid", "fd_dinov2"}
+    assert result["metrics"]["fd_dinov2"]["value"] > 0 and result["metrics"]["fd_dinov2"]["interval"]
+    assert result["extractors"]["dinov2-vit-l-14"]["file"] == dinov2.name
 
 
 def test_missing_dinov2_is_one_sentence(image_pair, command, dinov2, inception_of_means):

@@ -28,23 +28,24 @@ def test_extrapolated_distance_is_nearer_to_the_truth():
     held, errors = 0, []
     for seed in range(12):
         x, reference, truth = problem(seed)
-        found = extrapolated(x, reference)
-        errors.append((abs(found["value"] - truth), abs(found["distances"][0] - truth)))
-        held += found["interval"]["low"] <= truth <= found["interval"]["high"]
+        extrapolation = extrapolated(x, reference)
+        errors.append((abs(extrapolation["value"] - truth), abs(extrapolation["distances"][0] - truth)))
+        held += extrapolation["interval"]["low"] <= truth <= extrapolation["interval"]["high"]
     assert all(ours < plain for ours, plain in errors)
     assert np.mean(errors, axis=0)[0] < np.mean(errors, axis=0)[1] / 5
-    assert held >= 10 and found["sizes"] == [1280, 640, 426, 320, 256]
+    assert held >= 10 and extrapolation["sizes"] == [1280, 640, 426, 320, 256]
 
 
 def test_points_are_plain_distances_and_reproducible():
     x, reference, _ = problem(0)
-    found = extrapolated(x, reference)
-    assert found["distances"][0] == pytest.approx(
+    extrapolation = extrapolated(x, reference)
+    assert extrapolation["distances"][0] == pytest.approx(
         frechet.frechet_distance(frechet.fit_gaussian(x), reference), rel=1e-6
     )
-    assert found["distances"] == sorted(found["distances"]) and found == extrapolated(x, reference)
-    line = np.polyfit([1 / n for n in (1280, 640, 1280 / 3, 320, 256)], found["distances"], 1)
-    assert found["value"] == pytest.approx(line[1], rel=1e-9)
+    assert extrapolation["distances"] == sorted(extrapolation["distances"])
+    assert extrapolation == extrapolated(x, reference)
+    line = np.polyfit([1 / n for n in (1280, 640, 1280 / 3, 320, 256)], extrapolation["distances"], 1)
+    assert extrapolation["value"] == pytest.approx(line[1], rel=1e-9)
     assert fid_infinity.extrapolate_fid(x, reference, None)["interval"] is None
 
 
@@ -54,8 +55,8 @@ def test_its_interval_holds_the_true_distance(count, scale):
     held = 0
     for seed in range(100):
         x, reference, truth = problem(seed, count, scale=scale)
-        found = extrapolated(x, reference)["interval"]
-        held += found["low"] <= truth <= found["high"]
+        interval = extrapolated(x, reference)["interval"]
+        held += interval["low"] <= truth <= interval["high"]
     print(f"N {count} of 64 features, scale {scale}: {held} of 100")
     assert held >= 87
 
@@ -69,9 +70,9 @@ def files(tmp_path, count):
 def test_the_command_shows_value_interval_and_sizes(tmp_path, command):
     words = [*files(tmp_path, 700), "--metrics", "fid"]
     status, out, _ = command(*words, "--json")
-    found = json.loads(out)["metrics"]["fid[digits-cnn]"]
-    assert status == 0 and found["infinity"]["value"] < found["value"]
-    assert found["infinity"]["sizes"] == [700, 350, 233, 175, 140]
+    fid = json.loads(out)["metrics"]["fid[digits-cnn]"]
+    assert status == 0 and fid["infinity"]["value"] < fid["value"]
+    assert fid["infinity"]["sizes"] == [700, 350, 233, 175, 140]
     status, out, _ = command(*words)
     assert "fid[digits-cnn], N -> inf" in out and "line through N = 700, 350, 233, 175, 140" in out
     status, out, _ = command(*words, "--json", "--no-intervals")

@@ -32,10 +32,10 @@ torch.set_num_threads(1)
 from bench.evaluation import generation
 from bench.storage.run_folder import RunFolder
 from helpers import evaluation_context
-run, made = RunFolder(Path(sys.argv[1])), []
+run, lease_checks = RunFolder(Path(sys.argv[1])), []
 def die():
-    made.append(1)
-    if len(made) == 2:
+    lease_checks.append(1)
+    if len(lease_checks) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 generation.generate(evaluation_context(run, check_lease=die))
 """
@@ -45,13 +45,13 @@ generation.generate(evaluation_context(run, check_lease=die))
 def run(results):
     """A run with a snapshot that was not trained, at its one evaluation point; it exports an .npz, as digits do."""
     config = tiny_config("dit", budget__points=1, evaluation__samples=43, evaluation__batch=10)
-    made = make_run(results, config)
+    new_run = make_run(results, config)
     torch.manual_seed(0)
     net = architectures.build("dit", config.model.size, io=presets.network_io(config), args=config.model.network)
     for p in net.parameters():
         p.data = torch.randn(p.shape) * 0.2
-    tensor_files.save_tensors(made.snapshot_path(96), net.state_dict(), spec=net.spec.to_dict(), images=96)
-    return made
+    tensor_files.save_tensors(new_run.snapshot_path(96), net.state_dict(), spec=net.spec.to_dict(), images=96)
+    return new_run
 
 
 def go(run, config=None, check=lambda: None, **more):
@@ -60,17 +60,17 @@ def go(run, config=None, check=lambda: None, **more):
 
 def files(run):
     """{path: bytes} of everything that sampling leaves."""
-    found = [p for stage in ("features", "samples") for p in sorted((run.path / stage).rglob("*")) if p.is_file()]
-    return {str(p.relative_to(run.path)): p.read_bytes() for p in found}
+    paths = [p for stage in ("features", "samples") for p in sorted((run.path / stage).rglob("*")) if p.is_file()]
+    return {str(p.relative_to(run.path)): p.read_bytes() for p in paths}
 
 
 def all_at_once(run, config=None):
     """The files of the samples, which are then removed."""
     go(run, config)
-    found = files(run)
+    contents = files(run)
     for stage in ("features", "samples"):
         shutil.rmtree(run.path / stage, ignore_errors=True)
-    return found
+    return contents
 
 
 def images(data):
@@ -90,14 +90,14 @@ def test_samples_become_features_and_an_npz_export(run):
     with np.load(run.path / NPZ, allow_pickle=False) as z:
         assert z["arr_0"].shape == (43, 8, 8, 1) and z["arr_0"].dtype == np.uint8 and z["arr_0"].std() > 10
         assert z["labels"].tolist() == [i % 10 for i in range(43)]
-    found = feature_store.FeatureStore(run.features_path(96))
-    rows = found.features()
+    store = feature_store.FeatureStore(run.features_path(96))
+    rows = store.features()
     assert {k: (v.shape, v.dtype) for k, v in rows.items()} == {
         "64": ((43, 64), np.float32),
         "logits": ((43, 10), np.float32),
     }
     assert all(isinstance(x, np.memmap) for x in rows.values())
-    assert found.labels.tolist() == [i % 10 for i in range(43)]
+    assert store.labels.tolist() == [i % 10 for i in range(43)]
 
 
 def test_without_export_only_features_are_kept(run):
@@ -110,14 +110,14 @@ def test_the_features_are_those_of_the_images(run, cache):
     go(run)
     weights, _ = extractor_registry.prepare_weights("digits-cnn", "", cache)
     net = extractor_registry.build_network("digits-cnn", weights, ("64", "logits"))
-    found = feature_store.FeatureStore(run.features_path(96))
+    store = feature_store.FeatureStore(run.features_path(96))
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
     for layer, x in extractor_registry.extract_features(net, pixels).items():
-        np.testing.assert_allclose(found.features()[layer], x, rtol=1e-5, atol=1e-5)
-    moments = np.cov(found.features()["64"].astype(np.float64), rowvar=False)
-    np.testing.assert_allclose(found.statistics({"fid": "64"})["64"].sigma, moments, atol=1e-9)
-    pictures, labels = found.grid_images()
-    assert np.array_equal(pictures, pixels) and labels.tolist() == found.labels.tolist()
+        np.testing.assert_allclose(store.features()[layer], x, rtol=1e-5, atol=1e-5)
+    moments = np.cov(store.features()["64"].astype(np.float64), rowvar=False)
+    np.testing.assert_allclose(store.statistics({"fid": "64"})["64"].sigma, moments, atol=1e-9)
+    pictures, labels = store.grid_images()
+    assert np.array_equal(pictures, pixels) and labels.tolist() == store.labels.tolist()
 
 
 def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
@@ -127,8 +127,8 @@ def test_a_sampler_that_is_killed_ends_with_the_same_bytes(run):
     )
     assert done.returncode == -signal.SIGKILL
     for stage in ("features", "samples"):
-        kept = sorted(p.name for p in (run.path / stage / "000000000096.parts").glob("*.npz"))
-        assert kept == ["00000000-00000009-1.npz", "00000010-00000019-1.npz"]
+        shard_names = sorted(p.name for p in (run.path / stage / "000000000096.parts").glob("*.npz"))
+        assert shard_names == ["00000000-00000009-1.npz", "00000010-00000019-1.npz"]
     counts = []
     go(run, stop_requested=lambda: counts.append(1))
     assert len(counts) == 3  # the two that were there are not made again
@@ -159,8 +159,8 @@ def stop():
 
 
 def shard(run, stage):
-    (found,) = (run.path / stage / "000000000096.parts").glob("*.npz")
-    return found
+    (path,) = (run.path / stage / "000000000096.parts").glob("*.npz")
+    return path
 
 
 @pytest.mark.parametrize("stage", ["features", "samples"])
@@ -208,17 +208,17 @@ def test_any_number_of_processes_makes_the_same_bytes(run, tmp_path, world):
     other = run_folder.RunFolder(tmp_path / "parted" / "runs" / "x")
     other.path.mkdir(parents=True)
     (other.results / "cache").symlink_to(run.cache)
-    made = generation.target_factory(evaluation_context(other, config))(96)
+    targets = generation.target_factory(evaluation_context(other, config))(96)
 
     def net():
         return generation.load_snapshot(run.snapshot_path(96), CPU)
 
     for rank in reversed(range(world)):
-        assert not any(target.done for target in made)
-        there = {target: target.shards.scan() for target in made}
+        assert not any(target.done for target in targets)
+        there = {target: target.shards.scan() for target in targets}
         context = run_context(other, config, world=World(rank=rank, size=world))
         generation.make_missing_images(context, net, there, lambda *_: None)
-        for target in made:
+        for target in targets:
             target.finish()
     assert files(other) == files(run)
 
@@ -267,9 +267,9 @@ def test_the_pictures_are_those_that_a_grid_of_all_images_shows(classes, tmp_pat
     count = 9500 if classes == 1000 else 150
     numbers = np.arange(count)
     every = np.random.RandomState(0).randint(0, 256, (count, 8, 8, 1)).astype(np.uint8)
-    made = feature_store.FeatureProvenance(extractor="none", weights="w", sha256="0")
+    provenance = feature_store.FeatureProvenance(extractor="none", weights="w", sha256="0")
     features = feature_store.FeatureStoreWriter(
-        tmp_path / "s", count, classes, made, {"fid": "f"}, lambda _, x: {"f": flat(x)}
+        tmp_path / "s", count, classes, provenance, {"fid": "f"}, lambda _, x: {"f": flat(x)}
     )
     for block in shards.missing_batches(np.zeros(count, bool), 400, 0, 1):
         features.add(block, every[block])
@@ -313,11 +313,11 @@ def test_metrics_of_the_store_are_those_of_the_images(run, digits, cache):
     go(run)
     evaluator = evaluation_context(run, dataset=digits).evaluator
     pixels = images((run.path / NPZ).read_bytes()).astype(np.uint8).transpose(0, 3, 1, 2)
-    found = evaluator.measure_stored(feature_store.FeatureStore(run.features_path(96)), intervals=True)
+    stored = evaluator.measure_stored(feature_store.FeatureStore(run.features_path(96)), intervals=True)
     direct = evaluator.measure(pixels, np.arange(43) % 10, intervals=True)
     for name, metric in direct.items():
-        assert found[name]["value"] == pytest.approx(metric["value"], rel=1e-6)
-        assert found[name]["interval"]["low"] == pytest.approx(metric["interval"]["low"], rel=1e-5)
+        assert stored[name]["value"] == pytest.approx(metric["value"], rel=1e-6)
+        assert stored[name]["interval"]["low"] == pytest.approx(metric["interval"]["low"], rel=1e-5)
 
 
 def test_nonfinite_features_name_the_sample(monkeypatch):

@@ -57,14 +57,14 @@ def run(*words):
 @pytest.fixture(scope="module")
 def evaluated(sets, inception):
     """(result of the command under the torch-fidelity protocol, the sides it was found from)."""
-    kept, compute = [], metrics.compute_metrics
+    inputs, compute = [], metrics.compute_metrics
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "compute_metrics", lambda sides, **more: kept.append(sides) or compute(sides, **more))
+        patch.setattr(metrics, "compute_metrics", lambda sides, **more: inputs.append(sides) or compute(sides, **more))
         patch.setattr(torch.hub, "get_dir", lambda: str(sets / "empty"))
         words = [sets / "samples", "--reference", sets / "reference.npz", "--weights", inception, "--device", "cpu"]
         words += ["--protocol", "torch-fidelity", "--kid-subset", KID, "--out", sets / "result.json"]
         assert evaluate.main([str(w) for w in words]) == 0
-    return json.loads((sets / "result.json").read_text()), kept[0]
+    return json.loads((sets / "result.json").read_text()), inputs[0]
 
 
 def test_torch_fidelity_protocol_matches_the_library(evaluated, sets, inception):
@@ -83,8 +83,8 @@ def test_torch_fidelity_protocol_matches_the_library(evaluated, sets, inception)
         "precision": "precision",
         "recall": "recall",
     }
-    for own, name in pairs.items():
-        assert evaluated[0]["metrics"][own]["value"] == pytest.approx(theirs[name], rel=1e-5), own
+    for metric, name in pairs.items():
+        assert evaluated[0]["metrics"][metric]["value"] == pytest.approx(theirs[name], rel=1e-5), metric
     assert 0 < theirs["precision"] < 1 and 0 < theirs["recall"] < 1 and theirs["inception_score_mean"] > 1.0002
 
 
@@ -103,9 +103,9 @@ def test_spatial_features_are_those_of_mixed_6d(inception, evaluated):
     maps = []
     plain.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, output: maps.append(output))
     plain(torch.from_numpy(pictures(1, SAMPLES)[:2]).permute(0, 3, 1, 2))
-    found = evaluated[1].samples.features["spatial"][:2].reshape(2, 17, 17, 7)
+    spatial = evaluated[1].samples.features["spatial"][:2].reshape(2, 17, 17, 7)
     expected = maps[0][:, :7].permute(0, 2, 3, 1).numpy()
-    assert np.abs(found - expected).max() < 1e-4 and found.min() >= 0 and found.max() > 0.1
+    assert np.abs(spatial - expected).max() < 1e-4 and spatial.min() >= 0 and spatial.max() > 0.1
 
 
 def test_sfid_is_the_distance_of_the_spatial_features(evaluated):

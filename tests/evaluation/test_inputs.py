@@ -30,10 +30,10 @@ def test_unusable_images_are_named_or_left_out(kind, tmp_path):
     with pytest.raises(ValueError) as caught:
         gather(image_io.FolderImages(folder))
     assert f"{folder / '004.png'} {SPOILT[kind]}" in str(caught.value) and "--skip-bad" in str(caught.value)
-    given = image_io.FolderImages(folder, skip_bad=True)
-    side = gather(given, skip_bad=True)
-    assert side.count == 7 and [bad["file"] for bad in given.left_out] == [str(folder / "004.png")]
-    assert SPOILT[kind] in given.left_out[0]["reason"]
+    images = image_io.FolderImages(folder, skip_bad=True)
+    side = gather(images, skip_bad=True)
+    assert side.count == 7 and [bad["file"] for bad in images.left_out] == [str(folder / "004.png")]
+    assert SPOILT[kind] in images.left_out[0]["reason"]
 
 
 def gather(source, **more):
@@ -48,10 +48,10 @@ def test_nonfinite_features_are_named_or_left_out(tmp_path):
     np.savez(tmp_path / "s.npz", arr_0=pixels)
     with pytest.raises(ValueError, match=r"image 5 of .*s.npz has features with NaN"):
         gather(image_io.NpzImages(tmp_path / "s.npz"))
-    given = image_io.NpzImages(tmp_path / "s.npz")
-    side = gather(given, skip_bad=True)
+    images = image_io.NpzImages(tmp_path / "s.npz")
+    side = gather(images, skip_bad=True)
     good = np.delete(pixels, 5, axis=0).mean((1, 2))
-    assert side.count == 7 and len(given.left_out) == 1 and np.allclose(side.features["mean"], good, atol=1e-4)
+    assert side.count == 7 and len(images.left_out) == 1 and np.allclose(side.features["mean"], good, atol=1e-4)
 
 
 def bad_npz(path, kind):
@@ -138,8 +138,8 @@ def test_statistics_that_are_none_are_refused(tmp_path, kind, words):
 
 def test_images_of_another_size_are_refused(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", arr_0=np.zeros((5, 16, 16, 1), np.uint8))
-    own = str(tmp_path / "x.npz")
-    assert evaluate.main([own, "--reference", own, "--extractor", "digits-cnn"]) == 2
+    path = str(tmp_path / "x.npz")
+    assert evaluate.main([path, "--reference", path, "--extractor", "digits-cnn"]) == 2
     assert "has images of 16x16; digits-cnn takes 8x8" in capsys.readouterr().err
 
 

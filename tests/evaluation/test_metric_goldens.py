@@ -11,8 +11,8 @@ from bench.evaluation import frechet, metrics, precision_recall, uncertainty
 RADII = {"radii_ref": "real_radii", "radii_sample": "fake_radii"}
 
 
-def close(found, golden, relative, absolute):
-    return abs(found - golden) <= relative * abs(golden) + absolute
+def close(value, golden, relative, absolute):
+    return abs(value - golden) <= relative * abs(golden) + absolute
 
 
 @pytest.mark.parametrize("name", cases.names("frechet"))
@@ -35,8 +35,8 @@ def test_inception_scores_match_the_published_evaluator(name):
         p = torch.from_numpy(cases.logits(case["logits"]).astype(np.float32)).softmax(1).numpy()
     else:
         p = cases.predictions(case["predictions"])
-    found = cases.inception_score(p, case["split_size"])
-    assert np.isnan(found) if golden is None else close(found, golden, 1e-5, 0)
+    score = cases.inception_score(p, case["split_size"])
+    assert np.isnan(score) if golden is None else close(score, golden, 1e-5, 0)
 
 
 def measured(name, **options):
@@ -76,31 +76,32 @@ def test_precision_and_recall_are_exact_in_float32(name):
         with pytest.raises(ValueError, match="need at least 4"):
             measured(name)
         return
-    found = measured(name)
+    result = measured(name)
     masks = undecided(name)
     assert sum(map(np.count_nonzero, masks)) == (name == "pr_nonnegative_2048")
-    for kind, flags, mask in zip(("sample_in_ref", "ref_in_sample"), (found.inside, found.covered), masks, strict=True):
+    flags_of_sides = (result.inside, result.covered)
+    for kind, flags, mask in zip(("sample_in_ref", "ref_in_sample"), flags_of_sides, masks, strict=True):
         assert np.array_equal(flags.numpy()[~mask], bits(golden[f"{kind}_float64"], len(flags))[~mask])
-    assert found.precision == pytest.approx(golden["precision_float32"], abs=masks[0].mean() + 1e-9)
-    assert found.recall == pytest.approx(golden["recall_float32"], abs=masks[1].mean() + 1e-9)
-    for key, own in RADII.items():
+    assert result.precision == pytest.approx(golden["precision_float32"], abs=masks[0].mean() + 1e-9)
+    assert result.recall == pytest.approx(golden["recall_float32"], abs=masks[1].mean() + 1e-9)
+    for key, attribute in RADII.items():
         exact = golden[f"{key}_float64"]
-        assert np.abs(getattr(found, own).numpy() - exact).max() <= 1e-5 * exact.max() + 1e-4
+        assert np.abs(getattr(result, attribute).numpy() - exact).max() <= 1e-5 * exact.max() + 1e-4
 
 
 @pytest.mark.parametrize("name", [n for n in cases.names("precision_recall") if n != "pr_too_few"])
 def test_half_precision_is_near_the_published_evaluator(name):
     """Radii to 2e-3 and two units of the norms' last place; shares to the flags that half precision moved and 2 %."""
-    case, golden, found = cases.CASES[name], cases.golden(name), measured(name, dtype="float16")
-    for key, own in RADII.items():
+    case, golden, result = cases.CASES[name], cases.golden(name), measured(name, dtype="float16")
+    for key, attribute in RADII.items():
         x = cases.features(case["ref" if key == "radii_ref" else "sample"]).astype(np.float64)
         norms = np.square(x).sum(1).clip(max=60000).astype(np.float16)
         slack = 2e-3 * golden[key] + 2 * np.spacing(norms).astype(np.float64)
-        assert (np.abs(getattr(found, own).numpy() - golden[key]) <= slack).all()
+        assert (np.abs(getattr(result, attribute).numpy() - golden[key]) <= slack).all()
     moved = case["flags_differing_from_float64"]
     for value, share, count in (
-        (found.precision, golden["precision"], case["sample"]["n"]),
-        (found.recall, golden["recall"], case["ref"]["n"]),
+        (result.precision, golden["precision"], case["sample"]["n"]),
+        (result.recall, golden["recall"], case["ref"]["n"]),
     ):
         assert abs(value - share) * count <= moved + 0.02 * count
 
@@ -111,8 +112,8 @@ def test_a_gpu_finds_the_same_precision_and_recall(dtype):
     real, fake = (torch.from_numpy(np.abs(cases.noise(seed, (3000, 256)))) for seed in (1, 2))
     one = precision_recall.compute_precision_recall(real, fake, dtype=dtype, resamples=20)
     two = precision_recall.compute_precision_recall(real.cuda(), fake.cuda(), dtype=dtype, resamples=20)
-    found = [(m.precision, m.recall, m.recall_error) for m in (one, two)]
-    assert np.abs(np.subtract(*found)).max() <= (1e-3 if dtype == "float32" else 0.02)
+    results = [(m.precision, m.recall, m.recall_error) for m in (one, two)]
+    assert np.abs(np.subtract(*results)).max() <= (1e-3 if dtype == "float32" else 0.02)
 
 
 def test_half_precision_moves_the_precision_of_2048_features():
@@ -124,16 +125,16 @@ def test_half_precision_moves_the_precision_of_2048_features():
 @pytest.mark.parametrize("tile", [7, 64, 10_000])
 def test_precision_and_recall_do_not_depend_on_the_blocks(tile, monkeypatch):
     monkeypatch.setattr(precision_recall, "BLOCK_SIZE", tile)
-    golden, found = cases.golden("pr_basic"), measured("pr_basic")
-    assert (found.precision, found.recall) == (golden["precision_float32"], golden["recall_float32"])
+    golden, result = cases.golden("pr_basic"), measured("pr_basic")
+    assert (result.precision, result.recall) == (golden["precision_float32"], golden["recall_float32"])
 
 
 def test_copies_have_precision_one_at_radius_zero():
     """Four copies of each row: a ball of radius 0 still holds its own point, whatever float32 makes of it."""
     rows = np.abs(cases.noise(1, (20, 512))) + 3
     real, fake = np.tile(rows, (4, 1)), np.tile(rows[::-1], (5, 1))
-    found = precision_recall.compute_precision_recall(torch.from_numpy(real), torch.from_numpy(fake))
-    assert (found.precision, found.recall) == (1, 1)
+    exact = precision_recall.compute_precision_recall(torch.from_numpy(real), torch.from_numpy(fake))
+    assert (exact.precision, exact.recall) == (1, 1)
     near = precision_recall.compute_precision_recall(torch.from_numpy(real), torch.from_numpy(fake + 0.05))
     assert (near.precision, near.recall) == (0, 0)
 
@@ -147,9 +148,9 @@ def test_a_resample_recalls_what_its_samples_alone_would(monkeypatch):
         drawn = np.unique(rng.integers(180, size=180))
         recalls.append(precision_recall.compute_precision_recall(real, fake[drawn]).recall)
         scale.append(len(drawn) / (180 - len(drawn)))
-    found = precision_recall.compute_precision_recall(real, fake, resamples=30)
-    assert found.recall == precision_recall.compute_precision_recall(real, fake).recall
-    assert found.recall_error == pytest.approx(np.std(recalls) * np.mean(scale) ** 0.5, rel=1e-6)
+    result = precision_recall.compute_precision_recall(real, fake, resamples=30)
+    assert result.recall == precision_recall.compute_precision_recall(real, fake).recall
+    assert result.recall_error == pytest.approx(np.std(recalls) * np.mean(scale) ** 0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize(("count", "width"), [(400, 12), (60, 90)])
@@ -157,8 +158,8 @@ def test_leave_group_out_distances_match_a_new_fit(count, width):
     real, fake = cases.noise(1, (500, width)), cases.noise(2, (count, width)) * 1.2 + 0.1
     groups = np.random.RandomState(0).permutation(count) % 10
     reference = frechet.fit_gaussian(real)
-    for g, found in enumerate(frechet.leave_group_out_distances(fake, groups, reference)):
-        assert found == pytest.approx(
+    for g, distance in enumerate(frechet.leave_group_out_distances(fake, groups, reference)):
+        assert distance == pytest.approx(
             frechet.frechet_distance(frechet.fit_gaussian(fake[groups != g]), reference), rel=1e-6
         )
 
@@ -167,9 +168,9 @@ def test_statistics_do_not_depend_on_the_pieces_they_come_in():
     x, moments = cases.noise(3, (5000, 6)) + 1000, frechet.RunningMoments()
     for part in np.split(x, [1, 1, 70, 3333]):
         moments.add(part)
-    found = moments.gaussian()
-    assert np.array_equal(found.mu, x.mean(0)) and found.count == 5000
-    assert np.abs(found.sigma - np.cov(x.astype(np.float64), rowvar=False)).max() < 1e-10
+    gaussian = moments.gaussian()
+    assert np.array_equal(gaussian.mu, x.mean(0)) and gaussian.count == 5000
+    assert np.abs(gaussian.sigma - np.cov(x.astype(np.float64), rowvar=False)).max() < 1e-10
 
 
 def test_the_intervals_of_kid_hold_the_distance_of_larger_sets():
@@ -178,8 +179,8 @@ def test_the_intervals_of_kid_hold_the_distance_of_larger_sets():
     whole = kid(fake, real, 600)["value"]
     hits = 0
     for start in range(0, 6000, 300):
-        found = kid(fake[start : start + 300], real, 150)
-        hits += found["interval"]["low"] <= whole <= found["interval"]["high"]
+        estimate = kid(fake[start : start + 300], real, 150)
+        hits += estimate["interval"]["low"] <= whole <= estimate["interval"]["high"]
     assert hits >= 17
 
 

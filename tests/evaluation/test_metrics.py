@@ -36,15 +36,15 @@ def test_metrics_agree_with_torch_fidelity(evaluator, digits, cache):
         verbose=False,
     )
     pairs = {"fid": "frechet_inception_distance", "is": "inception_score_mean"}
-    for own, name in {**pairs, "precision": "precision", "recall": "recall"}.items():
-        assert ours[f"{own}[digits-cnn]"]["value"] == pytest.approx(theirs[name], rel=1e-5)
+    for metric, name in {**pairs, "precision": "precision", "recall": "recall"}.items():
+        assert ours[f"{metric}[digits-cnn]"]["value"] == pytest.approx(theirs[name], rel=1e-5)
 
 
 def test_the_reference_is_at_distance_zero_from_itself(evaluator, digits):
-    found = evaluator.measure(digits.reference, digits.labels, intervals=False)
-    assert found["fid[digits-cnn]"]["value"] == pytest.approx(0, abs=1e-4)
-    assert found["precision[digits-cnn]"]["value"] == found["recall[digits-cnn]"]["value"] == 1
-    assert found["class_accuracy[digits-cnn]"]["value"] > 0.99
+    measured = evaluator.measure(digits.reference, digits.labels, intervals=False)
+    assert measured["fid[digits-cnn]"]["value"] == pytest.approx(0, abs=1e-4)
+    assert measured["precision[digits-cnn]"]["value"] == measured["recall[digits-cnn]"]["value"] == 1
+    assert measured["class_accuracy[digits-cnn]"]["value"] > 0.99
 
 
 def test_real_images_are_the_floor_and_noise_the_ceiling(results, digits):
@@ -74,27 +74,27 @@ def test_the_committed_rows_of_held_out_digits_are_found_again(path, evaluator, 
     record = json.loads(path.read_text())
     own_hash = weight_hashes.hash_weights(cache / "digits-cnn.safetensors")
     assert record["protocol"]["evaluation"]["extractor_hash"] == own_hash
-    found = evaluator.measure(digits.held_out, digits.held_out_labels, intervals=True)
-    assert list(found) == list(record["metrics"])
+    measured = evaluator.measure(digits.held_out, digits.held_out_labels, intervals=True)
+    assert list(measured) == list(record["metrics"])
     for name, committed in record["metrics"].items():
-        assert found[name]["value"] == pytest.approx(committed["value"], rel=1e-6)
-        if found[name]["interval"]["method"] == committed["interval"]["method"]:
+        assert measured[name]["value"] == pytest.approx(committed["value"], rel=1e-6)
+        if measured[name]["interval"]["method"] == committed["interval"]["method"]:
             for end in ("low", "high"):
-                assert found[name]["interval"][end] == pytest.approx(committed["interval"][end], rel=1e-5)
+                assert measured[name]["interval"][end] == pytest.approx(committed["interval"][end], rel=1e-5)
 
 
 def test_wrong_labels_have_no_accuracy(evaluator, digits):
-    found = evaluator.measure(digits.held_out, (digits.held_out_labels + 1) % 10, intervals=False)
-    assert found["class_accuracy[digits-cnn]"]["value"] < 0.02
+    measured = evaluator.measure(digits.held_out, (digits.held_out_labels + 1) % 10, intervals=False)
+    assert measured["class_accuracy[digits-cnn]"]["value"] < 0.02
 
 
 def test_intervals_hold_their_value_and_stay_possible(evaluator, digits):
-    found = evaluator.measure(digits.held_out[:100], digits.held_out_labels[:100], intervals=True)
-    for name, m in found.items():
+    measured = evaluator.measure(digits.held_out[:100], digits.held_out_labels[:100], intervals=True)
+    for name, m in measured.items():
         low, high = m["interval"]["low"], m["interval"]["high"]
         assert low <= m["value"] <= high and m["samples"] == 100
         assert low >= 0 and (high <= 1 or name.startswith(("fid", "is"))), name
-    assert found["fid[digits-cnn]"]["direction"] == "lower"
+    assert measured["fid[digits-cnn]"]["direction"] == "lower"
 
 
 def test_intervals_do_not_depend_on_the_order_of_the_labels(evaluator, digits):

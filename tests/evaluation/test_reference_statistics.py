@@ -18,8 +18,8 @@ def build(cache, tmp_path, capsys):
     """Runs bench.reference with the digits CNN: (exit status, the JSON it printed or None, what it said)."""
     weights = cache / "digits-cnn.safetensors"
 
-    def run(*words, own=("--extractor", "digits-cnn", "--weights", weights)):
-        status = reference.main([str(w) for w in (*words, *own, "--cache", tmp_path / "cache", "--json")])
+    def run(*words, options=("--extractor", "digits-cnn", "--weights", weights)):
+        status = reference.main([str(w) for w in (*words, *options, "--cache", tmp_path / "cache", "--json")])
         done = capsys.readouterr()
         return status, json.loads(done.out) if done.out else None, done.err
 
@@ -30,9 +30,9 @@ def build(cache, tmp_path, capsys):
 def command(cache, capsys):
     """Runs bench.evaluate: (exit status, the JSON it printed or None, what it said)."""
 
-    def run(*words, own=()):
+    def run(*words, options=()):
         weights = ["--weights", cache / "digits-cnn.safetensors", "--device", "cpu"]
-        status = evaluate.main([str(w) for w in (*words, *(own or weights), "--json")])
+        status = evaluate.main([str(w) for w in (*words, *(options or weights), "--json")])
         done = capsys.readouterr()
         return status, json.loads(done.out) if done.out else None, done.err
 
@@ -50,31 +50,31 @@ def fake(tmp_path):
 
 
 def test_statistics_measure_as_the_images_they_were_made_of(build, command, real, fake):
-    made = build(real, "--features")[1]
-    status, stored, _ = command(fake, "--reference", made["path"])
+    built = build(real, "--features")[1]
+    status, stored, _ = command(fake, "--reference", built["path"])
     _, images, _ = command(fake, "--reference", real, "--extractor", "digits-cnn")
     assert status == 0 and stored["metrics"] == images["metrics"] and len(stored["metrics"]) == 4
-    assert stored["reference"]["manifest"] == made["manifest"] and stored["notes"] == []
+    assert stored["reference"]["manifest"] == built["manifest"] and stored["notes"] == []
 
 
 def test_the_file_is_in_adms_layout_and_says_what_it_is_of(build, real, cache):
-    made = build(real, "--skip-bad")[1]
-    with np.load(made["path"], allow_pickle=False) as z:
+    built = build(real, "--skip-bad")[1]
+    with np.load(built["path"], allow_pickle=False) as z:
         mu, sigma, text = z["mu"], z["sigma"], str(z["manifest"])
-    found = json.loads(text)
-    assert mu.shape == (64,) and sigma.shape == (64, 64) and found == made["manifest"]
-    assert (found["count"], found["size"], found["left_out"]) == (30, [3, 8, 8], 0)
-    assert found["weights_sha256"] == extractor_registry.hash_weights(cache / "digits-cnn.safetensors")
-    assert found["extractor"] == "digits-cnn" and found["data"] == "real" and found["layers"] == {"mu": "64"}
+    manifest = json.loads(text)
+    assert mu.shape == (64,) and sigma.shape == (64, 64) and manifest == built["manifest"]
+    assert (manifest["count"], manifest["size"], manifest["left_out"]) == (30, [3, 8, 8], 0)
+    assert manifest["weights_sha256"] == extractor_registry.hash_weights(cache / "digits-cnn.safetensors")
+    assert manifest["extractor"] == "digits-cnn" and manifest["data"] == "real" and manifest["layers"] == {"mu": "64"}
     assert str(real.parent) not in text
 
 
 def test_inceptions_file_has_both_pairs_of_statistics(build, tmp_path, inception):
-    made = build(save_folder(tmp_path / "three", pictures(2, 3)), own=("--weights", inception))[1]
-    with np.load(made["path"], allow_pickle=False) as z:
+    built = build(save_folder(tmp_path / "three", pictures(2, 3)), options=("--weights", inception))[1]
+    with np.load(built["path"], allow_pickle=False) as z:
         shapes = {name: z[name].shape for name in z.files if name != "manifest"}
     assert shapes == {"mu": (2048,), "sigma": (2048, 2048), "mu_s": (2023,), "sigma_s": (2023, 2023)}
-    assert made["manifest"]["layers"] == {"mu": "2048", "mu_s": "spatial"}
+    assert built["manifest"]["layers"] == {"mu": "2048", "mu_s": "spatial"}
 
 
 def test_running_again_says_that_the_file_is_there(build, real, monkeypatch):
@@ -97,31 +97,31 @@ def test_another_cause_is_another_file(change, build, real):
 
 
 def test_a_known_data_set_and_a_run_of_it_give_the_same_file(build, results, digits, cache):
-    named = build("digits", own=("--weights", cache / "digits-cnn.safetensors"))[1]
+    named = build("digits", options=("--weights", cache / "digits-cnn.safetensors"))[1]
     run = make_run(results, tiny_config())
-    again = build(run.path, own=("--weights", cache / "digits-cnn.safetensors"))[1]
+    again = build(run.path, options=("--weights", cache / "digits-cnn.safetensors"))[1]
     assert named["path"] == again["path"] and (named["new"], again["new"]) == (True, False)
-    found = named["manifest"]
-    assert found["data_sha256"] == digits.reference_hash() and found["count"] == len(digits.reference)
-    assert found["protocol"] == "torch-fidelity"
+    manifest = named["manifest"]
+    assert manifest["data_sha256"] == digits.reference_hash() and manifest["count"] == len(digits.reference)
+    assert manifest["protocol"] == "torch-fidelity"
 
 
 def test_a_data_set_by_path_is_cropped_and_says_so(build, tmp_path):
     write_images(tmp_path / "set" / "cats", 9)
     write_images(tmp_path / "set" / "dogs", 8, first=9)
-    made = build(f"{tmp_path / 'set'}@8")[1]
-    found = made["manifest"]
-    assert (found["data"], found["count"], found["size"]) == ("set@8", 17, [3, 8, 8])
-    assert found["crop"] == "ADM's (halved by boxes, bicubic, the middle) to 8 pixels"
-    assert "set_8" in made["path"] and str(tmp_path / "set") not in json.dumps(found)
+    built = build(f"{tmp_path / 'set'}@8")[1]
+    manifest = built["manifest"]
+    assert (manifest["data"], manifest["count"], manifest["size"]) == ("set@8", 17, [3, 8, 8])
+    assert manifest["crop"] == "ADM's (halved by boxes, bicubic, the middle) to 8 pixels"
+    assert "set_8" in built["path"] and str(tmp_path / "set") not in json.dumps(manifest)
 
 
 def test_damaged_images_are_counted_or_refused(build, real):
     (real / "004.png").write_text("no picture")
     status, _, err = build(real)
     assert status == 2 and "004.png cannot be read" in err
-    found = build(real, "--skip-bad")[1]["manifest"]
-    assert (found["count"], found["left_out"]) == (29, 1)
+    manifest = build(real, "--skip-bad")[1]["manifest"]
+    assert (manifest["count"], manifest["left_out"]) == (29, 1)
 
 
 def altered(path, **changes):
@@ -152,8 +152,8 @@ DIFFERENT = {
 def test_statistics_that_do_not_fit_are_refused_in_a_sentence(kind, build, command, real, fake):
     changes, sentence = DIFFERENT[kind]
     path = altered(reference_statistics.Path(build(real, "--features")[1]["path"]), **changes)
-    status, found, err = command(fake, "--reference", path)
-    assert status == 2 and found is None and sentence in err.splitlines()[-1]
+    status, result, err = command(fake, "--reference", path)
+    assert status == 2 and result is None and sentence in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("bench.evaluate: ") and str(path) in err
 
 
@@ -162,15 +162,15 @@ def test_what_is_asked_for_must_be_what_the_manifest_says(build, command, real, 
     status, _, err = command(fake, "--reference", path, "--protocol", "torch-fidelity")
     assert status == 2 and "was made with protocol adm, and this evaluation with torch-fidelity" in err
     words = [fake, "--reference", path, "--extractor", "inception-v3-compat"]
-    status, _, err = command(*words, own=("--weights", inception))
+    status, _, err = command(*words, options=("--weights", inception))
     assert status == 2 and "was made with features of digits-cnn, and this evaluation with inception-v3-compat" in err
 
 
 def test_two_files_of_statistics_must_agree_with_each_other(build, command, real, fake):
     one, two = (reference_statistics.Path(build(side, "--features")[1]["path"]) for side in (real, fake))
-    status, found, _ = command(one, "--reference", two)
-    assert status == 0 and found["reference"]["count"] == 40
-    assert {name.partition("[")[0] for name in found["metrics"]} == {"fid", "precision", "recall"}
+    status, result, _ = command(one, "--reference", two)
+    assert status == 0 and result["reference"]["count"] == 40
+    assert {name.partition("[")[0] for name in result["metrics"]} == {"fid", "precision", "recall"}
     status, _, err = command(one, "--reference", altered(two, size=[3, 64, 64]))
     assert status == 2 and "(3, 64, 64)" in err
 
@@ -179,16 +179,16 @@ def test_statistics_without_a_manifest_pass_with_a_note(build, command, real, fa
     path = reference_statistics.Path(build(real)[1]["path"])
     with np.load(path, allow_pickle=False) as z:
         np.savez(path.with_name("plain.npz"), mu=z["mu"], sigma=z["sigma"])
-    status, found, _ = command(fake, "--reference", path.with_name("plain.npz"), "--extractor", "digits-cnn")
-    assert status == 0 and found["reference"]["manifest"] is None
-    assert any("plain.npz has no manifest: only the width" in note for note in found["notes"])
+    status, result, _ = command(fake, "--reference", path.with_name("plain.npz"), "--extractor", "digits-cnn")
+    assert status == 0 and result["reference"]["manifest"] is None
+    assert any("plain.npz has no manifest: only the width" in note for note in result["notes"])
 
 
 def test_counts_unlike_those_of_published_tables_are_noted(command, real, fake, inception_of_means):
-    status, found, _ = command(fake, "--reference", real, own=("--device", "cpu"))
+    status, result, _ = command(fake, "--reference", real, options=("--device", "cpu"))
     assert status == 0
-    assert any("40 samples, where published tables use 50,000" in note for note in found["notes"])
-    assert any("precision and recall against 30 images" in note for note in found["notes"])
+    assert any("40 samples, where published tables use 50,000" in note for note in result["notes"])
+    assert any("precision and recall against 30 images" in note for note in result["notes"])
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_counts_unlike_those_of_published_tables_are_noted(command, real, fake, 
 def test_what_cannot_be_built_is_one_sentence(words, sentence, build, real, tmp_path):
     np.savez(tmp_path / "s.npz", mu=np.zeros(4), sigma=np.eye(4))
     names = {"none": tmp_path / "none", "statistics": tmp_path / "s.npz", "real": real}
-    status, found, err = build(*(w.format(**names) for w in words))
-    assert status == 2 and found is None and sentence in err and len(err.splitlines()) == 1
+    status, result, err = build(*(w.format(**names) for w in words))
+    assert status == 2 and result is None and sentence in err and len(err.splitlines()) == 1
     assert not list(tmp_path.glob("cache/references/*"))
 
 

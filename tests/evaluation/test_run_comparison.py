@@ -20,7 +20,7 @@ def stored(run, point, images_NCHW, weights, labels=10):
     """A feature store of these images, as sampling leaves it."""
     layers = extractor_registry.EXTRACTORS["digits-cnn"].layers
     net = extractor_registry.build_network("digits-cnn", weights, layers.values())
-    made = feature_store.FeatureProvenance(
+    provenance = feature_store.FeatureProvenance(
         extractor="digits-cnn", weights=weights.name, sha256=extractor_registry.hash_weights(weights)
     )
 
@@ -28,7 +28,7 @@ def stored(run, point, images_NCHW, weights, labels=10):
         return feature_extraction.extract_in_batches(net, numbers, images.transpose(0, 3, 1, 2))
 
     features = feature_store.FeatureStoreWriter(
-        run.features_path(point), len(images_NCHW), labels, made, layers, extract
+        run.features_path(point), len(images_NCHW), labels, provenance, layers, extract
     )
     features.add(np.arange(len(images_NCHW)), images_NCHW.transpose(0, 2, 3, 1))
     features.finish()
@@ -50,10 +50,10 @@ def test_a_run_measures_as_its_own_evaluation_did(measured, command, capsys):
     run, metrics_ = measured
     capsys.readouterr()
     _, out, err = command(run.path, "--reference", run.path, "--json")
-    found = json.loads(out)
-    assert found["protocol"] == "torch-fidelity" and found["samples"]["count"] == 40
-    assert found["samples"]["path"].endswith("features/000000000096") and "samples, digits-cnn" not in err
-    assert found["metrics"] == metrics_
+    result = json.loads(out)
+    assert result["protocol"] == "torch-fidelity" and result["samples"]["count"] == 40
+    assert result["samples"]["path"].endswith("features/000000000096") and "samples, digits-cnn" not in err
+    assert result["metrics"] == metrics_
 
 
 def test_a_store_needs_no_weights_against_statistics(measured, command, capsys, tmp_path):
@@ -62,9 +62,10 @@ def test_a_store_needs_no_weights_against_statistics(measured, command, capsys, 
     capsys.readouterr()
     statistics = run.features_path(48) / "statistics.npz"
     status, out, _ = command(run.path, "--reference", statistics, "--json", weights=None)
-    found = json.loads(out)
-    assert status == 0 and list(found["metrics"]) == ["fid[digits-cnn]", "is[digits-cnn]", "class_accuracy[digits-cnn]"]
-    assert found["extractors"]["digits-cnn"]["file"] == "digits-cnn.safetensors"
+    result = json.loads(out)
+    assert status == 0
+    assert list(result["metrics"]) == ["fid[digits-cnn]", "is[digits-cnn]", "class_accuracy[digits-cnn]"]
+    assert result["extractors"]["digits-cnn"]["file"] == "digits-cnn.safetensors"
     assert not (run.results / "cache").exists()
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(8), sigma=np.eye(8))
     status, _, err = command(run.path, "--reference", tmp_path / "narrow.npz", weights=None)
@@ -76,8 +77,8 @@ def test_stored_features_are_extrapolated_without_images(results, digits, comman
     run = make_run(results, tiny_config())
     stored(run, 96, digits.images[:count], extractor_registry.prepare_weights("digits-cnn", "", run.cache)[0])
     words = [run.path, "--reference", run.path, "--fid-infinity", "--metrics", "fid", "--no-intervals"]
-    found, out, err = command(*words)
-    assert found == status
+    exit_status, out, err = command(*words)
+    assert exit_status == status
     assert "N -> inf" in out if status == 0 else "400 samples are too few: with 64 features it needs 640" in err
 
 
@@ -96,7 +97,7 @@ def test_other_weights_than_the_stores_need_images(measured, digits, command, ca
     if exported == "nothing":
         assert status == 2 and err.count("\n") == 1 and "run it again with --export npz, which writes them" in err
         return
-    found = json.loads(out)
-    assert found["samples"]["path"] == str(run.export_path(96, exported)) and found["samples"]["count"] == 40
-    assert found["metrics"]["fid[digits-cnn]"] != metrics_["fid[digits-cnn]"]
-    assert ("class_accuracy[digits-cnn]" in found["metrics"]) == (exported == "npz")
+    result = json.loads(out)
+    assert result["samples"]["path"] == str(run.export_path(96, exported)) and result["samples"]["count"] == 40
+    assert result["metrics"]["fid[digits-cnn]"] != metrics_["fid[digits-cnn]"]
+    assert ("class_accuracy[digits-cnn]" in result["metrics"]) == (exported == "npz")

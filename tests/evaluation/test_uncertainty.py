@@ -34,15 +34,15 @@ def draws(purpose, count, width, scale, repeats, real_count=600):
         features={"f": rng.standard_normal((real_count, width)).astype(np.float32)}, count=real_count
     )
     purpose, _, protocol = purpose.partition(", ")
-    protocol, found = protocol or "adm", {}
+    protocol, measured = protocol or "adm", {}
     for _ in range(repeats):
         x = (scale * rng.standard_normal((count, width))).astype(np.float32)
         one = metrics.SampleSet(features={"f": x, "logits": x}, count=count)
-        given = metrics.MetricInputs(samples=one, reference=real, layers=LAYERS, protocol=protocol)
-        for name, m in metrics.compute_metrics(given, wanted=metrics.METRICS_OF_PURPOSE[purpose]).items():
+        inputs = metrics.MetricInputs(samples=one, reference=real, layers=LAYERS, protocol=protocol)
+        for name, m in metrics.compute_metrics(inputs, wanted=metrics.METRICS_OF_PURPOSE[purpose]).items():
             reach = max(m["interval"]["high"] - m["value"], m["value"] - m["interval"]["low"])
-            found.setdefault(name, []).append((m["value"], reach / uncertainty.Z_95))
-    return {name: np.array(rows) for name, rows in found.items()}
+            measured.setdefault(name, []).append((m["value"], reach / uncertainty.Z_95))
+    return {name: np.array(rows) for name, rows in measured.items()}
 
 
 def judged(rows):

@@ -167,8 +167,8 @@ def test_every_choice_of_sampling_changes_the_fingerprint(key):
 
 def test_captions_name_a_precision_below_float32():
     words = [
-        protocol.describe_protocol({"evaluation": protocol.evaluation_protocol(resolved(settings=own), **HASHES)})
-        for own in ({}, {"evaluation.precision": "bf16"})
+        protocol.describe_protocol({"evaluation": protocol.evaluation_protocol(resolved(settings=settings), **HASHES)})
+        for settings in ({}, {"evaluation.precision": "bf16"})
     ]
     assert " in bf16" in words[1] and words[0] == words[1].replace(" in bf16", "")
 

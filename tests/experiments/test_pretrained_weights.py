@@ -48,8 +48,9 @@ def same(one, other):
 @pytest.mark.parametrize("ending", [".pt", ".pth", ".ckpt", ".safetensors"])
 def test_every_family_is_known_by_its_keys_in_every_format(tmp_path, family, ending):
     net = tiny(family)
-    found = pretrained_weights.read_checkpoint(written(tmp_path / f"x{ending}", to_official(net)), ctor=TINY[family])
-    assert found.family == family and same(found.net, net)
+    path = written(tmp_path / f"x{ending}", to_official(net))
+    checkpoint = pretrained_weights.read_checkpoint(path, ctor=TINY[family])
+    assert checkpoint.family == family and same(checkpoint.net, net)
 
 
 def test_the_hash_is_of_the_weights_and_not_of_the_file(tmp_path):
@@ -99,13 +100,13 @@ def test_a_diffusers_folder_is_read_alone_or_in_its_pipeline(tmp_path, nested):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"_class_name": "DiTTransformer2DModel", **config}))
     save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
-    found = pretrained_weights.read_checkpoint(tmp_path)
+    checkpoint = pretrained_weights.read_checkpoint(tmp_path)
     x, t, y = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 800.0]), torch.tensor([1, 10])
     with torch.no_grad():
-        assert torch.equal(found.net(x, t, y), net(x, t, y))
+        assert torch.equal(checkpoint.net(x, t, y), net(x, t, y))
 
 
-def own(path, change=lambda tensors, notes: None):
+def save_snapshot(path, change=lambda tensors, notes: None):
     """A snapshot of ours, changed before it is written."""
     net = build("dit", "nano/2", io=IOSpec(channels=1, size=8, num_classes=10))
     tensors, notes = dict(net.state_dict()), {"spec": net.spec.to_dict(), "diffusion": {"schedule": "cosine"}}
@@ -115,9 +116,10 @@ def own(path, change=lambda tensors, notes: None):
 
 
 def test_our_own_snapshot_brings_its_network_and_its_process(tmp_path):
-    net = own(tmp_path / "x.safetensors")
-    found = pretrained_weights.read_checkpoint(tmp_path / "x.safetensors")
-    assert same(found.net, net) and found.family == "bench" and found.diffusion == DiffusionConfig(schedule="cosine")
+    net = save_snapshot(tmp_path / "x.safetensors")
+    checkpoint = pretrained_weights.read_checkpoint(tmp_path / "x.safetensors")
+    assert same(checkpoint.net, net) and checkpoint.family == "bench"
+    assert checkpoint.diffusion == DiffusionConfig(schedule="cosine")
 
 
 OWN_MISTAKES = {
@@ -132,7 +134,7 @@ OWN_MISTAKES = {
 @pytest.mark.parametrize("mistake", OWN_MISTAKES)
 def test_a_wrong_snapshot_is_refused_like_any_other_file(tmp_path, mistake):
     change, words = OWN_MISTAKES[mistake]
-    own(tmp_path / "x.safetensors", change)
+    save_snapshot(tmp_path / "x.safetensors", change)
     with pytest.raises(ValueError, match=rf"x\.safetensors.*{words}"):
         pretrained_weights.read_checkpoint(tmp_path / "x.safetensors")
 
@@ -142,7 +144,7 @@ def test_a_file_imports_no_module_that_was_not_named(tmp_path, monkeypatch):
         "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nclass Net: ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    own(tmp_path / "x.safetensors", lambda t, n: n["spec"].update(arch="evil:Net"))
+    save_snapshot(tmp_path / "x.safetensors", lambda t, n: n["spec"].update(arch="evil:Net"))
     with pytest.raises(ValueError, match="is a snapshot of evil:Net; to run that code, name it with --arch evil:Net"):
         pretrained_weights.read_checkpoint(tmp_path / "x.safetensors")
     assert not (tmp_path / "ran").exists()
@@ -160,8 +162,8 @@ def test_ldm_is_sampled_with_its_moving_average(tmp_path):
     whole = {f"model.diffusion_model.{key}": value for key, value in net.items()}
     for key, value in net.items():
         average["model_ema.diffusion_model" + key.replace(".", "")] = value + 1
-    found = pretrained_weights._weights({"state_dict": {**whole, **average}})
-    assert all(torch.equal(found[f"model.diffusion_model.{key}"], value + 1) for key, value in net.items())
+    weights = pretrained_weights._weights({"state_dict": {**whole, **average}})
+    assert all(torch.equal(weights[f"model.diffusion_model.{key}"], value + 1) for key, value in net.items())
 
 
 class Evil:

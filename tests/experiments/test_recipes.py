@@ -33,7 +33,7 @@ FOUND = {  # recipe -> the row of training.csv that it is held to: paper, model,
     "unet LDM-4": ("LDM", "LDM-4 class-cond", "ImageNet class-cond", "256", PAPER),
     "unet LDM-8": ("LDM", "LDM-8 class-cond", "ImageNet class-cond", "256", PAPER),
 }
-NATIVE = {f"{arch} {key}": n for arch, own in recipes.NATIVE_RECIPES.items() for key, n in own.items()}
+NATIVE = {f"{arch} {key}": n for arch, group in recipes.NATIVE_RECIPES.items() for key, n in group.items()}
 
 
 def test_every_recipe_is_held_to_a_row():
@@ -48,8 +48,8 @@ def row_of(name):
 
 def number(text):
     """The first number of a cell, "178,000" and "1M" included; None for a blank one."""
-    found = re.match(r"([\d.]+(?:e-?\d+)?)([KM]?)", text.replace(",", ""))
-    return float(found[1]) * {"": 1, "K": 1e3, "M": 1e6}[found[2]] if found else None
+    match = re.match(r"([\d.]+(?:e-?\d+)?)([KM]?)", text.replace(",", ""))
+    return float(match[1]) * {"": 1, "K": 1e3, "M": 1e6}[match[2]] if match else None
 
 
 @pytest.mark.parametrize("name", FOUND)

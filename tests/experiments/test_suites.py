@@ -35,11 +35,11 @@ def test_suites_have_every_scale_and_three_seeds(name):
 
 @pytest.mark.parametrize(("name", "scale"), EVERY)
 def test_variants_of_a_suite_share_all_but_the_network(name, scale):
-    found = list(configs(name, scale).values())
+    variants = list(configs(name, scale).values())
     for part in ("budget", "data", "evaluation", "track"):
-        assert all(getattr(c, part) == getattr(found[0], part) for c in found), part
+        assert all(getattr(c, part) == getattr(variants[0], part) for c in variants), part
     if scale != "paper":
-        assert all(c.recipe == found[0].recipe and c.diffusion == found[0].diffusion for c in found)
+        assert all(c.recipe == variants[0].recipe and c.diffusion == variants[0].diffusion for c in variants)
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY)
@@ -59,12 +59,12 @@ def test_every_toy_network_can_be_built_and_costs_are_solved(name):
 @pytest.mark.parametrize("name", suites.SUITES)
 def test_a_finished_run_has_the_key_of_its_variant(name):
     keys = suites.variant_keys(name, "digits")
-    found = []
+    run_keys = []
     for wish in suites.suite_requests(name, "digits", RunRequest(seed=7, track=""), 1):
         config = resolve.with_solved_size(presets.compose_config(wish))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, hash="filled in"))
-        found.append(configuration_key(json.loads(json.dumps(config.identity())), SEED + RESOLVED))
-    assert len(found) == len(set(found)) and set(found) == set(keys.values())
+        run_keys.append(configuration_key(json.loads(json.dumps(config.identity())), SEED + RESOLVED))
+    assert len(run_keys) == len(set(run_keys)) and set(run_keys) == set(keys.values())
 
 
 def test_a_family_has_one_design_at_all_three_costs():
@@ -81,17 +81,17 @@ def test_another_budget_is_another_cell():
 
 
 def test_paper_scale_uses_the_papers_recipes_and_sizes():
-    found = configs("dit-conditioning", "paper")
-    assert {c.model.size for c in found.values()} == {"XL/2"} and {c.track for c in found.values()} == {"native"}
-    assert {c.budget.images for c in found.values()} == {400_000 * 256}
+    variants = configs("dit-conditioning", "paper")
+    assert {c.model.size for c in variants.values()} == {"XL/2"} and {c.track for c in variants.values()} == {"native"}
+    assert {c.budget.images for c in variants.values()} == {400_000 * 256}
     assert {c.track for c in configs("matched", "paper").values()} == {"shared"}
 
 
 def test_seeds_come_one_after_the_other_and_what_is_set_wins():
     base = RunRequest(seed=5, track="", settings={"budget.images": "9"})
-    found = suites.suite_requests("dit-conditioning", "digits", base, 2)
-    assert [w.seed for w in found] == [5] * 4 + [6] * 4
-    assert {w.settings["budget.images"] for w in found} == {"9"}
+    requests = suites.suite_requests("dit-conditioning", "digits", base, 2)
+    assert [w.seed for w in requests] == [5] * 4 + [6] * 4
+    assert {w.settings["budget.images"] for w in requests} == {"9"}
     assert len(suites.suite_requests("dit-conditioning", "digits", RunRequest(track=""))) == 12
 
 
@@ -118,10 +118,10 @@ def test_a_contradiction_is_one_sentence(words, sentence, capsys):
 def test_the_studies_of_the_readme_are_the_committed_records():
     root = Path(__file__).parents[2]
     readme = (root / "results" / "README.md").read_text()
-    found = {}
+    records = {}
     for r in read_records(root / "results"):
-        found.setdefault(configuration_key(r.config, SEED + RESOLVED) if r.config else r.label, []).append(r)
-    cells = {name: found[key] for name, key in suites.variant_keys("matched", "digits").items()}
+        records.setdefault(configuration_key(r.config, SEED + RESOLVED) if r.config else r.label, []).append(r)
+    cells = {name: records[key] for name, key in suites.variant_keys("matched", "digits").items()}
     assert all(len(runs) == suites.SUITES["matched"].seeds["digits"] for runs in cells.values())
     for cost in suites.MATCHED_REFERENCES["digits"]:
         row = []
@@ -139,7 +139,7 @@ def test_readme_sampling_steps_match_the_records():
             fids.setdefault(at, {})[r.config["evaluation"]["steps"]] = r.metrics["fid[digits-cnn]"].value
     assert len(fids) == 6 and all(sorted(by_steps) == [4, 8, 16, 32] for by_steps in fids.values())
     for patch in (1, 2):
-        own = [by_steps for at, by_steps in sorted(fids.items()) if at[0] == patch]
-        assert all(min(less.values()) > more[8] for less, more in pairwise(own))
+        by_cost = [by_steps for at, by_steps in sorted(fids.items()) if at[0] == patch]
+        assert all(min(less.values()) > more[8] for less, more in pairwise(by_cost))
     words = f"{fids[1, 33.7][4]:.2f} at 33.7 M MACs, {fids[1, 14.8][8]:.2f} at 14.8 M with 8"
     assert words in (root / "results" / "README.md").read_text()
