@@ -35,10 +35,12 @@ def reference(label, fid):
     """Beside the others' boards: of the same evaluation."""
     one = run("dit", 0, 60_000)
     halves = {"evaluation": one.protocol["evaluation"]}
-    own = {"protocol": halves, "fingerprint": fingerprint(halves), "config": {}, "kind": "reference"}
+    reference = {"protocol": halves, "fingerprint": fingerprint(halves), "config": {}, "kind": "reference"}
     metrics = {"fid[digits-cnn]": metric(fid, reach=0.1)}
     more = {"metrics": metrics, "cost": None, "curve": [], "losses": [], "checkpoint": None, "incidents": []}
-    return dataclasses.replace(one, **own, **more, label=label, id=record.record_id(label, {}, own["fingerprint"]))
+    return dataclasses.replace(
+        one, **reference, **more, label=label, id=record.record_id(label, {}, reference["fingerprint"])
+    )
 
 
 def page_study():
