@@ -82,19 +82,19 @@ def differences(name, got):
 
 
 EXP_BELOW_ONE = 0.5 * 2**-24 / np.log(2)
-"""Bits (4.3e-8) by which another exp may move the prior's KL, 0.5 (-1 - l + exp(l) + m^2) in float32.
+"""Bits (4.3e-8) that another processor's exp may add to the prior's KL, 0.5 (-1 - l + exp(l) + m^2) in float32.
 
 The log variance l of the last timestep is about -5e-5, so exp(l) is one of two float32 that are 2^-24 apart, and the
 choice depends on the processor.  The other operations are single sums and products, which all round alike.  l is the
 same for every entry, so the mean over the entries does not make the difference smaller.  The cosine schedule's
-l is above -1e-8, where every exp rounds to 1; the index lists no tolerance for it, and it gets no allowance.
+l is above -1e-8, so every exp rounds to 1; the index lists no tolerance for it, so nothing is added.
 """
 
 
 def difference(case, name, got, want):
     """A message, or None: |got - want| <= tol (u + |want|), u = min(1, rms of the finite entries of want).
 
-    `prior_bpd` is some 1e-5 bits made of terms of size 1, and where it has a tolerance, EXP_BELOW_ONE is added.
+    `prior_bpd` is about 1e-5 bits, a sum of terms near 1.  If the case has a tolerance for it, EXP_BELOW_ONE is added.
     """
     if got.shape != want.shape:
         return f"{name} is {got.shape}, should be {want.shape}"
@@ -102,7 +102,7 @@ def difference(case, name, got, want):
         return None if np.array_equal(got, want) else f"{name}: integers differ"
     g, w = got.astype(np.float64), want.astype(np.float64)
     if not np.array_equal(np.isnan(g), np.isnan(w)):
-        return f"{name}: not-a-number elsewhere"
+        return f"{name}: NaN at other entries"
     finite = w[np.isfinite(w)]
     unit = min(1.0, float(np.sqrt((finite**2).mean()))) if finite.size else 1.0
     with np.errstate(invalid="ignore"):

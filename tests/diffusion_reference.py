@@ -1,7 +1,7 @@
-"""What the published diffusion code has beyond the benchmark: options of the process, its steps, bounds and schedules.
+"""Options, steps, bounds and schedules of the published diffusion code that the benchmark does not need.
 
 `ReferenceDiffusion` extends the process that the benchmark trains, so that the goldens of the published code also test
-what the two share.  DDPM is arXiv:2006.11239, iDDPM arXiv:2102.09672, ADM arXiv:2105.05233.
+the shared code.  DDPM is arXiv:2006.11239, iDDPM arXiv:2102.09672, ADM arXiv:2105.05233.
 """
 
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ class ReferenceDiffusion(GaussianDiffusion):
         p = super().p_mean_variance(out, xt, t_B)
         x0 = transform(p.pred_x0)
         variance = p.log_variance.exp()
-        if out.shape[1] == xt.shape[1]:  # the posterior's variance at t = 0 is zero, and its logarithm another number
+        if out.shape[1] == xt.shape[1]:  # at t = 0 the posterior variance is zero, but its log is that of t = 1
             variance = self.at("large" if self.fixed == "large" else "posterior", t_B, xt).expand_as(xt)
         return TransformedReverse(self.posterior_mean(x0, xt, t_B), p.log_variance, x0, variance)
 

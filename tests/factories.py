@@ -43,7 +43,7 @@ def metric(value, interval=True, reach=0.1, direction="lower", samples=100):
 
 
 def plain(data):
-    """Data as JSON gives them back."""
+    """Data after a round trip through JSON."""
     return json.loads(json.dumps(data))
 
 
@@ -62,7 +62,7 @@ def signed_record(*, label, config, protocol, **fields):
 
 
 def short_record(label="dit", fid=1.0, kind="model", seed=0, reach=0.1, curve=(), training=(), **evaluation):
-    """`curve` is [(images, fid)]; `training` and `evaluation` are fields of the protocol."""
+    """A record with required keys only; `curve` is [(images, fid)], the last two update the protocol."""
     parts = {"evaluation": {**EVALUATION, **evaluation}}
     if kind == "model":
         parts["training"] = {"track": "shared", "images": 1000, "match": {"by": "none"}, **dict(training)}
@@ -121,7 +121,7 @@ def config_of(arch="dit", seed=0, **settings):
 
 
 def full_record(config=None, fid=1.0, macs=1_000_000, spread=0.05, more=None):
-    """A record that passes every check, whose FID falls to `fid`; `more` replaces values of other metrics."""
+    """A record that passes every check; its FID falls to `fid`, and `more` replaces values of other metrics."""
     config = config or config_of()
     images = config.budget.images
     values = {**dict(zip(DIGITS_METRICS, (fid, 7.0, 0.8, 0.7, 0.9), strict=True)), **(more or {})}
@@ -151,7 +151,7 @@ def full_record(config=None, fid=1.0, macs=1_000_000, spread=0.05, more=None):
 
 
 def many_records(count, seeds=3, tables=40):
-    """So many full records: runs of so many seeds each, in so many tables."""
+    """Yield `count` full records, with `seeds` seeds for each configuration, in `tables` leaderboard tables."""
     rng, base = random.Random(0), config_of(budget__points="4")
     for i in range(count):
         variant, seed = divmod(i, seeds)

@@ -1,4 +1,4 @@
-"""Records of several suites by formula, and the figures of all of them."""
+"""Records of several suites, computed by formulas, and the figures of these records."""
 
 from functools import cache
 

@@ -65,7 +65,7 @@ def run_context(run, config=None, dataset=None, **more):
 
 
 def evaluation_context(run, config=None, dataset=None, **more):
-    """The same with the run's extractor."""
+    """A run's evaluation context: its run context and its extractor."""
     from bench.evaluation.evaluator import EvaluationContext
 
     return EvaluationContext.prepare(run_context(run, config, dataset, **more))

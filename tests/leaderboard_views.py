@@ -1,4 +1,4 @@
-"""What `python -m bench.leaderboard` prints, as rows."""
+"""Rows of the tables that `python -m bench.leaderboard` prints."""
 
 from contextlib import redirect_stdout
 from io import StringIO
@@ -28,7 +28,7 @@ def table_of(text):
 
 
 def views(results, *flags):
-    """What the command prints, by rows, and that it writes nothing."""
+    """Run the command, assert that it writes nothing, and return the printed rows."""
     before = sorted(p.name for p in results.iterdir())
     with redirect_stdout(StringIO()) as out:
         assert leaderboard.main(["--results", str(results), *flags]) == 0

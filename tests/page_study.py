@@ -26,20 +26,20 @@ def run(arch, seed, images):
 
 
 def renamed(one, label, **more):
-    """The record under another name, with the id that this gives it."""
+    """The record with another label, and the id that follows from it."""
     id_ = record.record_id(label, one.config, one.fingerprint)
     return dataclasses.replace(one, id=id_, label=label, **more)
 
 
 def reference(label, fid):
-    """Beside the others' boards: of the same evaluation."""
+    """A reference record with the evaluation protocol of the runs."""
     one = run("dit", 0, 60_000)
     halves = {"evaluation": one.protocol["evaluation"]}
-    reference = {"protocol": halves, "fingerprint": fingerprint(halves), "config": {}, "kind": "reference"}
+    identity = {"protocol": halves, "fingerprint": fingerprint(halves), "config": {}, "kind": "reference"}
     metrics = {"fid[digits-cnn]": metric(fid, reach=0.1)}
     more = {"metrics": metrics, "cost": None, "curve": [], "losses": [], "checkpoint": None, "incidents": []}
     return dataclasses.replace(
-        one, **reference, **more, label=label, id=record.record_id(label, {}, reference["fingerprint"])
+        one, **identity, **more, label=label, id=record.record_id(label, {}, identity["fingerprint"])
     )
 
 

@@ -1,6 +1,6 @@
-"""Server process that has all imports done and forks the ranks of a run for tests of distributed code.
+"""Server process that imports everything once and forks the ranks of a run, for tests of distributed code.
 
-Reads a line of JSON {"check", "size", "folder", ...}; answers with one: the result or error of each rank.
+A request is a line of JSON {"check", "size", "folder", ...}; the answer is a line with each rank's result or error.
 """
 
 import json
@@ -49,13 +49,13 @@ def training(world, folder, stop=(), poison=(), different=(), failing=(), every_
     if every_step:
         metrics_logger.MetricsLogger.due = lambda self: True
     try:
-        trainer.train(run_context(run, world=world, stop_requested=lambda: asked(world, steps, stop)))
+        trainer.train(run_context(run, world=world, stop_requested=lambda: is_stop_due(world, steps, stop)))
     except distributed.StopRequested:
         return ["stopped", steps[-1]]
     return ["done", steps[-1] if steps else 0]
 
 
-def asked(world, steps, stop):
+def is_stop_due(world, steps, stop):
     return [world.rank, len(steps)] == list(stop)
 
 
@@ -65,7 +65,7 @@ def sampling(world, folder, stop=()):
     def stop_requested():
         batches.append(1)
         time.sleep(0.2 if stop else 0)
-        return asked(world, batches, stop)
+        return is_stop_due(world, batches, stop)
 
     try:
         generation.generate(evaluation_context(run, world=world, stop_requested=stop_requested))
@@ -101,35 +101,35 @@ def describe_rank(world, folder):
     return [*values, world.gather(world.rank), world.of_first(lambda: "first")]
 
 
-def place_of(asked, rank):
+def set_submitit_environment(request, rank):
     """Set the environment variables of submitit's local executor."""
-    os.environ |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": str(asked["size"]), "SUBMITIT_FOLDER": "."}
+    os.environ |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": str(request["size"]), "SUBMITIT_FOLDER": "."}
     os.environ |= {"SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank)}
-    os.environ |= {"SUBMITIT_LOCAL_JOB_ID": str(asked["job"]), "SUBMITIT_LOCAL_JOB_NUM_NODES": "1"}
+    os.environ |= {"SUBMITIT_LOCAL_JOB_ID": str(request["job"]), "SUBMITIT_LOCAL_JOB_NUM_NODES": "1"}
 
 
-def child(asked, rank):
+def child(request, rank):
     torch.set_num_threads(1)
-    place_of(asked, rank)
-    check, folder = globals()[asked["check"]], Path(asked["folder"])
+    set_submitit_environment(request, rank)
+    check, folder = globals()[request["check"]], Path(request["folder"])
     config = load_config(folder)
     with (folder / f"rank{rank}.txt").open("a") as f:
         os.dup2(f.fileno(), 1)
         os.dup2(f.fileno(), 2)
     try:
         with distributed.join_world(config) as world:
-            answer = check(world, folder, **asked.get("args", {}))
+            answer = check(world, folder, **request.get("args", {}))
     except Exception as error:
         answer = f"{type(error).__name__}: {error}"
     (folder / f"rank{rank}.json").write_text(json.dumps(answer))
 
 
-def fork(asked, rank):
+def fork(request, rank):
     pid = os.fork()
     if pid:
         return pid
     try:
-        child(asked, rank)
+        child(request, rank)
     finally:
         os._exit(0)
 
@@ -137,12 +137,12 @@ def fork(asked, rank):
 def main():
     print("ready", flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        asked["job"] = f"{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns()}"
-        answers = [Path(asked["folder"]) / f"rank{rank}.json" for rank in range(asked["size"])]
+        request = json.loads(line)
+        request["job"] = f"{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns()}"
+        answers = [Path(request["folder"]) / f"rank{rank}.json" for rank in range(request["size"])]
         for path in answers:
             path.unlink(missing_ok=True)
-        pids = [fork(asked, rank) for rank in range(asked["size"])]
+        pids = [fork(request, rank) for rank in range(request["size"])]
         deadline = time.monotonic() + 100
         while pids and time.monotonic() < deadline:
             pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)]

@@ -11,26 +11,26 @@ from bench.records.protocol import fingerprint
 
 
 def data_of(one):
-    """A record as its file has it."""
+    """The content of a record's file."""
     return {k: v for k, v in plain(dataclasses.asdict(one)).items() if k != "error" or v is not None}
 
 
 def signed(data):
-    """With the fingerprints and the id of its content."""
-    whole_ = data["protocol"]
-    data["fingerprint"], data["evaluation_fingerprint"] = fingerprint(whole_), fingerprint(whole_["evaluation"])
+    """Recompute the fingerprints and the id of a record."""
+    protocol = data["protocol"]
+    data["fingerprint"], data["evaluation_fingerprint"] = fingerprint(protocol), fingerprint(protocol["evaluation"])
     data["id"] = record.record_id(data["label"], data["config"], data["fingerprint"])
     return data
 
 
 def check(data, results, capsys, name=None):
-    """(status, what is wrong, what is said of a good one)."""
+    """Run the check; return (exit status, problems, standard output)."""
     results.mkdir(exist_ok=True)
     path = results.parent / f"{name or data['id']}.json"
     path.write_text(data if isinstance(data, str) else json.dumps(data))
     status = leaderboard.main(["--results", str(results), "--check", str(path)])
-    said = capsys.readouterr()
-    return status, [line.removeprefix(f"{path}: ") for line in said.err.splitlines()], said.out
+    captured = capsys.readouterr()
+    return status, [line.removeprefix(f"{path}: ") for line in captured.err.splitlines()], captured.out
 
 
 def at(data, where):

@@ -1,4 +1,4 @@
-"""All commands: their flags are those of before the packages, and --help imports nothing heavy."""
+"""Tests of all commands: their flags equal the golden, and --help imports no heavy package."""
 
 import argparse
 import importlib
@@ -58,7 +58,7 @@ def test_every_command_of_the_golden_exists():
 
 
 def test_help_imports_nothing_heavy():
-    """In one process: what an earlier command imports is reported once, for that command."""
+    """All commands share a process, so an import is reported for the first command that makes it."""
     code = f"""
 import contextlib, importlib, io, sys
 heavy = set({HEAVY})

@@ -1,4 +1,4 @@
-"""Server process that has all imports done and forks one process per run, so that tests can kill it cheaply.
+"""Server process that imports everything once and forks one process per run, so that tests can kill runs cheaply.
 
 A request is a line of JSON on stdin: {"start": FOLDER, "at": MOMENT or null, "mark": PATH}, answered by a process
 id; or {"wait": PID}, answered by its exit status, or minus the signal that ended it.
@@ -110,19 +110,19 @@ def work(order):
 
 def main():
     print("ready", flush=True)
-    mine = set()
+    children = set()
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:
             _, status = os.waitpid(order["wait"], 0)
-            mine.discard(order["wait"])
+            children.discard(order["wait"])
             print(os.waitstatus_to_exitcode(status), flush=True)
         elif pid := os.fork():
-            mine.add(pid)
+            children.add(pid)
             print(pid, flush=True)
         else:
             work(order)
-    for pid in mine:
+    for pid in children:
         os.kill(pid, signal.SIGKILL)
 
 

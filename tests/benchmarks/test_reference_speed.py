@@ -1,4 +1,4 @@
-"""Timings are ratios within one run, and what is compared is equal."""
+"""Timings are ratios within one process, and compared networks have equal configurations."""
 
 import re
 import time
@@ -14,13 +14,13 @@ from bench.costs import counting, match_table, matching, timing
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
 
-def test_works_take_turns_and_the_first_turn_is_not_timed():
+def test_workloads_alternate_and_the_first_round_is_not_timed():
     calls = []
     seconds = timing.time_alternately({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
     assert calls == ["a", "b"] * 3 and [len(v) for v in seconds.values()] == [2, 2]
 
 
-def test_short_works_take_more_turns():
+def test_short_workloads_run_more_rounds():
     seconds = timing.time_alternately({"a": lambda: time.sleep(0.001)}, rounds=1, seconds=0.1)
     assert len(seconds["a"]) > 5
 
@@ -73,7 +73,7 @@ def test_the_command_answers_nonsense_in_a_sentence(capsys):
 
 
 def clock(seconds_of):
-    """A clock whose seconds follow from MACs."""
+    """A Clock that computes seconds from MACs."""
     return lambda networks: [
         seconds_of(arch, counting.count_cost(arch, None, DIGITS, dict(args)).macs) for arch, args in networks
     ]

@@ -20,7 +20,7 @@ def test_a_mistake_is_answered_in_one_line(flags, words, capsys):
     assert words in err and err.startswith("bench.scaling: ") and err.count("\n") == 1 and not out
 
 
-def test_rates_stand_against_so_many_times_the_rate_of_one():
+def test_ideal_is_the_throughput_of_one_times_the_processes():
     results = {
         ("same", 1): [scaling.ScalingResult(s, 0.0, 0.0) for s in (0.1, 0.2, 9.0)],
         ("same", 2): [scaling.ScalingResult(0.125, 0.001, 0.02)],

@@ -1,4 +1,4 @@
-"""The benchmark of speed runs anywhere, at toy sizes, and a network that does not fit is a row."""
+"""bench.throughput runs on a CPU at toy sizes, and reports a network that does not fit into memory as a row."""
 
 import csv
 
@@ -65,7 +65,7 @@ def test_a_row_measured_again_replaces_the_earlier_one(tmp_path):
     graphs = {"model": "a", "mode": "train", "compile": "graphs", "mfu": 0.4}
     throughput.write_csv(path, [{"model": "a", "mode": "train", "mfu": 0.3}, graphs])
     rows = [(r["model"], r["compile"], r["mfu"]) for r in table(path)]
-    assert rows == [("b", "", "0.2"), ("a", "", "0.3"), ("a", "graphs", "0.4")], "ways to compile share no row"
+    assert rows == [("b", "", "0.2"), ("a", "", "0.3"), ("a", "graphs", "0.4")], "compile modes share no row"
 
 
 def test_an_unwritable_folder_is_refused_before_measuring(tmp_path, capsys):

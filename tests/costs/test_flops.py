@@ -1,4 +1,4 @@
-"""Training FLOPs have one definition: on every committed record it is the recorded total, at every point."""
+"""The definition of training FLOPs gives the recorded totals of all committed records, at every evaluation point."""
 
 from fractions import Fraction
 from pathlib import Path

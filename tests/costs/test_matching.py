@@ -9,7 +9,7 @@ from bench.experiments import presets, resolve
 DIGITS = IOSpec(channels=1, size=8, num_classes=10)
 
 
-def test_activation_memory_is_what_autograd_really_keeps():
+def test_activation_memory_is_near_what_autograd_saves():
     net = counting.meta_network("dit", "nano/2", DIGITS, {}).to_empty(device="cpu").train()
     saved = {}
     with torch.autograd.graph.saved_tensors_hooks(
@@ -35,7 +35,7 @@ def test_parameters_can_be_matched_too():
     assert solution.cost.params == pytest.approx(counting.count_cost("unet", "nano", DIGITS).params, rel=0.05)
 
 
-def test_given_arguments_are_kept_and_the_rest_is_solved():
+def test_fixed_arguments_stay_and_the_rest_is_solved():
     solution = matching.solve_size(
         "dit", DIGITS, matching.parse_match("dit:nano/2"), 0.03, fixed={"conditioning": "in_context"}
     )
@@ -70,6 +70,6 @@ def test_the_command_answers_nonsense_in_a_sentence(capsys):
 
 
 def test_both_forms_of_a_match_are_one_protocol():
-    """unet:nano means macs:unet:nano; were they told apart, equal rows would stand in two tables."""
+    """unet:nano means macs:unet:nano; with two protocols, equal rows would be in two tables."""
     short, full = (resolve.resolve(presets.RunRequest(match=m)).config for m in ("unet:nano", "macs:unet:nano"))
     assert short == full and short.model.match == "macs:unet:nano"

@@ -1,4 +1,4 @@
-"""However a network is computed, it is the same network."""
+"""Execution settings change neither the loss nor the state dict of a network."""
 
 import pytest
 import torch
@@ -90,7 +90,7 @@ def test_compiled_blocks_keep_names_and_share_graphs(io):
 
 
 class Stranger(torch.nn.Module):
-    """A network of somebody's own, whose blocks are called by name and have a default."""
+    """A user's network; its blocks take keyword arguments, one of them with a default."""
 
     class Block(torch.nn.Module):
         def __init__(self):
@@ -111,7 +111,7 @@ class Stranger(torch.nn.Module):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_blocks_of_ones_own_are_compiled_as_they_are_called(checkpointing):
+def test_blocks_of_a_users_network_are_compiled(checkpointing):
     net, x, t = Stranger(), torch.randn(2, 4, requires_grad=True), torch.ones(2, 1)
     plain = net(x, t, None)
     way = ExecutionSettings(device=CPU, compile="blocks", checkpointing=checkpointing)
@@ -120,8 +120,8 @@ def test_blocks_of_ones_own_are_compiled_as_they_are_called(checkpointing):
     assert torch.allclose(*(torch.autograd.grad(out.sum(), x)[0] for out in (plain, other)))
 
 
-def kept_bytes(net, **compute):
-    """Bytes that autograd keeps of a forward pass, each storage once, parameters left out."""
+def saved_bytes(net, **compute):
+    """Bytes that autograd saves in a forward pass; each storage counts once, parameters do not count."""
     config, seen = config_of(net, **compute), {}
     state = state_of(config)
     storages = {p.untyped_storage()._cdata for p in state.net.parameters()}
@@ -141,7 +141,7 @@ def kept_bytes(net, **compute):
 
 @pytest.mark.parametrize("compile", ["none", "blocks"])
 def test_a_checkpointed_network_keeps_less_for_its_backward_pass(compile):
-    assert kept_bytes("dit", compile=compile, activation_checkpointing="blocks") < 0.5 * kept_bytes("dit")
+    assert saved_bytes("dit", compile=compile, activation_checkpointing="blocks") < 0.5 * saved_bytes("dit")
 
 
 def test_channels_last_resumes_from_a_plain_checkpoint(tmp_path):
@@ -168,14 +168,14 @@ AUTO = [
 
 
 @pytest.mark.parametrize(("device", "bf16", "chosen"), AUTO)
-def test_auto_is_what_suits_the_device(monkeypatch, device, bf16, chosen):
+def test_auto_resolves_by_device(monkeypatch, device, bf16, chosen):
     monkeypatch.setattr(execution, "has_bf16", lambda: bf16)
     way = execution.training_execution(tiny_config(), device)
     assert (way.precision, way.compile, way.channels_last) == chosen and not way.checkpointing
     assert execution.sampling_execution(tiny_config(), device).precision == "fp32"
 
 
-def test_the_convolutional_networks_are_found(io):
+def test_convolutional_networks_are_recognised(io):
     convolutional = {net: execution.is_convolutional(state_of(config_of(net)).net) for net in NETS}
     assert {net for net, is_one in convolutional.items() if is_one} == {"unet", "ldm"}
 
@@ -189,7 +189,7 @@ def test_tf32_on_a_cpu_is_answered_in_a_sentence(section):
 
 
 class NoFetching(TorchDispatchMode):
-    """Refuses what makes the host wait for a value of the device's."""
+    """Rejects operations that make the host wait for a value from the device."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -230,7 +230,7 @@ def test_compiled_samples_in_bf16_are_near_the_plain_ones(compile):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_torchs_own_compiler_gives_the_loss_of_the_plain_step(monkeypatch, precision):
+def test_inductor_gives_the_loss_of_the_plain_step(monkeypatch, precision):
     monkeypatch.setattr(execution, "BACKEND", "inductor")
     plain, _ = two_losses(config_of("dit"))
     other, _ = two_losses(config_of("dit", compile="blocks", precision=precision, activation_checkpointing="blocks"))

@@ -1,4 +1,4 @@
-"""Peaks by name, and what share of one a rate is."""
+"""Peak TFLOP/s by device name, and MFU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A loss is fetched without waiting for it, and nothing is saved before it has been seen."""
+"""The loss is copied asynchronously, and no checkpoint is written before the loss has been checked."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from bench.training.checkpointing import TrainingState
 
 
 class Event:
-    """A GPU's event that comes when it is told to, or is waited for."""
+    """CUDA event that completes when a test sets `here`, or when it is waited for."""
 
     def __init__(self):
         self.here, self.waited = False, 0
@@ -24,7 +24,7 @@ class Event:
 
 @pytest.fixture
 def metered(tmp_path, monkeypatch):
-    """(run, state, meter, the events of its fetches)."""
+    """(run, state, logger, the events of its copies)."""
     config, events = tiny_config(), []
     run, state = make_run(tmp_path, config), TrainingState(net=None, ema=None, optimizer=None)
 

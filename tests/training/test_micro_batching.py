@@ -1,4 +1,4 @@
-"""Memory that does not suffice costs time, not the run, and not the global batch."""
+"""When memory runs out, the trainer halves the micro-batch; the run and the global batch stay the same."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from bench.training.execution import ExecutionSettings
 
 @pytest.fixture
 def memory_for(monkeypatch):
-    """Makes memory hold so many images at a time; how often it did not suffice."""
+    """Limit memory to a number of images; the limiter returns a list of the batches that did not fit."""
     failures, backward = [], trainer.backward
 
     def limit(images):
@@ -40,7 +40,7 @@ def weights(run, config):
     return tensor_files.load_tensors(run.snapshot_path(config.budget.images))[0]
 
 
-def told(run):
+def logged_micro_batches(run):
     return [e["micro_batch"] for e in run.events()[0] if e["event"] == "compute"]
 
 
@@ -50,7 +50,7 @@ def test_out_of_memory_equals_a_smaller_micro_batch(tmp_path, digits, memory_for
     failures = memory_for(5)
     config = tiny_config("unet", model__args__dropout=0.3)
     run = trained(tmp_path / "b", config, digits)
-    assert failures == [16, 8] and told(run) == [0, 4] and told(few) == [4]
+    assert failures == [16, 8] and logged_micro_batches(run) == [0, 4] and logged_micro_batches(few) == [4]
     assert all(torch.equal(v, weights(run, config)[k]) for k, v in weights(few, asked).items())
 
 
@@ -61,7 +61,7 @@ def test_a_run_goes_on_with_the_micro_batch_it_began_with(tmp_path, digits, memo
         trained(tmp_path, config, digits, stop=lambda: next(calls) == 2)
     memory_for(16)
     run = trained(tmp_path, config, digits)
-    assert failures == [16, 8] and told(run) == [0, 4, 4]
+    assert failures == [16, 8] and logged_micro_batches(run) == [0, 4, 4]
 
 
 def test_one_image_too_many_is_a_sentence(tmp_path, digits, memory_for):
@@ -77,7 +77,7 @@ def test_a_micro_batch_that_was_asked_for_is_not_changed(tmp_path, digits, memor
 
 
 class Two(World):
-    """One of two processes, the other of which has found what fits it."""
+    """Rank 0 of two ranks; the other rank has micro-batch `theirs`."""
 
     def __init__(self, theirs):
         super().__init__(0, 0, 2)

@@ -99,7 +99,7 @@ def test_labels_are_dropped_at_the_stated_rate(digits, drop):
     assert (labels == 10).float().mean() == pytest.approx(drop, abs=0.05)
 
 
-def test_the_average_follows_the_weights(io):
+def test_ema_follows_the_weights(io):
     state = trainer.new_training_state(tiny_config(), io, torch.device("cpu"))
     with torch.no_grad():
         for p in state.net.parameters():
@@ -110,7 +110,7 @@ def test_the_average_follows_the_weights(io):
         assert torch.allclose(p, before[name] + 0.1, atol=1e-6)
 
 
-def test_the_rate_warms_up_and_gradients_are_clipped(digits, io):
+def test_learning_rate_warms_up_and_gradients_are_clipped(digits, io):
     config = replaced(tiny_config(), "recipe", warmup=4, lr=1e-2, clip=1e-4)
     state = trainer.new_training_state(config, io, torch.device("cpu"))
     rates = []
@@ -135,7 +135,7 @@ def test_training_lowers_the_loss_with_learned_variance_too(tmp_path, digits):
 
 
 def test_the_trainer_starts_without_what_a_cpu_does_not_need():
-    """Some hundred processes of the tests, and every job of a cluster, pay for what is imported here."""
+    """Hundreds of test processes and every cluster job pay for these imports."""
     heavy = ("torch._inductor", "torch._dynamo", "torch.distributed.tensor", "torchvision", "diffusers", "datasets")
     heavy += ("timm", "sklearn", "scipy.stats", "torch_fidelity")
     code = [
