@@ -49,16 +49,12 @@ def main(argv: list[str] | None = None) -> int:
     from bench.data.latent_plan import EncodingOptions
     from bench.data.latent_workers import encode_dataset, verify_latents
 
-    if flags.verify:
-        damages, summary = verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX)))
-        for damage in damages:
-            print(f"bench.encode: {damage}", file=sys.stderr)
-        if not damages:
-            print(summary)
-        return int(bool(damages))
-    for line in encode_dataset(EncodingOptions.from_flags(flags), flags.dry_run):
-        print(line)
-    return 0
+    if not flags.verify:
+        print("\n".join(encode_dataset(EncodingOptions.from_flags(flags), flags.dry_run)))
+        return 0
+    damages, summary = verify_latents(Path(flags.data.removeprefix(sources.LATENTS_PREFIX)))
+    print("\n".join(f"bench.encode: {damage}" for damage in damages) or summary, file=sys.stderr if damages else None)
+    return int(bool(damages))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,11 @@
 """Rebuild, filter or check the leaderboard: python -m bench.leaderboard
 
-    python -m bench.leaderboard                                rebuild leaderboard.csv and .md, and print it
-    python -m bench.leaderboard --data digits --arch dit,uvit  print some rows; ranks are those of the whole table
-    python -m bench.leaderboard --sort macs                    print in another order
-    python -m bench.leaderboard --at-compute 4e12              each run at its evaluation point nearest to that cost
-    python -m bench.leaderboard --target fid=1                 training FLOPs and hours to reach it
-    python -m bench.leaderboard --check FILE                   check a record before it is added
-
-One table per protocol: rows are ranked within a fingerprint only.  Runs that differ only in their training seed share
-a row of the Markdown, with mean, standard deviation and number of seeds; the CSV has a row per run.  Reference rows
-(held-out images, noise) are shown unranked with every table that shares their evaluation.  Failed and diverged runs
-have a list of their own, and a CSV row with their status.  Imports no torch.
+python -m bench.leaderboard                                rebuild leaderboard.csv and .md, and print it
+python -m bench.leaderboard --data digits --arch dit,uvit  print some rows; ranks are those of the whole table
+python -m bench.leaderboard --sort macs                    print in another order
+python -m bench.leaderboard --at-compute 4e12              each run at its evaluation point nearest to that cost
+python -m bench.leaderboard --target fid=1                 training FLOPs and hours to reach it
+python -m bench.leaderboard --check FILE                   check a record before it is added
 """
 
 from __future__ import annotations
@@ -27,11 +22,7 @@ from bench.terminal.cli import CommandParser, PlainHelp, command
 
 
 def parser() -> CommandParser:
-    p = CommandParser(
-        prog="python -m bench.leaderboard",
-        description=__doc__.partition("One table")[0],
-        formatter_class=PlainHelp,
-    )
+    p = CommandParser(prog="python -m bench.leaderboard", description=__doc__, formatter_class=PlainHelp)
     p.add_argument("--results", default="results", metavar="DIR", help="results folder (default: results)")
     view = p.add_argument_group("only print; nothing is written")
     for name, about in queries.FILTERS.items():

@@ -191,7 +191,7 @@ def slurm_help_lines() -> list[str]:
     """Return one line of `bench.run --help` for each setting, with type, meaning and default."""
     lines = ["\n  slurm (slurm/NAME.toml; slurm.evaluate.KEY is for the evaluation job only)"]
     for key, kind, default, doc in iterate_settings(JobRequest):
-        shown = "" if default in ("", {}, ()) else f" [{default}]"
+        shown = "" if default in ("", {}, (), []) else f" [{default}]"
         name = f"slurm.{key}.NAME=TEXT" if kind == "key=value" else f"slurm.{key}={kind.upper()}"
         lines.append(f"    {name:<34} {doc}{shown}")
     return lines

@@ -1,4 +1,10 @@
-"""Build leaderboard.csv and leaderboard.md from the records.  Imports no torch."""
+"""Build leaderboard.csv and leaderboard.md from the records.
+
+One table per protocol: rows are ranked within a fingerprint only.  Runs that differ only in their training seed share
+a row of the Markdown, with mean, standard deviation and number of seeds; the CSV has a row per run.  Reference rows
+(held-out images, noise) are shown unranked with every table that shares their evaluation.  Failed and diverged runs
+have a list of their own, and a CSV row with their status.  Imports no torch.
+"""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, digits, mi
 @pytest.mark.parametrize(("size", "world"), [(16, 1), (16, 3), (2, 3), (0, 2), (7, 7)])
 def test_shares_cover_the_batch_and_differ_by_at_most_one(size, world):
     shares = [range(size)[parallel.rank_slice(size, World(rank, 0, world))] for rank in range(world)]
-    assert [i for own in shares for i in own] == list(range(size))
+    assert [i for share in shares for i in share] == list(range(size))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     for micro_batch in (1, 2, 5):
         assert max(map(len, shares)) <= micro_batch * parallel.accumulation_steps(size, micro_batch, World(0, 0, world))
@@ -214,18 +214,18 @@ def test_processes_share_the_samples_and_stop_together(ranks, results, digits):
     assert [how for how, _ in ranks("sampling", run, 2, stop=[1, 1])] == ["stopped"] * 2
     answers = ranks("sampling", run, 2)
     assert {how for how, _ in answers} == {"done"} and 0 < sum(n for _, n in answers) < 9
-    made = files(run)
-    for path in made:
+    files_before = files(run)
+    for path in files_before:
         (run.path / path).unlink()
     for folder in (run.path / "features").iterdir():
         folder.rmdir()
     assert ranks("sampling", run, 1) == [["done", 9]]
-    assert files(run) == made and len(made) == 6
+    assert files(run) == files_before and len(files_before) == 6
 
 
 def files(run):
-    found = [p for stage in ("features", "samples") for p in sorted((run.path / stage).rglob("*")) if p.is_file()]
-    return {str(p.relative_to(run.path)): p.read_bytes() for p in found}
+    paths = [p for stage in ("features", "samples") for p in sorted((run.path / stage).rglob("*")) if p.is_file()]
+    return {str(p.relative_to(run.path)): p.read_bytes() for p in paths}
 
 
 def a_place(rank, ports, host="127.0.0.1", job="mine"):
@@ -260,8 +260,8 @@ def test_two_jobs_that_want_one_port_do_not_meet():
     theirs = rendezvous.listen_on_free_port(a_place(0, [one, two], job="theirs"))
     mine = rendezvous.listen_on_free_port(a_place(0, [one, two]))
     assert (theirs.port, mine.port) == (one, two)
-    found = rendezvous.connect_to_rank_0(a_place(1, [one, two]), time.monotonic() + 20)
-    assert found.port == two
+    store = rendezvous.connect_to_rank_0(a_place(1, [one, two]), time.monotonic() + 20)
+    assert store.port == two
     with pytest.raises(RuntimeError, match=f"rank 0 of 2 on {HOST} cannot listen on any of the ports {one}, {two}"):
         rendezvous.listen_on_free_port(a_place(0, [one, two], job="third"))
 

@@ -72,7 +72,7 @@ class Story:
         """How often training has started."""
         return sum(e["event"] == "start" and e["stage"] == "train" for e in self.run.events()[0])
 
-    def told(self):
+    def stories_by_name(self):
         """Everything that may explain a failure."""
         logs = sorted(p for p in (self.results / "runs" / "jobs").glob("*/*.err"))
         accounts = ask("sacct", "-X", "-D", "-n", "-P", "-o", "JobID,State,ExitCode,NodeList,Start,End")
@@ -90,18 +90,18 @@ def stories(slurm_cluster, tmp_path_factory, cache):
     """All of them, interrupted and ended."""
     folder, before = tmp_path_factory.mktemp("stories"), os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(slurm_cluster / "slurm.conf")
-    told = {}
+    stories_by_name = {}
     try:
-        for name, own in STORIES.items():
+        for name, settings in STORIES.items():
             if name == "controller":
-                interrupt(told, slurm_cluster)
-            told[name] = Story(folder / name.replace(" ", "-"), cache, own)
-        last = told["controller"]
+                interrupt(stories_by_name, slurm_cluster)
+            stories_by_name[name] = Story(folder / name.replace(" ", "-"), cache, settings)
+        last = stories_by_name["controller"]
         assert until(last.saved) and not last.over(last.train), last.told()
         kill(slurm_cluster, "slurmctld")
         up(slurm_cluster)
         until(lambda: last.over(last.evaluate))
-        yield told
+        yield stories_by_name
     finally:
         subprocess.run(["scancel", "-u", "root"], timeout=60)
         up(slurm_cluster)
@@ -117,9 +117,9 @@ def kill(cluster, name):
     os.kill(int((cluster / "run" / f"{name}.pid").read_text().split()[0]), signal.SIGKILL)
 
 
-def interrupt(told, cluster):
+def interrupt(stories_by_name, cluster):
     """Each its own way, once it has a checkpoint; then they come to their ends."""
-    train = {name: story.train for name, story in told.items()}
+    train = {name: story.train for name, story in stories_by_name.items()}
     exclusive = ["-p", "normal", "-w", "node1", "--exclusive", "-t", "60", "-o", "/dev/null", "--wrap", "sleep 2"]
     ways = {
         "preempted": lambda: ask("sbatch", *exclusive),
@@ -128,10 +128,10 @@ def interrupt(told, cluster):
         "one process": lambda: os.kill(task(train["one process"], 3), signal.SIGUSR2),
     }
     while ways:
-        name = until(lambda: next((name for name in ways if told[name].saved()), ""))
-        assert name, "\n".join(told[name].told() for name in ways)
+        name = until(lambda: next((name for name in ways if stories_by_name[name].saved()), ""))
+        assert name, "\n".join(stories_by_name[name].told() for name in ways)
         ways.pop(name)()
-    for story in told.values():
+    for story in stories_by_name.values():
         assert until(lambda story=story: story.over(story.evaluate)), story.told()
 
 

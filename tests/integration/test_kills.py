@@ -77,10 +77,10 @@ def until(true, what, seconds=LONG):
 
 @pytest.fixture(scope="module")
 def victims():
-    own = Victims()
-    yield own
-    own.process.stdin.close()
-    own.process.wait(timeout=20)
+    victims = Victims()
+    yield victims
+    victims.process.stdin.close()
+    victims.process.wait(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +98,15 @@ def place(tmp_path_factory, cache):
 @pytest.fixture(scope="module")
 def quiet(victims, place):
     """What is left of an undisturbed run, by architecture."""
-    made = {}
+    outcomes = {}
 
     def one(arch):
-        if arch not in made:
+        if arch not in outcomes:
             run = place(arch)
             victims.finish(run)
-            made[arch] = outcome(run)
+            outcomes[arch] = outcome(run)
             assert not record.read_record(run.record_path).incidents
-        return made[arch]
+        return outcomes[arch]
 
     return one
 
@@ -114,8 +114,8 @@ def quiet(victims, place):
 def outcome(run):
     """The record without what is of a day and of a machine, the whole training state, and the bytes of all samples."""
     one = dataclasses.asdict(record.read_record(run.record_path))
-    (own,) = (r for r in record.read_records(run.results) if r.kind == "model")
-    assert dataclasses.asdict(own) == one and one["status"] == "done"
+    (published,) = (r for r in record.read_records(run.results) if r.kind == "model")
+    assert dataclasses.asdict(published) == one and one["status"] == "done"
     state, metadata, warnings = tensor_files.load_newest_checkpoint(run.path / "checkpoints")
     assert not warnings and not list(run.path.rglob(".*")) and not list(run.path.rglob("*.parts"))
     assert len(list((run.path / "checkpoints").iterdir())) <= load_config(run.path).compute.keep
@@ -124,8 +124,8 @@ def outcome(run):
         for stage in ("features", "samples")
         for p in sorted((run.path / stage).rglob("*.np?"))
     }
-    kept = {k: one[k] for k in ("id", "config", "protocol", "metrics", "curve", "checkpoint")}
-    return {**kept, "state": tensor_files.tensors_crc32(state), "step": metadata["step"], "samples": samples}
+    fields = {k: one[k] for k in ("id", "config", "protocol", "metrics", "curve", "checkpoint")}
+    return {**fields, "state": tensor_files.tensors_crc32(state), "step": metadata["step"], "samples": samples}
 
 
 @pytest.mark.parametrize("arch", RANDOM)

@@ -55,21 +55,21 @@ def test_latents_to_leaderboard_on_a_cluster(slurm, here, inception, capsys):
         assert state_of(job) == "COMPLETED", log
         assert run.main(words) == 0
         assert "done already" in capsys.readouterr().out
-    made = [r for r in record.read_records(here / "results") if r.kind == "model"]
-    assert {r.config["model"]["arch"] for r in made} == set(jobs)
-    assert len({r.fingerprint for r in made}) == 1, "they are compared with each other"
+    records = [r for r in record.read_records(here / "results") if r.kind == "model"]
+    assert {r.config["model"]["arch"] for r in records} == set(jobs)
+    assert len({r.fingerprint for r in records}) == 1, "they are compared with each other"
     texts = [path.read_text() for path in (here / "results" / "records").rglob("*.json")]
     assert len(texts) >= 3 and all(str(here) not in text for text in texts), "no path is in a record"
-    (sha256,) = {r.protocol["evaluation"]["decoder"] for r in made}
+    (sha256,) = {r.protocol["evaluation"]["decoder"] for r in records}
     assert sha256 == json.loads((here / "data" / "cats-latents" / "manifest.json").read_text())["vae"]["sha256"]
     assert (here / "results" / "leaderboard.md").read_text().count("## Protocol ") == 1
 
 
 def resolved(results=None, threads=1, **settings):
-    own = {**FEW, **SMALLEST["dit"], **{k.replace("__", "."): v for k, v in settings.items()}}
+    values = {**FEW, **SMALLEST["dit"], **{k.replace("__", "."): v for k, v in settings.items()}}
     request = presets.RunRequest(
         data="latents:data/cats-latents",
-        settings={k: str(v) for k, v in own.items() if not k.startswith("slurm.") and k != "compute.threads"},
+        settings={k: str(v) for k, v in values.items() if not k.startswith("slurm.") and k != "compute.threads"},
     )
     return resolve(request, threads=threads, results=results)
 
@@ -113,8 +113,9 @@ def test_a_run_that_goes_on_takes_the_decoders_new_place(here):
     (here / "models" / "vae").rename(here / "models" / "moved")
     moved = resolved(results, threads=2, evaluation__decoder="models/moved")
     launch.write_configs({config.name: folder}, {config.name: moved})
-    kept = load_config(folder.path)
-    assert kept.evaluation.decoder == "models/moved" and kept.compute.threads == 1 and kept.name == config.name
+    written = load_config(folder.path)
+    assert written.evaluation.decoder == "models/moved" and written.compute.threads == 1
+    assert written.name == config.name
 
 
 def test_pixels_have_no_decoder_in_their_protocol(digits):

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def settings(arch="dit", **more):
-    own = {**TINY, **SMALLEST.get(arch, {}), **{k.replace("__", "."): v for k, v in more.items()}}
-    return words_of(own)
+    values = {**TINY, **SMALLEST.get(arch, {}), **{k.replace("__", "."): v for k, v in more.items()}}
+    return words_of(values)
 
 
 def door(*words, cwd=None, **kwargs):
@@ -176,15 +176,15 @@ def test_a_finished_run_makes_its_images_when_they_are_asked_for(results, capsys
     assert "has no snapshots any more, so no images can be made" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("more", "kept"), [([], "png"), (["--export", "none"], "none")])
-def test_a_resumed_run_keeps_its_export_setting(more, kept, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("more", "export"), [([], "png"), (["--export", "none"], "none")])
+def test_a_resumed_run_keeps_its_export_setting(more, export, tmp_path, monkeypatch):
     words = ["--arch", "dit", "--data", "digits", "--results", str(tmp_path), *settings("dit")]
     monkeypatch.setattr("bench.runs.dispatch.dispatch_runs", lambda *_: None)  # nothing is done, so nothing is finished
     monkeypatch.setattr("bench.runs.planning.prepare_extractors", lambda *_: None)
     for flags in (["--export", "png"], more):
         assert run.main([*words, *flags]) == 1
     saved = json.loads(next((tmp_path / "runs").glob("dit*/config.json")).read_text())
-    assert saved["compute"]["export"] == kept and saved["compute"]["threads"] == 1
+    assert saved["compute"]["export"] == export and saved["compute"]["threads"] == 1
 
 
 def test_a_failed_run_says_why_and_where(results, capsys):

@@ -39,8 +39,8 @@ def test_records_of_own_images_hold_no_paths(results, tmp_path, classes):
     folder = tmp_path / "secret" / "cats"
     for i, name in enumerate("ab" if classes else [""]):
         write_images(folder / name, 12, first=12 * i)
-    own = dict(evaluation__extractor="digits-cnn", evaluation__guidance="2" if classes else "1")
-    assert door(results, "dit", f"{folder}@8", **own) == 0
+    settings = dict(evaluation__extractor="digits-cnn", evaluation__guidance="2" if classes else "1")
+    assert door(results, "dit", f"{folder}@8", **settings) == 0
     record = next(r for r in read_records(results) if r.kind == "model")
     assert record.config["data"]["name"] == record.protocol["evaluation"]["data"] == "cats@8"
     assert record.protocol["training"]["data"]["flip"] == "always"
@@ -54,8 +54,8 @@ def test_records_of_own_images_hold_no_paths(results, tmp_path, classes):
 def test_a_bad_image_ends_a_run_with_its_name(results, tmp_path, capsys):
     write_images(tmp_path / "cats", 24)
     (tmp_path / "cats" / "011.png").write_bytes(b"no image")
-    own = dict(evaluation__extractor="digits-cnn", evaluation__guidance="1")
-    assert door(results, "dit", f"{tmp_path / 'cats'}@8", **own) == 2
+    settings = dict(evaluation__extractor="digits-cnn", evaluation__guidance="1")
+    assert door(results, "dit", f"{tmp_path / 'cats'}@8", **settings) == 2
     err = capsys.readouterr().err
     assert "cats/011.png cannot be read as an image (unknown format); replace or remove it" in err
     assert len(err.splitlines()) == 1

@@ -27,14 +27,14 @@ def dev_cluster(state, *words):
 
 def processes_of(state):
     """What runs with this cluster's configuration in its environment."""
-    found = []
+    lines = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if f"SLURM_CONF={state}/slurm.conf".encode() in path.read_bytes().split(b"\0"):
-                found.append((path.parent / "cmdline").read_text())
+                lines.append((path.parent / "cmdline").read_text())
         except OSError:
             continue
-    return found
+    return lines
 
 
 def test_the_dev_cluster_has_two_partitions_with_gpus(slurm):
@@ -105,8 +105,8 @@ def test_the_request_of_the_default_profile_is_accepted(slurm, tmp_path):
     for stage, text in job_chains.submission_scripts(
         tmp_path, profiles.load_profile("default"), 1, None, "one"
     ).items():
-        kept = [line for line in text.splitlines() if "--dependency" not in line]
-        (tmp_path / stage).write_text("\n".join(kept))
+        script = [line for line in text.splitlines() if "--dependency" not in line]
+        (tmp_path / stage).write_text("\n".join(script))
         subprocess.run(["sbatch", "--test-only", str(tmp_path / stage)], check=True, timeout=30)
 
 
@@ -122,8 +122,8 @@ def test_a_run_from_a_login_node_ends_in_a_record(slurm, results, capsys, monkey
     assert f"{name} is in the queue already: train {train}" in capsys.readouterr().out
     assert until(lambda: state_of(evaluate) not in ("", "PENDING", "RUNNING"))
     logs = {stage: Path(job["log"]) for stage, job in json.loads((folder / "jobs.json").read_text())["jobs"].items()}
-    told = "\n".join(log.read_text() + log.with_suffix(".err").read_text() for log in logs.values() if log.exists())
-    assert [state_of(job) for job in (train, evaluate)] == ["COMPLETED"] * 2, told
+    logged = "\n".join(log.read_text() + log.with_suffix(".err").read_text() for log in logs.values() if log.exists())
+    assert [state_of(job) for job in (train, evaluate)] == ["COMPLETED"] * 2, logged
     assert "\ntrained" in logs["train"].read_text() and "\ndone" in logs["evaluate"].read_text()
     fields = ask("sacct", "-X", "-n", "-P", "-o", "AllocTRES,Timelimit,NodeList", "-j", train).split("|")
     assert "gres/gpu=1" in fields[0] and fields[1] == "1-00:00:00" and fields[2] in NODES
@@ -149,13 +149,13 @@ def test_two_nodes_of_two_ranks_match_one_rank(slurm, results, capsys, monkeypat
     assert state_of(job) == "COMPLETED", (many.path / "log.jsonl").read_text()
     assert mean_loss(many) == pytest.approx(mean_loss(one), rel=1e-5)
     assert {e["processes"] for e in many.events()[0] if e["event"] == "train"} == {4}
-    images = [np.load(own.export_path(480, "npz"))["arr_0"].astype(int) for own in (one, many)]
+    images = [np.load(run.export_path(480, "npz"))["arr_0"].astype(int) for run in (one, many)]
     assert np.abs(images[0] - images[1]).max() <= 1 and (images[0] == images[1]).mean() > 0.999
 
 
-def mean_loss(own):
+def mean_loss(run):
     """Over all of training, from the log."""
-    events = [e for e in own.events()[0] if e["event"] == "train"]
+    events = [e for e in run.events()[0] if e["event"] == "train"]
     counts = np.diff([0, *(e["images"] for e in events)])
     return np.average([e["loss"] for e in events], weights=counts)
 

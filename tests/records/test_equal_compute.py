@@ -44,8 +44,8 @@ REACHES = {
 def test_target_is_interpolated_in_the_logarithm_of_images(case):
     curve, value, expected = REACHES[case]
     for sign, direction in ((1, "lower"), (-1, "higher")):
-        own = [{"images": i, "metrics": {"x": sign * v}} for i, v in curve]
-        assert equal_compute.images_to_target(own, "x", sign * value, direction) == pytest.approx(expected)
+        points = [{"images": i, "metrics": {"x": sign * v}} for i, v in curve]
+        assert equal_compute.images_to_target(points, "x", sign * value, direction) == pytest.approx(expected)
 
 
 def test_cost_to_target_is_that_of_the_median_seed(tmp_path):

@@ -95,8 +95,8 @@ def test_unfinished_runs_are_listed_but_not_ranked(broken, tmp_path):
     head, _, tail = text.partition("## Did not finish\n")
     assert head == before[1] + "\n"
     cells = [c.strip() for c in tail.splitlines()[-1].split("|")[1:-1]]
-    told = "RuntimeError: the loss is nan / at image 512; a lower recipe.lr may help"
-    assert cells[:6] == [failed.label, "digits", "diverged", "64 of 96", told, "0"] and failed.id in cells[7]
+    error = "RuntimeError: the loss is nan / at image 512; a lower recipe.lr may help"
+    assert cells[:6] == [failed.label, "digits", "diverged", "64 of 96", error, "0"] and failed.id in cells[7]
     table, old = (pd.read_csv(StringIO(x)) for x in (csv, before[0]))
     assert list(table.columns) == list(old.columns) and set(table["status"]) == {"done", "diverged"}
     (row,) = table[table["status"] == "diverged"].to_dict("records")

@@ -147,10 +147,10 @@ def test_overtaken_leaderboard_is_rebuilt(tmp_path, monkeypatch):
     build = leaderboard_files.build_leaderboard
 
     def overtaken(results):
-        found = build(results)
+        text = build(results)
         record.publish_record(tmp_path, short_record("b"))
         monkeypatch.setattr(leaderboard_files, "build_leaderboard", build)
-        return found
+        return text
 
     monkeypatch.setattr(leaderboard_files, "build_leaderboard", overtaken)
     leaderboard_files.write_leaderboard(tmp_path)

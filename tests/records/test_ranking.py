@@ -38,15 +38,17 @@ def test_rank_is_one_more_than_the_number_of_better_rows(case):
 def test_ranks_agree_with_comparing_every_pair():
     rng = np.random.default_rng(0)
     ends = [tuple(sorted(rng.integers(0, 12, size=2))) for _ in range(60)]
-    better = [sum(other[1] < own[0] for other in ends) for own in ends]
-    worse = [sum(other[0] > own[1] for other in ends) for own in ends]
+    better = [sum(other[1] < end[0] for other in ends) for end in ends]
+    worse = [sum(other[0] > end[1] for other in ends) for end in ends]
     assert places(*ends) == [(1 + b, len(ends) - w) for b, w in zip(better, worse, strict=True)]
 
 
 def test_interval_of_several_seeds_is_students_t():
-    found = ranking.seed_statistics([1.0, 2.0, 3.0])
-    assert (found.mean, found.std, found.n) == (2.0, 1.0, 3)
-    assert [found.low, found.high] == pytest.approx([2 + sign * 4.302652729911275 / math.sqrt(3) for sign in (-1, 1)])
+    statistics = ranking.seed_statistics([1.0, 2.0, 3.0])
+    assert (statistics.mean, statistics.std, statistics.n) == (2.0, 1.0, 3)
+    assert [statistics.low, statistics.high] == pytest.approx(
+        [2 + sign * 4.302652729911275 / math.sqrt(3) for sign in (-1, 1)]
+    )
 
 
 def test_interval_over_seeds_covers_the_mean_95_percent():
@@ -58,5 +60,7 @@ def test_interval_over_seeds_covers_the_mean_95_percent():
 
 @pytest.mark.parametrize(("interval", "low"), [(True, 1.9), (False, None)])
 def test_interval_of_one_seed_is_the_records_own(interval, low):
-    found = ranking.metric_statistics([metric(2.0, interval)])
-    assert (found.mean, found.n, found.std) == (2.0, 1, None) and found.low == (low and pytest.approx(low))
+    statistics = ranking.metric_statistics([metric(2.0, interval)])
+    assert (statistics.mean, statistics.n, statistics.std) == (2.0, 1, None) and statistics.low == (
+        low and pytest.approx(low)
+    )

@@ -70,9 +70,9 @@ def test_a_record_of_native_recipe_is_good(tmp_path, capsys):
 def test_a_record_of_published_weights_is_good(tmp_path, capsys):
     io = {"channels": 1, "size": 8, "num_classes": 10, "null_label": True, "variance": "fixed"}
     io |= {"text_dim": 0, "text_tokens": 0, "image_channels": 0}
-    own = config_of(evaluation__guidance=1).to_dict()
-    own["model"] |= {"weights": "c" * 64, "io": io}
-    config = config_from_dict({**own, "track": "published", "budget": {"images": 0, "points": 1}})
+    config = config_of(evaluation__guidance=1).to_dict()
+    config["model"] |= {"weights": "c" * 64, "io": io}
+    config = config_from_dict({**config, "track": "published", "budget": {"images": 0, "points": 1}})
     data = data_of(dataclasses.replace(base(config)))
     status, wrong, said = check(data, tmp_path / "results", capsys)
     assert (status, wrong) == (0, []) and "unranked" in said

@@ -19,8 +19,8 @@ def wanted(tmp_path):
 
 
 def runs(tmp_path, *seeds):
-    made = [make_run(tmp_path, tiny_config(seed=seed)) for seed in seeds]
-    return {run.path.name: run for run in made}
+    run_folders = [make_run(tmp_path, tiny_config(seed=seed)) for seed in seeds]
+    return {run.path.name: run for run in run_folders}
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def standing(monkeypatch):
 
     def stand(*rows, note=""):
         def look(asked, **_):
-            told = [RunStatus(run=run.path.name, **row) for run, row in zip(asked, rows, strict=True)]
-            return told, note
+            statuses = [RunStatus(run=run.path.name, **row) for run, row in zip(asked, rows, strict=True)]
+            return statuses, note
 
         monkeypatch.setattr(run_status, "query_runs", look)
 
@@ -60,21 +60,21 @@ def test_only_what_is_neither_queued_nor_failed_is_submitted(tmp_path, standing,
 
 def test_no_submission_while_slurm_does_not_answer(tmp_path, standing, wanted):
     standing({}, note="sacct gave no answer in 30 s")
-    made = runs(tmp_path, 0)
+    run_folders = runs(tmp_path, 0)
     with pytest.raises(ValueError, match="gave no answer in 30 s; nothing was submitted or removed"):
-        dispatch.submit_to_slurm(made, wanted)
-    write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
+        dispatch.submit_to_slurm(run_folders, wanted)
+    write_json(next(iter(run_folders.values())).path / "jobs.json", {"jobs": {}})
     with pytest.raises(ValueError, match="nothing was submitted or removed"):
-        dispatch.require_not_queued(made, "")
+        dispatch.require_not_queued(run_folders, "")
 
 
 def test_what_slurm_works_on_is_not_thrown_away(tmp_path, standing):
-    made = runs(tmp_path, 0)
-    dispatch.require_not_queued(made, "")  # never submitted: SLURM is not asked
-    write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
+    run_folders = runs(tmp_path, 0)
+    dispatch.require_not_queued(run_folders, "")  # never submitted: SLURM is not asked
+    write_json(next(iter(run_folders.values())).path / "jobs.json", {"jobs": {}})
     standing(ROWS["queued"][0])
     with pytest.raises(ValueError, match=r"is in the queue: train 7_0; python -m bench\.cancel .* first, then --fresh"):
-        dispatch.require_not_queued(made, "then --fresh")
+        dispatch.require_not_queued(run_folders, "then --fresh")
 
 
 def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, standing, wanted, monkeypatch, capsys):
@@ -87,10 +87,10 @@ def test_a_ctrl_c_while_submitting_asks_about_what_was_submitted(tmp_path, stand
     monkeypatch.setattr("bench.cluster.job_chains.submit_runs", submit)
     monkeypatch.setattr("bench.cluster.cancellation.ask_and_cancel", asked.append)
     standing({}, {})
-    made = runs(tmp_path, 0, 1)
+    run_folders = runs(tmp_path, 0, 1)
     with pytest.raises(KeyboardInterrupt):
-        dispatch.submit_to_slurm(made, wanted)
-    one, two = made.values()
+        dispatch.submit_to_slurm(run_folders, wanted)
+    one, two = run_folders.values()
     assert asked == [[one]] and one.path.exists()
     assert not two.path.exists(), "what was not submitted is no run"
 
@@ -102,17 +102,17 @@ def test_a_ctrl_c_while_watching_asks_about_all(tmp_path, wanted, monkeypatch):
     asked = []
     monkeypatch.setattr("bench.cluster.live_table.watch_runs", interrupted)
     monkeypatch.setattr("bench.cluster.cancellation.ask_and_cancel", asked.append)
-    made = list(runs(tmp_path, 0, 1).values())
-    assert dispatch.watch_runs(made, wanted) is False and asked == [made]
+    run_folders = list(runs(tmp_path, 0, 1).values())
+    assert dispatch.watch_runs(run_folders, wanted) is False and asked == [run_folders]
 
 
 def test_a_run_that_slurm_has_is_not_also_done_here(tmp_path, standing, wanted):
-    made = runs(tmp_path, 0)
-    write_json(next(iter(made.values())).path / "jobs.json", {"jobs": {}})
+    run_folders = runs(tmp_path, 0)
+    write_json(next(iter(run_folders.values())).path / "jobs.json", {"jobs": {}})
     standing(ROWS["queued"][0])
     local = dataclasses.replace(wanted, cluster="local")
     with pytest.raises(ValueError, match=r"is in the queue: train 7_0; .* or leave it to SLURM"):
-        dispatch.dispatch_runs(made, local, stay=False)
+        dispatch.dispatch_runs(run_folders, local, stay=False)
 
 
 def test_a_refused_submission_leaves_no_run(tmp_path, standing, wanted, monkeypatch):
