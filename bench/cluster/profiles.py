@@ -86,7 +86,8 @@ class JobRequest:
         for name in self.options:
             if name.replace("_", "-") in RESERVED_OPTIONS:
                 raise ValueError(f"slurm.options.{name} is set by bench and cannot be changed")
-        if any("\n" in str(value) for value in (self.partition, self.account, self.qos, *self.options.values())):
+        words = (getattr(self, f.name) for f in dataclasses.fields(self))
+        if any("\n" in str(v) for v in (*(w for w in words if isinstance(w, str)), *self.options.values())):
             raise ValueError("slurm.* holds a line break, which sbatch does not allow")
         for name in self.env:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,7 +79,7 @@ PUBLISHED_SAMPLING: Mapping[str, Mapping[str, dict[str, Any]]] = {
         "LDM-8": dict(_DDIM, steps=200),
     },
 }
-"""How published networks were sampled: fields of Evaluation, laid out as PROCESSES."""
+"""How published networks were sampled: fields of EvaluationConfig, by the same keys as PUBLISHED_PROCESSES."""
 
 
 def published_process(arch: str, size: str = "", *, text: bool = False) -> DiffusionConfig:
@@ -90,7 +91,7 @@ def published_process(arch: str, size: str = "", *, text: bool = False) -> Diffu
 
 
 def published_sampling(arch: str, size: str = "", *, text: bool = False) -> dict[str, Any]:
-    """Return the fields of Evaluation that a published network was sampled with; raises as `published_process`."""
+    """Return the fields of EvaluationConfig that a published network was sampled with; raises as `published_process`."""
     return dict(_published(PUBLISHED_SAMPLING, arch, size, text))
 
 
@@ -133,7 +134,7 @@ def defaults_for(name: str, source: DataSource) -> DataDefaults:
             shared=SHARED_TOY,
             compute=ComputeConfig(export="npz"),  # 64 bytes an image, fewer than its features
         )
-    if name.startswith("shapes"):
+    if re.fullmatch(r"shapes(-\d+)?", name):
         return DataDefaults(
             budget=BudgetConfig(images=96_000, points=2),
             evaluation=replace(TOY_EVALUATION, extractor="shapes-cnn"),

@@ -1,3 +1,5 @@
+from typing import get_args, get_type_hints
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from helpers import replaced, tiny_config
 from official_cases import ARRAYS, CASES, ctor_of, inputs, weights
 
 import architectures
+from bench.config.schema import EvaluationConfig
 from bench.config.timestep_respacing import respaced_timesteps
 from bench.diffusion import noise_schedules, samplers
 from bench.diffusion.gaussian_diffusion import GaussianDiffusion
@@ -256,3 +259,8 @@ def test_guidance_acts_within_its_interval_alone(way, kind, interval):
     assert at[True] and at[False] and len(at[True]) + len(at[False]) == config.evaluation.steps
     assert all(low - 1e-5 <= t <= high + 1e-5 for t in at[True])
     assert not any(low + 1e-5 <= t <= high - 1e-5 for t in at[False])
+
+
+def test_every_sampler_of_the_settings_exists_and_is_tested():
+    names = set(get_args(get_type_hints(EvaluationConfig)["sampler"]))
+    assert names == set(samplers.SAMPLERS) == {settings["sampler"] for settings in WAYS.values()}

@@ -9,6 +9,7 @@ import torch_fidelity
 from extractor_helpers import ImageDataset, features_of_images
 from helpers import evaluation_context, make_run, tiny_config
 
+from bench.config.metric_specs import METRIC_SPECS
 from bench.evaluation import image_io, metrics, run_metrics, uncertainty
 from bench.evaluation.evaluator import Evaluator, PreparedExtractor
 from bench.evaluation.extractors import extractor_registry, small_cnn, weight_hashes
@@ -169,3 +170,9 @@ def test_missing_inception_weights_say_where_to_put_them(tmp_path, monkeypatch):
 def test_images_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="must be uint8"):
         image_io.ArrayImages(np.zeros((2, 3, 8, 8), np.float32))
+
+
+def test_every_metric_is_in_every_table():
+    computed = {name for names in metrics.METRICS_OF_PURPOSE.values() for name in names}
+    assert computed == set(METRIC_SPECS) == set(metrics.INTERVAL_METHODS)
+    assert set(metrics.METRICS_OF_PURPOSE) == set(metrics.METRIC_FUNCTIONS)
