@@ -172,7 +172,8 @@ ENDS = {
 @pytest.mark.parametrize("name", ENDS)
 def test_an_interruption_is_recorded_and_progress_kept(stories, name):
     story = stories[name]
-    incident, *_ = read_record(story.run.record_path).incidents
+    incidents = read_record(story.run.record_path).incidents
+    incident = next(i for i in incidents if i["images"])  # on a busy machine an attempt may end before its first step
     events = [e for e in story.run.events()[0] if e["event"] in ("train", "stopped", "requeued", "resume")]
     at = next(i for i, e in enumerate(events) if e["event"] == "resume")
     assert incident["kind"] == "restart" and incident["after"] == ENDS[name], story.told()
