@@ -11,7 +11,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from architectures.suggestions import did_you_mean
@@ -86,7 +86,7 @@ class JobRequest:
         for name in self.options:
             if name.replace("_", "-") in RESERVED_OPTIONS:
                 raise ValueError(f"slurm.options.{name} is set by bench and cannot be changed")
-        words = (getattr(self, f.name) for f in dataclasses.fields(self))
+        words = (getattr(self, f.name) for f in fields(self))
         if any("\n" in str(v) for v in (*(w for w in words if isinstance(w, str)), *self.options.values())):
             raise ValueError("slurm.* holds a line break, which sbatch does not allow")
         for name in self.env:

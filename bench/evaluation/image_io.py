@@ -94,7 +94,7 @@ class NpzImages:
                 except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
                     raise ValueError(f"{self.path} is damaged at image {start}: {error}") from None
                 if len(data) < n * h * w * c:
-                    raise ValueError(f"{self.path} is cut short after image {start + len(data) // (h * w * c)}")
+                    raise ValueError(f"{self.path} is truncated after image {start + len(data) // (h * w * c)}")
                 images = np.frombuffer(data, np.uint8).reshape(n, h, w, c).transpose(0, 3, 1, 2)
                 yield [f"image {start + i} of {self.path}" for i in range(n)], np.array(images, order="C")
 
@@ -154,7 +154,7 @@ class FolderImages:
             with Image.open(file) as image:
                 pixels = np.asarray(image)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            return f"is damaged or cut short ({_reason(error, file)})"
+            return f"is damaged or truncated ({_reason(error, file)})"
         return pixels.reshape(self.size[1], self.size[2], self.size[0]).transpose(2, 0, 1)
 
     def batches(self, size: int) -> Iterator[ImageBatch]:
@@ -190,7 +190,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise ValueError(f"{path} is no .npz, or is damaged or cut short: {error}") from None
+        raise ValueError(f"{path} is not an .npz, or is damaged or truncated: {error}") from None
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:

@@ -91,7 +91,7 @@ def published_process(arch: str, size: str = "", *, text: bool = False) -> Diffu
 
 
 def published_sampling(arch: str, size: str = "", *, text: bool = False) -> dict[str, Any]:
-    """Return the fields of EvaluationConfig that a published network was sampled with; raises as `published_process`."""
+    """Return the fields of EvaluationConfig of a published network's sampling; raises as `published_process`."""
     return dict(_published(PUBLISHED_SAMPLING, arch, size, text))
 
 

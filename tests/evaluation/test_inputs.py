@@ -20,7 +20,7 @@ SPOILT = {
     "P": "is of a palette; it must be RGB",
     "other size": "is 9x9 with 3 channels, where most are 8x8",
     "no image": "cannot be read as an image (no known format)",
-    "truncated": "is damaged or cut short",
+    "truncated": "is damaged or truncated",
 }
 
 
@@ -95,10 +95,10 @@ BAD_FILES = {
     "no sigma": "has mu but no sigma",
     "another sigma": "mu is (4,) and sigma (5, 5)",
     "nan": "hold NaN or infinity",
-    "cut short": "damaged or cut short",
+    "cut short": "damaged or truncated",
     "a byte changed": "is damaged at image 0",
-    "no zip": "is no .npz, or is damaged or cut short",
-    "npy": "is no .npz",
+    "no zip": "is not an .npz, or is damaged or truncated",
+    "npy": "is not an .npz",
 }
 
 
