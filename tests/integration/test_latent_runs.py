@@ -98,7 +98,7 @@ def refused(config):
 def test_a_missing_or_wrong_decoder_is_refused_at_once(here):
     config = resolved()
     (here / "models" / "vae").rename(here / "models" / "moved")
-    assert f"evaluation.decoder is {here / 'models' / 'vae'}: name a folder" in refused(config)
+    assert f"evaluation.decoder is {here / 'models' / 'vae'}; pass --set evaluation.decoder=PATH" in refused(config)
     save_vae(here / "models" / "vae", seed=1)
     assert "does not hold the autoencoder" in refused(config)
     save_vae(here / "models" / "f4", down=3)
