@@ -19,9 +19,46 @@ torch.set_num_threads(1)
 configure_logging()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Run the longest files first: a worker runs one file at a time, and a long file must not start last."""
+    """Run the longest files first, and mark the tests of LONG_FILES, which `make check` leaves out.
+
+    A worker runs one file at a time, so a long file must not start last.
+    """
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if item.path.name in LONG_FILES:
+            item.add_marker(pytest.mark.long)
+
+
+LONG_FILES = {
+    f"test_{name}.py"
+    for name in (
+        "atomic",
+        "contract",
+        "execution",
+        "figure_definitions",
+        "generation",
+        "inception_dinov2",
+        "job_chains",
+        "latent_workers",
+        "metric_goldens",
+        "official",
+        "official_state_dicts",
+        "page_html",
+        "page_in_browser",
+        "published_costs",
+        "reference_speed",
+        "registry",
+        "run_matching",
+        "submission_check",
+        "suites",
+        "svg",
+        "throughput",
+        "trainer",
+    )
+}
+"""Unit tests that build many networks, train, draw or start processes: more than some 10 s of CPU time a file."""
 
 
 LONGEST = [
