@@ -34,28 +34,37 @@ def pytest_collection_modifyitems(items):
 LONG_FILES = {
     f"test_{name}.py"
     for name in (
+        "adm_selftest",
         "atomic",
+        "comparison",
         "contract",
         "execution",
+        "fid_infinity",
         "figure_definitions",
         "generation",
         "inception_dinov2",
         "job_chains",
         "latent_workers",
+        "lease",
+        "matching",
         "metric_goldens",
         "official",
         "official_state_dicts",
         "page_html",
         "page_in_browser",
+        "pretrained_weights",
         "published_costs",
         "reference_speed",
         "registry",
         "run_matching",
+        "samplers",
+        "slurm",
         "submission_check",
         "suites",
         "svg",
         "throughput",
         "trainer",
+        "uncertainty",
     )
 }
 """Unit tests that build many networks, train, draw or start processes: more than some 10 s of CPU time a file."""
