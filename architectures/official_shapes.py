@@ -120,8 +120,8 @@ def _read_t2i(shapes: Shapes, overrides: Mapping[str, Any]) -> Ctor:
     if "img_size" in overrides:
         text = tokens - (overrides["img_size"] // patch) ** 2
     grid = _grid_size(tokens - text, f" after {text} tokens of text: pass num_clip_token or img_size")
-    rest = {key: shape for key, shape in shapes.items() if key != "context_embed.weight"}
-    visible = _read_uvit({**rest, "pos_embed": (1, 1 + grid**2, width)}, overrides)
+    network_shapes = {key: shape for key, shape in shapes.items() if key != "context_embed.weight"}
+    visible = _read_uvit({**network_shapes, "pos_embed": (1, 1 + grid**2, width)}, overrides)
     del visible["num_classes"]
     return visible | dict(clip_dim=clip_dim, num_clip_token=text)
 

@@ -80,7 +80,7 @@ class BenchmarkSession:
     baseline: bool
     """Whether the eager implementation is timed too."""
 
-    def row(self, label: str, mode: str, way: str, config: RunConfig, **more: Any) -> Row:
+    def row(self, label: str, mode: str, impl: str, config: RunConfig, **more: Any) -> Row:
         """Make a row with counted cost, TFLOP/s and MFU; `flops` are those of one image."""
         io, cost = presets.network_io(config), counting.cost_of_config(config, presets.network_io(config))
         settings = (execution.training_execution if mode == "train" else execution.sampling_execution)(
@@ -94,7 +94,7 @@ class BenchmarkSession:
         return {
             "model": label,
             "mode": mode,
-            "way": way,
+            "way": impl,
             "img_size": io.size,
             "params_millions": cost.params / 1e6,
             "gmacs": cost.macs / 1e9,
@@ -178,15 +178,15 @@ def compare_implementations(
     """Time one network in each implementation; return one row for each, with a note if it does not fit into memory."""
     configs = {"ours": config, "eager": workloads.eager_baseline(config, s.device)}
     prepared, rows = {}, []
-    for way, maker in makers.items():
+    for impl, maker in makers.items():
         before = workloads.reset_peak_memory(s.device)
         try:
-            prepared[way] = workloads.warm_up(maker(), batch, s.device, before)
+            prepared[impl] = workloads.warm_up(maker(), batch, s.device, before)
         except (torch.OutOfMemoryError, micro_batching.MicroBatchTooLarge) as error:
             why = str(error).splitlines()[0]
-            rows.append(s.row(label, mode, way, configs[way], batch=batch, note=f"out of memory: {why}"))
+            rows.append(s.row(label, mode, impl, configs[impl], batch=batch, note=f"out of memory: {why}"))
     results = time_workloads(prepared, s) if prepared else {}
-    return [s.row(label, mode, way, configs[way], flops=flops, **results[way]) for way in results] + rows
+    return [s.row(label, mode, impl, configs[impl], flops=flops, **results[impl]) for impl in results] + rows
 
 
 def implementations(session: BenchmarkSession, ours: Any, eager: Any) -> Makers:
@@ -229,12 +229,16 @@ def sample_rows(label: str, config: RunConfig, flags: argparse.Namespace, s: Ben
         samplers = {
             w: workloads.sampling_workload(configs[w], s.device, flags.batch) for w in implementations(s, None, None)
         }
-        first, again = ({way: time_sampler(sampler, 2, s)[1] for way, sampler in samplers.items()} for _ in range(2))
+        first, again = ({impl: time_sampler(sampler, 2, s)[1] for impl, sampler in samplers.items()} for _ in range(2))
         for steps in flags.steps:
-            for way, result in time_samplers(samplers, steps, s).items():
-                more = {"batch": flags.batch, "steps": steps, "compile_seconds": max(0.0, first[way] - again[way])}
+            for impl, result in time_samplers(samplers, steps, s).items():
+                more = {
+                    "batch": flags.batch,
+                    "steps": steps,
+                    "compile_seconds": max(0.0, first[impl] - again[impl]),
+                }
                 result["images_per_second"] = flags.batch / result["latency_ms"] * 1e3
-                rows.append(s.row(label, "sample", way, configs[way], flops=flops * steps, **result, **more))
+                rows.append(s.row(label, "sample", impl, configs[impl], flops=flops * steps, **result, **more))
     except torch.OutOfMemoryError as error:
         rows.append(s.row(label, "sample", "ours", config, batch=flags.batch, note=f"out of memory: {error}"))
     return rows
@@ -245,17 +249,17 @@ def time_samplers(samplers: dict[str, Sampler], steps: int, session: BenchmarkSe
 
     Each sampler runs at least once.
     """
-    seconds: dict[str, list[float]] = {way: [] for way in samplers}
+    seconds: dict[str, list[float]] = {impl: [] for impl in samplers}
     images: dict[str, torch.Tensor] = {}
     began = time.perf_counter()
     while not images or time.perf_counter() - began < session.seconds * session.rounds:
-        for way, sampler in samplers.items():
-            images[way], elapsed = time_sampler(sampler, steps, session)
-            seconds[way].append(elapsed)
-    results: dict[str, Row] = {way: {"latency_ms": 1e3 * median(each)} for way, each in seconds.items()}
+        for impl, sampler in samplers.items():
+            images[impl], elapsed = time_sampler(sampler, steps, session)
+            seconds[impl].append(elapsed)
+    results: dict[str, Row] = {impl: {"latency_ms": 1e3 * median(each)} for impl, each in seconds.items()}
     if "eager" in samplers:
-        for way in samplers:
-            results[way]["relative"] = 1 / timing.median_ratio(seconds, way, "eager")
+        for impl in samplers:
+            results[impl]["relative"] = 1 / timing.median_ratio(seconds, impl, "eager")
         results["ours"]["difference"] = workloads.relative_rms_difference(images["ours"], images["eager"])
     return results
 

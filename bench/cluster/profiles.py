@@ -168,9 +168,9 @@ def read_profile_table(name: str) -> dict[str, Any]:
 
 def apply_setting(table: dict[str, Any], key: str, text: str) -> None:
     """Apply one `--set slurm.KEY=TEXT` to a table; a list is written as JSON; other text becomes its only entry."""
-    first, dot, rest = key.partition(".")
+    first, dot, option = key.partition(".")
     if dot:
-        table[first] = {**table.get(first, {}), rest: parse_json_or_text(text) if first == "options" else text}
+        table[first] = {**table.get(first, {}), option: parse_json_or_text(text) if first == "options" else text}
     elif first in ("env", "options"):
         raise ValueError(f"--set slurm.{key}: write slurm.{first}.NAME=VALUE, once for each name")
     elif first in ("setup", "srun"):

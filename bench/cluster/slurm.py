@@ -134,11 +134,11 @@ def query_sacct(bases: list[str]) -> dict[str, JobState]:
     fields = "JobID,Submit,State,ExitCode,ElapsedRaw,NodeList,Reason"
     for chunk in split_arguments(bases):
         for line in run_client("sacct", "-X", "-D", "-n", "-P", "-o", fields, "-j", ",".join(chunk)).splitlines():
-            job, submitted, *rest = line.split("|", 6)
+            job, submitted, *state_fields = line.split("|", 6)
             if "[" in job:  # a range may include tasks that also have their own line
-                ranged.update((id_, [(submitted, rest)]) for id_ in expand_job_ids(job))
+                ranged.update((id_, [(submitted, state_fields)]) for id_ in expand_job_ids(job))
             else:
-                single[job].append((submitted, rest))
+                single[job].append((submitted, state_fields))
     return {id_: parse_starts(starts) for id_, starts in {**ranged, **single}.items()}
 
 

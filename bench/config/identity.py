@@ -49,11 +49,11 @@ def without(data: Mapping[str, Any], ignored: Iterable[str]) -> dict[str, Any]:
     """Copy nested plain data without the dotted keys in `ignored`; keys that are missing are no error."""
     copy = dict(data)
     for key in ignored:
-        section, dot, rest = key.partition(".")
+        section, dot, setting = key.partition(".")
         if not dot:
             copy.pop(section, None)
         elif section in copy:
-            copy[section] = without(copy[section], (rest,))
+            copy[section] = without(copy[section], (setting,))
     return copy
 
 

@@ -63,14 +63,14 @@ class Solution:
 
 def parse_match(text: str) -> MatchTarget:
     """Parse [macs|params]:ARCH:SIZE, where macs is the default; ValueError for anything else."""
-    head, _, rest = text.partition(":")
+    head, _, reference_name = text.partition(":")
     if head == "time":
         raise ValueError(
             "match by time would differ from run to run; solve it once with python -m bench.match --by time "
             "and pass the configuration with --set model.args"
         )
-    by, rest = (head, rest) if head in COST_KEYS else ("macs", text)
-    arch, _, size = rest.rpartition(":")
+    by, reference_name = (head, reference_name) if head in COST_KEYS else ("macs", text)
+    arch, _, size = reference_name.rpartition(":")
     if not arch or not size:
         raise ValueError(f"match is {text!r}; write [macs|params]:ARCH:SIZE, for example macs:dit:B/2")
     if ":" in arch and "." not in arch and arch not in registry.names():

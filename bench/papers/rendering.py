@@ -179,8 +179,8 @@ def list_tables(index: RecordIndex) -> list[dict[str, str]]:
 def render_page(name: str, index: RecordIndex) -> str:
     """Render the content of results/tables/NAME.md."""
     tables = fill_scales(name, index)
-    rest = [s for s in available_scales(catalog.tables()[name]) if s not in {table.scale for table in tables}]
-    commands = [f"    {fill_table(name, scale, index).commands[0]}" for scale in rest]
+    other_scales = [s for s in available_scales(catalog.tables()[name]) if s not in {table.scale for table in tables}]
+    commands = [f"    {fill_table(name, scale, index).commands[0]}" for scale in other_scales]
     head = f"# {name}: {tables[0].title}\n\n{tables[0].paper}. {GENERATED_NOTE}\n"
     missing = "\n".join(["", "## Not run\n", *commands, ""]) if commands else ""
     return f"{head}\n{render_tables(tables, 'md')}{missing}"

@@ -191,10 +191,10 @@ def _kendall_p_value(n: int, agree: int) -> float:
     """
     from scipy import stats  # takes a second to import
 
-    order, rest, discordant = [], list(range(n)), comb(n, 2) - agree
+    order, remaining, discordant = [], list(range(n)), comb(n, 2) - agree
     for last in reversed(range(n)):
         smaller = min(discordant, last)
-        order.append(rest.pop(smaller))  # precedes so many smaller ones
+        order.append(remaining.pop(smaller))  # precedes so many smaller ones
         discordant -= smaller
     return float(stats.kendalltau(range(n), order, method="exact", alternative="greater").pvalue)
 

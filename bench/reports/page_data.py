@@ -195,9 +195,9 @@ def _json_pieces(value: Any, depth: int) -> Iterator[str]:
         yield json.dumps(value, separators=(",", ":"), allow_nan=False)
         return
     for i, (key, inner) in enumerate(value.items()):
-        first, *rest = _json_pieces(inner, depth - 1)
+        first, *others = _json_pieces(inner, depth - 1)
         yield f"{',' if i else '{'}{json.dumps(key)}:{first}"
-        yield from rest
+        yield from others
     yield "}"
 
 

@@ -1,5 +1,6 @@
 """Submissions of trivial jobs to a real SLURM; sbatch scripts also without SLURM."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -248,3 +249,14 @@ def test_lists_and_tables_can_be_set(tmp_path):
     text = job_chains.submission_scripts(tmp_path, profiles.load_profile("default", settings), 1, None, "one")["train"]
     for line in ("\na\nb\n", " --mpi=pmix ", "\nexport X='1 2'\n", "#SBATCH --exclusive\n"):
         assert line in text
+
+
+def test_every_field_of_a_job_request_reaches_sbatch():
+    """`python` is the exception: it starts the job's script, see STYLES."""
+    request = profiles.JobRequest()
+    for field in (f for f in dataclasses.fields(request) if f.name != "python"):
+        value = getattr(request, field.name)
+        other = {"time": "1:00:00", "setup": ("true",), "srun": ("--label",)}.get(field.name)
+        other = other or ("x" if isinstance(value, str) else {"A": "b"} if isinstance(value, dict) else value + 2)
+        changed = dataclasses.replace(request, **{field.name: other})
+        assert changed.parameters() != request.parameters(), field.name
